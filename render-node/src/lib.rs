@@ -1,0 +1,1 @@
+//! One process per GPU: node actor, cache, encoder, uploader.

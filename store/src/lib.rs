@@ -1,0 +1,1 @@
+//! Every SQL statement and migration, the artefact store and Redis.
