@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Installs the Debian packages that are missing. `debian.sh demo`: what building and running the farm needs;
+# `debian.sh test`: also what the tests need. Asks dpkg first, so it needs neither network nor root when nothing is missing.
+. "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
+
+packages=(
+    build-essential pkg-config        # torch-sys and other crates that build C and C++
+    clang libclang-dev                # bindgen, for ffmpeg's headers
+    protobuf-compiler                 # ractor_cluster's wire format
+    ffmpeg libavcodec-dev libavdevice-dev libavfilter-dev libavformat-dev libavutil-dev libswresample-dev libswscale-dev
+    postgresql redis-server           # the embedded parts run these programs
+    python3 python3-venv              # unpacks libtorch; makes the oracle's environment
+    ca-certificates
+)
+case ${1:-test} in
+demo) ;;
+test) packages+=(iproute2 iptables) ;; # tests that cut the network between hosts
+*) die "usage: debian.sh [demo|test]" ;;
+esac
+
+missing=()
+for package in "${packages[@]}"; do
+    [[ $(dpkg-query -W -f '${db:Status-Abbrev}' "$package" 2>/dev/null) == "ii " ]] || missing+=("$package")
+done
+if ((${#missing[@]} == 0)); then
+    say "ready: nothing is missing"
+    exit
+fi
+
+command -v apt-get >/dev/null || die "this is not a Debian: install what corresponds to: ${missing[*]}"
+sudo=()
+if ((EUID != 0)); then
+    command -v sudo >/dev/null || die "run as root: apt-get install ${missing[*]}"
+    sudo=(sudo)
+fi
+
+say "installing ${missing[*]}"
+apt_get=("${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=600)
+"${apt_get[@]}" update
+"${apt_get[@]}" install --yes --no-install-recommends "${missing[@]}" >&2
+
+# The farm starts its own PostgreSQL and Redis: servers that came only with the packages are switched off again.
+if [[ -d /run/systemd/system ]]; then
+    for service in postgresql redis-server; do
+        if [[ " ${missing[*]} " == *" $service "* ]]; then
+            say "switching off the system's $service, which was not here before"
+            "${sudo[@]}" systemctl disable --quiet --now "$service"
+        fi
+    done
+fi
+say "ready"
