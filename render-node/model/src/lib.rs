@@ -5,3 +5,7 @@
 //! from a config file, and every value that the engine cannot honour is an error that names file and field.
 
 pub mod config;
+pub mod inventory;
+mod preset;
+
+pub use preset::{Preset, UnknownPreset};
