@@ -5,7 +5,15 @@
 //! from a config file, and every value that the engine cannot honour is an error that names file and field.
 
 pub mod config;
+mod digest;
+mod folder;
+pub mod gate;
 pub mod inventory;
 mod preset;
+pub mod safetensors;
+mod weights;
 
+pub use digest::{InvalidDigest, Sha256Digest};
+pub use folder::{FolderError, ModelFile, ModelFolder, ModelIdentity};
 pub use preset::{Preset, UnknownPreset};
+pub use weights::{TensorProblem, TensorProblems, Weights, WeightsError};
