@@ -11,6 +11,7 @@ pub mod gate;
 pub mod inventory;
 mod preset;
 pub mod safetensors;
+pub mod synthetic;
 mod weights;
 
 pub use digest::{InvalidDigest, Sha256Digest};

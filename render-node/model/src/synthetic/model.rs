@@ -1,0 +1,155 @@
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use half::{bf16, f16};
+use safetensors::View;
+
+use super::tensor;
+use crate::config::{ModelConfig, ModelIndex};
+use crate::inventory::{Component, TensorSpec};
+use crate::safetensors::Dtype;
+
+/// Why a random model was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteModelError {
+    #[error("{}: a model is there already; choose another folder", dir.display())]
+    Exists { dir: PathBuf },
+    #[error("{}: cannot be written: {source}", path.display())]
+    Write { path: PathBuf, source: io::Error },
+    #[error("{}: cannot be written: {source}", path.display())]
+    Safetensors {
+        path: PathBuf,
+        source: safetensors::SafeTensorError,
+    },
+    #[error("weights are F16, BF16 or F32 (got {0})")]
+    Dtype(Dtype),
+}
+
+/// Writes a whole model folder in diffusers' layout with random weights: a pure function of config, seed and dtype.
+///
+/// The parameter `p` of component `c` has the values of [`tensor`]`("c.p", shape, seed)`, rounded to `dtype`. Weights are
+/// made one tensor at a time, so memory stays at the size of the largest. `model_index.json` is written last: a folder that
+/// was left half-written is no model.
+///
+/// Errors: a folder that holds a model (a running engine may have its files mapped), an I/O error.
+pub fn write_model(
+    dir: &Path,
+    config: &ModelConfig,
+    seed: u64,
+    dtype: Dtype,
+) -> Result<(), WriteModelError> {
+    let storage = storage(dtype)?;
+    if dir.join(ModelIndex::FILE).exists() {
+        return Err(WriteModelError::Exists {
+            dir: dir.to_owned(),
+        });
+    }
+    for component in Component::ALL {
+        let tensors: Vec<(String, SyntheticTensor)> = component
+            .inventory(config)
+            .into_iter()
+            .map(|TensorSpec { name, shape }| {
+                let stream = format!("{}.{name}", component.dir());
+                (
+                    name,
+                    SyntheticTensor {
+                        stream,
+                        shape,
+                        seed,
+                        dtype,
+                        storage,
+                    },
+                )
+            })
+            .collect();
+        let path = dir
+            .join(component.dir())
+            .join(format!("{}.safetensors", component.weights_stem()));
+        make_parent(&path)?;
+        // transformers refuses a file that does not name its framework.
+        let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+        safetensors::serialize_to_file(tensors, Some(metadata), &path)
+            .map_err(|source| WriteModelError::Safetensors { path, source })?;
+    }
+    let (index, configs): (Vec<_>, Vec<_>) = config
+        .to_files()
+        .into_iter()
+        .partition(|(path, _)| *path == ModelIndex::FILE);
+    for (path, json) in configs.into_iter().chain(index) {
+        let path = dir.join(path);
+        make_parent(&path)?;
+        fs::write(&path, format!("{json:#}\n"))
+            .map_err(|source| WriteModelError::Write { path, source })?;
+    }
+    Ok(())
+}
+
+fn make_parent(path: &Path) -> Result<(), WriteModelError> {
+    let Some(parent) = path.parent() else {
+        return Ok(());
+    };
+    fs::create_dir_all(parent).map_err(|source| WriteModelError::Write {
+        path: parent.to_owned(),
+        source,
+    })
+}
+
+fn storage(dtype: Dtype) -> Result<safetensors::Dtype, WriteModelError> {
+    match dtype {
+        Dtype::F16 => Ok(safetensors::Dtype::F16),
+        Dtype::Bf16 => Ok(safetensors::Dtype::BF16),
+        Dtype::F32 => Ok(safetensors::Dtype::F32),
+        Dtype::I64 => Err(WriteModelError::Dtype(dtype)),
+    }
+}
+
+/// A tensor that is made when its turn to be written comes.
+struct SyntheticTensor {
+    stream: String,
+    shape: Vec<usize>,
+    seed: u64,
+    dtype: Dtype,
+    storage: safetensors::Dtype,
+}
+
+impl View for SyntheticTensor {
+    fn dtype(&self) -> safetensors::Dtype {
+        self.storage
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Owned(to_bytes(
+            &tensor(&self.stream, &self.shape, self.seed),
+            self.dtype,
+        ))
+    }
+
+    fn data_len(&self) -> usize {
+        self.dtype.size() * self.shape.iter().product::<usize>()
+    }
+}
+
+/// Little-endian elements, rounded to nearest, ties to even.
+fn to_bytes(values: &[f32], dtype: Dtype) -> Vec<u8> {
+    match dtype {
+        Dtype::F16 => values
+            .iter()
+            .flat_map(|&value| f16::from_f32(value).to_le_bytes())
+            .collect(),
+        Dtype::Bf16 => values
+            .iter()
+            .flat_map(|&value| bf16::from_f32(value).to_le_bytes())
+            .collect(),
+        Dtype::F32 | Dtype::I64 => values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect(),
+    }
+}
