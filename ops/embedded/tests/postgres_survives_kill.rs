@@ -1,0 +1,166 @@
+//! Goal: what PostgreSQL has acknowledged is there after SIGKILL, and the farm finds it at the same address.
+//! Method: a real cluster in a temporary folder, killed while sessions are open.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use flowai_embedded::{Error, Listen, Postgres};
+use sqlx::{Connection, Executor, PgConnection};
+use support::{DEADLINE, connect, eventually};
+
+async fn rows(url: &str) -> Vec<i32> {
+    sqlx::query_scalar("select n from kept order by n")
+        .fetch_all(&mut connect(url).await)
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn acknowledged_rows_survive_kill_and_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let postgres = Postgres::start(folder.path(), Listen::Socket)
+        .await
+        .unwrap();
+    let url = postgres.urls().owner.clone();
+    let mut session = connect(&url).await;
+    session
+        .execute("create table kept (n int primary key)")
+        .await
+        .unwrap();
+    session
+        .execute("insert into kept values (1)")
+        .await
+        .unwrap();
+    let mut open = session.begin().await.unwrap();
+    open.execute("insert into kept values (2)").await.unwrap();
+
+    postgres.kill().await;
+    assert!(
+        open.execute("select 1").await.is_err(),
+        "the session outlived its server"
+    );
+    postgres.restart().await.unwrap();
+
+    assert_eq!(rows(&url).await, [1]);
+}
+
+#[tokio::test]
+async fn a_stopped_cluster_keeps_its_rows_and_passwords() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = Postgres::start(folder.path(), Listen::Socket)
+        .await
+        .unwrap();
+    let password = first.passwords().owner.clone();
+    let mut session = connect(&first.urls().owner).await;
+    session
+        .execute("create table kept (n int primary key); insert into kept values (7)")
+        .await
+        .unwrap();
+    drop(first);
+
+    let second = Postgres::start(folder.path(), Listen::Socket)
+        .await
+        .unwrap();
+    assert_eq!(rows(&second.urls().owner).await, [7]);
+    assert_eq!(second.passwords().owner, password);
+}
+
+#[tokio::test]
+async fn a_server_that_outlived_its_farm_is_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = Postgres::start(folder.path(), Listen::Socket)
+        .await
+        .unwrap();
+    let orphan = first.pid().await;
+    let mut session = connect(&first.urls().owner).await;
+    session
+        .execute("create table kept (n int primary key); insert into kept values (3)")
+        .await
+        .unwrap();
+    // Neither stopped nor dropped; only the lock goes, as when a farm dies before the kernel's signal could be set.
+    let lock = folder.path().join("lock");
+    std::fs::remove_file(&lock).unwrap();
+
+    let second = Postgres::start(folder.path(), Listen::Socket)
+        .await
+        .unwrap();
+    assert_ne!(second.pid().await, orphan);
+    assert_eq!(rows(&second.urls().owner).await, [3]);
+    first.ended().await;
+}
+
+#[tokio::test]
+async fn a_folder_in_use_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let _first = Postgres::start(folder.path(), Listen::Socket)
+        .await
+        .unwrap();
+    let second = Postgres::start(folder.path(), Listen::Socket).await;
+    assert!(matches!(second, Err(Error::FolderInUse(_))), "{second:?}");
+}
+
+#[tokio::test]
+async fn an_interrupted_first_start_is_repeated() {
+    let folder = tempfile::tempdir().unwrap();
+    let half = folder.path().join("cluster.part-0");
+    std::fs::create_dir(&half).unwrap();
+    std::fs::write(half.join("PG_VERSION"), "15\n").unwrap();
+
+    let postgres = Postgres::start(folder.path(), Listen::Socket)
+        .await
+        .unwrap();
+    connect(&postgres.urls().owner)
+        .await
+        .execute("select 1")
+        .await
+        .unwrap();
+    assert!(!half.exists());
+}
+
+#[tokio::test]
+async fn a_cluster_of_another_version_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let cluster = folder.path().join("cluster");
+    std::fs::create_dir(&cluster).unwrap();
+    std::fs::write(cluster.join("PG_VERSION"), "9\n").unwrap();
+
+    let refused = Postgres::start(folder.path(), Listen::Socket).await;
+    assert!(
+        matches!(&refused, Err(Error::PostgresVersion { found, .. }) if found == "9"),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_long_folder_name_leaves_room_for_the_socket() {
+    let folder = tempfile::tempdir().unwrap();
+    let long = folder.path().join("a".repeat(120));
+    // Under a temporary folder that only its owner may enter, which is root when root runs this test.
+    support::open_to_all(folder.path());
+    let postgres = Postgres::start(&long, Listen::Socket).await.unwrap();
+    connect(&postgres.urls().owner)
+        .await
+        .execute("select 1")
+        .await
+        .unwrap();
+    let sockets = postgres.socket_folder().to_owned();
+    drop(postgres);
+    assert!(!sockets.exists(), "{} is left behind", sockets.display());
+}
+
+#[tokio::test]
+async fn the_farm_hears_when_the_server_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let postgres = Postgres::start(folder.path(), Listen::Socket)
+        .await
+        .unwrap();
+    let pid = nix::unistd::Pid::from_raw(postgres.pid().await);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    tokio::time::timeout(DEADLINE, postgres.ended())
+        .await
+        .unwrap();
+    eventually("connections are refused", async || {
+        PgConnection::connect(&postgres.urls().owner).await.is_err()
+    })
+    .await;
+}

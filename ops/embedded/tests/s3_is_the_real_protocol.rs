@@ -1,0 +1,317 @@
+//! Goal: what the AWS SDK and a browser with a presigned URL do against S3, they can do here, and nobody without a
+//! signature can do anything.
+//! Method: the official SDK and plain HTTP against the embedded server.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::time::Duration;
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_s3::presigning::PresigningConfig;
+use aws_sdk_s3::primitives::ByteStream;
+use flowai_embedded::{S3, S3Access};
+use reqwest::StatusCode;
+use support::DEADLINE;
+
+const HELLO: &[u8] = b"hello frames";
+/// base64 of sha256("hello frames")
+const HELLO_SHA256: &str = "tJ4mxjn/CK25ozIlDq9ckzbswaoCVbzxCEVMJr795Qs=";
+/// base64 of sha256("")
+const WRONG_SHA256: &str = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
+
+fn client(access: &S3Access, secret: &str) -> Client {
+    let config = aws_sdk_s3::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .endpoint_url(&access.endpoint)
+        .region(Region::new(access.region.clone()))
+        .credentials_provider(Credentials::new(
+            &access.access_key_id,
+            secret,
+            None,
+            None,
+            "test",
+        ))
+        .force_path_style(true)
+        .build();
+    Client::from_conf(config)
+}
+
+struct Farm {
+    s3: S3,
+    client: Client,
+    http: reqwest::Client,
+    folder: tempfile::TempDir,
+}
+
+impl Farm {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let s3 = S3::start(folder.path()).await.unwrap();
+        let client = client(s3.access(), &s3.access().secret_access_key);
+        Self {
+            s3,
+            client,
+            http: reqwest::Client::builder()
+                .timeout(DEADLINE)
+                .build()
+                .unwrap(),
+            folder,
+        }
+    }
+
+    fn bucket(&self) -> &str {
+        &self.s3.access().bucket
+    }
+
+    async fn put(&self, key: &str, content_type: &str) {
+        self.client
+            .put_object()
+            .bucket(self.bucket())
+            .key(key)
+            .content_type(content_type)
+            .body(ByteStream::from_static(HELLO))
+            .send()
+            .await
+            .unwrap();
+    }
+
+    async fn exists(&self, key: &str) -> bool {
+        self.client
+            .head_object()
+            .bucket(self.bucket())
+            .key(key)
+            .send()
+            .await
+            .is_ok()
+    }
+
+    /// A presigned upload with everything signed that the API signs.
+    async fn presign_put(&self, key: &str, ttl: Duration) -> (String, reqwest::header::HeaderMap) {
+        let presigned = self
+            .client
+            .put_object()
+            .bucket(self.bucket())
+            .key(key)
+            .content_type("image/png")
+            .content_length(HELLO.len() as i64)
+            .checksum_sha256(HELLO_SHA256)
+            .if_none_match("*")
+            .presigned(PresigningConfig::expires_in(ttl).unwrap())
+            .await
+            .unwrap();
+        // The length is signed like the rest, but a client sends that of the body it has.
+        let headers = presigned
+            .headers()
+            .filter(|(name, _)| *name != "content-length")
+            .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
+            .collect();
+        (presigned.uri().to_owned(), headers)
+    }
+}
+
+#[tokio::test]
+async fn content_type_survives_and_a_range_is_a_range() {
+    let farm = Farm::start().await;
+    farm.put("clips/a/clip.mp4", "video/mp4").await;
+
+    let whole = farm
+        .client
+        .get_object()
+        .bucket(farm.bucket())
+        .key("clips/a/clip.mp4")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(whole.content_type(), Some("video/mp4"));
+    assert_eq!(whole.body.collect().await.unwrap().into_bytes(), HELLO);
+
+    let part = farm
+        .client
+        .get_object()
+        .bucket(farm.bucket())
+        .key("clips/a/clip.mp4")
+        .range("bytes=6-11")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(part.content_range(), Some("bytes 6-11/12"));
+    assert_eq!(
+        part.body.collect().await.unwrap().into_bytes(),
+        &b"frames"[..]
+    );
+}
+
+#[tokio::test]
+async fn a_presigned_get_serves_a_browser() {
+    let farm = Farm::start().await;
+    farm.put("clips/b/clip.mp4", "application/octet-stream")
+        .await;
+    let url = farm
+        .client
+        .get_object()
+        .bucket(farm.bucket())
+        .key("clips/b/clip.mp4")
+        .response_content_type("video/mp4")
+        .response_content_disposition("attachment; filename=\"clip.mp4\"")
+        .presigned(PresigningConfig::expires_in(Duration::from_secs(60)).unwrap())
+        .await
+        .unwrap();
+
+    let whole = farm.http.get(url.uri()).send().await.unwrap();
+    assert_eq!(whole.status(), StatusCode::OK);
+    assert_eq!(whole.headers()["content-type"], "video/mp4");
+    assert_eq!(
+        whole.headers()["content-disposition"],
+        "attachment; filename=\"clip.mp4\""
+    );
+    assert_eq!(whole.bytes().await.unwrap(), HELLO);
+
+    let part = farm
+        .http
+        .get(url.uri())
+        .header("range", "bytes=0-4")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(part.status(), StatusCode::PARTIAL_CONTENT);
+    assert_eq!(part.bytes().await.unwrap(), &b"hello"[..]);
+
+    let other_key = url.uri().replace("clips/b/", "clips/c/");
+    assert_eq!(
+        farm.http.get(other_key).send().await.unwrap().status(),
+        StatusCode::FORBIDDEN
+    );
+}
+
+#[tokio::test]
+async fn a_presigned_put_takes_what_was_signed_and_nothing_else() {
+    let farm = Farm::start().await;
+    let ttl = Duration::from_secs(60);
+    let (url, headers) = farm.presign_put("uploads/a", ttl).await;
+    let put = async |url: &str, headers: &reqwest::header::HeaderMap, body: &'static [u8]| {
+        farm.http
+            .put(url)
+            .headers(headers.clone())
+            .body(body)
+            .send()
+            .await
+            .unwrap()
+            .status()
+    };
+
+    assert_eq!(
+        put(&url, &headers, b"hello frame").await,
+        StatusCode::FORBIDDEN,
+        "a shorter body"
+    );
+    let mut html = headers.clone();
+    html.insert("content-type", "text/html".parse().unwrap());
+    assert_eq!(
+        put(&url, &html, HELLO).await,
+        StatusCode::FORBIDDEN,
+        "another content type"
+    );
+    assert!(!farm.exists("uploads/a").await);
+
+    assert_eq!(
+        put(&url, &headers, b"HELLO FRAMES").await,
+        StatusCode::BAD_REQUEST,
+        "other bytes"
+    );
+    assert!(
+        !farm.exists("uploads/a").await,
+        "an upload with a wrong checksum was kept"
+    );
+
+    assert_eq!(put(&url, &headers, HELLO).await, StatusCode::OK);
+    assert_eq!(
+        put(&url, &headers, HELLO).await,
+        StatusCode::PRECONDITION_FAILED,
+        "a second upload"
+    );
+    let head = farm
+        .client
+        .head_object()
+        .bucket(farm.bucket())
+        .key("uploads/a")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(head.content_type(), Some("image/png"));
+
+    let (url, headers) = farm.presign_put("uploads/b", Duration::from_secs(1)).await;
+    support::eventually("the URL expires", async || {
+        put(&url, &headers, b"HELLO FRAMES").await == StatusCode::FORBIDDEN
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nobody_without_a_signature_can_do_anything() {
+    let farm = Farm::start().await;
+    farm.put("private", "text/plain").await;
+    let url = format!("{}/{}/private", farm.s3.access().endpoint, farm.bucket());
+    for method in [
+        reqwest::Method::GET,
+        reqwest::Method::HEAD,
+        reqwest::Method::PUT,
+        reqwest::Method::DELETE,
+    ] {
+        let answer = farm
+            .http
+            .request(method.clone(), &url)
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), StatusCode::FORBIDDEN, "{method}");
+    }
+    let forger = client(farm.s3.access(), "another secret");
+    assert!(
+        forger
+            .get_object()
+            .bucket(farm.bucket())
+            .key("private")
+            .send()
+            .await
+            .is_err()
+    );
+    assert!(farm.exists("private").await);
+}
+
+#[tokio::test]
+async fn a_wrong_checksum_leaves_nothing_behind() {
+    let farm = Farm::start().await;
+    let refused = farm
+        .client
+        .put_object()
+        .bucket(farm.bucket())
+        .key("damaged")
+        .checksum_sha256(WRONG_SHA256)
+        .body(ByteStream::from_static(HELLO))
+        .send()
+        .await;
+    assert!(refused.is_err());
+    assert!(!farm.exists("damaged").await);
+}
+
+#[tokio::test]
+async fn objects_survive_a_restart() {
+    let farm = Farm::start().await;
+    farm.put("kept", "video/mp4").await;
+    let Farm { s3, folder, .. } = farm;
+    s3.stop().await;
+
+    let s3 = S3::start(folder.path()).await.unwrap();
+    let client = client(s3.access(), &s3.access().secret_access_key);
+    let kept = client
+        .get_object()
+        .bucket(&s3.access().bucket)
+        .key("kept")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(kept.content_type(), Some("video/mp4"));
+    assert_eq!(kept.body.collect().await.unwrap().into_bytes(), HELLO);
+}
