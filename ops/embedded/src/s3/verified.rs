@@ -45,6 +45,13 @@ impl S3 for Verified {
         self.files.get_object(request).await
     }
 
+    async fn copy_object(
+        &self,
+        request: S3Request<CopyObjectInput>,
+    ) -> S3Result<S3Response<CopyObjectOutput>> {
+        self.files.copy_object(request).await
+    }
+
     async fn head_object(
         &self,
         request: S3Request<HeadObjectInput>,
