@@ -1,0 +1,49 @@
+# Every command sets up what it needs first; what is there already costs a moment. See README.md.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test up bench lint clean
+
+# rustup's folder, which a non-login shell may not have in PATH.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+PROGRAMS := -p flowai -p flowai-api -p flowai-coordinator -p flowai-render-node -p flowai-svd
+# Crates whose tests compare with the Python oracle keep those behind a feature, so that plain `cargo test` needs no Python.
+ORACLE := $(patsubst %,--features %,$(shell awk '/^name = /{gsub(/"/,"",$$3); name=$$3} /^oracle = /{print name "/oracle"}' Cargo.toml */Cargo.toml */*/Cargo.toml))
+
+help: ## say what there is
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+
+setup: ## install what building and testing needs
+	ops/setup/all.sh test
+
+demo: ## from a picture to out/demo.mp4 on a farm of its own
+	ops/setup/all.sh demo
+	cargo build --release $(PROGRAMS)
+	mkdir -p out
+	$(TARGET)/release/flowai demo --out out/demo.mp4
+
+up: ## start the farm and keep it running
+	ops/setup/all.sh demo
+	cargo build --release $(PROGRAMS)
+	$(TARGET)/release/flowai up
+
+test: setup ## run every test
+	cargo build --workspace --all-targets $(ORACLE)
+	cargo test --workspace $(ORACLE)
+
+lint: setup ## formatting, clippy, shell syntax
+	for script in ops/setup/*.sh .ci/run; do bash -n "$$script"; done
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets $(ORACLE) -- -D warnings
+
+bench: setup ## the engine beside diffusers, into target/bench/engine.json
+	cargo build --release $(PROGRAMS) -p flowai-benches
+	mkdir -p $(TARGET)/bench
+	cargo run --release -p flowai-benches -- engine --out $(TARGET)/bench/engine.json
+
+clean: ## remove what was built here; what setup made for all checkouts stays in ~/.cache/flowai
+	cargo clean
+	rm -rf out
