@@ -4,6 +4,7 @@
 //! `scheduler/`, `feature_extractor/`, `model_index.json`). This crate reads it without believing it: every size comes
 //! from a config file, and every value that the engine cannot honour is an error that names file and field.
 
+pub mod adapter;
 pub mod config;
 mod digest;
 mod folder;

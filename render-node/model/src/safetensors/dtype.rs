@@ -53,6 +53,28 @@ impl Dtype {
         }
     }
 
+    /// Little-endian elements, rounded to nearest with ties to even.
+    pub(crate) fn to_bytes(self, values: &[f32]) -> Vec<u8> {
+        match self {
+            Self::F16 => values
+                .iter()
+                .flat_map(|&value| f16::from_f32(value).to_le_bytes())
+                .collect(),
+            Self::Bf16 => values
+                .iter()
+                .flat_map(|&value| bf16::from_f32(value).to_le_bytes())
+                .collect(),
+            Self::F32 => values
+                .iter()
+                .flat_map(|value| value.to_le_bytes())
+                .collect(),
+            Self::I64 => values
+                .iter()
+                .flat_map(|&value| (value as i64).to_le_bytes())
+                .collect(),
+        }
+    }
+
     pub(super) fn first_not_finite(self, data: &[u8]) -> Option<usize> {
         match self {
             Self::F16 => elements(data).position(|b| !f16::from_le_bytes(b).is_finite()),

@@ -24,7 +24,7 @@ pub enum SafetensorsError {
     #[error("header does not begin with an object: no safetensors file")]
     NotAnObject,
     #[error("header is malformed: {0}")]
-    Header(#[source] serde_json::Error),
+    Header(String),
     #[error("metadata has {bytes} bytes; the limit is {limit}")]
     MetadataTooLarge { bytes: usize, limit: usize },
     #[error("has {count} tensors; the limit is {limit}")]
@@ -37,6 +37,8 @@ pub enum SafetensorsError {
         dtype: String,
         allowed: String,
     },
+    #[error("a key is {bytes} bytes long; the limit is {limit}")]
+    KeyTooLong { bytes: usize, limit: usize },
     #[error("tensor {name:?} has {rank} dimensions; the limit is {limit}")]
     TooManyDimensions {
         name: String,

@@ -15,6 +15,9 @@ const LENGTH_BYTES: usize = 8;
 const METADATA_KEY: &str = "__metadata__";
 /// A convolution over time has five; nothing here has more than eight.
 const DIMENSIONS_MAX: usize = 8;
+/// Module paths are some 100 bytes; a longer key would only swell error texts.
+const KEY_BYTES_MAX: usize = 512;
+const REASON_CHARS_MAX: usize = 200;
 
 pub(super) struct Header {
     /// Where the tensors' bytes begin in the file.
@@ -33,7 +36,7 @@ pub(super) struct Entry {
 /// Proves the header of a whole file: cheap refusals first, so that no cap is exceeded before it is checked.
 pub(super) fn parse(file: &[u8], limits: &Limits) -> Result<Header, SafetensorsError> {
     let (text, data) = split(file, limits)?;
-    let raw: RawHeader = serde_json::from_slice(text).map_err(SafetensorsError::Header)?;
+    let raw: RawHeader = serde_json::from_slice(text).map_err(malformed)?;
 
     let metadata = match <[Object<String>; 1]>::try_from(raw.metadata) {
         Ok([strings]) => check_metadata(strings, limits)?,
@@ -62,6 +65,11 @@ pub(super) fn parse(file: &[u8], limits: &Limits) -> Result<Header, SafetensorsE
         tensors,
         metadata,
     })
+}
+
+/// What the JSON reader says, without repeating a megabyte of text that a user sent.
+fn malformed(error: serde_json::Error) -> SafetensorsError {
+    SafetensorsError::Header(error.to_string().chars().take(REASON_CHARS_MAX).collect())
 }
 
 /// Splits a file into header text and data. A file that cannot be one is refused by what it is instead.
@@ -131,6 +139,12 @@ fn check_metadata(
 }
 
 fn check_tensor(name: &str, raw: RawTensor, limits: &Limits) -> Result<Entry, SafetensorsError> {
+    if name.len() > KEY_BYTES_MAX {
+        return Err(SafetensorsError::KeyTooLong {
+            bytes: name.len(),
+            limit: KEY_BYTES_MAX,
+        });
+    }
     let name = || name.to_owned();
     let dtype = match Dtype::from_name(&raw.dtype) {
         Some(dtype) if limits.dtypes.contains(&dtype) => dtype,
@@ -143,7 +157,7 @@ fn check_tensor(name: &str, raw: RawTensor, limits: &Limits) -> Result<Entry, Sa
                 .join(", ");
             return Err(SafetensorsError::Dtype {
                 name: name(),
-                dtype: raw.dtype,
+                dtype: raw.dtype.chars().take(16).collect(),
                 allowed,
             });
         }

@@ -115,23 +115,29 @@ impl SafetensorsFile {
         })
     }
 
-    /// Maps a file into memory instead of reading it: pages are loaded when they are touched, and shared by processes.
-    ///
-    /// The file must not be changed or truncated while a [`TensorView`] of it lives; keep model files read-only.
+    /// Maps a file, then reads it as [`Self::parse`] does. The condition of [`map_file`] holds.
     pub fn map(path: &Path, limits: &Limits) -> Result<Self, SafetensorsError> {
-        let file = File::open(path).map_err(SafetensorsError::Read)?;
-        let length = file.metadata().map_err(SafetensorsError::Read)?.len();
-        if length > limits.file_bytes_max {
-            return Err(SafetensorsError::FileTooLarge {
-                bytes: length,
-                limit: limits.file_bytes_max,
-            });
-        }
-        if length == 0 {
-            return Err(SafetensorsError::TooShort { bytes: 0 });
-        }
-        Self::parse(Bytes::from_owner(map(&file)?), limits)
+        Self::parse(map_file(path, limits)?, limits)
     }
+}
+
+/// Maps a file into memory instead of reading it: pages are loaded when they are touched, and shared by processes.
+///
+/// The file must not be changed or truncated while the bytes or a [`TensorView`] of them live; keep stored files read-only.
+pub fn map_file(path: &Path, limits: &Limits) -> Result<Bytes, SafetensorsError> {
+    let file = File::open(path).map_err(SafetensorsError::Read)?;
+    let length = file.metadata().map_err(SafetensorsError::Read)?.len();
+    if length > limits.file_bytes_max {
+        return Err(SafetensorsError::FileTooLarge {
+            bytes: length,
+            limit: limits.file_bytes_max,
+        });
+    }
+    if length == 0 {
+        // An empty map is an error of the system call.
+        return Ok(Bytes::new());
+    }
+    Ok(Bytes::from_owner(map(&file)?))
 }
 
 #[allow(
@@ -139,6 +145,6 @@ impl SafetensorsFile {
     reason = "mapping is unsafe because another process may change the file under the map"
 )]
 fn map(file: &File) -> Result<Mmap, SafetensorsError> {
-    // SAFETY: the documented condition of `SafetensorsFile::map`; nothing in the house writes to a stored model or adapter.
+    // SAFETY: the documented condition of `map_file`; nothing in the house writes to a stored model or adapter.
     unsafe { Mmap::map(file) }.map_err(SafetensorsError::Read)
 }

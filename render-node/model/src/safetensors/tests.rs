@@ -200,6 +200,21 @@ fn shapes_that_do_not_fit_their_bytes_are_refused() {
 }
 
 #[test]
+fn error_texts_stay_short_whatever_the_file_says() {
+    let long = "x".repeat(100_000);
+    let keys = f32_file(&[(&long, &[1], 0.0)], None);
+    refused!(keys, SafetensorsError::KeyTooLong { bytes: 100_000, .. });
+    for header in [
+        format!(r#"{{"a":{{"dtype":"{long}","shape":[1],"data_offsets":[0,4]}}}}"#),
+        format!(r#"{{"a":"{long}"}}"#),
+        format!(r#"{{"a":{{"{long}":1}}}}"#),
+    ] {
+        let text = parse(file(header, &[0; 4])).unwrap_err().to_string();
+        assert!(text.len() < 300, "{}", text.len());
+    }
+}
+
+#[test]
 fn other_dtypes_are_refused_for_adapters() {
     for dtype in ["F64", "I64", "F8_E4M3", "BOOL", "f32"] {
         let header = format!(r#"{{"a":{{"dtype":"{dtype}","shape":[1],"data_offsets":[0,4]}}}}"#);

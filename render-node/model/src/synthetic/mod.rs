@@ -4,8 +4,10 @@
 //! the same bits, so a comparison with the reference needs no weight files to be carried about. All parameters are
 //! random: the reference starts norms at 1 and mix factors at one value, which would hide mistakes.
 
+mod adapter;
 mod generator;
 mod model;
 
+pub use adapter::{AdapterSpec, WriteAdapterError, adapter_bytes, write_adapter};
 pub use generator::tensor;
 pub use model::{WriteModelError, write_model};

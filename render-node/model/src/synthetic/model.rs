@@ -4,7 +4,6 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use half::{bf16, f16};
 use safetensors::View;
 
 use super::tensor;
@@ -125,31 +124,11 @@ impl View for SyntheticTensor {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Owned(to_bytes(
-            &tensor(&self.stream, &self.shape, self.seed),
-            self.dtype,
-        ))
+        let values = tensor(&self.stream, &self.shape, self.seed);
+        Cow::Owned(self.dtype.to_bytes(&values))
     }
 
     fn data_len(&self) -> usize {
         self.dtype.size() * self.shape.iter().product::<usize>()
-    }
-}
-
-/// Little-endian elements, rounded to nearest, ties to even.
-fn to_bytes(values: &[f32], dtype: Dtype) -> Vec<u8> {
-    match dtype {
-        Dtype::F16 => values
-            .iter()
-            .flat_map(|&value| f16::from_f32(value).to_le_bytes())
-            .collect(),
-        Dtype::Bf16 => values
-            .iter()
-            .flat_map(|&value| bf16::from_f32(value).to_le_bytes())
-            .collect(),
-        Dtype::F32 | Dtype::I64 => values
-            .iter()
-            .flat_map(|value| value.to_le_bytes())
-            .collect(),
     }
 }

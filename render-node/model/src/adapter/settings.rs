@@ -1,0 +1,162 @@
+//! The training settings that decide how strong an adapter is, where they are not in the tensors.
+
+use std::collections::BTreeMap;
+
+use regex::{Regex, RegexBuilder};
+use serde_json::{Map, Value};
+
+use super::AdapterError;
+
+/// Under which key diffusers stores the settings in a file's metadata.
+const METADATA_KEY: &str = "lora_adapter_metadata";
+/// Prefix of each setting when a pipeline saved the file.
+const UNET_PREFIX: &str = "unet.";
+/// PEFT's default of `lora_alpha`.
+const DEFAULT_ALPHA: f64 = 8.0;
+pub(super) const CONFIG_BYTES_MAX: u64 = 1 << 20;
+
+/// One for each module of the largest model, and some.
+const PATTERNS_MAX: usize = 2_000;
+/// Compiled size of one pattern: a path needs a tenth, and a user's repetitions must not take gigabytes.
+const PATTERN_BYTES_MAX: usize = 32 << 10;
+
+/// Settings that turn a LoRA into another function when true or given. Whoever ignores them renders something else.
+const VARIANTS: [&str; 9] = [
+    "use_dora",
+    "use_qalora",
+    "use_bdlora",
+    "lora_bias",
+    "arrow_config",
+    "kasa_config",
+    "monteclora_config",
+    "velora_config",
+    "alora_invocation_tokens",
+];
+
+/// Initialisations that also change the base weights, so that the file alone is not the adapter.
+const CHANGES_BASE: [&str; 5] = ["pissa", "olora", "corda", "loftq", "lora_ga"];
+
+/// A `LoraConfig` of PEFT, as far as it matters here.
+#[derive(Debug)]
+pub(super) struct Settings {
+    lora_alpha: f64,
+    /// Alpha of the modules whose path matches, first match first; in order of the patterns' text, as PEFT saves them.
+    alpha_pattern: Vec<(Regex, f64)>,
+    use_rslora: bool,
+}
+
+impl Settings {
+    /// Reads the settings from a file's metadata or else from an `adapter_config.json`. `None` when there are none.
+    pub(super) fn read(
+        metadata: &BTreeMap<String, String>,
+        peft_config: Option<&str>,
+    ) -> Result<Option<Self>, AdapterError> {
+        let (source, text) = match (metadata.get(METADATA_KEY), peft_config) {
+            (Some(text), _) => (METADATA_KEY, text.as_str()),
+            (None, Some(text)) => ("adapter_config.json", text),
+            (None, None) => return Ok(None),
+        };
+        let json: Value = serde_json::from_str(text)
+            .map_err(|error| AdapterError::settings(source, format!("is not JSON: {error}")))?;
+        let object = json
+            .as_object()
+            .ok_or_else(|| AdapterError::settings(source, "must be a JSON object"))?;
+        // A pipeline's file may hold settings of its text encoder alone: nothing about the UNet then.
+        let field = |name: &str| field(object, name);
+        if field("r").is_none() && field("lora_alpha").is_none() {
+            return Ok(None);
+        }
+
+        for name in VARIANTS {
+            if let Some(value) = field(name)
+                && *value != Value::Bool(false)
+            {
+                return Err(AdapterError::settings(
+                    name,
+                    "is not implemented: the adapter is no plain LoRA",
+                ));
+            }
+        }
+        if let Some(init) = field("init_lora_weights").and_then(Value::as_str)
+            && CHANGES_BASE
+                .iter()
+                .any(|name| init.to_lowercase().starts_with(name))
+        {
+            let reason = format!(
+                "{init:?} also changes the base weights: convert the adapter to a plain LoRA"
+            );
+            return Err(AdapterError::settings("init_lora_weights", reason));
+        }
+        let use_rslora = match field("use_rslora") {
+            None => false,
+            Some(value) => value
+                .as_bool()
+                .ok_or_else(|| AdapterError::settings("use_rslora", "must be true or false"))?,
+        };
+        let lora_alpha =
+            field("lora_alpha").map_or(Ok(DEFAULT_ALPHA), |value| number("lora_alpha", value))?;
+        let alpha_pattern = field("alpha_pattern").map_or(Ok(Vec::new()), patterns)?;
+        Ok(Some(Self {
+            lora_alpha,
+            alpha_pattern,
+            use_rslora,
+        }))
+    }
+
+    /// What the product of a module's halves is multiplied by. `alpha` is the file's own for the module, if it has one.
+    pub(super) fn scale(&self, path: &str, rank: usize, alpha: Option<f64>) -> f64 {
+        let pattern = || {
+            self.alpha_pattern
+                .iter()
+                .find(|(regex, _)| regex.is_match(path))
+                .map(|(_, alpha)| *alpha)
+        };
+        let alpha = alpha.or_else(pattern).unwrap_or(self.lora_alpha);
+        let rank = rank as f64;
+        alpha / if self.use_rslora { rank.sqrt() } else { rank }
+    }
+}
+
+fn field<'a>(object: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+    object
+        .get(name)
+        .or_else(|| object.get(&format!("{UNET_PREFIX}{name}")))
+        .filter(|value| !value.is_null())
+}
+
+fn number(name: &str, value: &Value) -> Result<f64, AdapterError> {
+    let refuse = || AdapterError::settings(name, "must be a finite number");
+    value
+        .as_f64()
+        .filter(|number| number.is_finite())
+        .ok_or_else(refuse)
+}
+
+/// `alpha_pattern`: regular expressions that must match a module's path, or its end after a dot.
+fn patterns(value: &Value) -> Result<Vec<(Regex, f64)>, AdapterError> {
+    let refuse = |reason: String| AdapterError::settings("alpha_pattern", reason);
+    let object = value
+        .as_object()
+        .ok_or_else(|| refuse("must be an object".to_owned()))?;
+    if object.len() > PATTERNS_MAX {
+        return Err(refuse(format!(
+            "has {} patterns; the limit is {PATTERNS_MAX}",
+            object.len()
+        )));
+    }
+    object
+        .iter()
+        .map(|(pattern, alpha)| {
+            let regex = RegexBuilder::new(&format!(r"^(?:.*\.)?(?:{pattern})$"))
+                .size_limit(PATTERN_BYTES_MAX)
+                .build();
+            let start: String = pattern.chars().take(80).collect();
+            let regex = regex.map_err(|_| {
+                refuse(format!(
+                    "{start:?} is no regular expression, or too large a one"
+                ))
+            })?;
+            Ok((regex, number("alpha_pattern", alpha)?))
+        })
+        .collect()
+}
