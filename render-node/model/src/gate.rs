@@ -2,10 +2,12 @@
 //!
 //! The gate knows no model: it proves that the bytes are one well-formed safetensors file within caps, of halves and
 //! floats, all finite, and nothing else. Whether the tensors fit a model is for [`crate::adapter`].
+//!
+//! One exception: an alpha may be a single I64, as diffusers' converter to kohya's names writes it.
 
 use bytes::Bytes;
 
-use crate::safetensors::{Limits, SafetensorsError, SafetensorsFile};
+use crate::safetensors::{Dtype, Limits, SafetensorsError, SafetensorsFile};
 
 /// Why a file is refused.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +16,8 @@ pub enum GateError {
     File(#[from] SafetensorsError),
     #[error("tensor {name:?} has NaN or an infinity at element {index}")]
     NotFinite { name: String, index: usize },
+    #[error("tensor {name:?} is I64; allowed are F16, BF16 and F32, and one I64 as an alpha")]
+    Integers { name: String },
     #[error("has no tensors")]
     Empty,
 }
@@ -28,6 +32,9 @@ pub fn check(bytes: Bytes) -> Result<SafetensorsFile, GateError> {
         return Err(GateError::Empty);
     }
     for (name, tensor) in &file.tensors {
+        if tensor.dtype == Dtype::I64 && !(name.ends_with(".alpha") && tensor.elements() == 1) {
+            return Err(GateError::Integers { name: name.clone() });
+        }
         if let Some(index) = tensor.first_not_finite() {
             return Err(GateError::NotFinite {
                 name: name.clone(),
@@ -56,6 +63,31 @@ mod tests {
             let error = check(bytes.into()).unwrap_err();
             assert!(matches!(error, GateError::NotFinite { name, index: 0 } if name == "b.weight"));
         }
+    }
+
+    #[test]
+    fn integers_are_only_for_a_single_alpha() {
+        let one = |name: &str, shape: &str| {
+            let header =
+                format!(r#"{{"{name}":{{"dtype":"I64","shape":{shape},"data_offsets":[0,8]}}}}"#);
+            check(file(header, &[4, 0, 0, 0, 0, 0, 0, 0]).into())
+        };
+        assert_eq!(
+            one("lora_unet_conv_in.alpha", "[]").unwrap().tensors["lora_unet_conv_in.alpha"]
+                .to_f32(),
+            [4.0]
+        );
+        for (name, shape) in [("lora_unet_conv_in.lora_up.weight", "[1]"), ("a", "[]")] {
+            assert!(
+                matches!(one(name, shape), Err(GateError::Integers { .. })),
+                "{name}"
+            );
+        }
+        let header = r#"{"a.alpha":{"dtype":"I64","shape":[2],"data_offsets":[0,16]}}"#;
+        assert!(matches!(
+            check(file(header, &[0; 16]).into()),
+            Err(GateError::Integers { .. })
+        ));
     }
 
     #[test]

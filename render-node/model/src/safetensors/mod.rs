@@ -46,13 +46,13 @@ impl Limits {
         dtypes: &[Dtype::F16, Dtype::Bf16, Dtype::F32, Dtype::I64],
     };
 
-    /// An adapter that a user sent.
+    /// An adapter that a user sent. Where an integer may stand is for [`crate::gate`] to say.
     pub const ADAPTER: Self = Self {
         file_bytes_max: 1 << 30,
         header_bytes_max: 1 << 20,
         tensors_max: 20_000,
         metadata_bytes_max: 64 << 10,
-        dtypes: &[Dtype::F16, Dtype::Bf16, Dtype::F32],
+        dtypes: &[Dtype::F16, Dtype::Bf16, Dtype::F32, Dtype::I64],
     };
 }
 
