@@ -1,7 +1,7 @@
 //! A PostgreSQL cluster of the farm's own.
 
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -12,11 +12,11 @@ use tokio::sync::RwLock;
 use tokio::time::Instant;
 use url::Url;
 
+use crate::Error;
 use crate::folder::{Folder, SocketFolder};
 use crate::process::{LOOK_INTERVAL, Launch, Process, command, find_program, program_folders};
 use crate::run_as::RunAs;
 use crate::secrets::{self, DatabasePasswords};
-use crate::{Error, process};
 
 /// The cluster's first role. It owns the database and runs migrations; nothing else may use it.
 const OWNER: &str = "flowai_owner";
@@ -124,7 +124,6 @@ impl Postgres {
         let cluster = folder.path().join("cluster");
         if cluster.exists() {
             check_version(&cluster, &programs)?;
-            stop_orphan(&cluster).await?;
         } else {
             make_cluster(&folder, &cluster, &programs, &run_as, &passwords).await?;
         }
@@ -353,38 +352,53 @@ fn postmaster(cluster: &Path) -> Option<(Pid, bool)> {
     Some((Pid::from_raw(pid), ready))
 }
 
-/// Stops a server that still runs on this cluster although its parent is gone: the folder's lock is ours, so no living
-/// farm owns it.
-async fn stop_orphan(cluster: &Path) -> Result<(), Error> {
-    let Some((pid, _)) = postmaster(cluster) else {
-        return Ok(());
-    };
-    // After a reboot the pid may be anybody's.
-    let is_ours = || {
-        fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| {
-            line.split(|&byte| byte == 0)
-                .any(|arg| arg == cluster.as_os_str().as_encoded_bytes())
+/// The processes that work in this cluster: every process of a server makes its cluster its working folder.
+fn processes_in(cluster: &Path) -> Vec<Pid> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries
+        .filter(|entry| {
+            fs::read_link(entry.path().join("cwd")).is_ok_and(|folder| folder == cluster)
         })
-    };
-    if !is_ours() {
-        return Ok(());
+        .filter_map(|entry| Some(Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)))
+        .collect()
+}
+
+/// Makes sure that nothing of an earlier server is left in the cluster: neither a server whose farm is gone, nor sessions
+/// that have not yet noticed that their server was killed, nor a `postmaster.pid` whose number belongs to somebody else
+/// by now, which would keep a new server from starting.
+///
+/// The folder's lock is ours, so whatever works there belongs to no living farm.
+async fn end_leftovers(cluster: &Path) -> Result<(), Error> {
+    if let Some((pid, _)) = postmaster(cluster)
+        && processes_in(cluster).contains(&pid)
+    {
+        tracing::warn!(%pid, "stopping a postgres whose farm is gone");
+        // It may end between the look and the signal, which is as good.
+        let _ = kill(pid, Signal::SIGINT);
     }
-    tracing::warn!(%pid, "stopping a postgres whose parent is gone");
-    // It may end between the look and the signal, which is as good.
-    let _ = kill(pid, Signal::SIGINT);
     let deadline = Instant::now() + STOP_DEADLINE;
-    while is_ours() {
+    loop {
+        let left = processes_in(cluster);
+        if left.is_empty() {
+            break;
+        }
         if Instant::now() >= deadline {
             return Err(Error::Deadline {
                 program: "postgres",
                 wanted: "stopped",
                 deadline: STOP_DEADLINE,
-                log: format!("process {pid} of an earlier farm still runs"),
+                log: format!("processes {left:?} of an earlier farm still run"),
             });
         }
         tokio::time::sleep(LOOK_INTERVAL).await;
     }
-    Ok(())
+    let pid_file = cluster.join("postmaster.pid");
+    match fs::remove_file(&pid_file) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(Error::io(format!("removing {}", pid_file.display()))(error))
+        }
+        _ => Ok(()),
+    }
 }
 
 async fn start_server(
@@ -423,36 +437,22 @@ async fn start_server(
     ] {
         args.extend(["-c".to_owned(), format!("{name}={value}")]);
     }
-    let program = programs.join("postgres");
-    let deadline = Instant::now() + START_DEADLINE;
-    loop {
-        let server = Process::start(Launch {
-            name: "postgres",
-            program: &program,
-            args: args.clone(),
-            run_as,
-            log: folder.path().join("postgres.log"),
-            stop_signal: Signal::SIGINT,
-            stop_deadline: STOP_DEADLINE,
-        })?;
-        match wait_until_ready(&server, cluster, deadline).await {
-            Ok(()) => return Ok(server),
-            // Sessions of a server that was killed take a moment to notice that it is gone.
-            Err(Error::Ended { log, .. })
-                if log.contains("is still in use") && Instant::now() < deadline =>
-            {
-                tokio::time::sleep(LOOK_INTERVAL).await;
-            }
-            Err(error) => return Err(error),
-        }
-    }
+    end_leftovers(cluster).await?;
+    let server = Process::start(Launch {
+        name: "postgres",
+        program: &programs.join("postgres"),
+        args,
+        run_as,
+        log: folder.path().join("postgres.log"),
+        stop_signal: Signal::SIGINT,
+        stop_deadline: STOP_DEADLINE,
+    })?;
+    wait_until_ready(&server, cluster).await?;
+    Ok(server)
 }
 
-async fn wait_until_ready(
-    server: &Process,
-    cluster: &Path,
-    deadline: Instant,
-) -> Result<(), Error> {
+async fn wait_until_ready(server: &Process, cluster: &Path) -> Result<(), Error> {
+    let deadline = Instant::now() + START_DEADLINE;
     loop {
         if let Some(status) = server.status() {
             return Err(server.ended_early(status));
@@ -463,7 +463,7 @@ async fn wait_until_ready(
         if Instant::now() >= deadline {
             return Err(server.late("ready", START_DEADLINE));
         }
-        tokio::time::sleep(process::LOOK_INTERVAL).await;
+        tokio::time::sleep(LOOK_INTERVAL).await;
     }
 }
 

@@ -90,6 +90,30 @@ async fn a_server_that_outlived_its_farm_is_replaced() {
 }
 
 #[tokio::test]
+async fn a_number_of_the_dead_that_lives_on_in_another_process_is_no_obstacle() {
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    drop(
+        Postgres::start(folder.path(), Listen::Socket)
+            .await
+            .unwrap(),
+    );
+    // A process of the same user, as after a restart of the machine or of its container.
+    let somebody = flowai_embedded::Redis::start(other.path()).await.unwrap();
+    let pid_file = folder.path().join("cluster/postmaster.pid");
+    std::fs::write(&pid_file, format!("{}\n", somebody.pid().await)).unwrap();
+
+    let postgres = Postgres::start(folder.path(), Listen::Socket)
+        .await
+        .unwrap();
+    connect(&postgres.urls().owner)
+        .await
+        .execute("select 1")
+        .await
+        .unwrap();
+    assert!(support::is_alive(somebody.pid().await));
+}
+
+#[tokio::test]
 async fn a_folder_in_use_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let _first = Postgres::start(folder.path(), Listen::Socket)

@@ -5,7 +5,8 @@ use s3s::{S3, S3Request, S3Response, S3Result};
 use s3s_fs::FileSystem;
 
 /// s3s-fs keeps an upload whose checksum turned out wrong; S3 keeps nothing. This removes it, and serves only what is
-/// listed here: every other operation is "not implemented".
+/// listed here: every other operation is "not implemented". (Where a wrong upload replaced an object, that is gone too:
+/// the farm writes a key once.)
 #[derive(Debug)]
 pub(super) struct Verified {
     files: FileSystem,
