@@ -1,1 +1,46 @@
-//! Stable Video Diffusion in libtorch.
+//! Stable Video Diffusion in libtorch: a picture and a seed become frames, equal to diffusers' in numbers.
+//!
+//! Promises: a clip is a function of model, adapters, spec, picture, precision and device class (invariant 11), also when
+//! the run was stopped at a step boundary and went on in another process; an adapter that does not fit is an error and
+//! never left out (invariant 10). The only room that names tch. It knows no actors, network or database.
+//!
+//! ```no_run
+//! # use flowai_svd::{DeviceName, Dtype, Engine, EngineError, LoadOptions, Picture, Spec};
+//! # fn render(spec: Spec) -> Result<(), EngineError> {
+//! let options = LoadOptions { dtype: Dtype::Fp32, device: DeviceName::Cpu, threads: None, identity: None };
+//! let engine = Engine::load("models/svd".as_ref(), options)?;
+//! let picture = Picture::open("first.png".as_ref())?;
+//! let mut run = engine.start(&engine.prepare(&spec, &picture)?)?;
+//! while !run.is_finished() {
+//!     run.step()?;
+//! }
+//! run.decode(|frames| -> Result<(), EngineError> { frames.to_rgb8().map(drop) })?;
+//! # Ok(()) }
+//! ```
+//!
+//! Modules are public so that each can be compared with its counterpart in the reference; the render node uses only what
+//! is re-exported here.
+
+mod checkpoint;
+pub mod clip;
+mod device;
+mod engine;
+mod error;
+pub mod nn;
+pub mod params;
+pub mod preprocess;
+pub mod random;
+mod run;
+pub mod sampler;
+mod spec;
+pub mod tensor_file;
+pub mod unet;
+pub mod vae;
+
+pub use checkpoint::{Checkpoint, CheckpointError, CheckpointHeader};
+pub use device::{DeviceName, Dtype};
+pub use engine::{AdapterUse, Conditioning, Engine, LoadOptions, PrepareTimings};
+pub use error::{EngineError, Result};
+pub use preprocess::{Picture, PreprocessError};
+pub use run::{Frames, Report, Run};
+pub use spec::{Fields, Spec, SpecError};

@@ -1,0 +1,162 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use flowai_svd::tensor_file::{self, StoredTensor};
+use flowai_svd::{Checkpoint, Engine, EngineError, Picture, Run, Spec};
+use tch::{Kind, Tensor};
+
+use crate::measure::{Measurements, seconds, since_process_start};
+use crate::spec_file::SpecFile;
+
+/// Reads SPEC.json with the fields height, width, frames, steps, fps, motion_bucket_id, noise_aug_strength,
+/// min_guidance_scale, max_guidance_scale, decode_chunk_size, seed (the job) and dtype (fp32, bf16, fp16), device (cpu,
+/// cuda, cuda:N), threads (the engine). All are optional; unknown ones are refused.
+///
+/// One JSON line on stderr tells the seconds of each stage and the peak memory.
+#[derive(Args)]
+pub(crate) struct Animate {
+    /// Model folder in diffusers' layout
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// Picture to start from: PNG, JPEG or WebP
+    #[arg(long, value_name = "FILE", required_unless_present = "resume")]
+    image: Option<PathBuf>,
+    /// The job and the engine's settings, JSON
+    #[arg(long, value_name = "SPEC.json")]
+    spec: PathBuf,
+    /// Where the frames go: one tensor `frames`, f32, (F, 3, H, W), in 0..1 before any rounding
+    #[arg(
+        long,
+        value_name = "FRAMES.safetensors",
+        required_unless_present = "checkpoint_at"
+    )]
+    out: Option<PathBuf>,
+    /// Stop when K steps are done, write the checkpoint and no frames, and exit with code 0
+    #[arg(long, value_name = "K", requires = "checkpoint")]
+    checkpoint_at: Option<usize>,
+    /// Where the checkpoint goes
+    #[arg(long, value_name = "FILE", requires = "checkpoint_at")]
+    checkpoint: Option<PathBuf>,
+    /// Go on from a checkpoint of the same model, adapters and spec
+    #[arg(long, value_name = "FILE")]
+    resume: Option<PathBuf>,
+    /// Also write image_embeds, image_latents and the latents after every step: latents_0, latents_1, ..
+    #[arg(long, value_name = "FILE")]
+    dump_stages: Option<PathBuf>,
+}
+
+impl Animate {
+    pub(crate) fn run(&self) -> Result<()> {
+        let mut measured = Measurements::default();
+        let spec_file = SpecFile::read(&self.spec)?;
+
+        let started = Instant::now();
+        let engine = Engine::load(&self.model, spec_file.options.clone())?;
+        measured.load_s = seconds(started.elapsed());
+        let spec = spec_file.job(engine.config())?;
+        if let Some(k) = self.checkpoint_at
+            && k > spec.steps as usize
+        {
+            bail!(
+                "--checkpoint-at {k} is after the last of {} steps",
+                spec.steps
+            );
+        }
+
+        let mut stages = Stages::new(self.dump_stages.is_some());
+        let mut run = match &self.resume {
+            Some(file) => resume(&engine, &spec, file)?,
+            None => self.start(&engine, &spec, &mut measured, &mut stages)?,
+        };
+        measured.start_to_first_step_s = since_process_start();
+        let stop_at = self.checkpoint_at.unwrap_or(usize::MAX);
+        while run.steps_done() < stop_at && !run.is_finished() {
+            let report = run.step()?;
+            measured.steps_s.push(seconds(report.elapsed));
+            stages.keep(&format!("latents_{}", report.step - 1), run.latents())?;
+        }
+        if let Some(file) = &self.dump_stages {
+            write(file, &tensor_file::serialize(&stages.tensors, None)?)?;
+        }
+        match (&self.checkpoint, &self.out) {
+            (Some(file), _) => write(file, &run.checkpoint()?.to_bytes()?)?,
+            (None, Some(file)) => {
+                let started = Instant::now();
+                let frames = decode(&run)?;
+                measured.decode_s = seconds(started.elapsed());
+                write(file, &tensor_file::serialize(&[("frames", frames)], None)?)?;
+            }
+            (None, None) => bail!("--out or --checkpoint must be given"),
+        }
+        measured.report();
+        Ok(())
+    }
+
+    fn start<'a>(
+        &self,
+        engine: &'a Engine,
+        spec: &Spec,
+        measured: &mut Measurements,
+        stages: &mut Stages,
+    ) -> Result<Run<'a>> {
+        let Some(file) = &self.image else {
+            bail!("--image must be given unless --resume is");
+        };
+        let picture = Picture::open(file).context("image")?;
+        let conditioning = engine.prepare(spec, &picture)?;
+        measured.clip_s = seconds(conditioning.timings.clip);
+        measured.vae_encode_s = seconds(conditioning.timings.vae_encode);
+        stages.keep("image_embeds", &conditioning.image_embeds)?;
+        stages.keep("image_latents", &conditioning.image_latents)?;
+        Ok(engine.start(&conditioning)?)
+    }
+}
+
+fn resume<'a>(engine: &'a Engine, spec: &Spec, file: &Path) -> Result<Run<'a>> {
+    let bytes = fs::read(file).with_context(|| format!("checkpoint {}", file.display()))?;
+    let checkpoint = Checkpoint::from_bytes(bytes)?;
+    let same_spec = checkpoint.header.require_same_spec(spec);
+    same_spec.map_err(EngineError::from)?;
+    Ok(engine.resume(&checkpoint)?)
+}
+
+/// All frames of a finished run: (F, 3, H, W).
+fn decode(run: &Run<'_>) -> Result<StoredTensor> {
+    let (frames, height, width) = (run.spec().frames, run.spec().height, run.spec().width);
+    let mut values: Vec<f32> = Vec::with_capacity(3 * (frames * height * width) as usize);
+    run.decode(|chunk| -> Result<(), EngineError> {
+        values.extend(chunk.to_f32()?);
+        Ok(())
+    })?;
+    let shape = [frames, 3, height, width].map(i64::from);
+    let frames = Tensor::f_from_slice(&values)?.f_view(shape)?;
+    Ok(StoredTensor::new(&frames)?)
+}
+
+fn write(file: &Path, bytes: &[u8]) -> Result<()> {
+    fs::write(file, bytes).with_context(|| format!("cannot write {}", file.display()))
+}
+
+/// Intermediate results, kept only when they were asked for.
+struct Stages {
+    wanted: bool,
+    tensors: Vec<(String, StoredTensor)>,
+}
+
+impl Stages {
+    fn new(wanted: bool) -> Self {
+        let tensors = Vec::new();
+        Self { wanted, tensors }
+    }
+
+    fn keep(&mut self, name: &str, tensor: &Tensor) -> Result<()> {
+        if self.wanted {
+            let tensor = StoredTensor::new(&tensor.f_to_kind(Kind::Float)?)?;
+            self.tensors.push((name.to_owned(), tensor));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,58 @@
+//! What a run cost, as one JSON line.
+
+use std::fs;
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// Seconds of wall time for each stage, and the memory of the whole process.
+#[derive(Default, Serialize)]
+pub(crate) struct Measurements {
+    pub(crate) load_s: f64,
+    pub(crate) clip_s: f64,
+    pub(crate) vae_encode_s: f64,
+    pub(crate) steps_s: Vec<f64>,
+    pub(crate) decode_s: f64,
+    /// From the start of the process to the beginning of the first step.
+    pub(crate) start_to_first_step_s: Option<f64>,
+    /// From the start of the process to now.
+    pub(crate) total_s: Option<f64>,
+    pub(crate) peak_memory_bytes: Option<u64>,
+}
+
+impl Measurements {
+    /// Writes the line to stderr, with the total and the memory as they are now.
+    pub(crate) fn report(mut self) {
+        self.total_s = since_process_start();
+        self.peak_memory_bytes = peak_memory_bytes();
+        if let Ok(line) = serde_json::to_string(&self) {
+            eprintln!("{line}");
+        }
+    }
+}
+
+pub(crate) fn seconds(duration: Duration) -> f64 {
+    duration.as_secs_f64()
+}
+
+/// Seconds since the system started this process, exact to its clock tick of 10 ms. `None` without a Linux `/proc`.
+pub(crate) fn since_process_start() -> Option<f64> {
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    // The second field is the program's name and may hold spaces; it ends at the last parenthesis.
+    let after_name = stat.rsplit_once(')')?.1;
+    let start_ticks: f64 = after_name.split_whitespace().nth(19)?.parse().ok()?;
+    let uptime = fs::read_to_string("/proc/uptime").ok()?;
+    let uptime: f64 = uptime.split_whitespace().next()?.parse().ok()?;
+    Some(uptime - start_ticks / TICKS_PER_SECOND)
+}
+
+/// The most memory the process ever had resident.
+fn peak_memory_bytes() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
+}

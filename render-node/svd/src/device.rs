@@ -1,0 +1,143 @@
+//! Where and in which precision the engine computes.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use tch::{Cuda, Device, Kind};
+
+use crate::error::{EngineError, Result};
+
+/// The precision of weights and activations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Dtype {
+    #[serde(rename = "fp32", alias = "float32")]
+    Fp32,
+    #[serde(rename = "fp16", alias = "float16")]
+    Fp16,
+    #[serde(rename = "bf16", alias = "bfloat16")]
+    Bf16,
+}
+
+impl Dtype {
+    /// The name in specs and manifests.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fp32 => "fp32",
+            Self::Fp16 => "fp16",
+            Self::Bf16 => "bf16",
+        }
+    }
+
+    /// The same, as libtorch calls it.
+    pub const fn kind(self) -> Kind {
+        match self {
+            Self::Fp32 => Kind::Float,
+            Self::Fp16 => Kind::Half,
+            Self::Bf16 => Kind::BFloat16,
+        }
+    }
+}
+
+impl fmt::Display for Dtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A device by the name that specs use: `cpu`, `cuda` (the first one) or `cuda:N`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceName {
+    Cpu,
+    Cuda(usize),
+}
+
+impl DeviceName {
+    /// The device, when this machine has it.
+    ///
+    /// Errors: [`EngineError::Device`] when libtorch sees no such GPU.
+    pub fn open(self) -> Result<Device> {
+        match self {
+            Self::Cpu => Ok(Device::Cpu),
+            Self::Cuda(index) => {
+                let count = usize::try_from(Cuda::device_count()).unwrap_or(0);
+                if Cuda::is_available() && index < count {
+                    Ok(Device::Cuda(index))
+                } else {
+                    Err(EngineError::Device(format!(
+                        "cuda:{index} is not there; libtorch sees {count} CUDA devices on this machine"
+                    )))
+                }
+            }
+        }
+    }
+}
+
+impl FromStr for DeviceName {
+    type Err = EngineError;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let refuse = || EngineError::Device(format!("must be cpu, cuda or cuda:N (got {name:?})"));
+        match name {
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda(0)),
+            _ => {
+                let index = name.strip_prefix("cuda:").ok_or_else(refuse)?;
+                index.parse().map(Self::Cuda).map_err(|_| refuse())
+            }
+        }
+    }
+}
+
+impl fmt::Display for DeviceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(index) => write!(f, "cuda:{index}"),
+        }
+    }
+}
+
+/// What bit-equality needs to stay the same: runs may be resumed only where this text is equal.
+pub(crate) fn device_class(device: DeviceName) -> String {
+    match device {
+        DeviceName::Cpu => format!("cpu {} threads {}", cpu_isa(), tch::get_num_threads()),
+        DeviceName::Cuda(index) => format!("cuda:{index}"),
+    }
+}
+
+/// The widest vector instructions that libtorch's kernels would choose.
+#[cfg(target_arch = "x86_64")]
+fn cpu_isa() -> &'static str {
+    if std::is_x86_feature_detected!("avx512f") {
+        "x86_64 avx512"
+    } else if std::is_x86_feature_detected!("avx2") {
+        "x86_64 avx2"
+    } else {
+        "x86_64"
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn cpu_isa() -> &'static str {
+    std::env::consts::ARCH
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_read_by_name() {
+        let check = |name: &str, expected: Option<&str>| {
+            let device = name.parse::<DeviceName>().ok();
+            assert_eq!(device.map(|d| d.to_string()).as_deref(), expected, "{name}");
+        };
+        check("cpu", Some("cpu"));
+        check("cuda", Some("cuda:0"));
+        check("cuda:3", Some("cuda:3"));
+        check("cuda:", None);
+        check("cuda:-1", None);
+        check("gpu", None);
+    }
+}

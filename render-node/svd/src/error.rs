@@ -1,0 +1,69 @@
+use flowai_model::{FolderError, WeightsError};
+use tch::TchError;
+
+use crate::checkpoint::CheckpointError;
+use crate::preprocess::PreprocessError;
+use crate::spec::SpecError;
+
+/// Why the engine could not do what it was asked. The engine itself stays usable, except after
+/// [`EngineError::DeviceLost`].
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The model folder is not one the engine can offer.
+    #[error("model: {0}")]
+    Model(#[from] FolderError),
+    #[error("model: {0}")]
+    Weights(#[from] WeightsError),
+    /// The device was named wrongly, or is not on this machine.
+    #[error("device: {0}")]
+    Device(String),
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    #[error("image: {0}")]
+    Image(#[from] PreprocessError),
+    #[error("checkpoint: {0}")]
+    Checkpoint(#[from] CheckpointError),
+    /// A run has no steps left; decode it.
+    #[error("run: all {steps} steps are done; decode it instead of stepping")]
+    Finished { steps: usize },
+    /// The frames were asked of a run that is still noisy.
+    #[error("run: step {done} of {steps} is done; only a finished run can be decoded")]
+    Unfinished { done: usize, steps: usize },
+    /// Latents that are not finite decode to noise; the weights or the adapters are to blame.
+    #[error("run: latents are not finite after step {step}; the model or an adapter is broken")]
+    NotFinite { step: usize },
+    /// The adapters changed while the run was under way.
+    #[error("run: was started with other adapters (state {started}, engine has {loaded})")]
+    AdaptersChanged { started: String, loaded: String },
+    /// The device has too little free memory. A smaller job, or a smaller decode chunk (another picture), may fit.
+    #[error("out of memory: {0}")]
+    OutOfMemory(String),
+    /// A fault that poisons the device's context: the process must end and be started again.
+    #[error("device is lost, restart the process: {0}")]
+    DeviceLost(String),
+    /// Whatever else libtorch refuses; a bug of the engine.
+    #[error("libtorch: {0}")]
+    Torch(TchError),
+}
+
+pub type Result<T> = std::result::Result<T, EngineError>;
+
+impl From<TchError> for EngineError {
+    /// libtorch tells its errors apart only by their text.
+    fn from(error: TchError) -> Self {
+        let text = error.to_string();
+        let says = |words: &str| text.contains(words);
+        if says("out of memory") || says("can't allocate memory") || says("not enough memory") {
+            return Self::OutOfMemory(first_line(&text));
+        }
+        if says("CUDA error") || says("device-side assert") {
+            return Self::DeviceLost(first_line(&text));
+        }
+        Self::Torch(error)
+    }
+}
+
+/// The rest of a libtorch message is a C++ backtrace.
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().to_owned()
+}

@@ -1,0 +1,125 @@
+use flowai_model::config::VaeConfig;
+use tch::Tensor;
+
+use crate::error::Result;
+use crate::nn::{
+    AttentionBlock, Conv2d, GroupNorm, ResnetEps, SpatioTemporalResBlock, TemporalConv, from_maps,
+    to_maps, upsample_nearest,
+};
+use crate::params::{Params, Scope};
+
+const EPS: ResnetEps = ResnetEps {
+    spatial: 1e-6,
+    temporal: 1e-5,
+};
+
+/// Resnets, then twice the size unless it is the last block.
+#[derive(Debug)]
+pub struct DecoderUpBlock {
+    resnets: Vec<SpatioTemporalResBlock>,
+    upsampler: Option<Conv2d>,
+}
+
+impl DecoderUpBlock {
+    pub fn load(
+        scope: &Scope<'_>,
+        in_channels: usize,
+        out_channels: usize,
+        layers: usize,
+        upsamples: bool,
+    ) -> Result<Self> {
+        let resnets = (0..layers).map(|j| {
+            let input = if j == 0 { in_channels } else { out_channels };
+            let scope = scope.at(format_args!("resnets.{j}"));
+            SpatioTemporalResBlock::load_decoder(&scope, input, out_channels, EPS)
+        });
+        let upsampler = || Conv2d::load(&scope.at("upsamplers.0.conv"), 1, 1);
+        Ok(Self {
+            resnets: resnets.collect::<Result<_>>()?,
+            upsampler: upsamples.then(upsampler).transpose()?,
+        })
+    }
+
+    /// (B, F, H, W, in) to (B, F, 2H, 2W, out), or (B, F, H, W, out) in the last block.
+    pub fn forward(&self, mut x: Tensor) -> Result<Tensor> {
+        for resnet in &self.resnets {
+            x = resnet.forward(&x, None)?;
+        }
+        if let Some(conv) = &self.upsampler {
+            let (_, _, height, width, _) = x.size5()?;
+            x = upsample_nearest(&x, 2 * height, 2 * width)?;
+            x = conv.forward(&x)?;
+        }
+        Ok(x)
+    }
+}
+
+/// diffusers' `TemporalDecoder`.
+#[derive(Debug)]
+pub struct VaeDecoder {
+    conv_in: Conv2d,
+    mid_resnet: SpatioTemporalResBlock,
+    /// The reference pairs the further resnets with its one attention: with one resnet, the attention is in the file and
+    /// never runs; with three, the third does not.
+    mid_pair: Option<(AttentionBlock, SpatioTemporalResBlock)>,
+    up_blocks: Vec<DecoderUpBlock>,
+    conv_norm_out: GroupNorm,
+    conv_out: Conv2d,
+    time_conv_out: TemporalConv,
+}
+
+impl VaeDecoder {
+    /// Builds the modules over the parameters `decoder.*`.
+    pub fn load(params: &Params, config: &VaeConfig) -> Result<Self> {
+        let scope = params.root().at("decoder");
+        let channels: Vec<usize> = config.block_out_channels.iter().rev().copied().collect();
+        let last = channels.len() - 1;
+        let mid_resnet = |j: usize| {
+            let scope = scope.at(format_args!("mid_block.resnets.{j}"));
+            SpatioTemporalResBlock::load_decoder(&scope, channels[0], channels[0], EPS)
+        };
+        let mid_pair = || -> Result<_> {
+            let attention = AttentionBlock::load(&scope.at("mid_block.attentions.0"))?;
+            Ok((attention, mid_resnet(1)?))
+        };
+        let up_blocks = (0..channels.len()).map(|i| {
+            DecoderUpBlock::load(
+                &scope.at(format_args!("up_blocks.{i}")),
+                channels[i.saturating_sub(1)],
+                channels[i],
+                config.layers_per_block + 1,
+                i < last,
+            )
+        });
+        Ok(Self {
+            conv_in: Conv2d::load(&scope.at("conv_in"), 1, 1)?,
+            mid_resnet: mid_resnet(0)?,
+            mid_pair: (config.layers_per_block > 1).then(mid_pair).transpose()?,
+            up_blocks: up_blocks.collect::<Result<_>>()?,
+            conv_norm_out: GroupNorm::load(&scope.at("conv_norm_out"), EPS.spatial)?,
+            conv_out: Conv2d::load(&scope.at("conv_out"), 1, 1)?,
+            time_conv_out: TemporalConv::load(&scope.at("time_conv_out"))?,
+        })
+    }
+
+    /// Latents of one chunk of one clip (F, L, h, w), divided by the scaling factor, to frames (F, 3, 8h, 8w) in -1..1.
+    ///
+    /// Not clamped. The frames of a chunk see each other, so another chunking gives other frames. 8 stands for
+    /// `2^(levels - 1)`.
+    pub fn forward(&self, latents: &Tensor) -> Result<Tensor> {
+        let mut hidden = self.conv_in.forward(&to_maps(&latents.f_unsqueeze(0)?)?)?;
+        hidden = self.mid_resnet.forward(&hidden, None)?;
+        if let Some((attention, resnet)) = &self.mid_pair {
+            hidden = attention.forward(&hidden)?;
+            hidden = resnet.forward(&hidden, None)?;
+        }
+        for block in &self.up_blocks {
+            hidden = block.forward(hidden)?;
+        }
+        hidden = self.conv_norm_out.each_frame(&hidden)?.f_silu_()?;
+        hidden = self
+            .time_conv_out
+            .forward(&self.conv_out.forward(&hidden)?)?;
+        Ok(from_maps(&hidden)?.f_squeeze_dim(0)?)
+    }
+}
