@@ -61,6 +61,13 @@ pub struct ModuleDelta {
     pub up: TensorView,
 }
 
+impl ModuleDelta {
+    /// Shape of the weight that it changes, as the reference has it.
+    pub fn weight_shape(&self) -> Vec<usize> {
+        [&self.up.shape[..1], &self.down.shape[1..]].concat()
+    }
+}
+
 /// What an adapter is, for its owner and for the manifest.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct AdapterReport {

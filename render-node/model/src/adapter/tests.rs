@@ -76,6 +76,10 @@ fn spec(format: AdapterFormat) -> AdapterSpec {
     }
 }
 
+fn adapter(format: AdapterFormat) -> Adapter {
+    read(adapter_bytes(&table(), &spec(format)).unwrap()).unwrap()
+}
+
 #[test]
 fn every_format_says_the_same_thing() {
     let table = table();
@@ -111,6 +115,13 @@ fn every_format_says_the_same_thing() {
         assert_eq!(*scale, [1.0, 6.0][i % 2] / *rank as f64);
         assert_eq!((down.shape[0], &down.shape[1..]), (*rank, &shape[1..]));
         assert_eq!((up.shape[0], up.shape[1]), (shape[0], *rank));
+    }
+    for delta in &adapter(AdapterFormat::Kohya).modules {
+        let module = modules
+            .iter()
+            .find(|module| module.path == delta.module)
+            .unwrap();
+        assert_eq!(delta.weight_shape(), module.weight_shape);
     }
 }
 
