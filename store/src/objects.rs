@@ -19,6 +19,8 @@ use base64::prelude::BASE64_STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncBufRead;
 
+/// The longest key in bytes. S3 allows 1024; the embedded server names files after keys, and this is what fits.
+pub const KEY_LENGTH_MAX: usize = 160;
 /// A leaked link to a clip is worth nothing after this.
 pub const PRESIGNED_GET_TTL_MAX: Duration = Duration::from_secs(300);
 /// An upload begins within this time; it may take longer.
