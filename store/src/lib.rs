@@ -1,4 +1,5 @@
 //! Every SQL statement and migration, the artefact store and Redis.
 
+pub mod database;
 pub mod objects;
 pub mod redis;

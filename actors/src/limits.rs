@@ -1,0 +1,126 @@
+//! Every bound of the system in one place, with its unit in its name and the reason beside it.
+//!
+//! Relations between bounds are asserted at compile time, so that a changed number that breaks a promise does not build.
+
+// --- leases and time (docs: actors.md "Leases and time") ---
+
+/// A leader renews its lease row this often.
+pub const LEADER_RENEW_MS: u64 = 2_000;
+/// A leader's term: after this long without renewal another may take over.
+pub const LEADER_TERM_MS: u64 = 8_000;
+/// A standby looks at the lease row this often.
+pub const LEADER_WATCH_MS: u64 = 1_000;
+/// A render node says that it lives this often.
+pub const NODE_BEAT_MS: u64 = 2_000;
+/// A node without a beat for this long has lost its attempt (INV-5: noticed within 15 s, beat and dispatch included).
+pub const NODE_LEASE_MS: u64 = 10_000;
+/// A node stops at the next step boundary this long after it *sent* the last beat that was answered.
+pub const NODE_SELF_STOP_MS: u64 = 8_000;
+/// The leader looks for work that no doorbell announced this often.
+pub const SWEEP_MS: u64 = 500;
+
+const _: () = assert!(3 * LEADER_RENEW_MS < LEADER_TERM_MS);
+const _: () = assert!(LEADER_TERM_MS + LEADER_WATCH_MS < 10_000);
+const _: () = assert!(3 * NODE_BEAT_MS < NODE_SELF_STOP_MS && NODE_SELF_STOP_MS < NODE_LEASE_MS);
+const _: () = assert!(NODE_LEASE_MS + NODE_BEAT_MS + SWEEP_MS < 15_000);
+
+// --- jobs ---
+
+/// A job is tried at most this often before it fails for good.
+pub const JOB_ATTEMPTS_MAX: u32 = 3;
+/// A job during which this many nodes died is quarantined: it is more likely the killer than the victim.
+pub const JOB_NODE_DEATHS_MAX: u32 = 2;
+/// Running jobs of one user, whatever the tier.
+pub const USER_RUNNING_MAX: u32 = 2;
+/// Queued jobs of one user; over it `too_many_queued`.
+pub const USER_QUEUED_MAX: u32 = 100;
+/// A job without a report of progress for this long is stopped and tried elsewhere.
+pub const JOB_NO_PROGRESS_MS: u64 = 600_000;
+
+const _: () = assert!(JOB_NODE_DEATHS_MAX <= JOB_ATTEMPTS_MAX);
+
+// --- what a spec may ask for, before a model narrows it ---
+
+pub const FRAMES_MIN: u32 = 1;
+/// SVD-XT makes 25; twice and a half of that fits the position embedding and a decode chunk's memory.
+pub const FRAMES_MAX: u32 = 64;
+pub const STEPS_MIN: u32 = 1;
+pub const STEPS_MAX: u32 = 100;
+pub const FPS_MIN: u32 = 1;
+pub const FPS_MAX: u32 = 60;
+pub const SIDE_PX_MIN: u32 = 16;
+pub const SIDE_PX_MAX: u32 = 2_048;
+pub const PIXELS_MAX: u32 = 1_920 * 1_088;
+/// Sizes are multiples of this: three halvings in the VAE.
+pub const SIDE_PX_MULTIPLE: u32 = 8;
+pub const MOTION_BUCKET_MAX: u32 = 255;
+pub const NOISE_AUG_MAX: f32 = 1.0;
+pub const GUIDANCE_MAX: f32 = 20.0;
+pub const ADAPTERS_MAX: usize = 8;
+pub const ADAPTER_WEIGHT_ABS_MAX: f32 = 4.0;
+/// A seed must survive JSON readers that keep numbers as doubles.
+pub const SEED_MAX: u64 = (1 << 53) - 1;
+pub const PROMPT_CHARS_MAX: usize = 2_000;
+
+const _: () = assert!(SIDE_PX_MIN % SIDE_PX_MULTIPLE == 0 && SIDE_PX_MAX % SIDE_PX_MULTIPLE == 0);
+
+// --- files ---
+
+pub const IMAGE_BYTES_MAX: u64 = 32 << 20;
+pub const IMAGE_SIDE_PX_MAX: u32 = 8_192;
+pub const IMAGE_PIXELS_MAX: u64 = 40_000_000;
+pub const ADAPTER_BYTES_MAX: u64 = 1 << 30;
+
+// --- HTTP and live updates ---
+
+/// JSON bodies; files go their own way.
+pub const BODY_BYTES_MAX: usize = 2 << 20;
+/// Progress of one job is pushed at most this often.
+pub const PROGRESS_INTERVAL_MS: u64 = 250;
+
+// --- the link between machines ---
+
+/// No message is larger (INV-7): bytes go by object store. Checked on the whole encoded frame, before it is sent.
+pub const MESSAGE_BYTES_MAX: usize = 256 << 10;
+/// A peer that sends a larger frame is cut off: room for a message and the cluster's own wrapping, not for many.
+pub const LINK_FRAME_BYTES_MAX: u64 = 1 << 20;
+/// Unacknowledged envelopes a link carries each way: at most 16 MiB wait for one stalled receiver.
+pub const LINK_CREDIT_ENVELOPES: u64 = 64;
+/// Links of one process, over all peers: 2,000 nodes and the api instances, with room.
+pub const LINKS_MAX: usize = 4_096;
+/// Link events that wait for a program before new links are refused: it is stuck, and more links would not help it.
+pub const LINK_EVENTS_MAX: usize = 16 * LINKS_MAX;
+/// Each side of a link says at least this often that it lives.
+pub const LINK_BEAT_MS: u64 = 2_000;
+/// A link without a byte read, or with a write blocked, for so long is cut: before the node's lease ends.
+pub const LINK_SILENCE_MS: u64 = 8_000;
+/// Acknowledgements wait so long for company: 64 envelopes each 5 ms are still 12,800 a second.
+pub const LINK_ACK_DELAY_MS: u64 = 5;
+/// Connections between TCP accept and link up; above it new ones are closed at once, so that strangers cost no memory.
+pub const LINK_HALF_OPEN_MAX: usize = 256;
+/// From TCP accept or connect to the end of the TLS handshake.
+pub const LINK_TLS_MS: u64 = 5_000;
+/// From TLS to the end of the greeting.
+pub const LINK_GREETING_MS: u64 = 5_000;
+/// A greeting is a name and some numbers.
+pub const LINK_GREETING_BYTES_MAX: usize = 4 << 10;
+/// From `Welcome` until the peer's gateway is found: cookie and group exchange, 3 to 16 ms when all is well.
+pub const LINK_UP_MS: u64 = 5_000;
+/// A new link of a peer waits so long until its old one has left the cluster's tables.
+pub const LINK_DISPLACED_MS: u64 = 2_000;
+/// Redial waits have full jitter, from this ceiling …
+pub const REDIAL_FIRST_MS: u64 = 100;
+/// … doubling to this one: a healed link is up within 5 s.
+pub const REDIAL_MOST_MS: u64 = 5_000;
+/// `NotLeader` hints followed in one round of dialling: more is coordinators pointing at each other.
+pub const LEADER_HINTS_MAX: usize = 3;
+/// Restarts of a supervised actor within [`RESTART_WINDOW_MS`]; one more goes up to its supervisor.
+pub const RESTARTS_MAX: usize = 5;
+/// A bad moment of the network fits in, a bad configuration does not.
+pub const RESTART_WINDOW_MS: u64 = 60_000;
+/// The first wait before a restart; doubles each time.
+pub const RESTART_FIRST_MS: u64 = 50;
+
+const _: () = assert!(3 * LINK_BEAT_MS < LINK_SILENCE_MS && LINK_SILENCE_MS < NODE_LEASE_MS);
+const _: () = assert!(2 * MESSAGE_BYTES_MAX as u64 <= LINK_FRAME_BYTES_MAX);
+const _: () = assert!(LINK_DISPLACED_MS < LINK_GREETING_MS);

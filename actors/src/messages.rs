@@ -1,0 +1,331 @@
+//! What the programs say to each other over the link: small, and every one of them may be lost, doubled or late (INV-1).
+//!
+//! A body travels in an envelope as `(kind, JSON)`. A kind that the receiver does not know is counted and answered
+//! `Unsupported`; fields may be added, so unknown fields are passed over; a kind never changes its meaning.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Attempt, Epoch, Generation, JobId, ModelId, NodeId, Sha256, UserId};
+use crate::spec::{RenderSpec, SpecLimits};
+
+/// Which try of which job, under whose term: every word about an attempt carries it, and a stale one changes nothing (INV-2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct AttemptRef {
+    pub job: JobId,
+    pub attempt: Attempt,
+    /// The term of the leader that assigned or adopted it.
+    pub epoch: Epoch,
+}
+
+// --- node -> leader ---
+
+/// First word of a node on each new link (ask). Errors: `Fenced` when a newer generation of this node is known.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Register {
+    pub node: NodeId,
+    pub generation: Generation,
+    pub version: String,
+    /// Equal classes give equal bits: processor or GPU, libtorch, threads.
+    pub device_class: String,
+    pub device: String,
+    pub memory_bytes: u64,
+    pub models: Vec<ModelOffer>,
+    /// Folders that are not offered, and why.
+    pub refused_models: Vec<RefusedModel>,
+    /// What it works on at this moment: the leader adopts it or tells it to stop.
+    pub running: Option<AttemptRef>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelOffer {
+    pub id: ModelId,
+    pub sha256: Sha256,
+    /// `svd`.
+    pub family: String,
+    /// The UNet's config.json, from which the table of modules for adapters follows.
+    pub unet_config: serde_json::Value,
+    pub limits: SpecLimits,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedModel {
+    pub folder: String,
+    pub reason: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub enum Registered {
+    Welcome {
+        epoch: Epoch,
+        /// What to do with `running`.
+        running: Verdict,
+    },
+    /// A newer process of this node is known: stop.
+    Fenced { held: Generation },
+}
+
+/// What the leader thinks of an attempt that a node reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Nothing was reported.
+    Idle,
+    /// Go on; from now on under the epoch of the answer.
+    GoOn,
+    /// It runs elsewhere, or nobody wants it: drop it.
+    Drop,
+}
+
+/// Every `NODE_BEAT_MS` (ask). Only the newest `seq` of a generation counts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Beat {
+    pub node: NodeId,
+    pub generation: Generation,
+    pub seq: u64,
+    pub running: Option<AttemptRef>,
+    /// Adapters at hand, newest first.
+    pub held_adapters: Vec<Sha256>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub enum BeatAnswer {
+    /// The lease runs for another `NODE_LEASE_MS` from the beat's arrival.
+    Renewed {
+        epoch: Epoch,
+        running: Verdict,
+    },
+    /// This leader does not know the node (it is new): register again.
+    Unknown,
+    Fenced {
+        held: Generation,
+    },
+}
+
+/// At most every `PROGRESS_INTERVAL_MS` (cast; only the newest counts).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    pub at: AttemptRef,
+    pub phase: Phase,
+    /// Steps done, 0..=steps.
+    pub step: u32,
+    pub steps: u32,
+    /// Seconds left by the node's own estimate.
+    pub left_s: Option<f64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    Fetching,
+    Preparing,
+    Denoising,
+    Decoding,
+    Uploading,
+}
+
+/// The end of an attempt, told until it is answered (ask).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ended {
+    pub at: AttemptRef,
+    pub node: NodeId,
+    pub generation: Generation,
+    pub outcome: Outcome,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Outcome {
+    /// Everything lies under the keys of the assignment.
+    Rendered {
+        clip_sha256: Sha256,
+        clip_bytes: u64,
+        manifest: Box<crate::manifest::Manifest>,
+    },
+    /// `retryable`: another node, or this one later, may succeed.
+    Failed {
+        code: String,
+        detail: String,
+        retryable: bool,
+    },
+    /// Stopped at a step boundary because it was told to.
+    Stopped,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndedAnswer {
+    /// Written. The node may forget the attempt.
+    Settled,
+    /// Not this attempt's any more; nothing was changed. The node drops what it has.
+    Stale,
+}
+
+// --- leader -> node ---
+
+/// Work for a node (ask). Sent only after the assignment is committed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Assign {
+    pub at: AttemptRef,
+    pub spec: RenderSpec,
+    pub model_sha256: Sha256,
+    pub image: Source,
+    /// In the order of `spec.adapters`.
+    pub adapters: Vec<Source>,
+    pub targets: Targets,
+}
+
+/// Bytes to fetch: known by hash, reached by a presigned URL.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    pub sha256: Sha256,
+    pub bytes: u64,
+    pub url: String,
+}
+
+/// Presigned PUT URLs of an attempt's artefacts, under keys that contain the attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Targets {
+    pub clip: String,
+    pub poster: String,
+    pub preview: String,
+    pub spritesheet: String,
+    pub manifest: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub enum AssignAnswer {
+    /// Also when this very attempt was taken before.
+    Accepted,
+    Busy {
+        with: AttemptRef,
+    },
+    Refused {
+        reason: String,
+    },
+}
+
+/// Stop at the next step boundary (ask). Answered `true` when the node works on it; its `Ended` follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stop {
+    pub at: AttemptRef,
+}
+
+// --- api <-> leader ---
+
+/// A job was queued or a cancel was asked for (cast). When it is lost, the leader's sweep finds the row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Doorbell {
+    pub job: JobId,
+}
+
+/// To every api instance: new durable events of this user can be read (cast). Lost ones are made up for by the next, or by a reader's own look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventsReady {
+    pub user: UserId,
+}
+
+/// To every api instance: the newest state of a job that no row holds (cast).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Live {
+    pub user: UserId,
+    pub job: JobId,
+    pub live: LiveState,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "live", rename_all = "snake_case")]
+pub enum LiveState {
+    Progress {
+        attempt: Attempt,
+        phase: Phase,
+        step: u32,
+        steps: u32,
+        left_s: Option<f64>,
+    },
+    /// 1 is next.
+    Position { position: u32, reason: String },
+}
+
+/// Ask of an api instance for what only the leader knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FarmQuery {}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct FarmView {
+    pub epoch: Option<Epoch>,
+    pub nodes: Vec<NodeView>,
+    /// By tier: queued and running.
+    pub queues: Vec<QueueView>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeView {
+    pub node: NodeId,
+    pub generation: Generation,
+    pub device: String,
+    pub device_class: String,
+    pub memory_bytes: u64,
+    pub version: String,
+    pub models: Vec<ModelId>,
+    pub refused_models: Vec<RefusedModel>,
+    pub held_adapters: Vec<Sha256>,
+    pub running: Option<AttemptRef>,
+    pub silent_ms: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueView {
+    pub tier: crate::state::Tier,
+    pub queued: u32,
+    pub running: u32,
+}
+
+/// A body with its number on the wire.
+pub trait Body: Serialize + for<'de> Deserialize<'de> {
+    const KIND: u32;
+}
+
+macro_rules! bodies {
+    ($($kind:literal => $body:ty),* $(,)?) => {
+        $(impl Body for $body { const KIND: u32 = $kind; })*
+        #[cfg(test)]
+        const KINDS: &[u32] = &[$($kind),*];
+    };
+}
+
+// Numbers are never used again for another body. An answer has the number of its question plus 1.
+bodies! {
+    10 => Register, 11 => Registered,
+    12 => Beat, 13 => BeatAnswer,
+    14 => Progress,
+    16 => Ended, 17 => EndedAnswer,
+    20 => Assign, 21 => AssignAnswer,
+    22 => Stop, 23 => bool,
+    30 => Doorbell,
+    32 => EventsReady,
+    34 => Live,
+    36 => FarmQuery, 37 => FarmView,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_body_has_a_number_of_its_own() {
+        let mut kinds = KINDS.to_vec();
+        kinds.dedup();
+        assert_eq!(kinds, KINDS);
+    }
+
+    #[test]
+    fn a_newer_senders_field_is_passed_over() {
+        let old: Doorbell =
+            serde_json::from_str(r#"{"job":"0198c0de-0000-7000-8000-000000000000","priority":3}"#)
+                .unwrap();
+        assert_eq!(old.job.to_string(), "0198c0de-0000-7000-8000-000000000000");
+    }
+}

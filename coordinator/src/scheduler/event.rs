@@ -1,0 +1,132 @@
+//! What the scheduler hears and what it answers.
+
+use flowai_actors::ids::{Attempt, Generation, GpuSeconds, JobId, ModelId, NodeId, UserId};
+use flowai_actors::state::Tier;
+
+/// A job that waits for a node.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WaitingJob {
+    pub job: JobId,
+    pub owner: UserId,
+    pub tier: Tier,
+    pub model: ModelId,
+    /// What the render is predicted to take: the price in fairness.
+    pub cost: GpuSeconds,
+    /// The newest attempt so far; zero before the first.
+    pub attempt: Attempt,
+    pub node_deaths: u32,
+}
+
+/// A running attempt found in the rows by a new leader: its node has one lease to say that it still works on it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recovered {
+    pub waiting: WaitingJob,
+    pub node: NodeId,
+    pub generation: Generation,
+    pub cancel_requested: bool,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct NodeOffer {
+    pub node: NodeId,
+    pub generation: Generation,
+    pub models: Vec<ModelId>,
+    /// The attempt that it says it works on.
+    pub running: Option<(JobId, Attempt)>,
+}
+
+/// How an attempt ended, as its node tells it. A render that succeeded is settled by the journal, which then says so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AttemptEnd {
+    Rendered,
+    Stopped,
+    Failed {
+        code: String,
+        detail: String,
+        retryable: bool,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// May come twice (doorbell and sweep).
+    JobArrived(WaitingJob),
+    JobRecovered(Recovered),
+    /// The owner wants a job no more. Its row is already `cancelled` when it waited.
+    CancelAsked(JobId),
+    NodeRegistered(NodeOffer),
+    Beat {
+        node: NodeId,
+        generation: Generation,
+    },
+    /// An operator wants no further job on it.
+    NodeDraining {
+        node: NodeId,
+        is_draining: bool,
+    },
+    Ended {
+        node: NodeId,
+        generation: Generation,
+        job: JobId,
+        attempt: Attempt,
+        end: AttemptEnd,
+    },
+    /// The node answered an assignment with a refusal, or could not be asked.
+    AssignFailed {
+        job: JobId,
+        attempt: Attempt,
+    },
+    /// Time has passed.
+    Tick,
+}
+
+/// What shall happen, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Commit the assignment, then tell the node.
+    Assign {
+        job: JobId,
+        attempt: Attempt,
+        node: NodeId,
+        generation: Generation,
+    },
+    /// Tell the node to stop at its next step boundary.
+    Stop {
+        node: NodeId,
+        job: JobId,
+        attempt: Attempt,
+    },
+    /// Commit the delivered clip.
+    Settle {
+        job: JobId,
+        attempt: Attempt,
+    },
+    /// Commit the attempt's end; the job waits again.
+    Requeue {
+        job: JobId,
+        attempt: Attempt,
+        was_lost: bool,
+        reason: String,
+    },
+    Fail {
+        job: JobId,
+        attempt: Attempt,
+        code: String,
+        detail: String,
+    },
+    Cancel {
+        job: JobId,
+        attempt: Attempt,
+    },
+    Quarantine {
+        job: JobId,
+        attempt: Attempt,
+        node_deaths: u32,
+    },
+    /// What was said of an attempt is not true any more; nothing changes, and the node drops it.
+    Stale {
+        node: NodeId,
+        job: JobId,
+        attempt: Attempt,
+    },
+}

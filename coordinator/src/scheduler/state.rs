@@ -1,0 +1,517 @@
+//! The scheduler's value and its one step.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use flowai_actors::clock::Monotonic;
+use flowai_actors::ids::{Attempt, Generation, JobId, ModelId, NodeId, UserId};
+use flowai_actors::limits::{
+    JOB_ATTEMPTS_MAX, JOB_NODE_DEATHS_MAX, NODE_LEASE_MS, USER_RUNNING_MAX,
+};
+
+use super::event::{AttemptEnd, Effect, Event, NodeOffer, Recovered, WaitingJob};
+use super::shares::{Claim, Running, Shares};
+
+/// Everything the leader knows of unfinished jobs and of nodes. Ended jobs are forgotten: their rows remember.
+#[derive(Debug, Clone, Default)]
+pub struct Scheduler {
+    jobs: BTreeMap<JobId, Job>,
+    /// Waiting jobs of each user, first come first; a job that was tried already goes to the front.
+    waiting: BTreeMap<UserId, VecDeque<JobId>>,
+    nodes: BTreeMap<NodeId, Node>,
+    shares: Shares,
+    running: Running,
+}
+
+#[derive(Debug, Clone)]
+struct Job {
+    spec: WaitingJob,
+    held_by: Option<Holder>,
+    cancel_asked: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Holder {
+    node: NodeId,
+    generation: Generation,
+    /// For an attempt whose node is not known here yet, when that node's silence becomes its loss.
+    lost_at: Option<Monotonic>,
+}
+
+#[derive(Debug, Clone)]
+struct Node {
+    generation: Generation,
+    models: BTreeSet<ModelId>,
+    lease_until: Monotonic,
+    running: Option<(JobId, Attempt)>,
+    is_draining: bool,
+}
+
+impl Scheduler {
+    /// Takes one event in and says what follows. Free nodes are given work whatever the event was.
+    pub fn step(&mut self, event: Event, now: Monotonic) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        match event {
+            Event::JobArrived(job) => self.arrive(job),
+            Event::JobRecovered(recovered) => self.recover(recovered, now),
+            Event::CancelAsked(job) => self.cancel(job, &mut effects),
+            Event::NodeRegistered(offer) => self.register(offer, now, &mut effects),
+            Event::Beat { node, generation } => self.beat(&node, generation, now),
+            Event::NodeDraining { node, is_draining } => {
+                if let Some(node) = self.nodes.get_mut(&node) {
+                    node.is_draining = is_draining;
+                }
+            }
+            Event::Ended {
+                node,
+                generation,
+                job,
+                attempt,
+                end,
+            } => {
+                self.ended(node, generation, job, attempt, end, &mut effects);
+            }
+            Event::AssignFailed { job, attempt } => {
+                if self.holder_of(job, attempt).is_some() {
+                    self.requeue(
+                        job,
+                        false,
+                        "the node did not take it".to_owned(),
+                        &mut effects,
+                    );
+                }
+            }
+            Event::Tick => {}
+        }
+        self.expire(now, &mut effects);
+        self.place(&mut effects);
+        effects
+    }
+
+    /// Waiting jobs, those of one user in the order in which they will start.
+    pub fn waiting(&self) -> impl Iterator<Item = (UserId, JobId)> {
+        self.waiting
+            .iter()
+            .flat_map(|(user, jobs)| jobs.iter().map(|job| (*user, *job)))
+    }
+
+    /// Whether a generation of a node is older than one that is known, and which that is.
+    pub fn newer_generation(&self, node: &NodeId, offered: Generation) -> Option<Generation> {
+        self.nodes
+            .get(node)
+            .map(|known| known.generation)
+            .filter(|held| *held > offered)
+    }
+
+    fn arrive(&mut self, spec: WaitingJob) {
+        if self.jobs.contains_key(&spec.job) {
+            return;
+        }
+        self.queue_of(spec.owner).push_back(spec.job);
+        self.jobs.insert(
+            spec.job,
+            Job {
+                spec,
+                held_by: None,
+                cancel_asked: false,
+            },
+        );
+    }
+
+    fn recover(&mut self, recovered: Recovered, now: Monotonic) {
+        let Recovered {
+            waiting: spec,
+            node,
+            generation,
+            cancel_requested,
+        } = recovered;
+        if self.jobs.contains_key(&spec.job) {
+            return;
+        }
+        self.running.add(spec.owner);
+        let holder = Holder {
+            node,
+            generation,
+            lost_at: Some(now.plus_ms(NODE_LEASE_MS)),
+        };
+        self.jobs.insert(
+            spec.job,
+            Job {
+                spec,
+                held_by: Some(holder),
+                cancel_asked: cancel_requested,
+            },
+        );
+    }
+
+    fn cancel(&mut self, id: JobId, effects: &mut Vec<Effect>) {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        match &job.held_by {
+            None => {
+                let attempt = job.spec.attempt;
+                self.forget(id);
+                effects.push(Effect::Cancel { job: id, attempt });
+            }
+            Some(_) if job.cancel_asked => {}
+            Some(holder) => {
+                job.cancel_asked = true;
+                effects.push(Effect::Stop {
+                    node: holder.node.clone(),
+                    job: id,
+                    attempt: job.spec.attempt,
+                });
+            }
+        }
+    }
+
+    fn register(&mut self, offer: NodeOffer, now: Monotonic, effects: &mut Vec<Effect>) {
+        if self
+            .newer_generation(&offer.node, offer.generation)
+            .is_some()
+        {
+            return;
+        }
+        // A greater generation proves the older process dead: what it held is lost at once.
+        let dead: Vec<JobId> = self
+            .jobs
+            .values()
+            .filter(|job| {
+                job.held_by.as_ref().is_some_and(|held| {
+                    held.node == offer.node && held.generation < offer.generation
+                })
+            })
+            .map(|job| job.spec.job)
+            .collect();
+        for job in dead {
+            self.lose(job, "its node started anew", effects);
+        }
+
+        let running = offer
+            .running
+            .filter(|(job, attempt)| self.adopt(*job, *attempt, &offer));
+        if let Some((job, attempt)) = offer.running.filter(|_| running.is_none()) {
+            effects.push(Effect::Stale {
+                node: offer.node.clone(),
+                job,
+                attempt,
+            });
+        }
+        // What this process was given and does not know of never reached it.
+        let unheard: Vec<JobId> = self
+            .jobs
+            .values()
+            .filter(|job| {
+                job.held_by.as_ref().is_some_and(|held| {
+                    held.node == offer.node && held.generation == offer.generation
+                }) && running.is_none_or(|(id, _)| id != job.spec.job)
+            })
+            .map(|job| job.spec.job)
+            .collect();
+        for job in unheard {
+            self.requeue(
+                job,
+                false,
+                "its node does not know of it".to_owned(),
+                effects,
+            );
+        }
+        let is_draining = self
+            .nodes
+            .get(&offer.node)
+            .is_some_and(|known| known.is_draining);
+        self.nodes.insert(
+            offer.node.clone(),
+            Node {
+                generation: offer.generation,
+                models: offer.models.into_iter().collect(),
+                lease_until: now.plus_ms(NODE_LEASE_MS),
+                running,
+                is_draining,
+            },
+        );
+        if let Some((id, attempt)) = running
+            && self.jobs.get(&id).is_some_and(|job| job.cancel_asked)
+        {
+            effects.push(Effect::Stop {
+                node: offer.node,
+                job: id,
+                attempt,
+            });
+        }
+    }
+
+    /// Whether the node's word agrees with the rows; from then on its own lease counts.
+    fn adopt(&mut self, job: JobId, attempt: Attempt, offer: &NodeOffer) -> bool {
+        let Some(job) = self.jobs.get_mut(&job) else {
+            return false;
+        };
+        match &mut job.held_by {
+            Some(held)
+                if job.spec.attempt == attempt
+                    && held.node == offer.node
+                    && held.generation == offer.generation =>
+            {
+                held.lost_at = None;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn beat(&mut self, node: &NodeId, generation: Generation, now: Monotonic) {
+        if let Some(known) = self.nodes.get_mut(node)
+            && known.generation == generation
+        {
+            known.lease_until = now.plus_ms(NODE_LEASE_MS);
+        }
+    }
+
+    fn ended(
+        &mut self,
+        node: NodeId,
+        generation: Generation,
+        id: JobId,
+        attempt: Attempt,
+        end: AttemptEnd,
+        effects: &mut Vec<Effect>,
+    ) {
+        let is_holder = self
+            .holder_of(id, attempt)
+            .is_some_and(|held| held.node == node && held.generation == generation);
+        if !is_holder {
+            effects.push(Effect::Stale {
+                node,
+                job: id,
+                attempt,
+            });
+            return;
+        }
+        match end {
+            // The clip came before the cancel could stop it: a late cancel destroys nothing.
+            AttemptEnd::Rendered => {
+                self.forget(id);
+                effects.push(Effect::Settle { job: id, attempt });
+            }
+            AttemptEnd::Stopped if self.jobs.get(&id).is_some_and(|job| job.cancel_asked) => {
+                self.forget(id);
+                effects.push(Effect::Cancel { job: id, attempt });
+            }
+            AttemptEnd::Stopped => {
+                self.requeue(id, false, "its node stopped it".to_owned(), effects)
+            }
+            AttemptEnd::Failed {
+                code,
+                detail,
+                retryable,
+            } => {
+                if retryable && attempt.get() < JOB_ATTEMPTS_MAX {
+                    self.requeue(id, false, format!("{code}: {detail}"), effects);
+                } else {
+                    self.forget(id);
+                    effects.push(Effect::Fail {
+                        job: id,
+                        attempt,
+                        code,
+                        detail,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Takes the attempt from nodes whose lease ran out, and from those that a new leader never heard of.
+    fn expire(&mut self, now: Monotonic, effects: &mut Vec<Effect>) {
+        let silent: Vec<NodeId> = self
+            .nodes
+            .iter()
+            .filter(|(_, node)| node.lease_until <= now)
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in silent {
+            if let Some((job, _)) = self.nodes.remove(&id).and_then(|node| node.running) {
+                self.lose(job, "its node fell silent", effects);
+            }
+        }
+        let unclaimed: Vec<JobId> = self
+            .jobs
+            .values()
+            .filter(|job| {
+                job.held_by
+                    .as_ref()
+                    .and_then(|held| held.lost_at)
+                    .is_some_and(|lost_at| lost_at <= now)
+            })
+            .map(|job| job.spec.job)
+            .collect();
+        for job in unclaimed {
+            self.lose(job, "its node did not come back to the new leader", effects);
+        }
+    }
+
+    /// The attempt's node died. The job waits again, unless it looks like the killer or nobody wants it any more.
+    fn lose(&mut self, id: JobId, reason: &str, effects: &mut Vec<Effect>) {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        job.spec.node_deaths += 1;
+        let (attempt, node_deaths) = (job.spec.attempt, job.spec.node_deaths);
+        if job.cancel_asked {
+            self.forget(id);
+            effects.push(Effect::Cancel { job: id, attempt });
+        } else if node_deaths >= JOB_NODE_DEATHS_MAX {
+            self.forget(id);
+            effects.push(Effect::Quarantine {
+                job: id,
+                attempt,
+                node_deaths,
+            });
+        } else {
+            self.requeue(id, true, reason.to_owned(), effects);
+        }
+    }
+
+    fn requeue(&mut self, id: JobId, was_lost: bool, reason: String, effects: &mut Vec<Effect>) {
+        self.release(id);
+        let Some(job) = self.jobs.get(&id) else {
+            return;
+        };
+        let attempt = job.spec.attempt;
+        if job.cancel_asked {
+            self.forget(id);
+            effects.push(Effect::Cancel { job: id, attempt });
+        } else if attempt.get() >= JOB_ATTEMPTS_MAX {
+            self.forget(id);
+            let detail = format!("tried {attempt} times; the last time: {reason}");
+            effects.push(Effect::Fail {
+                job: id,
+                attempt,
+                code: "attempts_used_up".to_owned(),
+                detail,
+            });
+        } else {
+            let owner = job.spec.owner;
+            self.queue_of(owner).push_front(id);
+            effects.push(Effect::Requeue {
+                job: id,
+                attempt,
+                was_lost,
+                reason,
+            });
+        }
+    }
+
+    /// Gives free nodes work, the user with the smallest claim first.
+    fn place(&mut self, effects: &mut Vec<Effect>) {
+        let free: Vec<NodeId> = self
+            .nodes
+            .iter()
+            .filter(|(_, node)| node.running.is_none() && !node.is_draining)
+            .map(|(id, _)| id.clone())
+            .collect();
+        for node in free {
+            let Some((id, claim)) = self.next_for(&node) else {
+                continue;
+            };
+            self.shares
+                .serve(&claim, |user| self.waiting.contains_key(&user));
+            effects.extend(self.assign(id, node));
+        }
+    }
+
+    /// The first job of the first user in order of claims that this node can run.
+    fn next_for(&self, node: &NodeId) -> Option<(JobId, Claim)> {
+        let models = &self.nodes.get(node)?.models;
+        let mut heads = BTreeMap::new();
+        let mut claims = Vec::new();
+        for (user, waiting) in &self.waiting {
+            if self.running.of(*user) >= USER_RUNNING_MAX {
+                continue;
+            }
+            let fits = |id: &&JobId| {
+                self.jobs
+                    .get(*id)
+                    .is_some_and(|job| models.contains(&job.spec.model))
+            };
+            let Some(job) = waiting.iter().find(fits).and_then(|id| self.jobs.get(id)) else {
+                continue;
+            };
+            heads.insert(*user, job.spec.job);
+            claims.push(Claim {
+                user: *user,
+                cost: job.spec.cost,
+                weight: job.spec.tier.weight(),
+            });
+        }
+        self.shares.order(&mut claims);
+        let claim = *claims.first()?;
+        Some((*heads.get(&claim.user)?, claim))
+    }
+
+    fn assign(&mut self, id: JobId, node_id: NodeId) -> Option<Effect> {
+        let node = self.nodes.get_mut(&node_id)?;
+        let job = self.jobs.get_mut(&id)?;
+        let attempt = job.spec.attempt.next();
+        let generation = node.generation;
+        job.spec.attempt = attempt;
+        job.held_by = Some(Holder {
+            node: node_id.clone(),
+            generation,
+            lost_at: None,
+        });
+        node.running = Some((id, attempt));
+        let owner = job.spec.owner;
+        self.running.add(owner);
+        self.leave_queue(owner, id);
+        Some(Effect::Assign {
+            job: id,
+            attempt,
+            node: node_id,
+            generation,
+        })
+    }
+
+    fn holder_of(&self, id: JobId, attempt: Attempt) -> Option<&Holder> {
+        let job = self.jobs.get(&id)?;
+        job.held_by.as_ref().filter(|_| job.spec.attempt == attempt)
+    }
+
+    /// Takes a job from its node, if it has one.
+    fn release(&mut self, id: JobId) {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        let Some(held) = job.held_by.take() else {
+            return;
+        };
+        self.running.remove(job.spec.owner);
+        if let Some(node) = self.nodes.get_mut(&held.node)
+            && node.running.is_some_and(|(running, _)| running == id)
+        {
+            node.running = None;
+        }
+    }
+
+    fn forget(&mut self, id: JobId) {
+        self.release(id);
+        if let Some(job) = self.jobs.remove(&id) {
+            self.leave_queue(job.spec.owner, id);
+        }
+    }
+
+    fn queue_of(&mut self, owner: UserId) -> &mut VecDeque<JobId> {
+        if !self.waiting.contains_key(&owner) {
+            self.shares.join(owner);
+        }
+        self.waiting.entry(owner).or_default()
+    }
+
+    fn leave_queue(&mut self, owner: UserId, id: JobId) {
+        if let Some(queue) = self.waiting.get_mut(&owner) {
+            queue.retain(|waiting| *waiting != id);
+            if queue.is_empty() {
+                self.waiting.remove(&owner);
+            }
+        }
+    }
+}

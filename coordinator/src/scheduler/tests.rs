@@ -1,0 +1,441 @@
+use flowai_actors::clock::Monotonic;
+use flowai_actors::ids::{Attempt, Generation, GpuSeconds, JobId, ModelId, NodeId, UserId};
+use flowai_actors::limits::{NODE_BEAT_MS, NODE_LEASE_MS, USER_RUNNING_MAX};
+use flowai_actors::state::Tier;
+use uuid::Uuid;
+
+use super::*;
+
+/// A scheduler with a clock and short words for what happens to it.
+struct Farm {
+    scheduler: Scheduler,
+    now_ms: u64,
+}
+
+fn job_id(n: u64) -> JobId {
+    JobId::from_uuid(Uuid::from_u64_pair(1, n))
+}
+
+fn user_id(n: u64) -> UserId {
+    UserId::from_uuid(Uuid::from_u64_pair(2, n))
+}
+
+fn node_id(name: &str) -> NodeId {
+    name.parse().unwrap()
+}
+
+fn model(name: &str) -> ModelId {
+    name.parse().unwrap()
+}
+
+fn waiting(n: u64, user: u64, tier: Tier) -> WaitingJob {
+    WaitingJob {
+        job: job_id(n),
+        owner: user_id(user),
+        tier,
+        model: model("tiny"),
+        cost: GpuSeconds(10.0),
+        attempt: Attempt::ZERO,
+        node_deaths: 0,
+    }
+}
+
+const FIRST: Generation = Generation::new(1);
+const SECOND: Generation = Generation::new(2);
+
+impl Farm {
+    fn new() -> Self {
+        Self {
+            scheduler: Scheduler::default(),
+            now_ms: 0,
+        }
+    }
+
+    fn step(&mut self, event: Event) -> Vec<Effect> {
+        self.scheduler
+            .step(event, Monotonic::from_millis(self.now_ms))
+    }
+
+    fn arrive(&mut self, job: WaitingJob) -> Vec<Effect> {
+        self.step(Event::JobArrived(job))
+    }
+
+    fn register(
+        &mut self,
+        node: &str,
+        generation: Generation,
+        running: Option<(u64, u32)>,
+    ) -> Vec<Effect> {
+        self.step(Event::NodeRegistered(NodeOffer {
+            node: node_id(node),
+            generation,
+            models: vec![model("tiny")],
+            running: running.map(|(job, attempt)| (job_id(job), Attempt::new(attempt))),
+        }))
+    }
+
+    fn ended(&mut self, node: &str, job: u64, attempt: u32, end: AttemptEnd) -> Vec<Effect> {
+        self.step(Event::Ended {
+            node: node_id(node),
+            generation: FIRST,
+            job: job_id(job),
+            attempt: Attempt::new(attempt),
+            end,
+        })
+    }
+
+    /// Lets time pass in beats, in which only the named nodes are heard.
+    fn pass(&mut self, ms: u64, beating: &[&str]) -> Vec<Effect> {
+        let until = self.now_ms + ms;
+        let mut effects = Vec::new();
+        while self.now_ms < until {
+            self.now_ms = until.min(self.now_ms + NODE_BEAT_MS);
+            for node in beating {
+                effects.extend(self.step(Event::Beat {
+                    node: node_id(node),
+                    generation: FIRST,
+                }));
+            }
+            effects.extend(self.step(Event::Tick));
+        }
+        effects
+    }
+}
+
+fn assign(job: u64, attempt: u32, node: &str) -> Effect {
+    Effect::Assign {
+        job: job_id(job),
+        attempt: Attempt::new(attempt),
+        node: node_id(node),
+        generation: FIRST,
+    }
+}
+
+fn failure(retryable: bool) -> AttemptEnd {
+    AttemptEnd::Failed {
+        code: "out_of_memory".into(),
+        detail: "9 GB wanted".into(),
+        retryable,
+    }
+}
+
+/// The order in which jobs start when one node does them one after the other.
+fn start_order(farm: &mut Farm, effects: Vec<Effect>) -> Vec<u64> {
+    let mut order = Vec::new();
+    let mut effects = effects;
+    while let Some(Effect::Assign { job, attempt, .. }) = effects
+        .iter()
+        .find(|effect| matches!(effect, Effect::Assign { .. }))
+        .cloned()
+    {
+        let n = job.as_uuid().as_u64_pair().1;
+        order.push(n);
+        effects = farm.ended("a", n, attempt.get(), AttemptEnd::Rendered);
+    }
+    order
+}
+
+#[test]
+fn a_paying_users_job_starts_before_a_free_users_when_both_wait() {
+    let mut farm = Farm::new();
+    farm.arrive(waiting(1, 1, Tier::Free));
+    farm.arrive(waiting(2, 2, Tier::Pro));
+    let effects = farm.register("a", FIRST, None);
+    assert_eq!(start_order(&mut farm, effects), [2, 1]);
+}
+
+#[test]
+fn a_free_user_is_not_starved_by_paying_ones() {
+    let mut farm = Farm::new();
+    farm.arrive(waiting(1, 1, Tier::Free));
+    for n in 0..40 {
+        farm.arrive(waiting(100 + n, 2, Tier::Studio));
+    }
+    let effects = farm.register("a", FIRST, None);
+    let order = start_order(&mut farm, effects);
+    assert_eq!(order.len(), 41);
+    // Weight 8 against 1: at most eight of the studio's start before the free one's first.
+    assert!(
+        order.iter().position(|n| *n == 1).unwrap() <= 8,
+        "{order:?}"
+    );
+}
+
+#[test]
+fn one_user_with_many_jobs_does_not_hold_up_another() {
+    let mut farm = Farm::new();
+    for n in 0..50 {
+        farm.arrive(waiting(100 + n, 1, Tier::Free));
+    }
+    let effects = farm.register("a", FIRST, None);
+    assert_eq!(effects, [assign(100, 1, "a")]);
+    farm.arrive(waiting(1, 2, Tier::Free));
+    assert_eq!(
+        farm.ended("a", 100, 1, AttemptEnd::Rendered)[1],
+        assign(1, 1, "a")
+    );
+}
+
+#[test]
+fn a_user_runs_no_more_jobs_than_the_limit() {
+    let mut farm = Farm::new();
+    for node in ["a", "b", "c", "d"] {
+        farm.register(node, FIRST, None);
+    }
+    let effects: Vec<Effect> = (0..4)
+        .flat_map(|n| farm.arrive(waiting(n, 1, Tier::Free)))
+        .collect();
+    assert_eq!(effects.len() as u32, USER_RUNNING_MAX);
+    assert!(matches!(
+        farm.arrive(waiting(9, 2, Tier::Free))[..],
+        [Effect::Assign { .. }]
+    ));
+    let effects = farm.ended("a", 0, 1, AttemptEnd::Rendered);
+    assert!(
+        matches!(effects[..], [Effect::Settle { .. }, Effect::Assign { .. }]),
+        "{effects:?}"
+    );
+}
+
+#[test]
+fn a_job_goes_only_to_a_node_that_offers_its_model() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    let mut big = waiting(1, 1, Tier::Free);
+    big.model = model("svd-xt");
+    assert_eq!(farm.arrive(big), []);
+    assert_eq!(farm.arrive(waiting(2, 1, Tier::Free)), [assign(2, 1, "a")]);
+}
+
+#[test]
+fn a_doubled_arrival_is_one_job() {
+    let mut farm = Farm::new();
+    farm.arrive(waiting(1, 1, Tier::Free));
+    farm.arrive(waiting(1, 1, Tier::Free));
+    let effects = farm.register("a", FIRST, None);
+    assert_eq!(start_order(&mut farm, effects), [1]);
+}
+
+#[test]
+fn a_silent_nodes_job_runs_elsewhere_and_its_late_result_is_stale() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    assert_eq!(farm.arrive(waiting(1, 1, Tier::Free)), [assign(1, 1, "a")]);
+    farm.register("b", FIRST, None);
+    let effects = farm.pass(NODE_LEASE_MS, &["b"]);
+    assert!(
+        matches!(effects[0], Effect::Requeue { was_lost: true, .. }),
+        "{effects:?}"
+    );
+    assert_eq!(effects[1], assign(1, 2, "b"));
+
+    let late = farm.ended("a", 1, 1, AttemptEnd::Rendered);
+    assert_eq!(
+        late,
+        [Effect::Stale {
+            node: node_id("a"),
+            job: job_id(1),
+            attempt: Attempt::new(1)
+        }]
+    );
+    assert!(matches!(
+        farm.ended("b", 1, 2, AttemptEnd::Rendered)[..],
+        [Effect::Settle { .. }]
+    ));
+    // Told again because the answer was lost: the job is known to be over, and nothing happens twice.
+    assert!(matches!(
+        farm.ended("b", 1, 2, AttemptEnd::Rendered)[..],
+        [Effect::Stale { .. }]
+    ));
+}
+
+#[test]
+fn a_beating_node_keeps_its_job() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    farm.arrive(waiting(1, 1, Tier::Free));
+    assert_eq!(farm.pass(10 * NODE_LEASE_MS, &["a"]), []);
+}
+
+#[test]
+fn a_job_that_kills_nodes_is_quarantined() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    farm.arrive(waiting(1, 1, Tier::Free));
+    farm.register("b", FIRST, None);
+    farm.register("c", FIRST, None);
+    assert!(
+        farm.pass(NODE_LEASE_MS, &["b", "c"])
+            .contains(&assign(1, 2, "b"))
+    );
+    let effects = farm.pass(NODE_LEASE_MS, &["c"]);
+    assert_eq!(
+        effects,
+        [Effect::Quarantine {
+            job: job_id(1),
+            attempt: Attempt::new(2),
+            node_deaths: 2
+        }]
+    );
+}
+
+#[test]
+fn a_restarted_node_gives_its_old_job_back_at_once() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    farm.arrive(waiting(1, 1, Tier::Free));
+    let effects = farm.register("a", SECOND, None);
+    assert!(
+        matches!(effects[0], Effect::Requeue { was_lost: true, .. }),
+        "{effects:?}"
+    );
+    assert!(matches!(&effects[1], Effect::Assign { generation, .. } if *generation == SECOND));
+    assert_eq!(farm.register("a", FIRST, Some((1, 1))), []);
+    assert_eq!(
+        farm.scheduler.newer_generation(&node_id("a"), FIRST),
+        Some(SECOND)
+    );
+}
+
+#[test]
+fn a_retryable_failure_is_tried_again_up_to_the_limit() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    farm.arrive(waiting(1, 1, Tier::Free));
+    for attempt in 1..3 {
+        let effects = farm.ended("a", 1, attempt, failure(true));
+        assert_eq!(effects[1], assign(1, attempt + 1, "a"), "{effects:?}");
+    }
+    assert!(matches!(
+        farm.ended("a", 1, 3, failure(true))[..],
+        [Effect::Fail { .. }]
+    ));
+}
+
+#[test]
+fn a_failure_of_the_job_itself_is_not_tried_again() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    farm.arrive(waiting(1, 1, Tier::Free));
+    assert!(matches!(
+        farm.ended("a", 1, 1, failure(false))[..],
+        [Effect::Fail { .. }]
+    ));
+}
+
+#[test]
+fn cancel_stops_a_running_job_and_frees_the_node() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    farm.arrive(waiting(1, 1, Tier::Free));
+    farm.arrive(waiting(2, 2, Tier::Free));
+    let stop = [Effect::Stop {
+        node: node_id("a"),
+        job: job_id(1),
+        attempt: Attempt::new(1),
+    }];
+    assert_eq!(farm.step(Event::CancelAsked(job_id(1))), stop);
+    assert_eq!(farm.step(Event::CancelAsked(job_id(1))), []);
+    let effects = farm.ended("a", 1, 1, AttemptEnd::Stopped);
+    assert_eq!(
+        effects,
+        [
+            Effect::Cancel {
+                job: job_id(1),
+                attempt: Attempt::new(1)
+            },
+            assign(2, 1, "a")
+        ]
+    );
+}
+
+#[test]
+fn a_cancel_that_comes_late_destroys_no_clip() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    farm.arrive(waiting(1, 1, Tier::Free));
+    farm.step(Event::CancelAsked(job_id(1)));
+    assert!(matches!(
+        farm.ended("a", 1, 1, AttemptEnd::Rendered)[..],
+        [Effect::Settle { .. }]
+    ));
+}
+
+#[test]
+fn a_cancelled_job_whose_node_dies_does_not_run_again() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    farm.arrive(waiting(1, 1, Tier::Free));
+    farm.step(Event::CancelAsked(job_id(1)));
+    farm.register("b", FIRST, None);
+    assert!(matches!(
+        farm.pass(NODE_LEASE_MS, &["b"])[..],
+        [Effect::Cancel { .. }]
+    ));
+}
+
+#[test]
+fn a_new_leader_adopts_what_runs_and_restarts_only_what_nobody_claims() {
+    let mut farm = Farm::new();
+    for (n, node) in [(1, "a"), (2, "b")] {
+        let mut job = waiting(n, n, Tier::Free);
+        job.attempt = Attempt::new(1);
+        let recovered = Recovered {
+            waiting: job,
+            node: node_id(node),
+            generation: FIRST,
+            cancel_requested: false,
+        };
+        assert_eq!(farm.step(Event::JobRecovered(recovered)), []);
+    }
+    assert_eq!(farm.register("a", FIRST, Some((1, 1))), []);
+    farm.register("c", FIRST, None);
+    let effects = farm.pass(NODE_LEASE_MS, &["a", "c"]);
+    assert!(
+        matches!(&effects[0], Effect::Requeue { job, was_lost: true, .. } if *job == job_id(2)),
+        "{effects:?}"
+    );
+    assert_eq!(effects[1..], [assign(2, 2, "c")]);
+    assert!(matches!(
+        farm.ended("a", 1, 1, AttemptEnd::Rendered)[..],
+        [Effect::Settle { .. }]
+    ));
+}
+
+#[test]
+fn an_assignment_that_never_arrived_is_made_again() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    farm.arrive(waiting(1, 1, Tier::Free));
+    // The link broke before the node heard of it; on the next one it says that it has nothing to do.
+    let effects = farm.register("a", FIRST, None);
+    assert!(
+        matches!(
+            effects[0],
+            Effect::Requeue {
+                was_lost: false,
+                ..
+            }
+        ),
+        "{effects:?}"
+    );
+    assert_eq!(effects[1], assign(1, 2, "a"));
+}
+
+#[test]
+fn a_draining_node_ends_its_job_and_gets_no_other() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    farm.arrive(waiting(1, 1, Tier::Free));
+    farm.arrive(waiting(2, 1, Tier::Free));
+    let drain = |is_draining| Event::NodeDraining {
+        node: node_id("a"),
+        is_draining,
+    };
+    assert_eq!(farm.step(drain(true)), []);
+    assert!(matches!(
+        farm.ended("a", 1, 1, AttemptEnd::Rendered)[..],
+        [Effect::Settle { .. }]
+    ));
+    assert_eq!(farm.step(drain(false)), [assign(2, 1, "a")]);
+}

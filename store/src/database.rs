@@ -1,0 +1,127 @@
+//! Connections: migrations as the owner, everything else as a role that row level security binds.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use flowai_actors::ids::UserId;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Postgres, Transaction};
+
+/// A query that runs longer is ended by the server.
+const STATEMENT_TIMEOUT: &str = "10s";
+/// A transaction that is left open is ended by the server, so that a stuck program holds no locks.
+const IDLE_IN_TRANSACTION_TIMEOUT: &str = "15s";
+/// How long a caller waits for a free connection before it is told so.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What keeps a program from its database.
+#[derive(Debug, thiserror::Error)]
+pub enum DatabaseError {
+    #[error(
+        "the database address cannot be read; it must look like postgres://user:password@host/database"
+    )]
+    Address(#[source] sqlx::Error),
+    #[error("the database cannot be reached; check DATABASE_URL and that the server runs")]
+    Unreachable(#[source] sqlx::Error),
+    /// A role that row level security does not bind would show every tenant's rows to every other.
+    #[error("role {role} bypasses row level security; connect as flowai_app or flowai_coordinator")]
+    Unbound { role: String },
+    #[error("a migration failed; nothing of it was kept")]
+    Migration(#[from] sqlx::migrate::MigrateError),
+    #[error("the database refused a statement")]
+    Query(#[from] sqlx::Error),
+}
+
+/// The passwords that the two roles of the farm's programs get.
+#[derive(Clone, Copy)]
+pub struct RolePasswords<'a> {
+    pub app: &'a str,
+    pub coordinator: &'a str,
+}
+
+/// Brings the schema up to date as its owner and sets the roles' passwords. May run any number of times, also at once from
+/// several programs: migrations hold an advisory lock.
+pub async fn migrate(owner_url: &str, passwords: RolePasswords<'_>) -> Result<(), DatabaseError> {
+    let options = PgConnectOptions::from_str(owner_url).map_err(DatabaseError::Address)?;
+    // Statements with passwords in them go to no log.
+    let options = options.disable_statement_logging();
+    let mut owner = PgConnection::connect_with(&options)
+        .await
+        .map_err(DatabaseError::Unreachable)?;
+    sqlx::migrate!().run(&mut owner).await?;
+    for (role, password) in [
+        ("flowai_app", passwords.app),
+        ("flowai_coordinator", passwords.coordinator),
+    ] {
+        // DDL takes no parameters: the server itself quotes name and password.
+        let statement: String =
+            sqlx::query_scalar("select format('alter role %I password %L', $1::text, $2::text)")
+                .bind(role)
+                .bind(password)
+                .fetch_one(&mut owner)
+                .await?;
+        sqlx::query(AssertSqlSafe(statement))
+            .execute(&mut owner)
+            .await?;
+    }
+    owner.close().await?;
+    Ok(())
+}
+
+/// A pool of connections of one role.
+#[derive(Debug, Clone)]
+pub struct Database {
+    pool: PgPool,
+}
+
+impl Database {
+    /// Connects at most `connections_max` times.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Unbound`] when the role is a superuser or may bypass row level security.
+    pub async fn connect(url: &str, connections_max: u32) -> Result<Self, DatabaseError> {
+        let options = PgConnectOptions::from_str(url)
+            .map_err(DatabaseError::Address)?
+            .options([
+                ("statement_timeout", STATEMENT_TIMEOUT),
+                (
+                    "idle_in_transaction_session_timeout",
+                    IDLE_IN_TRANSACTION_TIMEOUT,
+                ),
+            ]);
+        let pool = PgPoolOptions::new()
+            .max_connections(connections_max)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .connect_with(options)
+            .await
+            .map_err(DatabaseError::Unreachable)?;
+        let (role, is_unbound): (String, bool) = sqlx::query_as(
+            "select rolname::text, rolsuper or rolbypassrls from pg_roles where rolname = current_user",
+        )
+        .fetch_one(&pool)
+        .await?;
+        if is_unbound {
+            return Err(DatabaseError::Unbound { role });
+        }
+        Ok(Self { pool })
+    }
+
+    /// Opens a transaction in which the policies know `user`, and only until its end: the connection goes back to the pool
+    /// knowing nobody.
+    pub async fn begin_as(
+        &self,
+        user: UserId,
+    ) -> Result<Transaction<'static, Postgres>, DatabaseError> {
+        let mut transaction = self.pool.begin().await?;
+        sqlx::query("select set_config('app.user_id', $1, true)")
+            .bind(user.to_string())
+            .execute(&mut *transaction)
+            .await?;
+        Ok(transaction)
+    }
+
+    /// The pool itself, for statements on nobody's behalf.
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+}

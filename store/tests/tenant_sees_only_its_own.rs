@@ -1,0 +1,233 @@
+//! Goal: whatever a handler asks for, the database shows and changes a tenant's own rows only (INV-9).
+//! Method: two users on the roles that the programs use, against a migrated PostgreSQL, and its catalogue read as an auditor.
+#![allow(clippy::unwrap_used)]
+
+use flowai_actors::ids::UserId;
+use flowai_embedded::{Listen, Postgres};
+use flowai_store::database::{Database, DatabaseError, RolePasswords, migrate};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use uuid::Uuid;
+
+struct Farm {
+    app: Database,
+    coordinator: Database,
+    owner: PgConnection,
+    _server: Postgres,
+    _folder: tempfile::TempDir,
+}
+
+async fn farm() -> Farm {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Postgres::start(folder.path(), Listen::Socket)
+        .await
+        .unwrap();
+    let passwords = RolePasswords {
+        app: &server.passwords().app,
+        coordinator: &server.passwords().coordinator,
+    };
+    let urls = server.urls();
+    migrate(&urls.owner, passwords).await.unwrap();
+    migrate(&urls.owner, passwords).await.unwrap();
+    Farm {
+        app: Database::connect(&urls.app, 1).await.unwrap(),
+        coordinator: Database::connect(&urls.coordinator, 1).await.unwrap(),
+        owner: PgConnection::connect(&urls.owner).await.unwrap(),
+        _server: server,
+        _folder: folder,
+    }
+}
+
+impl Farm {
+    async fn sign_up(&self, email: &str) -> UserId {
+        let user = UserId::generate();
+        sqlx::query("select auth_sign_up($1, $2, 'hash')")
+            .bind(user.as_uuid())
+            .bind(email)
+            .execute(self.app.pool())
+            .await
+            .unwrap();
+        user
+    }
+
+    /// Runs one statement of the api role on behalf of `user`, which stands as `$1` in it.
+    async fn run_as(&self, user: UserId, statement: &str) -> Result<u64, String> {
+        let mut transaction = self.app.begin_as(user).await.unwrap();
+        let done = sqlx::query(AssertSqlSafe(statement.to_owned()))
+            .execute(&mut *transaction)
+            .await
+            .map_err(|error| error.to_string())?;
+        transaction.commit().await.unwrap();
+        Ok(done.rows_affected())
+    }
+
+    /// A model, and for `user` a picture, a job on it, its state and its first event.
+    async fn queue_job(&self, user: UserId) -> (Uuid, Uuid) {
+        let (image, job) = (Uuid::now_v7(), Uuid::now_v7());
+        sqlx::query(
+            "insert into model (id, sha256, family, offer) values ('tiny', sha256('m'), 'svd', '{}')
+             on conflict do nothing",
+        )
+        .execute(self.coordinator.pool())
+        .await
+        .unwrap();
+        for statement in [
+            format!(
+                "insert into upload (id, owner_id, purpose, sha256, bytes, content_type, width, height, object_key)
+                 values ('{image}', '{user}', 'image', sha256('i'), 1, 'image/png', 8, 8, 'k')"
+            ),
+            format!(
+                "insert into job (id, owner_id, spec, model_id, image_id) values ('{job}', '{user}', '{{}}', 'tiny', '{image}')"
+            ),
+            format!("insert into job_state (job_id, owner_id) values ('{job}', '{user}')"),
+            format!(
+                "insert into job_event (owner_id, user_seq, job_id, seq, kind) values ('{user}', 1, '{job}', 1, 'queued')"
+            ),
+        ] {
+            self.run_as(user, &statement).await.unwrap();
+        }
+        (image, job)
+    }
+}
+
+#[tokio::test]
+async fn a_stranger_reads_and_changes_nothing() {
+    let farm = farm().await;
+    let (alice, bob) = (
+        farm.sign_up("alice@example.org").await,
+        farm.sign_up("bob@example.org").await,
+    );
+    let (image, job) = farm.queue_job(alice).await;
+
+    for table in ["upload", "job", "job_state", "job_event"] {
+        let all = format!("select from {table}");
+        assert_eq!(farm.run_as(alice, &all).await, Ok(1), "{table}");
+        assert_eq!(farm.run_as(bob, &all).await, Ok(0), "{table}");
+    }
+    assert_eq!(farm.run_as(bob, "select from account").await, Ok(1));
+    assert_eq!(
+        farm.run_as(bob, &format!("delete from job where id = '{job}'"))
+            .await,
+        Ok(0)
+    );
+    let cancel = "update job_state set cancel_requested_at = now(), state = 'cancelled', finished_at = now()";
+    assert_eq!(farm.run_as(bob, cancel).await, Ok(0));
+
+    // Foreign keys pass row level security by: only the owner in the key keeps a stranger's picture out.
+    let steal = format!(
+        "insert into job (id, owner_id, spec, model_id, image_id)
+         values (gen_random_uuid(), '{bob}', '{{}}', 'tiny', '{image}')"
+    );
+    assert!(
+        farm.run_as(bob, &steal)
+            .await
+            .unwrap_err()
+            .contains("job_image_not_found")
+    );
+    let pose = steal.replace(&bob.to_string(), &alice.to_string());
+    assert!(
+        farm.run_as(bob, &pose)
+            .await
+            .unwrap_err()
+            .contains("row-level security")
+    );
+    assert_eq!(farm.run_as(alice, cancel).await, Ok(1));
+}
+
+#[tokio::test]
+async fn an_owner_cannot_play_the_leader() {
+    let farm = farm().await;
+    let alice = farm.sign_up("alice@example.org").await;
+    farm.queue_job(alice).await;
+    for change in [
+        "update job_state set state = 'done', finished_at = now()",
+        "update job_state set state = 'running', node_id = 'mine'",
+        "update job_state set attempt = 7",
+        "update account set tier = 'studio'",
+        "update leader set epoch = 9",
+        "insert into artefact (job_id) values (gen_random_uuid())",
+        "select key_hash from api_key",
+        "select from credential",
+        "select from sign_in",
+    ] {
+        let refusal = farm.run_as(alice, change).await.expect_err(change);
+        assert!(
+            refusal.contains("row-level security") || refusal.contains("permission denied"),
+            "{change}: {refusal}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_connection_forgets_who_it_served() {
+    let farm = farm().await;
+    let (alice, bob) = (
+        farm.sign_up("alice@example.org").await,
+        farm.sign_up("bob@example.org").await,
+    );
+    farm.queue_job(alice).await;
+    // The pool holds a single connection, so that all of these share it.
+    for round in 0..200 {
+        let (user, sees) = if round % 3 == 0 { (alice, 1) } else { (bob, 0) };
+        assert_eq!(farm.run_as(user, "select from job").await, Ok(sees));
+        let nobody: i64 = sqlx::query_scalar("select count(*) from job")
+            .fetch_one(farm.app.pool())
+            .await
+            .unwrap();
+        assert_eq!(nobody, 0, "round {round}");
+    }
+}
+
+#[tokio::test]
+async fn the_catalogue_has_no_hole() {
+    let mut farm = farm().await;
+    let holes: Vec<String> = sqlx::query_scalar(
+        "select 'table without forced row level security: ' || c.relname
+           from pg_class c join pg_namespace n on n.oid = c.relnamespace
+          where n.nspname = 'public' and c.relkind in ('r', 'p') and c.relname <> '_sqlx_migrations'
+            and not (c.relrowsecurity and c.relforcerowsecurity)
+         union all
+         select 'definer function without a search_path: ' || p.proname
+           from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+          where n.nspname = 'public' and p.prosecdef
+            and not exists (select from unnest(p.proconfig) setting where setting like 'search_path=%')
+         union all
+         select 'granted to everybody: ' || p.proname
+           from pg_proc p join pg_namespace n on n.oid = p.pronamespace, aclexplode(p.proacl) acl
+          where n.nspname = 'public' and acl.grantee = 0
+         union all
+         select 'granted to everybody by default: ' || p.proname
+           from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+          where n.nspname = 'public' and p.proacl is null
+         union all
+         select 'definer function owned by a role that is not flowai_auth: ' || p.proname
+           from pg_proc p join pg_namespace n on n.oid = p.pronamespace join pg_roles r on r.oid = p.proowner
+          where n.nspname = 'public' and p.prosecdef and r.rolname <> 'flowai_auth'
+         union all
+         select 'granted to everybody: ' || c.relname
+           from pg_class c join pg_namespace n on n.oid = c.relnamespace, aclexplode(c.relacl) acl
+          where n.nspname = 'public' and acl.grantee = 0",
+    )
+    .fetch_all(&mut farm.owner)
+    .await
+    .unwrap();
+    assert_eq!(holes, Vec::<String>::new());
+    let tables: i64 =
+        sqlx::query_scalar("select count(*) from pg_tables where schemaname = 'public'")
+            .fetch_one(&mut farm.owner)
+            .await
+            .unwrap();
+    assert!(
+        tables > 15,
+        "the catalogue that was read has only {tables} tables"
+    );
+}
+
+#[tokio::test]
+async fn a_role_that_sees_everything_is_refused() {
+    let farm = farm().await;
+    let refused = Database::connect(&farm._server.urls().owner, 1).await;
+    assert!(
+        matches!(refused, Err(DatabaseError::Unbound { .. })),
+        "{refused:?}"
+    );
+}
