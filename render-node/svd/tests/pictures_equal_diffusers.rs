@@ -1,0 +1,152 @@
+//! Goal: an image file conditions a clip exactly as it does in diffusers.
+//! Method: pictures of many shapes through Pillow, diffusers and transformers in the oracle, and through `Picture` here.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::fs;
+use std::path::PathBuf;
+
+use flowai_svd::Picture;
+use serde_json::{Value, json};
+use support::compare::assert_close;
+use support::oracle::{self, Tensors};
+use support::{inputs, models};
+use tch::{Kind, Tensor};
+
+struct Case {
+    name: &'static str,
+    file: PathBuf,
+    /// Width and height for the VAE.
+    size: (u32, u32),
+    clip_size: i64,
+}
+
+impl Case {
+    fn to_json(&self) -> Value {
+        let (width, height) = self.size;
+        json!({
+            "name": self.name,
+            "file": self.file,
+            "width": width,
+            "height": height,
+            "clip_size": self.clip_size,
+        })
+    }
+}
+
+#[test]
+fn png_pictures_equal_pillow_and_diffusers() {
+    let dir = tempfile::tempdir().unwrap();
+    let case = |name, (width, height), size, clip_size| Case {
+        name,
+        file: inputs::write_picture(dir.path(), width, height),
+        size,
+        clip_size,
+    };
+    check(&[
+        // Under 224 px the Gaussian does nothing: the cubic filter alone.
+        case("small landscape, down", (100, 75), (64, 40), 224),
+        case("landscape, down", (640, 400), (256, 144), 224),
+        case("portrait, down", (400, 640), (144, 256), 224),
+        case("portrait, up", (75, 100), (256, 320), 224),
+        case("one side up, the other down", (300, 90), (120, 200), 224),
+        case("one side stays", (64, 90), (64, 40), 32),
+        case("same size", (64, 40), (64, 40), 32),
+        // Pillow takes the columns first.
+        case(
+            "one side up, the other far down",
+            (90, 300),
+            (200, 120),
+            224,
+        ),
+        case("both down, the height far more", (100, 297), (80, 256), 224),
+        case(
+            "both down, the height just not far enough",
+            (100, 296),
+            (80, 256),
+            224,
+        ),
+        case("thin", (2, 500), (8, 64), 32),
+        case("full size", (1920, 1080), (1024, 576), 224),
+    ]);
+}
+
+#[test]
+fn exif_orientation_is_applied() {
+    let dir = tempfile::tempdir().unwrap();
+    let plain = fs::read(inputs::write_picture(dir.path(), 60, 40)).unwrap();
+    let names = ["1", "2", "3", "4", "5", "6", "7", "8"];
+    let cases = names.map(|name| {
+        let file = dir.path().join(format!("orientation-{name}.png"));
+        let orientation = name.parse().unwrap();
+        fs::write(&file, with_orientation(&plain, orientation)).unwrap();
+        Case {
+            name,
+            file,
+            size: (48, 32),
+            clip_size: 32,
+        }
+    });
+    check(&cases);
+}
+
+/// Bit for bit in eight bits, and within rounding in floats.
+fn check(cases: &[Case]) {
+    let pictures: Vec<Value> = cases.iter().map(Case::to_json).collect();
+    let expected = oracle::ask("pictures.py", &json!({ "pictures": pictures }), &[]);
+    for case in cases {
+        check_one(case, &expected);
+    }
+}
+
+fn check_one(case: &Case, expected: &Tensors) {
+    let expected = |stage: &str| &expected[&format!("{}.{stage}", case.name)];
+    let picture = Picture::open(&case.file).unwrap();
+    let (width, height) = case.size;
+    assert_eq_bytes(case, &picture, expected("rgb"));
+    assert_eq_bytes(
+        case,
+        &picture.resized(width, height).unwrap(),
+        expected("resized"),
+    );
+    let conditioning = picture.conditioning(width, height).unwrap();
+    assert_close(case.name, &conditioning, expected("conditioning"), 0.0);
+
+    let clip = models::dummy().preprocessor;
+    let pixels = picture
+        .clip_pixels(case.clip_size, clip.image_mean, clip.image_std)
+        .unwrap();
+    assert_close(case.name, &pixels, expected("clip"), 1e-5);
+}
+
+fn assert_eq_bytes(case: &Case, found: &Picture, expected: &Tensor) {
+    let size = [i64::from(found.height()), i64::from(found.width()), 3];
+    assert_eq!(size, *expected.size(), "{}", case.name);
+    let found = Tensor::from_data_size(found.rgb(), &size, Kind::Uint8);
+    let differing = found.ne_tensor(expected).sum(Kind::Int64).int64_value(&[]);
+    assert_eq!(differing, 0, "{}: bytes differ from Pillow's", case.name);
+}
+
+/// The PNG with an `eXIf` chunk after its header that says nothing but the orientation, 1..=8.
+fn with_orientation(png: &[u8], orientation: u8) -> Vec<u8> {
+    const HEADER_END: usize = 8 + 25;
+    // TIFF, little endian, one directory with one entry: tag 0x0112, one SHORT.
+    let exif = [
+        b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0".as_slice(),
+        &[orientation, 0, 0, 0, 0, 0, 0, 0],
+    ]
+    .concat();
+    let named = [b"eXIf".as_slice(), &exif].concat();
+    let length = u32::try_from(exif.len()).unwrap().to_be_bytes();
+    let checksum = crc32(&named).to_be_bytes();
+    let (header, rest) = png.split_at(HEADER_END);
+    [header, &length, &named, &checksum, rest].concat()
+}
+
+/// PNG's checksum (ISO 3309), bit by bit.
+fn crc32(bytes: &[u8]) -> u32 {
+    let step = |crc: u32, _| (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg());
+    let byte = |crc: u32, &byte: &u8| (0..8).fold(crc ^ u32::from(byte), step);
+    !bytes.iter().fold(u32::MAX, byte)
+}
