@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 pub(crate) mod compare;
+pub(crate) mod comparison;
 pub(crate) mod inputs;
 pub(crate) mod models;
 pub(crate) mod oracle;
