@@ -62,7 +62,9 @@ pub const ADAPTER_WEIGHT_ABS_MAX: f32 = 4.0;
 pub const SEED_MAX: u64 = (1 << 53) - 1;
 pub const PROMPT_CHARS_MAX: usize = 2_000;
 
-const _: () = assert!(SIDE_PX_MIN % SIDE_PX_MULTIPLE == 0 && SIDE_PX_MAX % SIDE_PX_MULTIPLE == 0);
+const _: () = assert!(
+    SIDE_PX_MIN.is_multiple_of(SIDE_PX_MULTIPLE) && SIDE_PX_MAX.is_multiple_of(SIDE_PX_MULTIPLE)
+);
 
 // --- files ---
 

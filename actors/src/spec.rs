@@ -76,7 +76,7 @@ impl RenderSpec {
         check.range("steps", self.steps, STEPS_MIN, STEPS_MAX);
         for (field, side) in [("width", self.width), ("height", self.height)] {
             check.range(field, side, SIDE_PX_MIN, SIDE_PX_MAX);
-            check.require(side % multiple == 0, field, || {
+            check.require(side.is_multiple_of(multiple), field, || {
                 format!("must be a multiple of {multiple} for this model (got {side})")
             });
         }
