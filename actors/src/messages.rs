@@ -137,7 +137,7 @@ pub struct Ended {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "snake_case")]
 pub enum Outcome {
-    /// Everything lies under the keys of the assignment.
+    /// All files lie where [`UploadTargets`] was told to put them.
     Rendered {
         clip_sha256: Sha256,
         clip_bytes: u64,
@@ -162,6 +162,87 @@ pub enum EndedAnswer {
     Stale,
 }
 
+/// Where to put the files of an attempt, asked when all of them lie ready on the node (ask): the URLs live for two minutes,
+/// a render may take longer. May be asked again; the answer is anew each time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UploadTargets {
+    pub at: AttemptRef,
+    pub node: NodeId,
+    pub generation: Generation,
+    /// Each of [`ArtefactFile::ALL`] once.
+    pub files: Vec<ReadyFile>,
+}
+
+/// One file of a clip, complete, as it will be uploaded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadyFile {
+    pub file: ArtefactFile,
+    pub sha256: Sha256,
+    pub bytes: u64,
+}
+
+/// What a render delivers, beside the manifest, which travels in [`Outcome::Rendered`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ArtefactFile {
+    Clip,
+    Poster,
+    Preview,
+    Spritesheet,
+}
+
+impl ArtefactFile {
+    pub const ALL: [Self; 4] = [Self::Clip, Self::Poster, Self::Preview, Self::Spritesheet];
+
+    /// Under which it is uploaded and served.
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Self::Clip => "video/mp4",
+            Self::Poster | Self::Preview => "image/webp",
+            Self::Spritesheet => "image/jpeg",
+        }
+    }
+
+    /// The last part of its object key.
+    pub const fn file_name(self) -> &'static str {
+        match self {
+            Self::Clip => "clip.mp4",
+            Self::Poster => "poster.webp",
+            Self::Preview => "preview.webp",
+            Self::Spritesheet => "spritesheet.jpg",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub enum UploadTargetsAnswer {
+    /// In the order asked.
+    Targets { targets: Vec<Target> },
+    /// Not this attempt's any more: drop it.
+    Stale,
+    /// The files cannot be taken: the attempt fails for this reason.
+    Refused { reason: String },
+}
+
+/// A presigned PUT: exactly the announced bytes, once. Status 412 says that they lie there already.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    pub file: ArtefactFile,
+    pub url: String,
+    /// To be sent as they are.
+    pub headers: Vec<(String, String)>,
+}
+
+impl std::fmt::Debug for Target {
+    /// Never prints the URL: it is as good as a credential until it expires.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Target")
+            .field("file", &self.file)
+            .finish_non_exhaustive()
+    }
+}
+
 // --- leader -> node ---
 
 /// Work for a node (ask). Sent only after the assignment is committed.
@@ -173,25 +254,24 @@ pub struct Assign {
     pub image: Source,
     /// In the order of `spec.adapters`.
     pub adapters: Vec<Source>,
-    pub targets: Targets,
 }
 
-/// Bytes to fetch: known by hash, reached by a presigned URL.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Bytes to fetch at once, before the model is loaded: known by hash, reached by a presigned URL that lives for five minutes.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
     pub sha256: Sha256,
     pub bytes: u64,
     pub url: String,
 }
 
-/// Presigned PUT URLs of an attempt's artefacts, under keys that contain the attempt.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Targets {
-    pub clip: String,
-    pub poster: String,
-    pub preview: String,
-    pub spritesheet: String,
-    pub manifest: String,
+impl std::fmt::Debug for Source {
+    /// Never prints the URL: it is as good as a credential until it expires.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Source")
+            .field("sha256", &self.sha256)
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -302,6 +382,7 @@ bodies! {
     12 => Beat, 13 => BeatAnswer,
     14 => Progress,
     16 => Ended, 17 => EndedAnswer,
+    18 => UploadTargets, 19 => UploadTargetsAnswer,
     20 => Assign, 21 => AssignAnswer,
     22 => Stop, 23 => bool,
     30 => Doorbell,
