@@ -1,1 +1,3 @@
 //! One process per GPU: node actor, cache, encoder, uploader.
+
+pub mod encoder;
