@@ -1,0 +1,246 @@
+//! Goal: the same weights, picture, spec and seed give the clip that diffusers gives.
+//! Method: random models in folders, both pipelines over them, every stage compared: image embedding, image latents, latents
+//! after each step, frames before rounding. In fp32 within 1e-3 (mean under 1e-4); in bf16 as near to fp32 as diffusers' bf16.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::path::PathBuf;
+
+use flowai_svd::{Dtype, Engine, EngineError, Picture, Spec};
+use serde_json::{Value, json};
+use support::compare::{Difference, difference};
+use support::models::{self, Model};
+use support::oracle::Tensors;
+use support::{inputs, oracle};
+use tch::Tensor;
+
+/// Five frames, so that their order shows, with a guidance of its own for each; never square; a last chunk of one.
+fn spec() -> Spec {
+    Spec {
+        height: 24,
+        width: 40,
+        frames: 5,
+        steps: 3,
+        fps: 9,
+        motion_bucket_id: 80,
+        noise_aug_strength: 0.05,
+        min_guidance_scale: 1.0,
+        max_guidance_scale: 2.5,
+        decode_chunk_size: 2,
+        seed: 1234,
+    }
+}
+
+#[test]
+fn dummy_model() {
+    let model = Model::write(&models::dummy(), 20);
+    check(
+        &model,
+        (100, 75),
+        &[("quick GELU, encoder of 32 px", spec())],
+    );
+}
+
+#[test]
+fn four_levels_from_a_large_picture() {
+    // 40x24 pixels are 12x20 latents, so all three upsamplers are forced to the skip's size.
+    let model = Model::write(&models::four_levels(), 21);
+    let other = |change: fn(&mut Spec)| {
+        let mut spec = spec();
+        change(&mut spec);
+        spec
+    };
+    let cases = [
+        ("chunks of 1", other(|spec| spec.decode_chunk_size = 1)),
+        ("chunks of 2", spec()),
+        ("one chunk", other(|spec| spec.decode_chunk_size = 5)),
+        (
+            "portrait",
+            other(|spec| (spec.height, spec.width) = (40, 24)),
+        ),
+        (
+            "without guidance",
+            other(|spec| spec.max_guidance_scale = 1.0),
+        ),
+        (
+            "falling guidance",
+            other(|spec| spec.min_guidance_scale = 4.0),
+        ),
+        ("one step", other(|spec| spec.steps = 1)),
+        // Its guidance is the least one; diffusers fails when that is 1 and the greatest is not.
+        (
+            "one frame",
+            other(|spec| (spec.frames, spec.min_guidance_scale) = (1, 1.5)),
+        ),
+        (
+            "no noise on the picture, a large seed",
+            other(|spec| (spec.noise_aug_strength, spec.seed) = (0.0, u64::MAX)),
+        ),
+    ];
+    check(&model, (640, 400), &cases);
+}
+
+#[test]
+fn uneven_levels_from_a_portrait_picture() {
+    let model = Model::write(&models::uneven_levels(), 22);
+    check(&model, (75, 100), &[("quick GELU at 224 px", spec())]);
+}
+
+/// diffusers' own pipeline test: a tensor instead of an image file, 32x32, two frames, two steps.
+#[test]
+fn diffusers_own_inputs() {
+    let model = Model::write(&models::dummy(), 23);
+    let spec = Spec {
+        height: 32,
+        width: 32,
+        frames: 2,
+        steps: 2,
+        fps: 7,
+        motion_bucket_id: 127,
+        noise_aug_strength: 0.02,
+        min_guidance_scale: 1.0,
+        max_guidance_scale: 2.5,
+        decode_chunk_size: 2,
+        seed: 0,
+    };
+    let pixels = inputs::values("pixels", &[1, 3, 32, 32], 0).sigmoid();
+    let mut job = job("own", &model, "fp32", "fp32", &spec);
+    job["pixels"] = json!("pixels");
+    let case = json!({ "jobs": [job] });
+    let expected = oracle::ask("pipeline.py", &case, &[("pixels", &pixels)]);
+
+    let clip = &model.config().preprocessor;
+    let channels =
+        |values: [f64; 3]| Tensor::from_slice(&values.map(|value| value as f32)).view([1, 3, 1, 1]);
+    let clip_pixels = (&pixels - channels(clip.image_mean)) / channels(clip.image_std);
+    let vae_pixels: Tensor = &pixels * 2.0 - 1.0;
+    let engine = model.engine(Dtype::Fp32);
+    let conditioning = engine
+        .prepare_pixels(&spec, &clip_pixels, &vae_pixels)
+        .unwrap();
+    let found = finish(&engine, &spec, conditioning);
+    compare("own", &found, &expected);
+}
+
+/// In bf16 the errors of both sides are large; ours must not be larger.
+#[test]
+fn bf16_is_as_near_to_fp32_as_diffusers_is() {
+    let model = Model::write(&models::four_levels(), 24);
+    let image = inputs::write_picture(model.scratch(), 100, 75);
+    let spec = spec();
+    let with_image = |mut job: Value| {
+        job["image"] = json!(image);
+        job
+    };
+    let jobs = [
+        with_image(job("exact", &model, "fp32", "bf16", &spec)),
+        with_image(job("theirs", &model, "bf16", "bf16", &spec)),
+    ];
+    let expected = oracle::ask("pipeline.py", &json!({ "jobs": jobs }), &[]);
+    let engine = model.engine(Dtype::Bf16);
+    let ours = render(&engine, &spec, &image);
+
+    for stage in [
+        "image_embeds",
+        "image_latents",
+        "latents_0",
+        "latents_2",
+        "frames",
+    ] {
+        let exact = &expected[&format!("exact.{stage}")];
+        let theirs = &expected[&format!("theirs.{stage}")];
+        let theirs = difference(&format!("diffusers' bf16 {stage}"), theirs, exact);
+        let ours = difference(&format!("our bf16 {stage}"), &ours[stage], exact);
+        assert!(
+            ours.relative_l2 <= 1.2 * theirs.relative_l2,
+            "{stage}: our error is over 1.2 times theirs"
+        );
+    }
+}
+
+fn check(model: &Model, (width, height): (u32, u32), cases: &[(&str, Spec)]) {
+    let image = inputs::write_picture(model.scratch(), width, height);
+    let jobs: Vec<Value> = cases
+        .iter()
+        .map(|(name, spec)| {
+            let mut job = job(name, model, "fp32", "fp32", spec);
+            job["image"] = json!(image);
+            job
+        })
+        .collect();
+    let expected = oracle::ask("pipeline.py", &json!({ "jobs": jobs }), &[]);
+    let engine = model.engine(Dtype::Fp32);
+    for (name, spec) in cases {
+        compare(name, &render(&engine, spec, &image), &expected);
+    }
+}
+
+fn job(name: &str, model: &Model, dtype: &str, noise_dtype: &str, spec: &Spec) -> Value {
+    json!({
+        "name": name,
+        "model": model.path(),
+        "dtype": dtype,
+        "noise_dtype": noise_dtype,
+        "spec": spec,
+    })
+}
+
+fn render(engine: &Engine, spec: &Spec, image: &PathBuf) -> Tensors {
+    let picture = Picture::open(image).unwrap();
+    finish(engine, spec, engine.prepare(spec, &picture).unwrap())
+}
+
+/// Every stage by its name in `oracle/pipeline.py`.
+fn finish(engine: &Engine, spec: &Spec, conditioning: flowai_svd::Conditioning) -> Tensors {
+    let mut stages = Tensors::new();
+    let mut keep = |name: String, tensor: &Tensor| stages.insert(name, tensor.copy());
+    keep("image_embeds".to_owned(), &conditioning.image_embeds);
+    keep("image_latents".to_owned(), &conditioning.image_latents);
+    let mut run = engine.start(&conditioning).unwrap();
+    while !run.is_finished() {
+        let step = run.step().unwrap().step;
+        keep(format!("latents_{}", step - 1), run.latents());
+    }
+    let mut frames = Vec::new();
+    run.decode(|chunk| -> Result<(), EngineError> {
+        assert_eq!(
+            frames.len(),
+            chunk.first * 3 * (spec.height * spec.width) as usize
+        );
+        frames.extend(chunk.to_f32()?);
+        Ok(())
+    })
+    .unwrap();
+    let shape = [spec.frames, 3, spec.height, spec.width].map(i64::from);
+    keep(
+        "frames".to_owned(),
+        &Tensor::from_slice(&frames).view(shape),
+    );
+    stages
+}
+
+/// Latents are compared relative to their size, up to 700 before the first steps; the frames are what is promised.
+fn compare(job: &str, found: &Tensors, expected: &Tensors) {
+    let prefix = format!("{job}.");
+    let stages: Vec<&str> = expected
+        .keys()
+        .filter_map(|key| key.strip_prefix(&prefix))
+        .collect();
+    assert_eq!(stages, found.keys().collect::<Vec<_>>(), "{job}: stages");
+    for stage in stages {
+        let name = format!("{job}, {stage}");
+        let difference = difference(&name, &found[stage], &expected[&format!("{prefix}{stage}")]);
+        if stage == "frames" {
+            let Difference {
+                max_abs, mean_abs, ..
+            } = difference;
+            assert!(
+                max_abs <= 1e-3 && mean_abs <= 1e-4,
+                "{name}: {difference:?}"
+            );
+        } else {
+            assert!(difference.relative_l2 <= 1e-4, "{name}: {difference:?}");
+        }
+    }
+}
