@@ -7,3 +7,4 @@ pub(crate) mod comparison;
 pub(crate) mod inputs;
 pub(crate) mod models;
 pub(crate) mod oracle;
+pub(crate) mod program;
