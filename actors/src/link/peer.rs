@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::ids::Generation;
+use crate::ids::{Generation, NodeId};
 
 /// What a machine is allowed to be, as certified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -78,9 +78,26 @@ impl PeerId {
         &self.id
     }
 
+    /// The render node of this id; `None` for other roles.
+    pub fn as_node(&self) -> Option<NodeId> {
+        (self.role == Role::Node)
+            .then(|| self.id.parse().ok())
+            .flatten()
+    }
+
     /// The certified role.
     pub fn role(&self) -> Role {
         self.role
+    }
+}
+
+impl From<&NodeId> for PeerId {
+    /// Both are DNS labels by the same rule.
+    fn from(node: &NodeId) -> Self {
+        Self {
+            role: Role::Node,
+            id: node.as_str().into(),
+        }
     }
 }
 
@@ -137,6 +154,17 @@ mod tests {
         ] {
             assert_eq!(text.parse::<PeerId>().unwrap().to_string(), text);
         }
+    }
+
+    #[test]
+    fn render_nodes_are_peers_and_back() {
+        for name in ["n", "gpu-7", &"x".repeat(63)] {
+            let node: NodeId = name.parse().unwrap();
+            let peer = PeerId::from(&node);
+            assert_eq!(peer, PeerId::new(Role::Node, name).unwrap());
+            assert_eq!(peer.as_node(), Some(node));
+        }
+        assert_eq!("a.api".parse::<PeerId>().unwrap().as_node(), None);
     }
 
     #[test]

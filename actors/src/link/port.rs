@@ -127,6 +127,10 @@ impl EventSender {
 }
 
 pub(super) fn event_channel() -> (EventSender, LinkEvents) {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "what goes in is bounded, see EventSender"
+    )]
     let (sender, receiver) = mpsc::unbounded_channel();
     let backlog = Arc::new(AtomicUsize::new(0));
     (

@@ -49,7 +49,7 @@ impl Server {
             switchboard: switchboard.clone(),
         };
         // Without a name: peers choose the names of their remote actors here and could take it.
-        let (gateway, _) = Actor::spawn(None, gateway, ()).await?;
+        let (gateway, gateway_ends) = Actor::spawn(None, gateway, ()).await?;
         // Name and host both carry id and generation: the cluster takes a peer that shares either for itself.
         let name = format!("{}-{generation}", identity.peer());
         let server = NodeServer::new(
@@ -63,7 +63,13 @@ impl Server {
         // Its own listener cannot be switched off; here nobody outside finds it.
         .with_listen_addr(IpAddr::V4(Ipv4Addr::LOCALHOST))
         .with_max_inbound_frame_size(LINK_FRAME_BYTES_MAX);
-        let (node_server, _) = Actor::spawn(None, server, ()).await?;
+        let (node_server, node_server_ends) = Actor::spawn(None, server, ()).await?;
+        switchboard.tasks.spawn(LinkTask::Cluster, |_| async move {
+            tokio::select! {
+                _ = gateway_ends => Err("the gateway has ended".into()),
+                _ = node_server_ends => Err("the cluster's node server has ended".into()),
+            }
+        });
         let subscription = NodeServerMessage::SubscribeToEvents {
             id: "flowai-link".to_owned(),
             subscription: Box::new(Sessions { switchboard }),

@@ -11,6 +11,8 @@ pub(super) enum LinkTask {
     Greet,
     /// Says "alive" on one link and acknowledges.
     Beat,
+    /// Watches the cluster's own actors. Without them no link can be.
+    Cluster,
     /// Dials the leader again and again. Without it a node is lost, which the program must know.
     Dial,
 }
@@ -18,13 +20,13 @@ pub(super) enum LinkTask {
 impl TaskKind for LinkTask {
     fn on_cancel(self) -> OnCancel {
         match self {
-            Self::Accept | Self::Greet | Self::Beat | Self::Dial => OnCancel::Abort,
+            Self::Accept | Self::Greet | Self::Beat | Self::Cluster | Self::Dial => OnCancel::Abort,
         }
     }
 
     fn on_failure(self) -> OnFailure {
         match self {
-            Self::Accept | Self::Dial => OnFailure::EndProcess,
+            Self::Accept | Self::Cluster | Self::Dial => OnFailure::EndProcess,
             Self::Greet | Self::Beat => OnFailure::Log,
         }
     }

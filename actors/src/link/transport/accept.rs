@@ -58,3 +58,50 @@ fn is_about_one_connection(error: &io::Error) -> bool {
         ConnectionAborted | ConnectionRefused | ConnectionReset
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncReadExt;
+    use tokio::sync::mpsc;
+
+    const LONG: Duration = Duration::from_secs(10);
+
+    #[tokio::test]
+    async fn strangers_beyond_the_bound_are_closed_at_once_until_a_place_is_free() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let counters = Arc::new(Counters::default());
+        let (greeted, mut accepted) = mpsc::channel(LINK_HALF_OPEN_MAX + 1);
+        let accepting = tokio::spawn(accept_loop(
+            listener,
+            counters.clone(),
+            move |stream, _, place| {
+                greeted.try_send((stream, place)).unwrap();
+            },
+        ));
+        let mut half_open = Vec::new();
+        for _ in 0..LINK_HALF_OPEN_MAX {
+            let client = TcpStream::connect(address).await.unwrap();
+            let server = tokio::time::timeout(LONG, accepted.recv())
+                .await
+                .unwrap()
+                .unwrap();
+            half_open.push((client, server));
+        }
+        let mut refused = TcpStream::connect(address).await.unwrap();
+        let closed = tokio::time::timeout(LONG, refused.read(&mut [0]))
+            .await
+            .unwrap();
+        assert_eq!(closed.unwrap(), 0);
+        assert_eq!(counters.snapshot().refused_half_open, 1);
+
+        half_open.pop();
+        let _welcome = TcpStream::connect(address).await.unwrap();
+        tokio::time::timeout(LONG, accepted.recv())
+            .await
+            .unwrap()
+            .unwrap();
+        accepting.abort();
+    }
+}
