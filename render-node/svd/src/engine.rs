@@ -11,7 +11,7 @@ use tch::{Cuda, Device, Kind, Tensor};
 
 use crate::checkpoint::{Checkpoint, CheckpointError, CheckpointHeader};
 use crate::clip::ClipVision;
-use crate::device::{DeviceName, Dtype, device_class};
+use crate::device::{DeviceName, Dtype, device_class, keep_freed_memory};
 use crate::error::Result;
 use crate::params::{Params, Precision};
 use crate::preprocess::Picture;
@@ -84,6 +84,9 @@ impl Engine {
     pub fn load(model_dir: &Path, options: LoadOptions) -> Result<Self> {
         let _no_grad = tch::no_grad_guard();
         let device = options.device.open()?;
+        if device == Device::Cpu {
+            keep_freed_memory();
+        }
         if let Some(threads) = options.threads {
             tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
         }

@@ -11,18 +11,18 @@ use crate::spec::SpecError;
 pub enum EngineError {
     /// The model folder is not one the engine can offer.
     #[error("model: {0}")]
-    Model(#[from] FolderError),
+    Model(FolderError),
     #[error("model: {0}")]
-    Weights(#[from] WeightsError),
+    Weights(WeightsError),
     /// The device was named wrongly, or is not on this machine.
     #[error("device: {0}")]
     Device(String),
     #[error(transparent)]
     Spec(#[from] SpecError),
     #[error("image: {0}")]
-    Image(#[from] PreprocessError),
+    Image(PreprocessError),
     #[error("checkpoint: {0}")]
-    Checkpoint(#[from] CheckpointError),
+    Checkpoint(CheckpointError),
     /// A run has no steps left; decode it.
     #[error("run: all {steps} steps are done; decode it instead of stepping")]
     Finished { steps: usize },
@@ -32,9 +32,6 @@ pub enum EngineError {
     /// Latents that are not finite decode to noise; the weights or the adapters are to blame.
     #[error("run: latents are not finite after step {step}; the model or an adapter is broken")]
     NotFinite { step: usize },
-    /// The adapters changed while the run was under way.
-    #[error("run: was started with other adapters (state {started}, engine has {loaded})")]
-    AdaptersChanged { started: String, loaded: String },
     /// The device has too little free memory. A smaller job, or a smaller decode chunk (another picture), may fit.
     #[error("out of memory: {0}")]
     OutOfMemory(String),
@@ -47,6 +44,24 @@ pub enum EngineError {
 }
 
 pub type Result<T> = std::result::Result<T, EngineError>;
+
+// By hand and not by `#[from]`: that would make the cause a source as well, and a report of all sources say it twice.
+macro_rules! wraps {
+    ($($variant:ident($cause:ty)),*) => {$(
+        impl From<$cause> for EngineError {
+            fn from(cause: $cause) -> Self {
+                Self::$variant(cause)
+            }
+        }
+    )*};
+}
+
+wraps!(
+    Model(FolderError),
+    Weights(WeightsError),
+    Image(PreprocessError),
+    Checkpoint(CheckpointError)
+);
 
 impl From<TchError> for EngineError {
     /// libtorch tells its errors apart only by their text.

@@ -24,13 +24,20 @@ pub struct Run<'a> {
     image_latents: Tensor,
     /// (1, D)
     image_embeds: Tensor,
-    /// What the model reads beside the noise: (B, F, L, h, w), B = 2 with guidance, the half without the picture first.
-    image_channels: Tensor,
-    context: UnetContext,
+    /// With guidance, the half without the picture comes first.
+    passes: Vec<Pass>,
     /// (1, 3)
     added_time_ids: Tensor,
     /// (1, F, 1, 1, 1); `None` when the model runs only with the picture.
     guidance: Option<Tensor>,
+}
+
+/// What the model reads beside the noise, for clips that go through it together.
+#[derive(Debug)]
+struct Pass {
+    /// (B, F, L, h, w)
+    image_channels: Tensor,
+    context: UnetContext,
 }
 
 /// What a step did.
@@ -61,16 +68,15 @@ impl<'a> Run<'a> {
         (image_latents, image_embeds): (&Tensor, &Tensor),
         next_step: usize,
     ) -> Result<Self> {
-        let frames = i64::from(spec.frames);
-        let [channels, embeds] = match spec.has_guidance() {
-            true => [beside_zeros(image_latents)?, beside_zeros(image_embeds)?],
-            false => [image_latents.shallow_clone(), image_embeds.shallow_clone()],
+        let halves = match spec.has_guidance() {
+            true => vec![
+                (image_latents.f_zeros_like()?, image_embeds.f_zeros_like()?),
+                (image_latents.shallow_clone(), image_embeds.shallow_clone()),
+            ],
+            false => vec![(image_latents.shallow_clone(), image_embeds.shallow_clone())],
         };
         Ok(Self {
-            image_channels: channels
-                .f_unsqueeze(1)?
-                .f_expand([-1, frames, -1, -1, -1], false)?,
-            context: engine.unet.context(&embeds, frames)?,
+            passes: passes(engine, &halves, i64::from(spec.frames))?,
             added_time_ids: added_time_ids(&spec, engine)?,
             guidance: spec
                 .has_guidance()
@@ -188,11 +194,19 @@ impl<'a> Run<'a> {
     fn predict(&self, i: usize) -> Result<Tensor> {
         let unet = &self.engine.unet;
         let noisy = self.sampler.scale_input(i, &self.latents)?;
-        let batch = self.image_channels.size()[0];
-        let noisy = noisy.f_expand([batch, -1, -1, -1, -1], false)?;
-        let sample = Tensor::f_cat(&[&noisy, &self.image_channels], 2)?;
         let time = unet.time(self.sampler.timestep(i), &self.added_time_ids)?;
-        let prediction = unet.forward(&sample, &time, &self.context)?;
+        let predict = |pass: &Pass| {
+            let batch = pass.image_channels.size()[0];
+            let noisy = noisy.f_expand([batch, -1, -1, -1, -1], false)?;
+            let sample = Tensor::f_cat(&[&noisy, &pass.image_channels], 2)?;
+            unet.forward(&sample, &time, &pass.context)
+        };
+        let predictions = self
+            .passes
+            .iter()
+            .map(predict)
+            .collect::<Result<Vec<_>>>()?;
+        let prediction = Tensor::f_cat(&predictions, 0)?;
         match &self.guidance {
             None => Ok(prediction),
             Some(scale) => {
@@ -236,9 +250,22 @@ impl Frames {
     }
 }
 
-/// The batch of guidance: zeros for the half that does not see the picture, then `x`.
-fn beside_zeros(x: &Tensor) -> Result<Tensor> {
-    Ok(Tensor::f_cat(&[&x.f_zeros_like()?, x], 0)?)
+/// On a GPU both halves of guidance go through the model as one batch, which fills it better. On a CPU they go one after
+/// the other: a batch is no faster there, needs twice the memory and falls out of the caches.
+fn passes(engine: &Engine, halves: &[(Tensor, Tensor)], frames: i64) -> Result<Vec<Pass>> {
+    let together = match engine.device() {
+        Device::Cpu => 1,
+        _ => halves.len(),
+    };
+    let pass = |halves: &[(Tensor, Tensor)]| {
+        let (latents, embeds): (Vec<_>, Vec<_>) = halves.iter().map(|(l, e)| (l, e)).unzip();
+        let image_channels = Tensor::f_cat(&latents, 0)?.f_unsqueeze(1)?;
+        Ok(Pass {
+            image_channels: image_channels.f_expand([-1, frames, -1, -1, -1], false)?,
+            context: engine.unet.context(&Tensor::f_cat(&embeds, 0)?, frames)?,
+        })
+    };
+    halves.chunks(together).map(pass).collect()
 }
 
 /// What the model is told beside the picture, in its own precision: (1, 3).

@@ -1,6 +1,6 @@
 use tch::Tensor;
 
-use super::{GroupNorm, Linear};
+use super::{After, GroupNorm, Linear};
 use crate::error::Result;
 use crate::params::Scope;
 
@@ -119,7 +119,7 @@ impl AttentionBlock {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (batch, frames, height, width, channels) = x.size5()?;
         let shape = [batch * frames, height * width, 1, channels];
-        let tokens = self.group_norm.each_frame(x)?;
+        let tokens = self.group_norm.each_frame(x, After::Nothing)?;
         let out = attend(
             &self.to_q.forward(&tokens)?.f_view(shape)?,
             &self.to_k.forward(&tokens)?.f_view(shape)?,

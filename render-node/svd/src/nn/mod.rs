@@ -18,7 +18,7 @@ pub use conv::{Conv2d, TemporalConv, upsample_nearest};
 pub use embedding::{TimestepEmbedding, sinusoid};
 pub use feed_forward::FeedForward;
 pub use linear::Linear;
-pub use norm::{GroupNorm, LayerNorm};
+pub use norm::{After, GroupNorm, LayerNorm};
 pub use resnet::{ResnetBlock2D, ResnetEps, SpatioTemporalResBlock, TemporalResnetBlock};
 
 use tch::Tensor;

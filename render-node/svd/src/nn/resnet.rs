@@ -1,6 +1,6 @@
 use tch::Tensor;
 
-use super::{Blend, Conv2d, GroupNorm, Linear, TemporalConv};
+use super::{After, Blend, Conv2d, GroupNorm, Linear, TemporalConv};
 use crate::error::Result;
 use crate::params::Scope;
 
@@ -53,14 +53,13 @@ impl ResnetBlock2D {
 
     /// (B, F, H, W, in) to (B, F, H, W, out). `time`: the embedding after its SiLU, (1, T), or (B, T).
     pub fn forward(&self, x: &Tensor, time: Option<&Tensor>) -> Result<Tensor> {
-        let mut hidden = self.norm1.each_frame(x)?;
-        hidden = hidden.f_silu_()?;
+        let mut hidden = self.norm1.each_frame(x, After::Silu)?;
         hidden = match time_bias(self.time_emb_proj.as_ref(), time)? {
             TimeBias::None => self.conv1.forward(&hidden)?,
             TimeBias::Common(bias) => self.conv1.forward_plus(&hidden, &bias)?,
             TimeBias::PerClip(bias) => self.conv1.forward(&hidden)?.f_add_(&bias)?,
         };
-        hidden = self.norm2.each_frame(&hidden)?.f_silu_()?;
+        hidden = self.norm2.each_frame(&hidden, After::Silu)?;
         hidden = self.conv2.forward(&hidden)?;
         Ok(match &self.conv_shortcut {
             Some(shortcut) => hidden.f_add_(&shortcut.forward(x)?)?,
@@ -97,14 +96,13 @@ impl TemporalResnetBlock {
 
     /// What [`TemporalResnetBlock::forward`] adds to its input.
     fn change(&self, x: &Tensor, time: Option<&Tensor>) -> Result<Tensor> {
-        let mut hidden = self.norm1.across_frames(x)?;
-        hidden = hidden.f_silu_()?;
+        let mut hidden = self.norm1.across_frames(x, After::Silu)?;
         hidden = match time_bias(self.time_emb_proj.as_ref(), time)? {
             TimeBias::None => self.conv1.forward(&hidden)?,
             TimeBias::Common(bias) => self.conv1.forward_plus(&hidden, &bias)?,
             TimeBias::PerClip(bias) => self.conv1.forward(&hidden)?.f_add_(&bias)?,
         };
-        hidden = self.norm2.across_frames(&hidden)?.f_silu_()?;
+        hidden = self.norm2.across_frames(&hidden, After::Silu)?;
         self.conv2.forward(&hidden)
     }
 }

@@ -14,7 +14,7 @@ use flowai_model::config::UnetConfig;
 use tch::{Kind, Tensor};
 
 use crate::error::Result;
-use crate::nn::{Conv2d, GroupNorm, TimestepEmbedding, from_maps, sinusoid, to_maps};
+use crate::nn::{After, Conv2d, GroupNorm, TimestepEmbedding, from_maps, sinusoid, to_maps};
 use crate::params::{Params, Scope};
 
 /// diffusers' `UNetSpatioTemporalConditionModel`.
@@ -109,7 +109,7 @@ impl Unet {
         for (block, context) in self.up_blocks.iter().zip(&context.up) {
             hidden = block.forward(hidden, time, context, &mut skips)?;
         }
-        hidden = self.conv_norm_out.each_frame(&hidden)?.f_silu_()?;
+        hidden = self.conv_norm_out.each_frame(&hidden, After::Silu)?;
         from_maps(&self.conv_out.forward(&hidden)?)
     }
 }

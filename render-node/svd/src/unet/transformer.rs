@@ -3,7 +3,8 @@ use tch::{Kind, Tensor};
 use super::TransformerContext;
 use crate::error::Result;
 use crate::nn::{
-    Blend, FeedForward, GroupNorm, LayerNorm, Linear, SelfAttention, TimestepEmbedding, sinusoid,
+    After, Blend, FeedForward, GroupNorm, LayerNorm, Linear, SelfAttention, TimestepEmbedding,
+    sinusoid,
 };
 use crate::params::Scope;
 
@@ -161,7 +162,9 @@ impl TransformerSpatioTemporal {
 
     /// (B, F, H, W, C) to the same, residual included.
     pub fn forward(&self, x: &Tensor, context: &TransformerContext) -> Result<Tensor> {
-        let mut hidden = self.proj_in.forward(&self.norm.each_frame(x)?)?;
+        let mut hidden = self
+            .proj_in
+            .forward(&self.norm.each_frame(x, After::Nothing)?)?;
         let spatial = self.transformer_blocks.iter().zip(&context.spatial);
         let temporal = self.temporal_transformer_blocks.iter();
         let temporal = temporal.zip(&context.temporal);

@@ -3,8 +3,8 @@ use tch::Tensor;
 
 use crate::error::Result;
 use crate::nn::{
-    AttentionBlock, Conv2d, GroupNorm, ResnetEps, SpatioTemporalResBlock, TemporalConv, from_maps,
-    to_maps, upsample_nearest,
+    After, AttentionBlock, Conv2d, GroupNorm, ResnetEps, SpatioTemporalResBlock, TemporalConv,
+    from_maps, to_maps, upsample_nearest,
 };
 use crate::params::{Params, Scope};
 
@@ -116,7 +116,7 @@ impl VaeDecoder {
         for block in &self.up_blocks {
             hidden = block.forward(hidden)?;
         }
-        hidden = self.conv_norm_out.each_frame(&hidden)?.f_silu_()?;
+        hidden = self.conv_norm_out.each_frame(&hidden, After::Silu)?;
         hidden = self
             .time_conv_out
             .forward(&self.conv_out.forward(&hidden)?)?;

@@ -2,7 +2,7 @@ use flowai_model::config::VaeConfig;
 use tch::Tensor;
 
 use crate::error::Result;
-use crate::nn::{AttentionBlock, Conv2d, GroupNorm, ResnetBlock2D, from_maps, to_maps};
+use crate::nn::{After, AttentionBlock, Conv2d, GroupNorm, ResnetBlock2D, from_maps, to_maps};
 use crate::params::{Params, Scope};
 
 const EPS: f64 = 1e-6;
@@ -104,7 +104,7 @@ impl VaeEncoder {
         hidden = first.forward(&hidden, None)?;
         hidden = self.mid_attention.forward(&hidden)?;
         hidden = second.forward(&hidden, None)?;
-        hidden = self.conv_norm_out.each_frame(&hidden)?.f_silu_()?;
+        hidden = self.conv_norm_out.each_frame(&hidden, After::Silu)?;
         hidden = self.quant_conv.forward(&self.conv_out.forward(&hidden)?)?;
         // The other channels are the variance.
         let mean = from_maps(&hidden.f_narrow(-1, 0, self.latent_channels)?)?;

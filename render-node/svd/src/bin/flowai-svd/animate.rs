@@ -11,12 +11,16 @@ use tch::{Kind, Tensor};
 use crate::measure::{Measurements, seconds, since_process_start};
 use crate::spec_file::SpecFile;
 
-/// Reads SPEC.json with the fields height, width, frames, steps, fps, motion_bucket_id, noise_aug_strength,
-/// min_guidance_scale, max_guidance_scale, decode_chunk_size, seed (the job) and dtype (fp32, bf16, fp16), device (cpu,
-/// cuda, cuda:N), threads (the engine). All are optional; unknown ones are refused.
-///
-/// One JSON line on stderr tells the seconds of each stage and the peak memory.
+const HELP: &str = "\
+SPEC.json is one object. The job: height, width, frames, steps, fps, motion_bucket_id, noise_aug_strength,
+min_guidance_scale, max_guidance_scale, decode_chunk_size, seed. The engine: dtype (fp32, bf16, fp16), device (cpu, cuda,
+cuda:N), threads. All are optional, unknown ones are refused.
+
+One JSON line on stderr tells the seconds of each stage and the peak memory. Exit code 0: all was written; 1: an error,
+named on stderr.";
+
 #[derive(Args)]
+#[command(after_help = HELP)]
 pub(crate) struct Animate {
     /// Model folder in diffusers' layout
     #[arg(long, value_name = "DIR")]
