@@ -41,7 +41,7 @@ pub enum Error {
     /// A server ended before it was ready.
     #[error("{program} ended with {status} before it was ready: {log}")]
     Ended {
-        program: &'static str,
+        program: String,
         status: ExitStatus,
         log: String,
     },
@@ -49,7 +49,7 @@ pub enum Error {
     /// A server did not get ready, or did not end, in time.
     #[error("{program} was not {wanted} within {deadline:?}: {log}")]
     Deadline {
-        program: &'static str,
+        program: String,
         wanted: &'static str,
         deadline: Duration,
         log: String,

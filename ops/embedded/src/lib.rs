@@ -24,6 +24,8 @@ pub use error::Error;
 pub use folder::default_data_dir;
 pub use parts::{External, Parts};
 pub use postgres::{DatabaseUrls, Listen, Postgres};
+pub use process::{Launch, Process};
 pub use redis::Redis;
+pub use run_as::RunAs;
 pub use s3::{S3, S3Access};
 pub use secrets::DatabasePasswords;

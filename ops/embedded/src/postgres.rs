@@ -337,7 +337,7 @@ async fn run_with_input(
         String::from_utf8_lossy(&output.stderr)
     );
     Err(Error::Ended {
-        program,
+        program: program.to_owned(),
         status: output.status,
         log: log.trim().to_owned(),
     })
@@ -384,7 +384,7 @@ async fn end_leftovers(cluster: &Path) -> Result<(), Error> {
         }
         if Instant::now() >= deadline {
             return Err(Error::Deadline {
-                program: "postgres",
+                program: "postgres".to_owned(),
                 wanted: "stopped",
                 deadline: STOP_DEADLINE,
                 log: format!("processes {left:?} of an earlier farm still run"),
@@ -442,6 +442,7 @@ async fn start_server(
         name: "postgres",
         program: &programs.join("postgres"),
         args,
+        env: Vec::new(),
         run_as,
         log: folder.path().join("postgres.log"),
         stop_signal: Signal::SIGINT,

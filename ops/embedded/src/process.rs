@@ -1,8 +1,10 @@
 //! Server processes that never outlive their parent.
 
+use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
@@ -26,22 +28,25 @@ const LOG_BYTES_MAX: u64 = 16 << 20;
 const LOG_SHOWN_BYTES: u64 = 2_000;
 
 /// What to start, and how it is told to stop.
-pub(crate) struct Launch<'a> {
-    pub(crate) name: &'static str,
-    pub(crate) program: &'a Path,
-    pub(crate) args: Vec<String>,
-    pub(crate) run_as: &'a RunAs,
-    pub(crate) log: PathBuf,
+pub struct Launch<'a> {
+    pub name: &'a str,
+    pub program: &'a Path,
+    pub args: Vec<String>,
+    /// Beside `PATH`, `LC_ALL` and `TZ`, which these may replace: nothing of the caller's own environment leaks in.
+    pub env: Vec<(OsString, OsString)>,
+    pub run_as: &'a RunAs,
+    /// Appended to; moved aside when it has grown large.
+    pub log: PathBuf,
     /// Asks the server to stop at once, in good order. The kernel also sends it when this process dies.
-    pub(crate) stop_signal: Signal,
+    pub stop_signal: Signal,
     /// From the signal to SIGKILL.
-    pub(crate) stop_deadline: Duration,
+    pub stop_deadline: Duration,
 }
 
 /// A running server. Dropping it stops it and waits until it has ended.
 #[derive(Debug)]
-pub(crate) struct Process {
-    name: &'static str,
+pub struct Process {
+    name: String,
     pid: Pid,
     stop_signal: Signal,
     stop_deadline: Duration,
@@ -52,12 +57,17 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub(crate) fn start(launch: Launch<'_>) -> Result<Self, Error> {
+    /// # Errors
+    /// [`Error::Io`] when the program or its log cannot be opened. One that starts and ends at once is no error here.
+    pub fn start(launch: Launch<'_>) -> Result<Self, Error> {
         let (log, log_start) = open_log(&launch.log)?;
         let second = log.try_clone().map_err(Error::io("sharing a log file"))?;
         let mut command = command(launch.program, launch.run_as, Some(launch.stop_signal));
         command
             .args(&launch.args)
+            .envs(launch.env)
+            // A Ctrl-C at the terminal is for the caller, who stops its servers in order.
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(second);
@@ -74,7 +84,7 @@ impl Process {
             .map_err(Error::io("starting a thread"))?;
         tracing::debug!(program = launch.name, %pid, "started");
         Ok(Self {
-            name: launch.name,
+            name: launch.name.to_owned(),
             pid,
             stop_signal: launch.stop_signal,
             stop_deadline: launch.stop_deadline,
@@ -84,18 +94,19 @@ impl Process {
         })
     }
 
-    pub(crate) fn pid(&self) -> Pid {
+    /// Stays its number, to be sent nothing, after it has ended.
+    pub fn pid(&self) -> Pid {
         self.pid
     }
 
     /// The exit status, once the server has ended.
-    pub(crate) fn status(&self) -> Option<ExitStatus> {
+    pub fn status(&self) -> Option<ExitStatus> {
         *self.exit.borrow()
     }
 
     /// Resolves when the server has ended, for whatever reason. Borrows nothing, so that nobody who waits is in the way of
     /// somebody who acts.
-    pub(crate) fn ended(&self) -> impl Future<Output = ()> + use<> {
+    pub fn ended(&self) -> impl Future<Output = ()> + use<> {
         let mut exit = self.exit.clone();
         async move {
             // The waiting thread sends before it drops its end: an error means "ended" as well.
@@ -104,7 +115,7 @@ impl Process {
     }
 
     /// Asks the server to stop and waits for it; past its deadline it is killed, which is an error.
-    pub(crate) async fn stop(&self) -> Result<(), Error> {
+    pub async fn stop(&self) -> Result<(), Error> {
         self.signal(self.stop_signal);
         if tokio::time::timeout(self.stop_deadline, self.ended())
             .await
@@ -117,13 +128,13 @@ impl Process {
     }
 
     /// SIGKILL, as a crash would end it.
-    pub(crate) async fn kill(&self) {
+    pub async fn kill(&self) {
         self.signal(Signal::SIGKILL);
         self.ended().await;
     }
 
     /// Sends a signal unless the server has ended.
-    pub(crate) fn signal(&self, signal: Signal) {
+    pub fn signal(&self, signal: Signal) {
         if self.status().is_none() {
             // It can only fail when the server ended this very moment, which is what all callers wait for anyway.
             let _ = kill(self.pid, signal);
@@ -131,7 +142,7 @@ impl Process {
     }
 
     /// What the server has logged since this start: its end.
-    pub(crate) fn log_end(&self) -> String {
+    pub fn log_end(&self) -> String {
         let read = || -> std::io::Result<String> {
             let mut file = File::open(&self.log)?;
             let length = file.metadata()?.len();
@@ -145,17 +156,19 @@ impl Process {
         read().unwrap_or_else(|error| format!("{} cannot be read: {error}", self.log.display()))
     }
 
-    pub(crate) fn ended_early(&self, status: ExitStatus) -> Error {
+    /// The error of a server that ended before it was ready, with its last words.
+    pub fn ended_early(&self, status: ExitStatus) -> Error {
         Error::Ended {
-            program: self.name,
+            program: self.name.clone(),
             status,
             log: self.log_end(),
         }
     }
 
-    pub(crate) fn late(&self, wanted: &'static str, deadline: Duration) -> Error {
+    /// The error of a server that was not `wanted` (ready, stopped) in time, with its last words.
+    pub fn late(&self, wanted: &'static str, deadline: Duration) -> Error {
         Error::Deadline {
-            program: self.name,
+            program: self.name.clone(),
             wanted,
             deadline,
             log: self.log_end(),

@@ -139,6 +139,7 @@ async fn start_server(
         name: "redis",
         program: &program,
         args: vec![config_path.display().to_string()],
+        env: Vec::new(),
         run_as,
         log: folder.path().join("redis.log"),
         stop_signal: Signal::SIGTERM,

@@ -9,12 +9,17 @@ use crate::Error;
 /// The user that the servers run as: the caller, or an unprivileged user when the caller is root, because PostgreSQL
 /// refuses to run as root and the others have no need to.
 #[derive(Clone, Debug)]
-pub(crate) struct RunAs {
+pub struct RunAs {
     /// `None`: the caller's own identity is kept.
     switch_to: Option<User>,
 }
 
 impl RunAs {
+    /// The caller's own identity, root or not.
+    pub const fn caller() -> Self {
+        Self { switch_to: None }
+    }
+
     /// `postgres` (made by the Debian package) when it exists, else whoever called sudo, else `nobody`.
     pub(crate) fn choose() -> Result<Self, Error> {
         if !geteuid().is_root() {
