@@ -1,0 +1,113 @@
+//! The settings of the farm's programs as environment variables; their meaning is in `docs/operations.md`.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use flowai_embedded::Parts;
+
+use super::folder::DataFolder;
+use super::options::FarmOptions;
+
+pub(crate) type Env = Vec<(OsString, OsString)>;
+
+/// Settings of the farm never reach a program from the caller's environment: each gets its own, and no other secret.
+fn is_setting(name: &str) -> bool {
+    let name = name.strip_suffix("_FILE").unwrap_or(name);
+    name.starts_with("FLOWAI_")
+        || name.starts_with("S3_")
+        || matches!(name, "DATABASE_URL" | "REDIS_URL")
+}
+
+/// The caller's environment without settings: search paths, log levels, what drivers and libraries read.
+pub(crate) fn inherited() -> Env {
+    std::env::vars_os()
+        .filter(|(name, _)| !name.to_str().is_some_and(is_setting))
+        .collect()
+}
+
+/// Settings of every program.
+pub(crate) fn common(folder: &DataFolder, program: &str) -> Env {
+    vec![
+        set("FLOWAI_ID", program),
+        set("FLOWAI_DATA_DIR", folder.state(program)),
+        set("FLOWAI_TLS_DIR", folder.tls(program)),
+        set("FLOWAI_READY_FILE", folder.ready_file(program)),
+    ]
+}
+
+pub(crate) fn coordinator(parts: &Parts) -> Env {
+    [
+        vec![set("DATABASE_URL", &parts.database().coordinator)],
+        object_store(parts),
+    ]
+    .concat()
+}
+
+pub(crate) fn api(folder: &DataFolder, parts: &Parts, coordinators: &str) -> Env {
+    [
+        vec![
+            set("FLOWAI_COORDINATORS", coordinators),
+            set("FLOWAI_KEYS_DIR", folder.keys()),
+            set("DATABASE_URL", &parts.database().app),
+            set("REDIS_URL", parts.redis_url()),
+        ],
+        object_store(parts),
+    ]
+    .concat()
+}
+
+/// Settings of the node with this index.
+pub(crate) fn node(options: &FarmOptions, models: &Path, index: usize, coordinators: &str) -> Env {
+    vec![
+        set("FLOWAI_COORDINATORS", coordinators),
+        set("FLOWAI_MODELS_DIR", models),
+        set("FLOWAI_ENGINE", options.engine.as_str()),
+        set(
+            "FLOWAI_DEVICE",
+            &options.devices[index % options.devices.len()],
+        ),
+        set("FLOWAI_DTYPE", &options.dtype),
+        set("FLOWAI_THREADS", options.threads_of_a_node().to_string()),
+    ]
+}
+
+fn object_store(parts: &Parts) -> Env {
+    let s3 = parts.s3();
+    vec![
+        set("S3_ENDPOINT", &s3.endpoint),
+        set("S3_REGION", &s3.region),
+        set("S3_BUCKET", &s3.bucket),
+        set("S3_ACCESS_KEY_ID", &s3.access_key_id),
+        set("S3_SECRET_ACCESS_KEY", &s3.secret_access_key),
+    ]
+}
+
+pub(crate) fn set(name: &str, value: impl Into<OsString>) -> (OsString, OsString) {
+    (name.into(), value.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_callers_settings_and_secrets_are_not_handed_on() {
+        for name in [
+            "FLOWAI_LISTEN",
+            "FLOWAI_API_KEY_FILE",
+            "DATABASE_URL",
+            "REDIS_URL_FILE",
+            "S3_SECRET_ACCESS_KEY",
+        ] {
+            assert!(is_setting(name), "{name}");
+        }
+        for name in [
+            "PATH",
+            "RUST_LOG",
+            "LD_LIBRARY_PATH",
+            "CUDA_VISIBLE_DEVICES",
+        ] {
+            assert!(!is_setting(name), "{name}");
+        }
+    }
+}
