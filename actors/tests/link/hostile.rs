@@ -4,7 +4,7 @@
 use std::io;
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{ExitCode, Stdio};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -152,7 +152,7 @@ impl Hostile {
     /// Connects as the peer that `identity` names.
     pub(crate) fn connect(identity: &str, address: &str) -> Self {
         let setup = json!({ "hostile": true, "identity": identity, "dial": address });
-        let mut process = Process::start(&setup, &[], Stdio::null());
+        let mut process = Process::start(&setup, &[], None);
         let connected = process.expect(json!({ "event": "connected" }));
         let token = connected["token"]
             .as_array()

@@ -33,18 +33,10 @@ pub(crate) fn a_cut_namespace_is_noticed_and_heals() {
     let cable = Cable::new();
     let listen = format!("{HUB_ADDRESS}:4777");
     let setup = farm.setup(HUB, json!({ "listen": listen, "leads": true }), json!({}));
-    let mut hub = Process::start(
-        &setup,
-        &["ip", "netns", "exec", &cable.hub_side],
-        Stdio::null(),
-    );
+    let mut hub = Process::start(&setup, &["ip", "netns", "exec", &cable.hub_side], None);
     hub.expect(json!({ "event": "listening" }));
     let setup = farm.setup("n1.node", json!({ "dial": [listen] }), json!({}));
-    let node = Process::start(
-        &setup,
-        &["ip", "netns", "exec", &cable.node_side],
-        Stdio::null(),
-    );
+    let node = Process::start(&setup, &["ip", "netns", "exec", &cable.node_side], None);
     cut_and_heal(hub, node, || cable.cut(), || cable.mend());
 }
 

@@ -1,5 +1,6 @@
 //! One peer process, as the tests see it.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -14,6 +15,9 @@ use crate::SOON;
 /// The environment variable that makes this executable a peer; its value is the peer's setup as JSON.
 pub(crate) const PEER_SETUP: &str = "FLOWAI_LINK_TEST_PEER";
 
+/// How often a counter is looked at while waiting for it.
+const POLL: Duration = Duration::from_millis(20);
+
 /// A running peer. Killed when dropped.
 pub(crate) struct Process {
     child: Child,
@@ -25,8 +29,8 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts a peer, behind `prefix` (for instance `ip netns exec NAME`), which logs all it can into `log`.
-    pub(crate) fn start(setup: &Value, prefix: &[&str], log: Stdio) -> Self {
+    /// Starts a peer, behind `prefix` (for instance `ip netns exec NAME`). With a `log` it writes all it can there.
+    pub(crate) fn start(setup: &Value, prefix: &[&str], log: Option<File>) -> Self {
         let executable = std::env::current_exe().unwrap();
         let mut command = match prefix {
             [] => Command::new(executable),
@@ -36,15 +40,15 @@ impl Process {
                 command
             }
         };
-        let command = command
+        match log {
+            Some(log) => command.env("RUST_LOG", "trace").stderr(log),
+            None => command.env("RUST_LOG", "off").stderr(Stdio::inherit()),
+        };
+        command
             .env(PEER_SETUP, setup.to_string())
-            .env("RUST_LOG", "trace")
-            .stderr(log);
-        let mut child = command
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+            .stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
         let orders = child.stdin.take().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
         let (sender, lines) = channel();
@@ -130,6 +134,7 @@ impl Process {
                 "{}: {counter} did not reach {least}: {stats}",
                 self.name
             );
+            std::thread::sleep(POLL);
         }
     }
 

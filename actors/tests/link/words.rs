@@ -1,7 +1,6 @@
 //! Messages and answers between peers that both behave.
 
 use std::fs::File;
-use std::process::Stdio;
 
 use serde_json::json;
 
@@ -105,7 +104,7 @@ pub(crate) fn neighbouring_builds_talk() {
 pub(crate) fn payloads_are_never_logged() {
     let farm = Farm::new();
     let log = tempfile::NamedTempFile::new().unwrap();
-    let to_log = || Stdio::from(File::options().append(true).open(log.path()).unwrap());
+    let to_log = || Some(File::options().append(true).open(log.path()).unwrap());
     let setup = farm.setup(
         HUB,
         json!({ "listen": "127.0.0.1:0", "leads": true }),
