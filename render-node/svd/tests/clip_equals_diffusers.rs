@@ -5,13 +5,11 @@
 
 mod support;
 
-use std::path::PathBuf;
-
-use flowai_svd::{Dtype, Engine, EngineError, Picture, Spec};
+use flowai_svd::{Dtype, Spec};
 use serde_json::{Value, json};
-use support::compare::{Difference, difference};
+use support::compare::difference;
 use support::models::{self, Model};
-use support::oracle::Tensors;
+use support::stages::{compare, finish, job, render};
 use support::{inputs, oracle};
 use tch::Tensor;
 
@@ -173,74 +171,5 @@ fn check(model: &Model, (width, height): (u32, u32), cases: &[(&str, Spec)]) {
     let engine = model.engine(Dtype::Fp32);
     for (name, spec) in cases {
         compare(name, &render(&engine, spec, &image), &expected);
-    }
-}
-
-fn job(name: &str, model: &Model, dtype: &str, noise_dtype: &str, spec: &Spec) -> Value {
-    json!({
-        "name": name,
-        "model": model.path(),
-        "dtype": dtype,
-        "noise_dtype": noise_dtype,
-        "spec": spec,
-    })
-}
-
-fn render(engine: &Engine, spec: &Spec, image: &PathBuf) -> Tensors {
-    let picture = Picture::open(image).unwrap();
-    finish(engine, spec, engine.prepare(spec, &picture).unwrap())
-}
-
-/// Every stage by its name in `oracle/pipeline.py`.
-fn finish(engine: &Engine, spec: &Spec, conditioning: flowai_svd::Conditioning) -> Tensors {
-    let mut stages = Tensors::new();
-    let mut keep = |name: String, tensor: &Tensor| stages.insert(name, tensor.copy());
-    keep("image_embeds".to_owned(), &conditioning.image_embeds);
-    keep("image_latents".to_owned(), &conditioning.image_latents);
-    let mut run = engine.start(&conditioning).unwrap();
-    while !run.is_finished() {
-        let step = run.step().unwrap().step;
-        keep(format!("latents_{}", step - 1), run.latents());
-    }
-    let mut frames = Vec::new();
-    run.decode(|chunk| -> Result<(), EngineError> {
-        assert_eq!(
-            frames.len(),
-            chunk.first * 3 * (spec.height * spec.width) as usize
-        );
-        frames.extend(chunk.to_f32()?);
-        Ok(())
-    })
-    .unwrap();
-    let shape = [spec.frames, 3, spec.height, spec.width].map(i64::from);
-    keep(
-        "frames".to_owned(),
-        &Tensor::from_slice(&frames).view(shape),
-    );
-    stages
-}
-
-/// Latents are compared relative to their size, up to 700 before the first steps; the frames are what is promised.
-fn compare(job: &str, found: &Tensors, expected: &Tensors) {
-    let prefix = format!("{job}.");
-    let stages: Vec<&str> = expected
-        .keys()
-        .filter_map(|key| key.strip_prefix(&prefix))
-        .collect();
-    assert_eq!(stages, found.keys().collect::<Vec<_>>(), "{job}: stages");
-    for stage in stages {
-        let name = format!("{job}, {stage}");
-        let difference = difference(&name, &found[stage], &expected[&format!("{prefix}{stage}")]);
-        if stage == "frames" {
-            let Difference {
-                max_abs, mean_abs, ..
-            } = difference;
-            assert!(
-                max_abs <= 1e-3 && mean_abs <= 1e-4,
-                "{name}: {difference:?}"
-            );
-        } else {
-            assert!(difference.relative_l2 <= 1e-4, "{name}: {difference:?}");
-        }
     }
 }

@@ -8,3 +8,4 @@ pub(crate) mod inputs;
 pub(crate) mod models;
 pub(crate) mod oracle;
 pub(crate) mod program;
+pub(crate) mod stages;
