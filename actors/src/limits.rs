@@ -39,6 +39,17 @@ pub const JOB_NO_PROGRESS_MS: u64 = 600_000;
 
 const _: () = assert!(JOB_NODE_DEATHS_MAX <= JOB_ATTEMPTS_MAX);
 
+/// A job is assigned at most this often, tries and assignments that no node took together: beyond it something is broken.
+pub const JOB_ASSIGNMENTS_MAX: u32 = 20;
+/// Changes that go into one transaction of the journal: a commit of 256 takes 4 to 13 ms, so the next one is never far.
+pub const JOURNAL_BATCH_MAX: usize = 256;
+/// Unfinished jobs that a leader reads at once.
+pub const RECOVERY_PAGE_JOBS: u32 = 5_000;
+/// A change waits so long for company while no commit runs.
+pub const JOURNAL_WAIT_MS: u64 = 2;
+
+const _: () = assert!(JOB_ATTEMPTS_MAX < JOB_ASSIGNMENTS_MAX);
+
 // --- what a spec may ask for, before a model narrows it ---
 
 pub const FRAMES_MIN: u32 = 1;
@@ -72,6 +83,8 @@ pub const IMAGE_BYTES_MAX: u64 = 32 << 20;
 pub const IMAGE_SIDE_PX_MAX: u32 = 8_192;
 pub const IMAGE_PIXELS_MAX: u64 = 40_000_000;
 pub const ADAPTER_BYTES_MAX: u64 = 1 << 30;
+/// One file of a clip: 64 frames of 1920x1088 at the highest quality are under 100 MiB.
+pub const ARTEFACT_BYTES_MAX: u64 = 512 << 20;
 
 // --- HTTP and live updates ---
 

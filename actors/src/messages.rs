@@ -17,6 +17,15 @@ pub struct AttemptRef {
     pub epoch: Epoch,
 }
 
+/// An attempt and the process that may speak about it: what every durable write about the attempt compares (INV-2).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Holding {
+    /// The epoch is the one in the row: that of the term which assigned the attempt or adopted it last.
+    pub at: AttemptRef,
+    pub node: NodeId,
+    pub generation: Generation,
+}
+
 // --- node -> leader ---
 
 /// First word of a node on each new link (ask). Errors: `Fenced` when a newer generation of this node is known.

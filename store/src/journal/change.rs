@@ -1,0 +1,113 @@
+//! What the leader may make durable, and how much of it at once.
+
+use std::collections::HashSet;
+
+use flowai_actors::ids::{Attempt, JobId, Sha256};
+use flowai_actors::limits::JOURNAL_BATCH_MAX;
+use flowai_actors::manifest::Manifest;
+use flowai_actors::messages::{ArtefactFile, Holding};
+use flowai_actors::state::JobState;
+
+/// One durable step of one job. All but the first and the last compare the row with a [`Holding`] and change nothing when it
+/// holds something else.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// A waiting job gets its next attempt, whose number is one above that of the row. Refused when its owner wants it no more.
+    Assign(Holding),
+    /// The present term takes over an attempt of an earlier one; `held` names the earlier epoch.
+    Adopt(Holding),
+    /// The clip is delivered: the job's only one (INV-3).
+    Settle {
+        held: Holding,
+        artefact: Box<Artefact>,
+    },
+    /// The attempt is over and the job waits again.
+    Requeue {
+        held: Holding,
+        outcome: Unfinished,
+        reason: String,
+    },
+    Fail {
+        held: Holding,
+        code: String,
+        detail: String,
+    },
+    /// Its owner wanted the running job no more.
+    Cancel(Holding),
+    /// Nodes died while they ran it.
+    Quarantine { held: Holding, detail: String },
+    /// A job that waits after this many attempts was asked to end.
+    CancelWaiting { job: JobId, attempt: Attempt },
+}
+
+/// How an attempt ended that another will follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unfinished {
+    /// Its node died: counts against the job.
+    Lost,
+    Failed,
+    /// Nobody's fault: stopped in order, or never begun.
+    Stopped,
+}
+
+/// A delivered clip. Its files lie under [`artefact_key`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Artefact {
+    pub clip_sha256: Sha256,
+    pub clip_bytes: u64,
+    pub manifest: Manifest,
+}
+
+/// Where a file of an attempt lies. The attempt is in the key, so that a zombie's upload overwrites nothing that counts.
+pub fn artefact_key(job: JobId, attempt: Attempt, file: ArtefactFile) -> String {
+    format!("clips/{job}/{attempt}/{}", file.file_name())
+}
+
+impl Change {
+    pub fn job(&self) -> JobId {
+        match self {
+            Self::CancelWaiting { job, .. } => *job,
+            Self::Assign(held) | Self::Adopt(held) | Self::Cancel(held) => held.at.job,
+            Self::Settle { held, .. }
+            | Self::Requeue { held, .. }
+            | Self::Fail { held, .. }
+            | Self::Quarantine { held, .. } => held.at.job,
+        }
+    }
+
+    /// The job's state once the change is written.
+    pub(super) fn next_state(&self) -> JobState {
+        match self {
+            Self::Assign(_) | Self::Adopt(_) => JobState::Running,
+            Self::Settle { .. } => JobState::Done,
+            Self::Requeue { .. } => JobState::Queued,
+            Self::Fail { .. } => JobState::Failed,
+            Self::Cancel(_) | Self::CancelWaiting { .. } => JobState::Cancelled,
+            Self::Quarantine { .. } => JobState::Quarantined,
+        }
+    }
+}
+
+/// Changes that go into one transaction: at most [`JOURNAL_BATCH_MAX`], and at most one a job, since those of one job build
+/// on each other.
+#[derive(Debug, Default)]
+pub struct Batch {
+    changes: Vec<Change>,
+    jobs: HashSet<JobId>,
+}
+
+impl Batch {
+    /// Gives the change back when it has to wait for the next batch.
+    pub fn push(&mut self, change: Change) -> Result<(), Change> {
+        if self.changes.len() >= JOURNAL_BATCH_MAX || self.jobs.contains(&change.job()) {
+            return Err(change);
+        }
+        self.jobs.insert(change.job());
+        self.changes.push(change);
+        Ok(())
+    }
+
+    pub fn changes(&self) -> &[Change] {
+        &self.changes
+    }
+}

@@ -1,0 +1,94 @@
+//! The lease row: who leads, until when, and the number of the term.
+//!
+//! Only the database's `now()` counts here, so that clocks of machines need not agree. Taking over adds one to the epoch;
+//! the journal compares it in every transaction, so that a leader that lost the row without knowing writes nothing (INV-2).
+
+use flowai_actors::ids::Epoch;
+use flowai_actors::limits::LEADER_TERM_MS;
+use sqlx::PgConnection;
+
+use crate::database::{Database, DatabaseError};
+use crate::number::{epoch_from, int, millis};
+
+/// The row as it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaderView {
+    /// Of the newest term; zero before the first.
+    pub epoch: Epoch,
+    /// The coordinator that took the newest term.
+    pub holder: Option<String>,
+    /// Where its link listens, `host:port`.
+    pub address: Option<String>,
+    /// Whether the term still runs.
+    pub is_held: bool,
+}
+
+/// Looks without touching.
+pub async fn look(database: &Database) -> Result<LeaderView, DatabaseError> {
+    let (epoch, holder, address, is_held): (i32, Option<String>, Option<String>, bool) =
+        sqlx::query_as("select epoch, holder, address, expires_at > now() from leader")
+            .fetch_one(database.pool())
+            .await?;
+    Ok(LeaderView {
+        epoch: epoch_from(epoch),
+        holder,
+        address,
+        is_held,
+    })
+}
+
+/// Takes a lease that nobody holds for [`LEADER_TERM_MS`] and publishes where the taker listens; `None` while it is held,
+/// also by an earlier term of the same holder.
+pub async fn take_over(
+    database: &Database,
+    holder: &str,
+    address: &str,
+) -> Result<Option<Epoch>, DatabaseError> {
+    let epoch: Option<i32> = sqlx::query_scalar(
+        "update leader
+            set epoch = epoch + 1, holder = $1, address = $2, expires_at = now() + $3 * interval '1 millisecond'
+          where expires_at <= now()
+         returning epoch",
+    )
+    .bind(holder)
+    .bind(address)
+    .bind(millis(LEADER_TERM_MS))
+    .fetch_optional(database.pool())
+    .await?;
+    Ok(epoch.map(epoch_from))
+}
+
+/// Holds the lease for another [`LEADER_TERM_MS`]. `false` when a later term has begun: this one is over for good. A lease
+/// that ran out and that nobody took can still be renewed.
+pub async fn renew(database: &Database, epoch: Epoch) -> Result<bool, DatabaseError> {
+    let renewed = sqlx::query(
+        "update leader set expires_at = now() + $2 * interval '1 millisecond' where epoch = $1",
+    )
+    .bind(int(epoch.get()))
+    .bind(millis(LEADER_TERM_MS))
+    .execute(database.pool())
+    .await?;
+    Ok(renewed.rows_affected() == 1)
+}
+
+/// Ends the own term at once, so that a standby need not wait for its end. `false` when it had ended.
+pub async fn give_up(database: &Database, epoch: Epoch) -> Result<bool, DatabaseError> {
+    let given =
+        sqlx::query("update leader set expires_at = now() where epoch = $1 and expires_at > now()")
+            .bind(int(epoch.get()))
+            .execute(database.pool())
+            .await?;
+    Ok(given.rows_affected() == 1)
+}
+
+/// Makes sure that no later term begins before the transaction ends. `Err` with the epoch that counts now when one has begun.
+pub(crate) async fn hold_term(
+    connection: &mut PgConnection,
+    epoch: Epoch,
+) -> Result<Result<(), Epoch>, sqlx::Error> {
+    let held: i32 = sqlx::query_scalar("select epoch from leader for share")
+        .fetch_one(connection)
+        .await?;
+    let held = epoch_from(held);
+    Ok(if held == epoch { Ok(()) } else { Err(held) })
+}

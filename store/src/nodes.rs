@@ -1,0 +1,69 @@
+//! What outlives a leader about render nodes: which process of each is the newest, and the models they offered.
+
+use flowai_actors::ids::{Generation, NodeId};
+use flowai_actors::messages::ModelOffer;
+use serde_json::Value;
+
+use crate::database::{Database, DatabaseError};
+use crate::number::{generation_from, int};
+
+/// Records that this process of the node is the newest, which proves every older one dead. `Err` with the generation that is
+/// known when it is greater.
+pub async fn register(
+    database: &Database,
+    node: &NodeId,
+    generation: Generation,
+) -> Result<Result<(), Generation>, DatabaseError> {
+    let held: i32 = sqlx::query_scalar(
+        "insert into node (id, generation) values ($1, $2)
+         on conflict (id) do update
+            set generation = greatest(node.generation, excluded.generation),
+                registered_at = case when node.generation <= excluded.generation then now() else node.registered_at end
+         returning generation",
+    )
+    .bind(node.as_str())
+    .bind(int(generation.get()))
+    .fetch_one(database.pool())
+    .await?;
+    let held = generation_from(held);
+    Ok(if held == generation {
+        Ok(())
+    } else {
+        Err(held)
+    })
+}
+
+/// Makes models known to the api. A model whose folder changed is offered as it is now.
+pub async fn offer_models(database: &Database, offers: &[ModelOffer]) -> Result<(), DatabaseError> {
+    if offers.is_empty() {
+        return Ok(());
+    }
+    // In the order of ids: several nodes register at once.
+    let mut offers: Vec<&ModelOffer> = offers.iter().collect();
+    offers.sort_by(|a, b| a.id.cmp(&b.id));
+    offers.dedup_by(|a, b| a.id == b.id);
+    let ids: Vec<&str> = offers.iter().map(|offer| offer.id.as_str()).collect();
+    let hashes: Vec<&[u8]> = offers
+        .iter()
+        .map(|offer| offer.sha256.as_bytes().as_slice())
+        .collect();
+    let families: Vec<&str> = offers.iter().map(|offer| offer.family.as_str()).collect();
+    let bodies: Vec<Value> = offers
+        .iter()
+        .map(|offer| serde_json::to_value(offer).map_err(|error| sqlx::Error::Encode(error.into())))
+        .collect::<Result<_, _>>()?;
+    sqlx::query(
+        "insert into model (id, sha256, family, offer)
+         select * from unnest($1::text[], $2::bytea[], $3::text[], $4::jsonb[])
+         on conflict (id) do update
+            set sha256 = excluded.sha256, family = excluded.family, offer = excluded.offer, updated_at = now()
+          where (model.sha256, model.family, model.offer) is distinct from (excluded.sha256, excluded.family, excluded.offer)",
+    )
+    .bind(ids)
+    .bind(hashes)
+    .bind(families)
+    .bind(bodies)
+    .execute(database.pool())
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,203 @@
+//! What a leader reads: all that is unfinished when its term begins, and later what no doorbell announced.
+
+use std::time::Duration;
+
+use flowai_actors::ids::{Attempt, JobId, ModelId, NodeId, UserId};
+use flowai_actors::limits::RECOVERY_PAGE_JOBS;
+use flowai_actors::messages::{AttemptRef, Holding};
+use flowai_actors::spec::RenderSpec;
+use flowai_actors::state::{JobState, Tier};
+use sqlx::FromRow;
+use uuid::Uuid;
+
+use crate::database::{Database, DatabaseError};
+use crate::number::{attempt_from, epoch_from, generation_from, int, millis, unsigned};
+
+/// A job as its rows say it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobRow {
+    pub job: JobId,
+    pub owner: UserId,
+    pub tier: Tier,
+    pub model: ModelId,
+    /// `None` when another version wrote it and this one cannot read it.
+    pub spec: Option<RenderSpec>,
+    pub state: JobState,
+    /// The newest attempt.
+    pub attempt: Attempt,
+    /// Attempts that failed or were lost; those that were nobody's fault do not count.
+    pub failures: u32,
+    pub node_deaths: u32,
+    /// Who holds the attempt, while the job runs.
+    pub held: Option<Holding>,
+    pub cancel_requested: bool,
+}
+
+#[derive(FromRow)]
+struct RawJob {
+    job_id: Uuid,
+    owner_id: Uuid,
+    tier: String,
+    model_id: String,
+    spec: serde_json::Value,
+    state: String,
+    attempt: i32,
+    epoch: i32,
+    node_id: Option<String>,
+    generation: i32,
+    failures: i64,
+    node_deaths: i32,
+    cancel_requested: bool,
+}
+
+macro_rules! select_jobs {
+    ($rest:literal) => {
+        concat!(
+            "select s.job_id, s.owner_id, a.tier, j.model_id, j.spec, s.state, s.attempt, s.epoch, s.node_id, s.generation,
+                    (select count(*) from attempt t
+                      where t.job_id = s.job_id and t.outcome in ('failed', 'lost')) as failures,
+                    s.node_deaths, s.cancel_requested_at is not null as cancel_requested
+               from job_state s
+               join job j on j.id = s.job_id
+               join account a on a.id = s.owner_id ",
+            $rest
+        )
+    };
+}
+
+/// A name that a newer version wrote.
+fn unknown(what: &str, name: &str) -> DatabaseError {
+    let reason =
+        format!("{what} {name:?} is unknown to this version; run the version that wrote it");
+    DatabaseError::Query(sqlx::Error::Decode(reason.into()))
+}
+
+impl TryFrom<RawJob> for JobRow {
+    type Error = DatabaseError;
+
+    fn try_from(raw: RawJob) -> Result<Self, DatabaseError> {
+        let job = JobId::from_uuid(raw.job_id);
+        let attempt = attempt_from(raw.attempt);
+        let held = match raw.node_id {
+            None => None,
+            Some(node) => Some(Holding {
+                at: AttemptRef {
+                    job,
+                    attempt,
+                    epoch: epoch_from(raw.epoch),
+                },
+                node: NodeId::try_from(node).map_err(|invalid| unknown("node", &invalid.got))?,
+                generation: generation_from(raw.generation),
+            }),
+        };
+        Ok(Self {
+            job,
+            owner: UserId::from_uuid(raw.owner_id),
+            tier: Tier::from_name(&raw.tier).ok_or_else(|| unknown("tier", &raw.tier))?,
+            model: ModelId::try_from(raw.model_id)
+                .map_err(|invalid| unknown("model", &invalid.got))?,
+            spec: serde_json::from_value(raw.spec).ok(),
+            state: JobState::from_name(&raw.state).ok_or_else(|| unknown("state", &raw.state))?,
+            attempt,
+            failures: u32::try_from(raw.failures).unwrap_or(u32::MAX),
+            node_deaths: unsigned(raw.node_deaths),
+            held,
+            cancel_requested: raw.cancel_requested,
+        })
+    }
+}
+
+fn ids(found: Vec<Uuid>) -> Vec<JobId> {
+    found.into_iter().map(JobId::from_uuid).collect()
+}
+
+fn uuids(jobs: &[JobId]) -> Vec<Uuid> {
+    jobs.iter().map(|job| job.as_uuid()).collect()
+}
+
+/// Unfinished jobs in the order of ids, at most [`RECOVERY_PAGE_JOBS`] after `after`. A shorter page is the last one.
+pub async fn unfinished(
+    database: &Database,
+    after: Option<JobId>,
+) -> Result<Vec<JobRow>, DatabaseError> {
+    let raw: Vec<RawJob> = sqlx::query_as(select_jobs!(
+        "where s.finished_at is null and s.job_id > $1 order by s.job_id limit $2"
+    ))
+    .bind(after.map_or(Uuid::nil(), JobId::as_uuid))
+    .bind(int(RECOVERY_PAGE_JOBS))
+    .fetch_all(database.pool())
+    .await?;
+    raw.into_iter().map(JobRow::try_from).collect()
+}
+
+/// These jobs, finished ones too. Those that do not exist are left out.
+pub async fn jobs(database: &Database, wanted: &[JobId]) -> Result<Vec<JobRow>, DatabaseError> {
+    let raw: Vec<RawJob> = sqlx::query_as(select_jobs!("where s.job_id = any($1)"))
+        .bind(uuids(wanted))
+        .fetch_all(database.pool())
+        .await?;
+    raw.into_iter().map(JobRow::try_from).collect()
+}
+
+/// Waiting jobs whose ids were made within `age`, by the time in the id: the quick look for what no doorbell announced.
+pub async fn newcomers(database: &Database, age: Duration) -> Result<Vec<JobId>, DatabaseError> {
+    // The first 48 bits of a UUID of version 7 are its time in milliseconds.
+    let found = sqlx::query_scalar(
+        "select job_id from job_state
+          where finished_at is null and state = 'queued'
+            and job_id > (lpad(to_hex((extract(epoch from now()) * 1000 - $1)::bigint), 12, '0')
+                          || '00000000000000000000')::uuid
+          order by job_id",
+    )
+    .bind(millis(u64::try_from(age.as_millis()).unwrap_or(u64::MAX)))
+    .fetch_all(database.pool())
+    .await?;
+    Ok(ids(found))
+}
+
+/// Ids of all unfinished jobs in order, at most [`RECOVERY_PAGE_JOBS`] after `after`: the thorough look.
+pub async fn unfinished_ids(
+    database: &Database,
+    after: Option<JobId>,
+) -> Result<Vec<JobId>, DatabaseError> {
+    let found = sqlx::query_scalar(
+        "select job_id from job_state where finished_at is null and job_id > $1 order by job_id limit $2",
+    )
+    .bind(after.map_or(Uuid::nil(), JobId::as_uuid))
+    .bind(int(RECOVERY_PAGE_JOBS))
+    .fetch_all(database.pool())
+    .await?;
+    Ok(ids(found))
+}
+
+/// Those of the jobs that their owners want no more.
+pub async fn cancel_requests(
+    database: &Database,
+    among: &[JobId],
+) -> Result<Vec<JobId>, DatabaseError> {
+    if among.is_empty() {
+        return Ok(Vec::new());
+    }
+    let found = sqlx::query_scalar(
+        "select job_id from job_state where job_id = any($1) and cancel_requested_at is not null",
+    )
+    .bind(uuids(among))
+    .fetch_all(database.pool())
+    .await?;
+    Ok(ids(found))
+}
+
+/// Whether this very attempt was settled: what a node is told that asks again because the answer was lost.
+pub async fn was_settled(database: &Database, held: &Holding) -> Result<bool, DatabaseError> {
+    let was_settled = sqlx::query_scalar(
+        "select exists (select from attempt
+                         where job_id = $1 and attempt = $2 and node_id = $3 and generation = $4 and outcome = 'done')",
+    )
+    .bind(held.at.job.as_uuid())
+    .bind(int(held.at.attempt.get()))
+    .bind(held.node.as_str())
+    .bind(int(held.generation.get()))
+    .fetch_one(database.pool())
+    .await?;
+    Ok(was_settled)
+}

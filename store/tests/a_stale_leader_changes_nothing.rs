@@ -1,0 +1,608 @@
+//! Goal: whatever a leader of an ended term, a zombie node or a doubled message asks for, the rows stay as they are (INV-2,
+//! INV-3), and the events of a user have no gap.
+//! Method: the leader's statements against a migrated PostgreSQL, several leaders at once.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use flowai_actors::ids::{Attempt, Epoch, Generation, JobId, NodeId, Sha256, UserId};
+use flowai_actors::manifest::{EngineInfo, Manifest, StageTimings};
+use flowai_actors::messages::{AttemptRef, Holding};
+use flowai_actors::spec::RenderSpec;
+use flowai_actors::state::JobState;
+use flowai_embedded::{Listen, Postgres};
+use flowai_store::database::{Database, RolePasswords, migrate};
+use flowai_store::journal::{Artefact, Batch, Change, JournalError, Unfinished, Written, commit};
+use flowai_store::{leader, nodes, recovery};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+
+const FIRST: Epoch = Epoch::new(1);
+const SECOND: Epoch = Epoch::new(2);
+
+struct Farm {
+    database: Database,
+    owner: PgConnection,
+    user: UserId,
+    _server: Postgres,
+    _folder: tempfile::TempDir,
+}
+
+impl Farm {
+    /// A farm whose first term has begun, with one user.
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let server = Postgres::start(folder.path(), Listen::Socket)
+            .await
+            .unwrap();
+        let passwords = RolePasswords {
+            app: &server.passwords().app,
+            coordinator: &server.passwords().coordinator,
+        };
+        let urls = server.urls();
+        migrate(&urls.owner, passwords).await.unwrap();
+        let mut farm = Self {
+            database: Database::connect(&urls.coordinator, 4).await.unwrap(),
+            owner: PgConnection::connect(&urls.owner).await.unwrap(),
+            user: UserId::generate(),
+            _server: server,
+            _folder: folder,
+        };
+        farm.sign_up(farm.user).await;
+        let taken = leader::take_over(&farm.database, "c1", "127.0.0.1:1").await;
+        assert_eq!(taken.unwrap(), Some(FIRST));
+        farm
+    }
+
+    async fn sign_up(&mut self, user: UserId) {
+        for statement in [
+            format!("insert into account (id, email) values ('{user}', '{user}@example.org')"),
+            format!(
+                "insert into upload (id, owner_id, purpose, sha256, bytes, content_type, width, height, object_key)
+                 values ('{user}', '{user}', 'image', sha256('i'), 1, 'image/png', 8, 8, 'k')"
+            ),
+            "insert into model (id, sha256, family, offer) values ('tiny', sha256('m'), 'svd', '{}')
+             on conflict do nothing"
+                .to_owned(),
+        ] {
+            self.run(&statement).await;
+        }
+    }
+
+    /// As the owner of the tables, whom the policies do not bind.
+    async fn run(&mut self, statement: &str) {
+        sqlx::query(AssertSqlSafe(statement.to_owned()))
+            .execute(&mut self.owner)
+            .await
+            .unwrap();
+    }
+
+    async fn text(&mut self, query: &str) -> String {
+        sqlx::query_scalar(AssertSqlSafe(format!(
+            "select coalesce(({query})::text, 'null')"
+        )))
+        .fetch_one(&mut self.owner)
+        .await
+        .unwrap()
+    }
+
+    async fn queue_for(&mut self, user: UserId) -> JobId {
+        let job = JobId::generate();
+        let spec = serde_json::to_string(&spec()).unwrap();
+        self.run(&format!(
+            "with stream as (
+                insert into user_stream as s (user_id, seq) values ('{user}', 1)
+                on conflict (user_id) do update set seq = s.seq + 1 returning seq
+             ), job as (
+                insert into job (id, owner_id, spec, model_id, image_id)
+                values ('{job}', '{user}', '{spec}', 'tiny', '{user}')
+             ), state as (
+                insert into job_state (job_id, owner_id) values ('{job}', '{user}')
+             )
+             insert into job_event (owner_id, user_seq, job_id, seq, kind)
+             select '{user}', seq, '{job}', 1, 'queued' from stream"
+        ))
+        .await;
+        job
+    }
+
+    async fn queue(&mut self) -> JobId {
+        self.queue_for(self.user).await
+    }
+
+    async fn commit(
+        &self,
+        epoch: Epoch,
+        changes: Vec<Change>,
+    ) -> Result<Vec<Written>, JournalError> {
+        commit(&self.database, epoch, &batch(changes)).await
+    }
+
+    /// Commits one change in the first term.
+    async fn write(&self, change: Change) -> Written {
+        self.commit(FIRST, vec![change]).await.unwrap()[0]
+    }
+
+    /// Everything the rows say about a job.
+    async fn rows(&mut self, job: JobId) -> String {
+        let state = self
+            .text(&format!(
+                "select to_jsonb(s) from job_state s where job_id = '{job}'"
+            ))
+            .await;
+        let attempts = self
+            .text(&format!(
+                "select jsonb_agg(a order by attempt) from attempt a where job_id = '{job}'"
+            ))
+            .await;
+        let events = self
+            .text(&format!(
+                "select jsonb_agg(e order by seq) from job_event e where job_id = '{job}'"
+            ))
+            .await;
+        format!("{state}\n{attempts}\n{events}")
+    }
+
+    async fn events(&mut self, job: JobId) -> String {
+        self.text(&format!(
+            "select string_agg(kind, ' ' order by seq) from job_event where job_id = '{job}'"
+        ))
+        .await
+    }
+
+    async fn row(&self, job: JobId) -> recovery::JobRow {
+        recovery::jobs(&self.database, &[job])
+            .await
+            .unwrap()
+            .remove(0)
+    }
+
+    async fn next_term(&self) {
+        assert!(leader::give_up(&self.database, FIRST).await.unwrap());
+        let taken = leader::take_over(&self.database, "c2", "127.0.0.1:2").await;
+        assert_eq!(taken.unwrap(), Some(SECOND));
+    }
+}
+
+fn batch(changes: Vec<Change>) -> Batch {
+    let mut batch = Batch::default();
+    for change in changes {
+        batch.push(change).unwrap();
+    }
+    batch
+}
+
+fn spec() -> RenderSpec {
+    RenderSpec {
+        model: "tiny".parse().unwrap(),
+        image: Sha256::from_bytes([1; 32]),
+        adapters: Vec::new(),
+        frames: 2,
+        fps: 7,
+        width: 64,
+        height: 64,
+        steps: 2,
+        motion_bucket_id: 127,
+        noise_aug_strength: 0.0,
+        min_guidance_scale: 1.0,
+        max_guidance_scale: 3.0,
+        decode_chunk_size: 2,
+        seed: 1,
+    }
+}
+
+fn node(name: &str) -> NodeId {
+    name.parse().unwrap()
+}
+
+fn held(job: JobId, attempt: u32) -> Holding {
+    Holding {
+        at: AttemptRef {
+            job,
+            attempt: Attempt::new(attempt),
+            epoch: FIRST,
+        },
+        node: node("n1"),
+        generation: Generation::new(1),
+    }
+}
+
+fn settle(held: Holding) -> Change {
+    let clip_sha256 = Sha256::from_bytes([7; 32]);
+    let manifest = Manifest {
+        manifest_version: Manifest::VERSION,
+        job: held.at.job,
+        attempt: held.at.attempt,
+        epoch: held.at.epoch,
+        node: held.node.clone(),
+        generation: held.generation,
+        spec: spec(),
+        model_sha256: Sha256::from_bytes([2; 32]),
+        adapters: Vec::new(),
+        engine: EngineInfo {
+            name: "svd".to_owned(),
+            version: "0.1.0".to_owned(),
+            libtorch: None,
+            encoder: "x264".to_owned(),
+            dtype: "float32".to_owned(),
+            noise_dtype: "float32".to_owned(),
+        },
+        device_class: "cpu".to_owned(),
+        clip_sha256,
+        clip_bytes: 9,
+        timings_ms: StageTimings::default(),
+    };
+    Change::Settle {
+        held,
+        artefact: Box::new(Artefact {
+            clip_sha256,
+            clip_bytes: 9,
+            manifest,
+        }),
+    }
+}
+
+/// Every kind of change that ends attempt 1 of a job.
+fn ends(held: &Holding) -> Vec<Change> {
+    let held = || held.clone();
+    let requeue = |outcome| Change::Requeue {
+        held: held(),
+        outcome,
+        reason: "its node fell silent".to_owned(),
+    };
+    vec![
+        settle(held()),
+        requeue(Unfinished::Lost),
+        requeue(Unfinished::Failed),
+        requeue(Unfinished::Stopped),
+        Change::Fail {
+            held: held(),
+            code: "bad_input".to_owned(),
+            detail: "no picture".to_owned(),
+        },
+        Change::Cancel(held()),
+        Change::Quarantine {
+            held: held(),
+            detail: "2 nodes died".to_owned(),
+        },
+    ]
+}
+
+fn requeue(held: Holding) -> Change {
+    Change::Requeue {
+        held,
+        outcome: Unfinished::Lost,
+        reason: "its node fell silent".to_owned(),
+    }
+}
+
+#[tokio::test]
+async fn each_change_does_what_it_says_once() {
+    let mut farm = Farm::start().await;
+    let expected = [
+        (JobState::Done, "queued assigned done"),
+        (JobState::Queued, "queued assigned retrying"),
+        (JobState::Queued, "queued assigned retrying"),
+        (JobState::Queued, "queued assigned retrying"),
+        (JobState::Failed, "queued assigned failed"),
+        (JobState::Cancelled, "queued assigned cancelled"),
+        (JobState::Quarantined, "queued assigned quarantined"),
+    ];
+    for (kind, (state, events)) in expected.into_iter().enumerate() {
+        let job = farm.queue().await;
+        let assign = Change::Assign(held(job, 1));
+        let end = ends(&held(job, 1)).remove(kind);
+        assert_eq!(farm.write(assign.clone()).await, Written::Now(farm.user));
+        // The confirmation was lost and the journal commits again.
+        assert_eq!(farm.write(assign.clone()).await, Written::Before(farm.user));
+        assert_eq!(farm.row(job).await.held, Some(held(job, 1)));
+        assert_eq!(
+            farm.write(end.clone()).await,
+            Written::Now(farm.user),
+            "{end:?}"
+        );
+        let rows = farm.rows(job).await;
+        assert_eq!(
+            farm.write(end.clone()).await,
+            Written::Before(farm.user),
+            "{end:?}"
+        );
+        assert_eq!(farm.write(assign).await, Written::Stale);
+        assert_eq!(farm.rows(job).await, rows, "{end:?}");
+        assert_eq!(farm.events(job).await, events);
+        assert_eq!(farm.row(job).await.state, state);
+    }
+    let failures: Vec<u32> = {
+        let rows = recovery::unfinished(&farm.database, None).await.unwrap();
+        rows.iter().map(|row| row.failures).collect()
+    };
+    assert_eq!(
+        failures,
+        [1, 1, 0],
+        "lost and failed count, stopped does not"
+    );
+    let gapless = "select bool_and(user_seq = place) from
+        (select user_seq, row_number() over (order by user_seq) as place from job_event) e";
+    assert_eq!(farm.text(gapless).await, "true");
+    assert_eq!(farm.text("select count(*) from artefact").await, "1");
+}
+
+#[tokio::test]
+async fn an_ended_term_writes_nothing() {
+    let mut farm = Farm::start().await;
+    let (waiting, running) = (farm.queue().await, farm.queue().await);
+    farm.write(Change::Assign(held(running, 1))).await;
+    farm.next_term().await;
+    let rows = (farm.rows(waiting).await, farm.rows(running).await);
+    let mut changes = ends(&held(running, 1));
+    changes.push(Change::Assign(held(waiting, 1)));
+    changes.push(Change::Adopt(held(running, 1)));
+    for change in changes {
+        let refused = farm.commit(FIRST, vec![change]).await;
+        assert!(
+            matches!(
+                refused,
+                Err(JournalError::Fenced {
+                    held: SECOND,
+                    offered: FIRST
+                })
+            ),
+            "{refused:?}"
+        );
+    }
+    assert_eq!((farm.rows(waiting).await, farm.rows(running).await), rows);
+    assert!(!leader::renew(&farm.database, FIRST).await.unwrap());
+    assert!(!leader::give_up(&farm.database, FIRST).await.unwrap());
+    assert!(leader::look(&farm.database).await.unwrap().is_held);
+}
+
+#[tokio::test]
+async fn a_zombies_result_is_refused_whichever_of_the_four_differs() {
+    let mut farm = Farm::start().await;
+    let job = farm.queue().await;
+    farm.write(Change::Assign(held(job, 1))).await;
+    farm.write(requeue(held(job, 1))).await;
+    farm.write(Change::Assign(held(job, 2))).await;
+    let rows = farm.rows(job).await;
+
+    let holder = held(job, 2);
+    let mut zombies = vec![held(job, 1), held(job, 3)];
+    zombies.push(Holding {
+        node: node("n2"),
+        ..holder.clone()
+    });
+    zombies.push(Holding {
+        generation: Generation::new(2),
+        ..holder.clone()
+    });
+    zombies.push(Holding {
+        at: AttemptRef {
+            epoch: SECOND,
+            ..holder.at
+        },
+        ..holder.clone()
+    });
+    zombies.push(Holding {
+        at: AttemptRef {
+            job: JobId::generate(),
+            ..holder.at
+        },
+        ..holder.clone()
+    });
+    for zombie in &zombies {
+        // Adoption is by the present term whatever epoch the node names, so that one cannot be told by it.
+        let adopt = (zombie.at.epoch == FIRST).then(|| Change::Adopt(zombie.clone()));
+        for change in ends(zombie).into_iter().chain(adopt) {
+            // The requeue of attempt 1 was written before, and a job that runs again is not what it wrote.
+            assert_eq!(
+                farm.write(change.clone()).await,
+                Written::Stale,
+                "{change:?}"
+            );
+        }
+    }
+    assert_eq!(farm.rows(job).await, rows);
+    assert_eq!(
+        farm.write(settle(holder.clone())).await,
+        Written::Now(farm.user)
+    );
+    assert!(
+        recovery::was_settled(&farm.database, &holder)
+            .await
+            .unwrap()
+    );
+    for zombie in &zombies {
+        assert_eq!(farm.write(settle(zombie.clone())).await, Written::Stale);
+    }
+    assert_eq!(
+        farm.text("select array_agg(attempt) from artefact").await,
+        "{2}"
+    );
+}
+
+#[tokio::test]
+async fn a_new_term_adopts_and_only_then_ends() {
+    let mut farm = Farm::start().await;
+    let job = farm.queue().await;
+    farm.write(Change::Assign(held(job, 1))).await;
+    farm.next_term().await;
+    let adopted = Holding {
+        at: AttemptRef {
+            epoch: SECOND,
+            ..held(job, 1).at
+        },
+        ..held(job, 1)
+    };
+    let write = async |change| farm.commit(SECOND, vec![change]).await.unwrap()[0];
+    assert_eq!(write(settle(adopted.clone())).await, Written::Stale);
+    assert_eq!(
+        write(Change::Adopt(held(job, 1))).await,
+        Written::Now(farm.user)
+    );
+    assert_eq!(
+        write(Change::Adopt(held(job, 1))).await,
+        Written::Before(farm.user)
+    );
+    assert_eq!(farm.row(job).await.held, Some(adopted.clone()));
+    assert_eq!(write(settle(held(job, 1))).await, Written::Stale);
+    assert_eq!(write(settle(adopted)).await, Written::Now(farm.user));
+    assert_eq!(farm.events(job).await, "queued assigned done");
+}
+
+#[tokio::test]
+async fn what_its_owner_cancelled_is_not_assigned() {
+    let mut farm = Farm::start().await;
+    let job = farm.queue().await;
+    farm.run(&format!(
+        "update job_state set cancel_requested_at = now() where job_id = '{job}'"
+    ))
+    .await;
+    assert_eq!(
+        farm.write(Change::Assign(held(job, 1))).await,
+        Written::Stale
+    );
+    let cancel = Change::CancelWaiting {
+        job,
+        attempt: Attempt::ZERO,
+    };
+    assert_eq!(farm.write(cancel.clone()).await, Written::Now(farm.user));
+    assert_eq!(farm.write(cancel).await, Written::Stale);
+    assert_eq!(farm.events(job).await, "queued cancelled");
+}
+
+#[tokio::test]
+async fn two_leaders_at_once_never_both_hold_a_job() {
+    let mut farm = Farm::start().await;
+    let others: Vec<UserId> = (0..3).map(|_| UserId::generate()).collect();
+    let mut jobs = Vec::new();
+    for user in &others {
+        farm.sign_up(*user).await;
+        for _ in 0..20 {
+            jobs.push(farm.queue_for(*user).await);
+        }
+    }
+    let assigned_by = |epoch: Epoch, name: &'static str, job: JobId, attempt: u32| {
+        let mut held = held(job, attempt);
+        held.at.epoch = epoch;
+        held.node = node(name);
+        Change::Assign(held)
+    };
+    let (first, second) = tokio::join!(
+        async {
+            let mut written = Vec::new();
+            for job in &jobs {
+                match farm
+                    .commit(FIRST, vec![assigned_by(FIRST, "n1", *job, 1)])
+                    .await
+                {
+                    Ok(verdict) if verdict == [Written::Stale] => {}
+                    Ok(_) => written.push(*job),
+                    Err(JournalError::Fenced { .. }) => break,
+                    Err(error) => panic!("{error:?}"),
+                }
+            }
+            written
+        },
+        async {
+            // Some commits of the first come before, some would come after.
+            while farm.row(jobs[5]).await.state == JobState::Queued {
+                tokio::task::yield_now().await;
+            }
+            farm.next_term().await;
+            let all = jobs
+                .iter()
+                .map(|job| assigned_by(SECOND, "n2", *job, 1))
+                .collect();
+            let verdicts = farm.commit(SECOND, all).await.unwrap();
+            let pairs = jobs.iter().zip(verdicts);
+            pairs
+                .filter(|(_, verdict)| *verdict != Written::Stale)
+                .map(|(job, _)| *job)
+                .collect::<Vec<_>>()
+        }
+    );
+    let union: BTreeSet<JobId> = first.iter().chain(&second).copied().collect();
+    assert_eq!(union.len(), jobs.len());
+    assert_eq!(
+        first.len() + second.len(),
+        jobs.len(),
+        "a job was given out twice"
+    );
+    assert!(!first.is_empty() && !second.is_empty());
+    assert_eq!(
+        farm.text("select count(*) from attempt").await,
+        jobs.len().to_string()
+    );
+    let gapless = "select bool_and(user_seq = place) from (select user_seq,
+        row_number() over (partition by owner_id order by user_seq) as place from job_event) e";
+    assert_eq!(farm.text(gapless).await, "true");
+}
+
+#[tokio::test]
+async fn one_of_two_takes_the_lease_and_no_generation_goes_back() {
+    let farm = Farm::start().await;
+    assert_eq!(
+        leader::take_over(&farm.database, "c2", "127.0.0.1:2")
+            .await
+            .unwrap(),
+        None
+    );
+    assert!(leader::renew(&farm.database, FIRST).await.unwrap());
+    leader::give_up(&farm.database, FIRST).await.unwrap();
+    let (one, other) = tokio::join!(
+        leader::take_over(&farm.database, "c1", "127.0.0.1:1"),
+        leader::take_over(&farm.database, "c2", "127.0.0.1:2"),
+    );
+    let winners: Vec<Epoch> = [one.unwrap(), other.unwrap()]
+        .into_iter()
+        .flatten()
+        .collect();
+    assert_eq!(winners, [SECOND]);
+
+    let register = async |generation| {
+        nodes::register(&farm.database, &node("n1"), Generation::new(generation))
+            .await
+            .unwrap()
+    };
+    assert_eq!(register(3).await, Ok(()));
+    assert_eq!(register(3).await, Ok(()));
+    assert_eq!(register(2).await, Err(Generation::new(3)));
+    assert_eq!(register(4).await, Ok(()));
+}
+
+#[tokio::test]
+async fn the_sweeps_find_what_no_doorbell_announced() {
+    let mut farm = Farm::start().await;
+    let (waiting, running) = (farm.queue().await, farm.queue().await);
+    farm.write(Change::Assign(held(running, 1))).await;
+    let minute = Duration::from_secs(60);
+    assert_eq!(
+        recovery::newcomers(&farm.database, minute).await.unwrap(),
+        [waiting]
+    );
+    assert_eq!(
+        recovery::unfinished_ids(&farm.database, None)
+            .await
+            .unwrap(),
+        [waiting, running]
+    );
+    assert_eq!(
+        recovery::unfinished_ids(&farm.database, Some(waiting))
+            .await
+            .unwrap(),
+        [running]
+    );
+
+    let requests = async |farm: &Farm| {
+        recovery::cancel_requests(&farm.database, &[waiting, running])
+            .await
+            .unwrap()
+    };
+    assert_eq!(requests(&farm).await, []);
+    farm.run(&format!(
+        "update job_state set cancel_requested_at = now() where job_id = '{running}'"
+    ))
+    .await;
+    assert_eq!(requests(&farm).await, [running]);
+    assert!(farm.row(running).await.cancel_requested);
+}
