@@ -13,6 +13,7 @@ use crate::checkpoint::{Checkpoint, CheckpointError, CheckpointHeader};
 use crate::clip::ClipVision;
 use crate::device::{DeviceName, Dtype, device_class, keep_freed_memory};
 use crate::error::Result;
+use crate::lora::Fuser;
 use crate::params::{Params, Precision};
 use crate::preprocess::Picture;
 use crate::random;
@@ -53,7 +54,7 @@ pub struct Engine {
     pub(crate) vae_decoder: VaeDecoder,
     pub(crate) unet: Unet,
     pub(crate) unet_params: Params,
-    pub(crate) adapters: Vec<AdapterUse>,
+    pub(crate) fuser: Fuser,
 }
 
 /// A job ready to start: what was computed from the picture, and the noise.
@@ -127,7 +128,7 @@ impl Engine {
             vae_decoder: VaeDecoder::load(&decoder_params, &config.vae)?,
             unet: Unet::load(&unet_params, &config.unet)?,
             unet_params,
-            adapters: Vec::new(),
+            fuser: Fuser::default(),
             folder,
             options,
         })
@@ -153,7 +154,7 @@ impl Engine {
 
     /// The adapters that are fused now.
     pub fn adapters(&self) -> &[AdapterUse] {
-        &self.adapters
+        self.fuser.adapters()
     }
 
     /// The UNet's parameters by their names in diffusers.
@@ -270,7 +271,7 @@ impl Engine {
     ) -> Result<CheckpointHeader> {
         Ok(CheckpointHeader::new(
             self.identity()?.sha256,
-            self.adapters.clone(),
+            self.adapters().to_vec(),
             spec.clone(),
             self.dtype(),
             self.device_class(),

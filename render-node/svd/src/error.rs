@@ -1,7 +1,9 @@
+use flowai_model::adapter::AdapterError;
 use flowai_model::{FolderError, WeightsError};
 use tch::TchError;
 
 use crate::checkpoint::CheckpointError;
+use crate::lora::LoraError;
 use crate::preprocess::PreprocessError;
 use crate::spec::SpecError;
 
@@ -23,6 +25,11 @@ pub enum EngineError {
     Image(PreprocessError),
     #[error("checkpoint: {0}")]
     Checkpoint(CheckpointError),
+    /// A file is no adapter for this model; every key that does not fit is named.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
+    #[error("adapters: {0}")]
+    Lora(#[from] LoraError),
     /// A run has no steps left; decode it.
     #[error("run: all {steps} steps are done; decode it instead of stepping")]
     Finished { steps: usize },
