@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use flowai_embedded::External;
 
@@ -37,21 +38,15 @@ pub struct FarmOptions {
 }
 
 /// What the nodes render with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Engine {
     /// Stable Video Diffusion.
     Svd,
     /// Renders no model, and says so in the manifest: for trying out faults.
-    StandIn,
-}
-
-impl Engine {
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Svd => "svd",
-            Self::StandIn => "stand-in",
-        }
-    }
+    StandIn {
+        /// How long a denoising step takes.
+        step: Duration,
+    },
 }
 
 impl FarmOptions {

@@ -6,7 +6,7 @@ use std::path::Path;
 use flowai_embedded::Parts;
 
 use super::folder::DataFolder;
-use super::options::FarmOptions;
+use super::options::{Engine, FarmOptions};
 
 pub(crate) type Env = Vec<(OsString, OsString)>;
 
@@ -58,17 +58,24 @@ pub(crate) fn api(folder: &DataFolder, parts: &Parts, coordinators: &str) -> Env
 
 /// Settings of the node with this index.
 pub(crate) fn node(options: &FarmOptions, models: &Path, index: usize, coordinators: &str) -> Env {
-    vec![
+    let mut env = match options.engine {
+        Engine::Svd => vec![set("FLOWAI_ENGINE", "svd")],
+        Engine::StandIn { step } => vec![
+            set("FLOWAI_ENGINE", "stand-in"),
+            set("FLOWAI_STAND_IN_STEP_MS", step.as_millis().to_string()),
+        ],
+    };
+    env.extend([
         set("FLOWAI_COORDINATORS", coordinators),
         set("FLOWAI_MODELS_DIR", models),
-        set("FLOWAI_ENGINE", options.engine.as_str()),
         set(
             "FLOWAI_DEVICE",
             &options.devices[index % options.devices.len()],
         ),
         set("FLOWAI_DTYPE", &options.dtype),
         set("FLOWAI_THREADS", options.threads_of_a_node().to_string()),
-    ]
+    ]);
+    env
 }
 
 fn object_store(parts: &Parts) -> Env {

@@ -1,0 +1,194 @@
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::exit::Exit;
+
+/// What came of a call instead of an answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// No answer: nothing listens there, or the connection broke.
+    #[error("{url} cannot be reached: {reason}; is the farm running, and is FLOWAI_URL right?")]
+    Unreachable { url: String, reason: String },
+    /// The server said no.
+    #[error(transparent)]
+    Refused(Box<Problem>),
+    /// The server answered with something that this client does not know.
+    #[error("{url} answered in a way that this version does not understand: {reason}")]
+    Answer { url: String, reason: String },
+    #[error("not signed in at {url}: run `flowai login`, or set FLOWAI_API_KEY")]
+    NotSignedIn { url: String },
+    #[error("{field} {detail}")]
+    Input { field: &'static str, detail: String },
+    /// What was downloaded is not what the manifest names.
+    #[error(
+        "the clip arrived damaged: its sha256 is {got}, the manifest says {expected}; download it again"
+    )]
+    Damaged { expected: String, got: String },
+    #[error("{what}: {source}")]
+    Io {
+        what: String,
+        source: std::io::Error,
+    },
+}
+
+/// An error body as RFC 9457 and FlowAI's conventions have it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Problem {
+    pub status: u16,
+    /// Stable, for programs.
+    pub code: String,
+    #[serde(default)]
+    pub detail: String,
+    #[serde(default)]
+    pub errors: Vec<FieldProblem>,
+    #[serde(default)]
+    pub request_id: Option<String>,
+    /// From the `Retry-After` header.
+    #[serde(skip)]
+    pub retry_after: Option<Duration>,
+}
+
+/// One field that cannot be honoured.
+#[derive(Debug, Clone, Deserialize)]
+pub struct FieldProblem {
+    /// Where in the request, as a JSON pointer.
+    pub pointer: String,
+    #[serde(default)]
+    pub detail: String,
+}
+
+impl std::error::Error for Problem {}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.detail.is_empty() {
+            write!(f, "the server refused with status {}", self.status)?;
+        } else {
+            f.write_str(&self.detail)?;
+        }
+        for error in &self.errors {
+            let field = error.pointer.trim_start_matches('/').replace('/', ".");
+            write!(f, "\n  {field}: {}", error.detail)?;
+        }
+        write!(f, " ({})", self.code)
+    }
+}
+
+impl ClientError {
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Unreachable { .. } => Exit::Unreachable,
+            Self::Refused(problem) => problem.exit(),
+            Self::NotSignedIn { .. } => Exit::Denied,
+            Self::Input { .. } => Exit::Usage,
+            Self::Answer { .. } | Self::Damaged { .. } | Self::Io { .. } => Exit::Failure,
+        }
+    }
+
+    /// The stable code of a refusal.
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            Self::Refused(problem) => Some(&problem.code),
+            Self::Unreachable { .. }
+            | Self::Answer { .. }
+            | Self::NotSignedIn { .. }
+            | Self::Input { .. }
+            | Self::Damaged { .. }
+            | Self::Io { .. } => None,
+        }
+    }
+
+    /// The same call may succeed a little later: after this long, or when the caller likes.
+    pub(crate) fn passes(&self) -> Option<Option<Duration>> {
+        match self {
+            Self::Unreachable { .. } => Some(None),
+            Self::Refused(problem) if problem.status == 503 && problem.code != "not_configured" => {
+                Some(problem.retry_after)
+            }
+            Self::Refused(problem) if problem.code == "idempotency_in_progress" => {
+                Some(problem.retry_after)
+            }
+            Self::Refused(_)
+            | Self::Answer { .. }
+            | Self::NotSignedIn { .. }
+            | Self::Input { .. }
+            | Self::Damaged { .. }
+            | Self::Io { .. } => None,
+        }
+    }
+}
+
+impl Problem {
+    fn exit(&self) -> Exit {
+        match (self.status, self.code.as_str()) {
+            (401 | 403, _) => Exit::Denied,
+            (402, _) => Exit::NoCredits,
+            (404 | 410, _) => Exit::NotFound,
+            (400 | 413 | 415 | 422, _) => Exit::Usage,
+            (503, "draining" | "dependency_down" | "overloaded") => Exit::Unreachable,
+            _ => Exit::Failure,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(json: &str) -> Problem {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn a_refusal_names_its_fields_and_code() {
+        let refused = problem(
+            r#"{"type":"about:blank","title":"x","status":422,"code":"validation_failed","detail":"the spec cannot be honoured",
+                "errors":[{"pointer":"/frames","code":"out_of_range","detail":"must be 1..=64 (got 0)"},
+                          {"pointer":"/adapters/0/weight","detail":"must be -4..=4 (got 9)"}]}"#,
+        );
+        assert_eq!(
+            refused.to_string(),
+            "the spec cannot be honoured\n  frames: must be 1..=64 (got 0)\n  adapters.0.weight: must be -4..=4 (got 9) (validation_failed)"
+        );
+    }
+
+    #[test]
+    fn refusals_end_with_their_own_status() {
+        let check = |status: u16, code: &str, exit: Exit| {
+            let refused = problem(&format!(r#"{{"status":{status},"code":"{code}"}}"#));
+            assert_eq!(
+                ClientError::Refused(Box::new(refused)).exit(),
+                exit,
+                "{code}"
+            );
+        };
+        check(401, "token_expired", Exit::Denied);
+        check(402, "insufficient_credits", Exit::NoCredits);
+        check(403, "scope_required", Exit::Denied);
+        check(404, "not_found", Exit::NotFound);
+        check(410, "content_expired", Exit::NotFound);
+        check(409, "already_done", Exit::Failure);
+        check(422, "validation_failed", Exit::Usage);
+        check(429, "rate_limited", Exit::Failure);
+        check(503, "draining", Exit::Unreachable);
+        check(503, "not_configured", Exit::Failure);
+    }
+
+    #[test]
+    fn only_what_may_pass_is_tried_again() {
+        let check = |status: u16, code: &str, passes: bool| {
+            let refused = problem(&format!(r#"{{"status":{status},"code":"{code}"}}"#));
+            assert_eq!(
+                ClientError::Refused(Box::new(refused)).passes().is_some(),
+                passes,
+                "{code}"
+            );
+        };
+        check(503, "draining", true);
+        check(503, "not_configured", false);
+        check(409, "idempotency_in_progress", true);
+        check(422, "validation_failed", false);
+        check(429, "rate_limited", false);
+    }
+}

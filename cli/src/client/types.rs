@@ -1,0 +1,200 @@
+//! What the API says, as far as the commands read it. Fields that a newer server adds are passed over.
+
+use chrono::{DateTime, Utc};
+use flowai_actors::ids::Sha256;
+use serde::{Deserialize, Serialize};
+
+/// A list, or one page of it.
+#[derive(Debug, Deserialize)]
+pub(super) struct Page<T> {
+    pub(super) data: Vec<T>,
+    /// Where the next page begins; lists that are short come whole.
+    #[serde(default)]
+    pub(super) next_cursor: Option<String>,
+}
+
+/// What a login gives.
+#[derive(Deserialize)]
+pub(super) struct Tokens {
+    pub(super) access_token: String,
+}
+
+/// A new API key: the only time that it is shown.
+#[derive(Deserialize)]
+pub(super) struct NewApiKey {
+    pub(super) id: String,
+    pub(super) key: String,
+}
+
+/// The caller's account.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Me {
+    pub id: String,
+    pub email: String,
+    pub tier: String,
+    pub role: String,
+}
+
+/// A stored file, before anything was made of it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Upload {
+    pub id: String,
+    pub sha256: Sha256,
+}
+
+/// A stored adapter.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Adapter {
+    pub id: String,
+    pub name: String,
+    pub sha256: Sha256,
+    pub bytes: u64,
+}
+
+/// An offered model.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Model {
+    pub id: String,
+    pub sha256: Sha256,
+    pub family: String,
+    pub limits: ModelLimits,
+}
+
+/// What a model narrows a render to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ModelLimits {
+    pub frames_max: u32,
+    /// Width and height must be multiples of it.
+    pub side_multiple: u32,
+}
+
+/// What a render is asked to be. What is left out is the server's or the model's default.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct NewVideo {
+    /// An upload's id.
+    pub image: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub adapters: Vec<AdapterWeight>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frames: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fps: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub width: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub height: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steps: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub motion_bucket_id: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+}
+
+/// An adapter of a render.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct AdapterWeight {
+    pub id: String,
+    pub weight: f32,
+}
+
+/// Where a job stands, as the server words it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    Queued,
+    Running,
+    Done,
+    Failed,
+    Cancelled,
+    Quarantined,
+    /// Of a newer server.
+    #[serde(other)]
+    Unknown,
+}
+
+impl Status {
+    pub const fn is_end(self) -> bool {
+        match self {
+            Self::Done | Self::Failed | Self::Cancelled | Self::Quarantined => true,
+            Self::Queued | Self::Running | Self::Unknown => false,
+        }
+    }
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Quarantined => "quarantined",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// A job.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Video {
+    pub id: String,
+    pub status: Status,
+    /// Its end was asked for while it runs.
+    pub cancelling: bool,
+    pub spec: VideoSpec,
+    pub error: Option<JobError>,
+    /// Tries so far.
+    pub attempt: u32,
+    /// Of its newest durable event.
+    pub seq: u64,
+    pub created_at: DateTime<Utc>,
+}
+
+/// What of a render's spec a list shows.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct VideoSpec {
+    pub model: String,
+    pub frames: u32,
+    pub width: u32,
+    pub height: u32,
+    pub steps: u32,
+    pub seed: u64,
+}
+
+/// Why a job failed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct JobError {
+    pub code: String,
+    pub detail: String,
+}
+
+/// A render node as the leader sees it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Node {
+    pub id: String,
+    pub version: String,
+    pub device: String,
+    pub models: Vec<String>,
+    pub refused_models: Vec<RefusedModel>,
+    pub running: Option<Running>,
+    /// Since its last beat.
+    pub silent_ms: u64,
+}
+
+/// A folder that a node does not offer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RefusedModel {
+    pub folder: String,
+    pub reason: String,
+}
+
+/// What a node works on.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Running {
+    pub video: String,
+    pub attempt: u32,
+}

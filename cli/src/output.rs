@@ -1,0 +1,305 @@
+//! What the command says, and where: results on standard output, everything on the way on standard error.
+
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+use crate::client::{Progress, Status, Update, Video};
+
+/// How the command speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// For people: tables, and bars when standard error is a terminal.
+    Human,
+    /// For programs: one JSON object a line on standard output, and nothing else there.
+    Json,
+    /// Only the result.
+    Quiet,
+}
+
+/// The command's voice.
+#[derive(Debug, Clone, Copy)]
+pub struct Output {
+    pub style: Style,
+    is_terminal: bool,
+}
+
+impl Output {
+    pub fn new(style: Style) -> Self {
+        Self {
+            style,
+            is_terminal: std::io::stderr().is_terminal(),
+        }
+    }
+
+    /// A result for people; programs get theirs by [`Self::object`].
+    pub fn line(&self, text: impl std::fmt::Display) {
+        if self.style != Style::Json {
+            print(&text.to_string());
+        }
+    }
+
+    /// A result for programs.
+    pub fn object(&self, value: &impl Serialize) {
+        if self.style == Style::Json {
+            match serde_json::to_string(value) {
+                Ok(line) => print(&line),
+                Err(error) => tracing::error!(%error, "a result cannot be written as JSON"),
+            }
+        }
+    }
+
+    /// A remark for people.
+    pub fn note(&self, text: impl std::fmt::Display) {
+        if self.style == Style::Human {
+            eprintln!("{text}");
+        }
+    }
+
+    /// Something that takes a while. Its bar goes away when the value is dropped.
+    pub fn working(&self, on: &str) -> Spinner {
+        let bar = if self.style == Style::Human && self.is_terminal {
+            let bar = ProgressBar::new_spinner().with_message(on.to_owned());
+            bar.enable_steady_tick(Duration::from_millis(100));
+            bar
+        } else {
+            self.note(on);
+            ProgressBar::hidden()
+        };
+        Spinner { bar }
+    }
+
+    /// A job to be shown as it goes.
+    pub fn job(&self) -> JobDisplay {
+        let target = match (self.style, self.is_terminal) {
+            (Style::Human, true) => ProgressDrawTarget::stderr(),
+            (Style::Human, false) | (Style::Json | Style::Quiet, _) => ProgressDrawTarget::hidden(),
+        };
+        let bar = ProgressBar::with_draw_target(Some(0), target).with_style(bar_style());
+        bar.enable_steady_tick(Duration::from_millis(200));
+        JobDisplay {
+            output: *self,
+            bar,
+            said: String::new(),
+        }
+    }
+}
+
+fn bar_style() -> ProgressStyle {
+    // The template is fixed and known to be good; the default one stands in if it ever were not.
+    ProgressStyle::with_template("{spinner} {prefix} [{bar:30}] {msg}")
+        .map(|style| style.progress_chars("=> "))
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+/// A reader that went away (`flowai jobs | head`) is no error worth a message.
+fn print(line: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = writeln!(stdout, "{line}");
+}
+
+/// A bar without an end.
+#[derive(Debug)]
+pub struct Spinner {
+    bar: ProgressBar,
+}
+
+impl Spinner {
+    /// Says what is being done now.
+    pub fn now(&self, on: &str) {
+        self.bar.set_message(on.to_owned());
+    }
+}
+
+impl Drop for Spinner {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// A job on its way: a bar on a terminal, a line at each change elsewhere, each update as an object for programs.
+#[derive(Debug)]
+pub struct JobDisplay {
+    output: Output,
+    bar: ProgressBar,
+    /// The last line, so that it is not said twice.
+    said: String,
+}
+
+/// An update as programs read it.
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+enum Object<'a> {
+    Video { video: &'a Video },
+    Progress(&'a Progress),
+    Position { position: u32, reason: &'a str },
+    Reconnecting,
+}
+
+impl JobDisplay {
+    pub fn show(&mut self, update: &Update) {
+        self.output.object(&match update {
+            Update::Video(video) => Object::Video { video },
+            Update::Progress(progress) => Object::Progress(progress),
+            Update::Position(position) => Object::Position {
+                position: position.position,
+                reason: &position.reason,
+            },
+            Update::Reconnecting => Object::Reconnecting,
+        });
+        match update {
+            Update::Video(video) => self.show_state(video.status),
+            Update::Progress(progress) => {
+                self.bar.set_length(u64::from(progress.steps));
+                self.bar.set_position(u64::from(progress.step));
+                self.bar.set_prefix(progress.phase.clone());
+                self.bar.set_message(progress_text(progress));
+                self.say(progress.phase.clone());
+            }
+            Update::Position(position) => {
+                let text = position_text(position.position, &position.reason);
+                self.bar.set_prefix("queued");
+                self.bar.set_message(text.clone());
+                self.say(text);
+            }
+            Update::Reconnecting => {
+                let text = "the connection is gone, trying again";
+                self.bar.set_message(text);
+                self.say(text.to_owned());
+            }
+        }
+    }
+
+    fn show_state(&mut self, status: Status) {
+        self.bar.set_prefix(status.as_str());
+        self.bar.set_message("");
+        if status == Status::Queued {
+            self.bar.set_position(0);
+        }
+        self.say(status.as_str().to_owned());
+    }
+
+    /// On a terminal the bar says it.
+    fn say(&mut self, line: String) {
+        if self.bar.is_hidden() && line != self.said {
+            self.output.note(&line);
+            self.said = line;
+        }
+    }
+}
+
+impl Drop for JobDisplay {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+fn progress_text(progress: &Progress) -> String {
+    let step = format!("step {} of {}", progress.step, progress.steps);
+    match progress.left_s {
+        Some(left) if left >= 0.5 => format!("{step}, about {} left", duration_text(left)),
+        Some(_) | None => step,
+    }
+}
+
+fn position_text(position: u32, reason: &str) -> String {
+    let place = match position {
+        0 | 1 => "next".to_owned(),
+        _ => format!("number {position} in the queue"),
+    };
+    if reason.is_empty() {
+        place
+    } else {
+        format!("{place}: {reason}")
+    }
+}
+
+/// Seconds as people say them: `7 s`, `3 min 20 s`, `2 h 5 min`.
+pub fn duration_text(seconds: f64) -> String {
+    let seconds = seconds.max(0.0).round() as u64;
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, s) => format!("{s} s"),
+        (0, min, s) => format!("{min} min {s} s"),
+        (h, min, _) => format!("{h} h {min} min"),
+    }
+}
+
+/// Rows under a header, in columns as wide as their widest cell.
+pub fn table<const N: usize>(header: [&str; N], rows: &[[String; N]]) -> String {
+    let header = header.map(str::to_owned);
+    let lines = || std::iter::once(&header).chain(rows);
+    let widths: [usize; N] = std::array::from_fn(|column| {
+        lines()
+            .map(|row| row[column].chars().count())
+            .max()
+            .unwrap_or_default()
+    });
+    let text: Vec<String> = lines()
+        .map(|row| {
+            let cells = row
+                .iter()
+                .zip(widths)
+                .map(|(cell, width)| format!("{cell:width$}"));
+            cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+        })
+        .collect();
+    text.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_as_people_say_them() {
+        for (seconds, text) in [
+            (-1.0, "0 s"),
+            (7.4, "7 s"),
+            (59.6, "1 min 0 s"),
+            (200.0, "3 min 20 s"),
+            (7_500.0, "2 h 5 min"),
+        ] {
+            assert_eq!(duration_text(seconds), text);
+        }
+    }
+
+    #[test]
+    fn progress_says_step_and_time_left() {
+        let check = |left_s: Option<f64>, expected: &str| {
+            let progress = Progress {
+                attempt: 1,
+                phase: "denoising".to_owned(),
+                step: 3,
+                steps: 25,
+                left_s,
+            };
+            assert_eq!(progress_text(&progress), expected);
+        };
+        check(None, "step 3 of 25");
+        check(Some(0.1), "step 3 of 25");
+        check(Some(41.0), "step 3 of 25, about 41 s left");
+    }
+
+    #[test]
+    fn a_place_in_the_queue_comes_with_its_reason() {
+        assert_eq!(position_text(1, ""), "next");
+        assert_eq!(
+            position_text(3, "two of yours run"),
+            "number 3 in the queue: two of yours run"
+        );
+    }
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let rows = [
+            ["a".to_owned(), "running".to_owned()],
+            ["long".to_owned(), String::new()],
+        ];
+        assert_eq!(
+            table(["ID", "STATUS"], &rows),
+            "ID    STATUS\na     running\nlong"
+        );
+    }
+}
