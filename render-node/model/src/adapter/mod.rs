@@ -37,7 +37,8 @@ const PEFT_CONFIG_FILE: &str = "adapter_config.json";
 /// An adapter whose every tensor fits the model.
 #[derive(Debug, Clone)]
 pub struct Adapter {
-    /// Of the file's bytes.
+    /// Of the file's bytes. Where an `adapter_config.json` says how strong it is, of the hashes of both files: another alpha
+    /// is another adapter.
     pub sha256: Sha256Digest,
     /// What changes the result, in order of module paths.
     pub modules: Vec<ModuleDelta>,
@@ -150,7 +151,7 @@ impl Adapter {
             }
             effective
         });
-        let sha256 = Sha256Digest::of(&bytes);
+        let sha256 = identity(&bytes, peft_config);
         let report = AdapterReport {
             sha256,
             bytes: bytes.len(),
@@ -167,6 +168,18 @@ impl Adapter {
             noop_modules,
             report,
         })
+    }
+}
+
+/// See [`Adapter::sha256`].
+fn identity(bytes: &[u8], peft_config: Option<&str>) -> Sha256Digest {
+    let weights = Sha256Digest::of(bytes);
+    match peft_config {
+        None => weights,
+        Some(config) => {
+            let config = Sha256Digest::of(config.as_bytes());
+            Sha256Digest::of(&[*weights.as_bytes(), *config.as_bytes()].concat())
+        }
     }
 }
 
