@@ -13,4 +13,3 @@ pub mod manifest;
 pub mod messages;
 pub mod spec;
 pub mod state;
-pub mod wire;

@@ -8,7 +8,7 @@ use flowai_svd::tensor_file::{self, StoredTensor};
 use flowai_svd::{Checkpoint, Engine, EngineError, Picture, Run, Spec};
 use tch::{Kind, Tensor};
 
-use crate::measure::{Measurements, seconds, since_process_start};
+use crate::measure::{Measurements, cpu_seconds, seconds, since_process_start};
 use crate::spec_file::SpecFile;
 
 const HELP: &str = "\
@@ -60,6 +60,7 @@ impl Animate {
         let started = Instant::now();
         let engine = Engine::load(&self.model, spec_file.options.clone())?;
         measured.load_s = seconds(started.elapsed());
+        let (loaded, loaded_cpu) = (Instant::now(), cpu_seconds());
         let spec = spec_file.job(engine.config())?;
         if let Some(k) = self.checkpoint_at
             && k > spec.steps as usize
@@ -91,6 +92,8 @@ impl Animate {
                 let started = Instant::now();
                 let frames = decode(&run)?;
                 measured.decode_s = seconds(started.elapsed());
+                measured.render_s = seconds(loaded.elapsed());
+                measured.render_cpu_s = cpu_seconds() - loaded_cpu;
                 write(file, &tensor_file::serialize(&[("frames", frames)], None)?)?;
             }
             (None, None) => bail!("--out or --checkpoint must be given"),

@@ -13,6 +13,10 @@ pub(crate) struct Measurements {
     pub(crate) vae_encode_s: f64,
     pub(crate) steps_s: Vec<f64>,
     pub(crate) decode_s: f64,
+    /// From the model being loaded to all frames being in memory.
+    pub(crate) render_s: f64,
+    /// User and system time of all threads over the same stretch.
+    pub(crate) render_cpu_s: f64,
     /// From the start of the process to the beginning of the first step.
     pub(crate) start_to_first_step_s: Option<f64>,
     /// From the start of the process to now.
@@ -33,6 +37,21 @@ impl Measurements {
 
 pub(crate) fn seconds(duration: Duration) -> f64 {
     duration.as_secs_f64()
+}
+
+/// User and system time of all threads of this process, in seconds.
+#[allow(
+    unsafe_code,
+    reason = "clock_gettime has no safe wrapper in std for this clock"
+)]
+pub(crate) fn cpu_seconds() -> f64 {
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: writes one timespec, which is there. Without such a clock it stays zero.
+    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut now) };
+    now.tv_sec as f64 + now.tv_nsec as f64 / 1e9
 }
 
 /// Seconds since the system started this process, exact to its clock tick of 10 ms. `None` without a Linux `/proc`.

@@ -1,0 +1,36 @@
+//! Comparisons and load tests: each states its rival, its settings and the machine, and writes its figures as JSON.
+//!
+//! What is compared are the programs that people run, as whole processes. This crate links neither libtorch nor Python.
+
+mod engine;
+mod machine;
+mod statistics;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Comparisons and load tests.
+#[derive(Parser)]
+#[command(name = "flowai-benches", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The engine beside diffusers: time, CPU, memory and start, on the same models and pictures.
+    Engine(engine::Options),
+}
+
+fn main() -> ExitCode {
+    let Command::Engine(options) = Arguments::parse().command;
+    match engine::run(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
