@@ -1,0 +1,98 @@
+//! Goal: whatever is wrong with a job fails that job by name, and the node takes the next one.
+//! Method: one node, one bad job after the other, and a good one at the end.
+
+use std::time::Duration;
+
+use flowai_actors::ids::Sha256;
+use flowai_actors::link::Faults;
+use flowai_actors::messages::{Assign, AssignAnswer, Outcome};
+use flowai_render_node::engine::StandInEngine;
+
+use crate::kit::{Farm, sha256};
+
+#[tokio::test]
+async fn bad_orders_and_inputs() {
+    let engine = || StandInEngine::new(Duration::ZERO);
+    let mut farm = Farm::start(Faults::none(), StandInEngine::NAME, engine).await;
+
+    let mut odd = farm.job(b"a picture", &[]).await;
+    (odd.spec.width, odd.spec.frames) = (60, 65);
+    check(&mut farm, &odd, "invalid_spec", false, &["width", "frames"]).await;
+
+    let mut other_image = farm.job(b"a picture", &[]).await;
+    other_image.spec.image = sha256(b"another picture");
+    check(&mut farm, &other_image, "invalid_spec", false, &["sources"]).await;
+
+    let mut forged = farm.job(b"a picture", &[]).await;
+    forged.image = farm
+        .store
+        .put_as(sha256(b"the real one"), b"the forged 1")
+        .await;
+    forged.spec.image = forged.image.sha256;
+    check(&mut farm, &forged, "input_corrupt", false, &["image"]).await;
+
+    let mut large = farm.job(b"a picture", &[]).await;
+    large.image.bytes = u64::MAX;
+    large.image.sha256 = Sha256::from_bytes([3; 32]);
+    large.spec.image = large.image.sha256;
+    check(
+        &mut farm,
+        &large,
+        "input_corrupt",
+        false,
+        &["image", "at most"],
+    )
+    .await;
+
+    let mut gone = farm.job(b"a picture", &[(b"an adapter", 1.0)]).await;
+    gone.adapters[0] = farm.store.source(Sha256::from_bytes([4; 32]), 5).await;
+    gone.spec.adapters[0].sha256 = gone.adapters[0].sha256;
+    check(
+        &mut farm,
+        &gone,
+        "input_unavailable",
+        true,
+        &["adapters[0]", "404"],
+    )
+    .await;
+
+    let good = farm.job(b"a picture", &[]).await;
+    let outcome = outcome(&mut farm, &good).await;
+    assert!(matches!(outcome, Outcome::Rendered { .. }), "{outcome:?}");
+}
+
+pub(crate) async fn check(
+    farm: &mut Farm,
+    job: &Assign,
+    expected: &str,
+    expected_retryable: bool,
+    words: &[&str],
+) {
+    match outcome(farm, job).await {
+        Outcome::Failed {
+            code,
+            detail,
+            retryable,
+        } => {
+            assert_eq!(
+                (code.as_str(), retryable),
+                (expected, expected_retryable),
+                "{detail}"
+            );
+            assert!(words.iter().all(|word| detail.contains(word)), "{detail}");
+        }
+        other => panic!("{expected}: {other:?}"),
+    }
+}
+
+pub(crate) async fn outcome(farm: &mut Farm, job: &Assign) -> Outcome {
+    // The leader hears an end before the node has heard its answer.
+    loop {
+        match farm.assign(job).await {
+            AssignAnswer::Accepted => break,
+            AssignAnswer::Busy { .. } => tokio::task::yield_now().await,
+            AssignAnswer::Refused { reason } => panic!("{reason}"),
+        }
+    }
+    farm.hear_end().await.outcome
+}

@@ -1,0 +1,488 @@
+//! One node on a simulated network, with a leader that the test scripts, and a real S3 server.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use flowai_actors::ids::{Attempt, Epoch, Generation, JobId, Sha256};
+use flowai_actors::kit::{OnCancel, OnFailure, TaskKind, TaskResult, Tasks};
+use flowai_actors::link::{
+    Envelope, Faults, LinkEvent, LinkEvents, NodeLink, Peer, PeerId, Request, SimLink, SimNet,
+};
+use flowai_actors::manifest::EngineInfo;
+use flowai_actors::messages::{
+    Assign, AssignAnswer, AttemptRef, Beat, BeatAnswer, Body, Ended, EndedAnswer, Progress,
+    Register, Registered, Source, Stop, Target, UploadTargets, UploadTargetsAnswer, Verdict,
+};
+use flowai_actors::spec::{AdapterUse, RenderSpec};
+use flowai_actors::wire;
+use flowai_embedded::S3;
+use flowai_model::safetensors::Dtype;
+use flowai_model::{Preset, synthetic};
+use flowai_render_node::cache::{Cache, CacheLimits};
+use flowai_render_node::device::Device;
+use flowai_render_node::engine::{EngineHandle, RenderEngine};
+use flowai_render_node::http;
+use flowai_render_node::job::{JobFolders, Workshop};
+use flowai_render_node::manifest::Maker;
+use flowai_render_node::models::Models;
+use flowai_render_node::node::{Node, Setup};
+use flowai_render_node::uploader::Uploader;
+use flowai_store::objects::{Objects, ObjectsConfig, ResponseHeaders, UploadTerms};
+use sha2::Digest as _;
+use tokio::sync::mpsc;
+
+/// Far more than anything takes; a test that reaches it has failed.
+pub(crate) const LONG: Duration = Duration::from_secs(60);
+const URL_TTL: Duration = Duration::from_secs(60);
+const HEARD_MAX: usize = 4_096;
+
+pub(crate) fn sha256(bytes: &[u8]) -> Sha256 {
+    Sha256::from_bytes(sha2::Sha256::digest(bytes).into())
+}
+
+/// What the leader heard of the node, in order. Beats are not kept.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    Register(Register),
+    Progress(Progress),
+    Targets(UploadTargets),
+    Ended(Box<Ended>),
+}
+
+/// How the leader answers.
+#[derive(Debug, Clone)]
+pub(crate) struct Policy {
+    pub(crate) epoch: Epoch,
+    /// Of whatever the node says that it works on.
+    pub(crate) verdict: Verdict,
+    pub(crate) ended: EndedAnswer,
+    /// So many ends are heard and not answered.
+    pub(crate) ends_unanswered: u32,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            epoch: Epoch::new(1),
+            verdict: Verdict::GoOn,
+            ended: EndedAnswer::Settled,
+            ends_unanswered: 0,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum KitTask {
+    Network,
+    Leader,
+}
+
+impl TaskKind for KitTask {
+    fn on_cancel(self) -> OnCancel {
+        OnCancel::Abort
+    }
+
+    fn on_failure(self) -> OnFailure {
+        OnFailure::EndProcess
+    }
+}
+
+/// A real S3 server and its URLs.
+#[derive(Clone)]
+pub(crate) struct Store {
+    objects: Objects,
+    _server: Arc<S3>,
+}
+
+impl Store {
+    async fn start(folder: &Path) -> Self {
+        let server = S3::start(folder).await.unwrap();
+        let access = server.access();
+        let objects = Objects::new(&ObjectsConfig {
+            endpoint: access.endpoint.clone(),
+            region: access.region.clone(),
+            bucket: access.bucket.clone(),
+            access_key_id: access.access_key_id.clone(),
+            secret_access_key: access.secret_access_key.clone(),
+        });
+        Self {
+            objects,
+            _server: Arc::new(server),
+        }
+    }
+
+    /// Stores bytes under their hash and gives the way to them.
+    pub(crate) async fn put(&self, bytes: &[u8]) -> Source {
+        self.put_as(sha256(bytes), bytes).await
+    }
+
+    /// Stores bytes under whatever hash.
+    pub(crate) async fn put_as(&self, sha256: Sha256, bytes: &[u8]) -> Source {
+        let key = format!("inputs/{sha256}");
+        let content = bytes::Bytes::copy_from_slice(bytes);
+        self.objects
+            .put(&key, content, "application/octet-stream")
+            .await
+            .unwrap();
+        self.source(sha256, bytes.len() as u64).await
+    }
+
+    /// The way to an object that may not be there.
+    pub(crate) async fn source(&self, sha256: Sha256, bytes: u64) -> Source {
+        let key = format!("inputs/{sha256}");
+        let get = self
+            .objects
+            .presign_get(&key, URL_TTL, ResponseHeaders::default());
+        Source {
+            sha256,
+            bytes,
+            url: get.await.unwrap().url,
+        }
+    }
+
+    /// The bytes of an artefact of this attempt.
+    pub(crate) async fn artefact(&self, at: AttemptRef, file_name: &str) -> Vec<u8> {
+        let object = self
+            .objects
+            .get(&artefact_key(at, file_name))
+            .await
+            .unwrap();
+        object.into_bytes(u64::MAX).await.unwrap().to_vec()
+    }
+
+    async fn targets(&self, question: &UploadTargets) -> Vec<Target> {
+        let mut targets = Vec::new();
+        for ready in &question.files {
+            let terms = UploadTerms {
+                content_type: ready.file.content_type().to_owned(),
+                length: ready.bytes,
+                sha256: *ready.sha256.as_bytes(),
+            };
+            let key = artefact_key(question.at, ready.file.file_name());
+            let put = self
+                .objects
+                .presign_put(&key, URL_TTL, &terms)
+                .await
+                .unwrap();
+            targets.push(Target {
+                file: ready.file,
+                url: put.url,
+                headers: put.headers,
+            });
+        }
+        targets
+    }
+}
+
+fn artefact_key(at: AttemptRef, file_name: &str) -> String {
+    format!("clips/{}/{}/{file_name}", at.job, at.attempt)
+}
+
+/// The node, its network, its leader.
+pub(crate) struct Farm {
+    pub(crate) net: SimNet,
+    pub(crate) store: Store,
+    pub(crate) node: Node,
+    pub(crate) policy: Arc<Mutex<Policy>>,
+    pub(crate) models: Arc<Models>,
+    hub: SimLink,
+    heard: mpsc::Receiver<Heard>,
+    tasks: Tasks,
+    _folder: tempfile::TempDir,
+}
+
+pub(crate) fn leader_id() -> PeerId {
+    "c1.coordinator".parse().unwrap()
+}
+
+pub(crate) fn node_id() -> PeerId {
+    "n1.node".parse().unwrap()
+}
+
+fn peer(id: PeerId) -> Peer {
+    Peer {
+        id,
+        generation: Generation::new(1),
+        build: "test".to_owned(),
+        schema: wire::SCHEMA,
+    }
+}
+
+impl Farm {
+    /// Links are up. The models folder holds one tiny random model, `tiny`.
+    pub(crate) async fn start<E: RenderEngine + 'static>(
+        faults: Faults,
+        name: &str,
+        make: impl FnOnce() -> E + Send + 'static,
+    ) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::start(&folder.path().join("s3")).await;
+        let models_dir = folder.path().join("models");
+        let model = models_dir.join("tiny");
+        std::fs::create_dir_all(&model).unwrap();
+        synthetic::write_model(&model, &Preset::Tiny.config(), 1, Dtype::F32).unwrap();
+        let models = Arc::new(Models::scan(&models_dir, folder.path()).unwrap());
+
+        let client = http::client().unwrap();
+        let limits = CacheLimits {
+            bytes_max: 64 << 20,
+            file_bytes_max: 16 << 20,
+        };
+        let cache = |name| Cache::open(&folder.path().join(name), limits, client.clone()).unwrap();
+        let workshop = Workshop {
+            models: models.clone(),
+            pictures: cache("pictures"),
+            adapters: cache("adapters"),
+            uploader: Uploader::new(client.clone()),
+            engine: EngineHandle::start(make).unwrap(),
+            folders: JobFolders::open(&folder.path().join("jobs")).unwrap(),
+            pace: Arc::default(),
+        };
+        let setup = Setup {
+            maker: Maker {
+                node: "n1".parse().unwrap(),
+                generation: Generation::new(1),
+                engine: EngineInfo {
+                    name: name.to_owned(),
+                    version: "test".to_owned(),
+                    libtorch: None,
+                    encoder: "test".to_owned(),
+                    dtype: "float32".to_owned(),
+                    noise_dtype: "float32".to_owned(),
+                },
+            },
+            version: "test".to_owned(),
+            device: Device {
+                name: "test".to_owned(),
+                memory_bytes: 1,
+            },
+            device_class: "test".to_owned(),
+        };
+
+        let net = SimNet::new(7, faults);
+        let (hub, hub_events) = net.attach(peer(leader_id()), wire::may_send);
+        let (link, events) = net.attach(peer(node_id()), wire::may_send);
+        let tasks = Tasks::new();
+        let followed = net.clone();
+        tasks.spawn(KitTask::Network, |_| async move {
+            followed.follow_tokio().await;
+            Ok(())
+        });
+        let policy = Arc::new(Mutex::new(Policy::default()));
+        let (hears, heard) = mpsc::channel(HEARD_MAX);
+        let leader = Leader {
+            policy: policy.clone(),
+            store: store.clone(),
+            hears,
+        };
+        tasks.spawn(KitTask::Leader, |_| leader.lead(hub_events));
+        let node = Node::start(setup, workshop, Arc::new(link), events, tasks.clone())
+            .await
+            .unwrap();
+        assert!(net.connect(&leader_id(), &node_id()));
+        Self {
+            net,
+            store,
+            node,
+            policy,
+            models,
+            hub,
+            heard,
+            tasks,
+            _folder: folder,
+        }
+    }
+
+    /// Cuts the link and brings up a new one, as when another leader takes over.
+    pub(crate) fn relink(&self) {
+        self.hub.disconnect(&node_id());
+        assert!(self.net.connect(&leader_id(), &node_id()));
+    }
+
+    /// A job for the tiny model, with its picture and adapters in the store.
+    pub(crate) async fn job(&self, image: &[u8], adapters: &[(&[u8], f32)]) -> Assign {
+        let image = self.store.put(image).await;
+        let mut sources = Vec::new();
+        let mut uses = Vec::new();
+        for (bytes, weight) in adapters {
+            let source = self.store.put(bytes).await;
+            uses.push(AdapterUse {
+                sha256: source.sha256,
+                weight: *weight,
+            });
+            sources.push(source);
+        }
+        let model = "tiny".parse().unwrap();
+        Assign {
+            at: AttemptRef {
+                job: JobId::generate(),
+                attempt: Attempt::new(1),
+                epoch: self.policy().epoch,
+            },
+            model_sha256: self.models.get(&model).unwrap().offer.sha256,
+            spec: RenderSpec {
+                model,
+                image: image.sha256,
+                adapters: uses,
+                frames: 3,
+                fps: 6,
+                width: 64,
+                height: 32,
+                steps: 4,
+                motion_bucket_id: 127,
+                noise_aug_strength: 0.02,
+                min_guidance_scale: 1.0,
+                max_guidance_scale: 3.0,
+                decode_chunk_size: 2,
+                seed: 42,
+            },
+            image,
+            adapters: sources,
+        }
+    }
+
+    pub(crate) fn policy(&self) -> Policy {
+        self.policy.lock().unwrap().clone()
+    }
+
+    pub(crate) fn set_policy(&self, change: impl FnOnce(&mut Policy)) {
+        change(&mut self.policy.lock().unwrap());
+    }
+
+    /// Asks until there is an answer, as the leader does.
+    pub(crate) async fn assign(&self, assign: &Assign) -> AssignAnswer {
+        self.ask(assign).await
+    }
+
+    pub(crate) async fn stop(&self, at: AttemptRef) -> bool {
+        self.ask(&Stop { at }).await
+    }
+
+    async fn ask<Q: wire::Question + Sync>(&self, question: &Q) -> Q::Answer {
+        let (epoch, node) = (self.policy().epoch, node_id());
+        let deadline = Duration::from_secs(1);
+        let asking = async {
+            loop {
+                let asked = wire::ask(&self.hub, &node, epoch, question, deadline);
+                match asked.await {
+                    Ok(answer) => return answer,
+                    Err(_) => tokio::task::yield_now().await,
+                }
+            }
+        };
+        tokio::time::timeout(LONG, asking).await.unwrap()
+    }
+
+    /// The next thing heard for which `wanted` has an answer; what comes before it is passed over.
+    pub(crate) async fn hear<T>(&mut self, wanted: impl Fn(&Heard) -> Option<T>) -> T {
+        let hearing = async {
+            loop {
+                let heard = self.heard.recv().await.expect("leader has ended");
+                if let Some(found) = wanted(&heard) {
+                    return found;
+                }
+            }
+        };
+        tokio::select! {
+            found = tokio::time::timeout(LONG, hearing) => found.expect("not heard in time"),
+            failed = self.tasks.failed() => panic!("{failed}"),
+        }
+    }
+
+    pub(crate) async fn hear_register(&mut self) -> Register {
+        self.hear(|heard| match heard {
+            Heard::Register(register) => Some(register.clone()),
+            _ => None,
+        })
+        .await
+    }
+
+    pub(crate) async fn hear_progress(&mut self, is: impl Fn(&Progress) -> bool) -> Progress {
+        self.hear(|heard| match heard {
+            Heard::Progress(progress) if is(progress) => Some(progress.clone()),
+            _ => None,
+        })
+        .await
+    }
+
+    pub(crate) async fn hear_end(&mut self) -> Ended {
+        self.hear(|heard| match heard {
+            Heard::Ended(ended) => Some((**ended).clone()),
+            _ => None,
+        })
+        .await
+    }
+}
+
+struct Leader {
+    policy: Arc<Mutex<Policy>>,
+    store: Store,
+    hears: mpsc::Sender<Heard>,
+}
+
+impl Leader {
+    async fn lead(self, mut events: LinkEvents) -> TaskResult {
+        while let Some(event) = events.next().await {
+            match event {
+                LinkEvent::Message(delivery) => {
+                    let progress = wire::open(&delivery.envelope)?;
+                    self.hears.send(Heard::Progress(progress)).await?;
+                }
+                LinkEvent::Request(request) => self.answer(request).await?,
+                LinkEvent::Up(_)
+                | LinkEvent::Down { .. }
+                | LinkEvent::Unsupported { .. }
+                | LinkEvent::Refused { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn answer(&self, request: Request) -> TaskResult {
+        let Request {
+            envelope, reply, ..
+        } = request;
+        let policy = self.policy.lock().unwrap().clone();
+        let verdict = |running: Option<AttemptRef>| match running {
+            Some(_) => policy.verdict,
+            None => Verdict::Idle,
+        };
+        let epoch = policy.epoch;
+        let answer: Envelope = match envelope.kind {
+            Register::KIND => {
+                let register: Register = wire::open(&envelope)?;
+                let running = verdict(register.running);
+                self.hears.send(Heard::Register(register)).await?;
+                wire::seal(epoch, &Registered::Welcome { epoch, running })?
+            }
+            Beat::KIND => {
+                let beat: Beat = wire::open(&envelope)?;
+                let running = verdict(beat.running);
+                wire::seal(epoch, &BeatAnswer::Renewed { epoch, running })?
+            }
+            UploadTargets::KIND => {
+                let question: UploadTargets = wire::open(&envelope)?;
+                let targets = self.store.targets(&question).await;
+                self.hears.send(Heard::Targets(question)).await?;
+                wire::seal(epoch, &UploadTargetsAnswer::Targets { targets })?
+            }
+            Ended::KIND => {
+                self.hears
+                    .send(Heard::Ended(Box::new(wire::open(&envelope)?)))
+                    .await?;
+                if policy.ends_unanswered > 0 {
+                    self.policy.lock().unwrap().ends_unanswered -= 1;
+                    return Ok(());
+                }
+                wire::seal(epoch, &policy.ended)?
+            }
+            _ => {
+                reply.unsupported();
+                return Ok(());
+            }
+        };
+        reply.send(answer)?;
+        Ok(())
+    }
+}

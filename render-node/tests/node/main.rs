@@ -1,0 +1,9 @@
+//! The node's promises, kept by the real parts: link in memory, S3 server, ffmpeg, engine thread.
+#![allow(clippy::unwrap_used)]
+
+mod assigned_job_becomes_a_clip;
+mod bad_jobs_fail_by_name;
+mod kit;
+mod stays_true_when_messages_do_not;
+mod stops_at_step_boundaries;
+mod svd_makes_the_clip;

@@ -1,0 +1,195 @@
+//! Goal: a stop, a doubtful lease and an order to end take effect between two steps, not after the job.
+//! Method: an engine whose steps the test lets through one by one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+
+use flowai_actors::link::Faults;
+use flowai_actors::manifest::FusedAdapter;
+use flowai_actors::messages::{AssignAnswer, Outcome, Phase, Verdict};
+use flowai_actors::spec::RenderSpec;
+use flowai_render_node::encoder::RgbFrame;
+use flowai_render_node::engine::{AdapterFile, EngineError, EngineRun, RenderEngine};
+use flowai_render_node::models::LocalModel;
+use flowai_render_node::node::Ending;
+
+use crate::kit::{Farm, LONG, leader_id, node_id};
+
+#[tokio::test]
+async fn a_stopped_job_takes_no_further_step() {
+    let (gate, steps) = gated();
+    let mut farm = Farm::start(Faults::none(), "gated", || steps).await;
+    let job = farm.job(b"a picture", &[]).await;
+    assert_eq!(farm.assign(&job).await, AssignAnswer::Accepted);
+    gate.let_one_through();
+    farm.hear_progress(|progress| progress.phase == Phase::Denoising && progress.step == 1)
+        .await;
+
+    assert!(farm.stop(job.at).await);
+    // The second step had begun; the job must not ask for a third.
+    gate.let_one_through();
+    assert_eq!(farm.hear_end().await.outcome, Outcome::Stopped);
+}
+
+#[tokio::test]
+async fn closing_stops_the_job_and_tells_its_end() {
+    let (gate, steps) = gated();
+    let mut farm = Farm::start(Faults::none(), "gated", || steps).await;
+    let job = farm.job(b"a picture", &[]).await;
+    assert_eq!(farm.assign(&job).await, AssignAnswer::Accepted);
+    gate.let_one_through();
+    farm.hear_progress(|progress| progress.step == 1).await;
+
+    farm.node.close().await.unwrap();
+    gate.let_one_through();
+    assert_eq!(farm.hear_end().await.outcome, Outcome::Stopped);
+    let ended = tokio::time::timeout(LONG, farm.node.ended()).await.unwrap();
+    assert_eq!(ended.unwrap(), Ending::Closed);
+}
+
+#[tokio::test]
+async fn a_dropped_job_makes_room_at_once() {
+    let (gate, steps) = gated();
+    let mut farm = Farm::start(Faults::none(), "gated", || steps).await;
+    let job = farm.job(b"a picture", &[]).await;
+    assert_eq!(farm.assign(&job).await, AssignAnswer::Accepted);
+    gate.let_one_through();
+    farm.hear_progress(|progress| progress.step == 1).await;
+
+    farm.set_policy(|policy| policy.verdict = Verdict::Drop);
+    let next = farm.job(b"another picture", &[]).await;
+    while farm.assign(&next).await != AssignAnswer::Accepted {
+        tokio::task::yield_now().await;
+    }
+    farm.set_policy(|policy| policy.verdict = Verdict::GoOn);
+    gate.open();
+    let ended = farm.hear_end().await;
+    assert_eq!(ended.at, next.at, "of the dropped job nothing is said");
+    assert!(matches!(ended.outcome, Outcome::Rendered { .. }));
+}
+
+#[tokio::test]
+async fn a_job_whose_lease_is_in_doubt_waits_for_a_leaders_word() {
+    let (gate, mut steps) = gated();
+    let healed = Arc::new(AtomicBool::new(false));
+    let third_step_after_healing = Arc::new(AtomicBool::new(false));
+    let (is_healed, result) = (healed.clone(), third_step_after_healing.clone());
+    steps.on_step = Box::new(move |step| {
+        if step == 3 {
+            result.store(is_healed.load(Ordering::SeqCst), Ordering::SeqCst);
+        }
+    });
+    let mut farm = Farm::start(Faults::none(), "gated", || steps).await;
+    let job = farm.job(b"a picture", &[]).await;
+    assert_eq!(farm.assign(&job).await, AssignAnswer::Accepted);
+    gate.let_one_through();
+    farm.hear_progress(|progress| progress.step == 1).await;
+
+    // While the clock is paused it jumps to whatever is due next; nothing waits for real input or output meanwhile.
+    tokio::time::pause();
+    for (from, to) in [(leader_id(), node_id()), (node_id(), leader_id())] {
+        farm.net.cut(&from, &to);
+    }
+    tokio::time::sleep(LONG).await;
+    tokio::time::resume();
+    gate.open();
+    healed.store(true, Ordering::SeqCst);
+    for (from, to) in [(leader_id(), node_id()), (node_id(), leader_id())] {
+        farm.net.heal(&from, &to);
+    }
+    assert_eq!(farm.hear_register().await.running, Some(job.at));
+    let outcome = farm.hear_end().await.outcome;
+    assert!(matches!(outcome, Outcome::Rendered { .. }), "{outcome:?}");
+    assert!(third_step_after_healing.load(Ordering::SeqCst));
+}
+
+/// Lets steps through.
+struct Gate(mpsc::Sender<Pass>);
+
+enum Pass {
+    One,
+    All,
+}
+
+struct Gated {
+    gate: mpsc::Receiver<Pass>,
+    is_open: bool,
+    /// Hears the number of each step as it begins.
+    on_step: Box<dyn FnMut(u32) + Send>,
+}
+
+fn gated() -> (Gate, Gated) {
+    let (sender, gate) = mpsc::channel();
+    let engine = Gated {
+        gate,
+        is_open: false,
+        on_step: Box::new(|_| {}),
+    };
+    (Gate(sender), engine)
+}
+
+impl Gate {
+    fn let_one_through(&self) {
+        self.0.send(Pass::One).unwrap();
+    }
+
+    fn open(&self) {
+        self.0.send(Pass::All).unwrap();
+    }
+}
+
+impl RenderEngine for Gated {
+    fn load(&mut self, _: &LocalModel) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    fn fuse(&mut self, _: &[AdapterFile<'_>]) -> Result<Vec<FusedAdapter>, EngineError> {
+        Ok(Vec::new())
+    }
+
+    fn start<'a>(
+        &'a mut self,
+        spec: &RenderSpec,
+        _: &std::path::Path,
+    ) -> Result<Box<dyn EngineRun + 'a>, EngineError> {
+        Ok(Box::new(GatedRun {
+            engine: self,
+            spec: spec.clone(),
+            step: 0,
+        }))
+    }
+
+    fn device_class(&self) -> String {
+        "gated".to_owned()
+    }
+}
+
+struct GatedRun<'a> {
+    engine: &'a mut Gated,
+    spec: RenderSpec,
+    step: u32,
+}
+
+impl EngineRun for GatedRun<'_> {
+    fn step(&mut self) -> Result<(), EngineError> {
+        self.step += 1;
+        (self.engine.on_step)(self.step);
+        if !self.engine.is_open {
+            // A gate that is gone lets nobody through: the test has ended.
+            match self.engine.gate.recv().map_err(|_| EngineError::Stopped)? {
+                Pass::One => {}
+                Pass::All => self.engine.is_open = true,
+            }
+        }
+        Ok(())
+    }
+
+    fn decode(
+        &mut self,
+        sink: &mut dyn FnMut(RgbFrame) -> Result<(), EngineError>,
+    ) -> Result<(), EngineError> {
+        let (width, height) = (self.spec.width, self.spec.height);
+        (0..self.spec.frames).try_for_each(|_| sink(RgbFrame::new(width, height)))
+    }
+}
