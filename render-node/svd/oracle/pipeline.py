@@ -1,13 +1,14 @@
 """Whole clips of the reference pipeline, with what comes in between.
 
-CASE: {"jobs": [{"name", "model", "dtype", "noise_dtype", "image" or "pixels", "spec": {..}}, ..]}. `spec` has the fields of
-`flowai-svd animate`; `image` is a file, `pixels` the name of an input (1, 3, H, W) in 0..1. The first latents are drawn in
-`noise_dtype` and then cast, so that precisions can be compared on one noise.
+CASE: {"jobs": [{"name", "model", "dtype", "noise_dtype", "image" or "pixels", "adapters"?, "spec": {..}}, ..]}. `spec` has the
+fields of `flowai-svd animate`; `image` is a file, `pixels` the name of an input (1, 3, H, W) in 0..1; `adapters` as in
+`adapters.py`. The first latents are drawn in `noise_dtype` and then cast, so that precisions can be compared on one noise.
 OUTPUTS, f32: for each `name`: `NAME.image_embeds` (1, D), `NAME.image_latents` (1, L, h, w), `NAME.latents_K` (1, F, L, h, w)
 after each step, `NAME.frames` (F, 3, H, W) in 0..1 before any rounding.
 """
 
 import torch
+from adapters import inject_all
 from diffusers.pipelines.stable_video_diffusion import pipeline_stable_video_diffusion as svd
 from PIL import Image, ImageOps
 from reference import DTYPES, load_pipeline, main
@@ -17,6 +18,7 @@ resize_to = svd._resize_with_antialiasing
 
 def render(job: dict, inputs: dict) -> dict:
     pipeline = load_pipeline(job["model"], job["dtype"])
+    inject_all(pipeline.unet, job.get("adapters", []))
     outputs = {}
 
     # The pipeline writes 224 where this encoder may read another size.

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "every test uses its own part")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+pub(crate) mod adapters;
 pub(crate) mod compare;
 pub(crate) mod comparison;
 pub(crate) mod inputs;

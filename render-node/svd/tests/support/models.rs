@@ -17,8 +17,10 @@ pub(crate) struct Model {
 }
 
 impl Model {
-    /// Every parameter is random, from its name and `seed`.
+    /// Every parameter is random, from its name and `seed`. From here on the test computes on one thread: more only get in
+    /// each other's way in models this small.
     pub(crate) fn write(config: &ModelConfig, seed: u64) -> Self {
+        tch::set_num_threads(1);
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("model");
         synthetic::write_model(&path, config, seed, FileDtype::F32).unwrap();

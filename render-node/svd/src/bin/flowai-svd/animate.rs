@@ -8,6 +8,7 @@ use flowai_svd::tensor_file::{self, StoredTensor};
 use flowai_svd::{Checkpoint, Engine, EngineError, Picture, Run, Spec};
 use tch::{Kind, Tensor};
 
+use crate::adapter::{self, AdapterArgument};
 use crate::measure::{Measurements, cpu_seconds, seconds, since_process_start};
 use crate::spec_file::SpecFile;
 
@@ -38,6 +39,9 @@ pub(crate) struct Animate {
         required_unless_present = "checkpoint_at"
     )]
     out: Option<PathBuf>,
+    /// LoRA file with its weight; may be given several times. A file that does not fit the model whole is an error
+    #[arg(long = "adapter", value_name = "FILE=WEIGHT")]
+    adapters: Vec<AdapterArgument>,
     /// Stop when K steps are done, write the checkpoint and no frames, and exit with code 0
     #[arg(long, value_name = "K", requires = "checkpoint")]
     checkpoint_at: Option<usize>,
@@ -58,8 +62,11 @@ impl Animate {
         let spec_file = SpecFile::read(&self.spec)?;
 
         let started = Instant::now();
-        let engine = Engine::load(&self.model, spec_file.options.clone())?;
+        let mut engine = Engine::load(&self.model, spec_file.options.clone())?;
         measured.load_s = seconds(started.elapsed());
+        let started = Instant::now();
+        measured.adapters = adapter::apply(&mut engine, &self.adapters)?;
+        measured.adapters_s = seconds(started.elapsed());
         let (loaded, loaded_cpu) = (Instant::now(), cpu_seconds());
         let spec = spec_file.job(engine.config())?;
         if let Some(k) = self.checkpoint_at

@@ -1,5 +1,6 @@
 //! `flowai-svd`: one picture to frames without the farm, and how anyone compares the engine with another one.
 
+mod adapter;
 mod animate;
 mod measure;
 mod spec_file;

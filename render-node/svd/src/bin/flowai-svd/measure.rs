@@ -5,10 +5,14 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::adapter::Applied;
+
 /// Seconds of wall time for each stage, and the memory of the whole process.
 #[derive(Default, Serialize)]
 pub(crate) struct Measurements {
     pub(crate) load_s: f64,
+    /// Reading, checking and fusing all adapters.
+    pub(crate) adapters_s: f64,
     pub(crate) clip_s: f64,
     pub(crate) vae_encode_s: f64,
     pub(crate) steps_s: Vec<f64>,
@@ -22,6 +26,7 @@ pub(crate) struct Measurements {
     /// From the start of the process to now.
     pub(crate) total_s: Option<f64>,
     pub(crate) peak_memory_bytes: Option<u64>,
+    pub(crate) adapters: Vec<Applied>,
 }
 
 impl Measurements {
