@@ -45,4 +45,4 @@ pub use error::{EngineError, Result};
 pub use lora::{AdapterSet, LoraError, StateId};
 pub use preprocess::{Picture, PreprocessError};
 pub use run::{Frames, Report, Run};
-pub use spec::{Fields, Spec, SpecError};
+pub use spec::{FieldValue, Fields, Spec, SpecError};

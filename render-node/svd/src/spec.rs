@@ -5,6 +5,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::device::Dtype;
+
 /// A job whose numbers were checked against the model.
 ///
 /// Two jobs with equal specs, pictures, models and adapters give equal clips on one device class.
@@ -151,10 +153,19 @@ impl Fields {
     }
 
     /// The value of a field, or `None` when it is absent or null.
-    pub fn take<T: DeserializeOwned>(&mut self, field: &str) -> Result<Option<T>, SpecError> {
-        let value = self.left.remove(field).unwrap_or(Value::Null);
-        serde_json::from_value(value)
-            .map_err(|error| SpecError::new(field, format!("cannot be read: {error}")))
+    ///
+    /// Errors: a value of another type.
+    pub fn take<T: FieldValue>(&mut self, field: &str) -> Result<Option<T>, SpecError> {
+        let Some(value) = self.left.remove(field).filter(|value| !value.is_null()) else {
+            return Ok(None);
+        };
+        match T::deserialize(&value) {
+            Ok(value) => Ok(Some(value)),
+            Err(_) => {
+                let reason = format!("must be {} (got {})", T::IS, shown(&value));
+                Err(SpecError::new(field, reason))
+            }
+        }
     }
 
     /// The fields nobody took yet.
@@ -168,6 +179,46 @@ impl Fields {
             None => Ok(()),
             Some(field) => Err(SpecError::new(field, "is no field of a spec")),
         }
+    }
+}
+
+/// What a field of a spec can hold, and how to say that in an error.
+pub trait FieldValue: DeserializeOwned {
+    const IS: &str;
+}
+
+impl FieldValue for u32 {
+    const IS: &str = "a whole number from 0 to 4294967295";
+}
+
+impl FieldValue for u64 {
+    const IS: &str = "a whole number from 0 to 18446744073709551615";
+}
+
+impl FieldValue for usize {
+    const IS: &str = "a whole number, 0 or more";
+}
+
+impl FieldValue for f64 {
+    const IS: &str = "a number";
+}
+
+impl FieldValue for String {
+    const IS: &str = "text";
+}
+
+impl FieldValue for Dtype {
+    const IS: &str = "fp32, bf16 or fp16";
+}
+
+/// A value of another type in an error's text, which stays short whatever the value.
+fn shown(value: &Value) -> String {
+    const LENGTH_MAX: usize = 40;
+    match value {
+        Value::Array(_) => "a list".to_owned(),
+        Value::Object(_) => "an object".to_owned(),
+        Value::String(text) => format!("{:?}", text.chars().take(LENGTH_MAX).collect::<String>()),
+        plain => plain.to_string(),
     }
 }
 
@@ -207,11 +258,12 @@ mod tests {
             assert!(error.reason.contains(reason), "{error}");
         };
         check(json!({"hight": 64}), "hight", "no field");
-        check(json!({"height": "64"}), "height", "cannot be read");
+        check(json!({"height": "64"}), "height", "(got \"64\")");
+        check(json!({"height": [64]}), "height", "(got a list)");
         check(json!({"height": 60}), "height", "multiple of 8 (got 60)");
         check(json!({"width": 8192}), "width", "8..=4096 (got 8192)");
         check(json!({"frames": 0}), "frames", "1..=128 (got 0)");
-        check(json!({"frames": -1}), "frames", "cannot be read");
+        check(json!({"frames": -1}), "frames", "whole number from 0 to");
         check(json!({"steps": 1001}), "steps", "1..=1000");
         check(json!({"fps": 61}), "fps", "1..=60");
         check(
@@ -234,7 +286,7 @@ mod tests {
             "decode_chunk_size",
             "1..=128",
         );
-        check(json!({"seed": 1.5}), "seed", "cannot be read");
+        check(json!({"seed": 1.5}), "seed", "(got 1.5)");
     }
 
     #[test]

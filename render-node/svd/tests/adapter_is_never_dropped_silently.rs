@@ -187,6 +187,7 @@ fn a_job_with_a_file_that_does_not_fit_fails_by_name() {
         fs::write(at("empty"), b"").unwrap();
         refused("empty", &[]);
         refused("missing", &["No such file"]);
+        refused("model", &["is a directory"]);
     });
 }
 

@@ -107,6 +107,25 @@ fn stopped_twice() {
 }
 
 #[test]
+fn a_checkpoint_on_the_way_to_the_frames() {
+    with_program(|animate| {
+        animate.run(&spec(), &["--out", "whole"]);
+        let at = ["--checkpoint-at", "2", "--checkpoint", "checkpoint"];
+        animate.run(&spec(), &[&at[..], &["--out", "not_stopped"]].concat());
+        assert!(animate.bytes("not_stopped") == animate.bytes("whole"));
+        animate.run(&spec(), &["--resume", "checkpoint", "--out", "frames"]);
+        assert!(animate.bytes("frames") == animate.bytes("whole"));
+
+        let resume = ["--resume", "checkpoint"];
+        for k in ["1", "5"] {
+            let at = ["--checkpoint-at", k, "--checkpoint", "late"];
+            let said = animate.refusal(&spec(), &[&resume[..], &at].concat());
+            assert!(said.contains("--checkpoint-at must be 2..=4"), "{said}");
+        }
+    });
+}
+
+#[test]
 fn stopped_in_bf16() {
     with_program(|animate| {
         let spec = with("dtype", json!("bf16"));

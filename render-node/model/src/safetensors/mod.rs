@@ -16,6 +16,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -126,7 +127,11 @@ impl SafetensorsFile {
 /// The file must not be changed or truncated while the bytes or a [`TensorView`] of them live; keep stored files read-only.
 pub fn map_file(path: &Path, limits: &Limits) -> Result<Bytes, SafetensorsError> {
     let file = File::open(path).map_err(SafetensorsError::Read)?;
-    let length = file.metadata().map_err(SafetensorsError::Read)?.len();
+    let metadata = file.metadata().map_err(SafetensorsError::Read)?;
+    if metadata.is_dir() {
+        return Err(SafetensorsError::Read(io::ErrorKind::IsADirectory.into()));
+    }
+    let length = metadata.len();
     if length > limits.file_bytes_max {
         return Err(SafetensorsError::FileTooLarge {
             bytes: length,

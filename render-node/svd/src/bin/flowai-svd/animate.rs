@@ -13,12 +13,13 @@ use crate::measure::{Measurements, cpu_seconds, seconds, since_process_start};
 use crate::spec_file::SpecFile;
 
 const HELP: &str = "\
-SPEC.json is one object. The job: height, width, frames, steps, fps, motion_bucket_id, noise_aug_strength,
-min_guidance_scale, max_guidance_scale, decode_chunk_size, seed. The engine: dtype (fp32, bf16, fp16), device (cpu, cuda,
-cuda:N), threads. All are optional, unknown ones are refused.
+SPEC.json is one object, all fields optional, unknown ones refused. The job: height, width (the model's own size), frames
+(the model's own number), steps (25), fps (7), motion_bucket_id (127), noise_aug_strength (0.02), min_guidance_scale (1),
+max_guidance_scale (3), decode_chunk_size (all frames), seed (0). The engine: dtype (fp32; or bf16, fp16), device (cpu; or
+cuda, cuda:N), threads (of the CPU).
 
-One JSON line on stderr tells the seconds of each stage and the peak memory. Exit code 0: all was written; 1: an error,
-named on stderr.";
+One JSON line on stderr tells the seconds of each stage and the peak memory. Exit code 0: all was written. 1: an error, which
+stderr names. 2: arguments that cannot be understood.";
 
 #[derive(Args)]
 #[command(after_help = HELP)]
@@ -42,16 +43,16 @@ pub(crate) struct Animate {
     /// LoRA file with its weight; may be given several times. A file that does not fit the model whole is an error
     #[arg(long = "adapter", value_name = "FILE=WEIGHT")]
     adapters: Vec<AdapterArgument>,
-    /// Stop when K steps are done, write the checkpoint and no frames, and exit with code 0
+    /// Write a checkpoint when K steps are done. Stop there unless --out is given too
     #[arg(long, value_name = "K", requires = "checkpoint")]
     checkpoint_at: Option<usize>,
     /// Where the checkpoint goes
     #[arg(long, value_name = "FILE", requires = "checkpoint_at")]
     checkpoint: Option<PathBuf>,
-    /// Go on from a checkpoint of the same model, adapters and spec
+    /// Go on from a checkpoint of the same model, adapters, spec and device; the picture is not needed
     #[arg(long, value_name = "FILE")]
     resume: Option<PathBuf>,
-    /// Also write image_embeds, image_latents and the latents after every step: latents_0, latents_1, ..
+    /// Also write image_embeds, image_latents and, after every step of this process, the latents: latents_0, latents_1, ..
     #[arg(long, value_name = "FILE")]
     dump_stages: Option<PathBuf>,
 }
@@ -59,33 +60,37 @@ pub(crate) struct Animate {
 impl Animate {
     pub(crate) fn run(&self) -> Result<()> {
         let mut measured = Measurements::default();
+        self.check_folders()?;
         let spec_file = SpecFile::read(&self.spec)?;
 
         let started = Instant::now();
         let mut engine = Engine::load(&self.model, spec_file.options.clone())?;
         measured.load_s = seconds(started.elapsed());
+        let spec = spec_file.job(engine.config())?;
         let started = Instant::now();
         measured.adapters = adapter::apply(&mut engine, &self.adapters)?;
         measured.adapters_s = seconds(started.elapsed());
         let (loaded, loaded_cpu) = (Instant::now(), cpu_seconds());
-        let spec = spec_file.job(engine.config())?;
-        if let Some(k) = self.checkpoint_at
-            && k > spec.steps as usize
-        {
-            bail!(
-                "--checkpoint-at {k} is after the last of {} steps",
-                spec.steps
-            );
-        }
 
         let mut stages = Stages::new(self.dump_stages.is_some());
         let mut run = match &self.resume {
             Some(file) => resume(&engine, &spec, file)?,
             None => self.start(&engine, &spec, &mut measured, &mut stages)?,
         };
+        self.check_boundary(&run)?;
         measured.start_to_first_step_s = since_process_start();
-        let stop_at = self.checkpoint_at.unwrap_or(usize::MAX);
-        while run.steps_done() < stop_at && !run.is_finished() {
+        loop {
+            if let (Some(k), Some(file)) = (self.checkpoint_at, &self.checkpoint)
+                && k == run.steps_done()
+            {
+                write(file, &run.checkpoint()?.to_bytes()?)?;
+                if self.out.is_none() {
+                    break;
+                }
+            }
+            if run.is_finished() {
+                break;
+            }
             let report = run.step()?;
             measured.steps_s.push(seconds(report.elapsed));
             stages.keep(&format!("latents_{}", report.step - 1), run.latents())?;
@@ -93,20 +98,50 @@ impl Animate {
         if let Some(file) = &self.dump_stages {
             write(file, &tensor_file::serialize(&stages.tensors, None)?)?;
         }
-        match (&self.checkpoint, &self.out) {
-            (Some(file), _) => write(file, &run.checkpoint()?.to_bytes()?)?,
-            (None, Some(file)) => {
-                let started = Instant::now();
-                let frames = decode(&run)?;
-                measured.decode_s = seconds(started.elapsed());
-                measured.render_s = seconds(loaded.elapsed());
-                measured.render_cpu_s = cpu_seconds() - loaded_cpu;
-                write(file, &tensor_file::serialize(&[("frames", frames)], None)?)?;
-            }
-            (None, None) => bail!("--out or --checkpoint must be given"),
+        if let Some(file) = &self.out {
+            let started = Instant::now();
+            let frames = decode(&run)?;
+            measured.decode_s = seconds(started.elapsed());
+            measured.render_s = seconds(loaded.elapsed());
+            measured.render_cpu_s = cpu_seconds() - loaded_cpu;
+            write(file, &tensor_file::serialize(&[("frames", frames)], None)?)?;
         }
         measured.report();
         Ok(())
+    }
+
+    /// Errors: a file that could not be written at the end of a long run.
+    fn check_folders(&self) -> Result<()> {
+        let files = [
+            ("--out", &self.out),
+            ("--checkpoint", &self.checkpoint),
+            ("--dump-stages", &self.dump_stages),
+        ];
+        for (option, file) in files {
+            let Some(file) = file else { continue };
+            if file.is_dir() {
+                bail!("{option} {}: is a folder; name a file", file.display());
+            }
+            let folder = file.parent().filter(|path| !path.as_os_str().is_empty());
+            if folder.is_some_and(|folder| !folder.is_dir()) {
+                bail!(
+                    "{option} {}: its folder does not exist; make it first",
+                    file.display()
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Errors: a step to write the checkpoint at that this run never reaches.
+    fn check_boundary(&self, run: &Run<'_>) -> Result<()> {
+        let (done, steps) = (run.steps_done(), run.spec().steps as usize);
+        match self.checkpoint_at {
+            Some(k) if !(done..=steps).contains(&k) => {
+                bail!("--checkpoint-at must be {done}..={steps} (got {k})")
+            }
+            _ => Ok(()),
+        }
     }
 
     fn start<'a>(
@@ -130,11 +165,13 @@ impl Animate {
 }
 
 fn resume<'a>(engine: &'a Engine, spec: &Spec, file: &Path) -> Result<Run<'a>> {
-    let bytes = fs::read(file).with_context(|| format!("checkpoint {}", file.display()))?;
-    let checkpoint = Checkpoint::from_bytes(bytes)?;
-    let same_spec = checkpoint.header.require_same_spec(spec);
-    same_spec.map_err(EngineError::from)?;
-    Ok(engine.resume(&checkpoint)?)
+    let resume = || -> Result<Run<'a>> {
+        let checkpoint = Checkpoint::from_bytes(fs::read(file)?)?;
+        let same_spec = checkpoint.header.require_same_spec(spec);
+        same_spec.map_err(EngineError::from)?;
+        Ok(engine.resume(&checkpoint)?)
+    };
+    resume().with_context(|| format!("--resume {}", file.display()))
 }
 
 /// All frames of a finished run: (F, 3, H, W).

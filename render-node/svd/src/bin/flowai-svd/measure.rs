@@ -68,7 +68,7 @@ pub(crate) fn since_process_start() -> Option<f64> {
     let start_ticks: f64 = after_name.split_whitespace().nth(19)?.parse().ok()?;
     let uptime = fs::read_to_string("/proc/uptime").ok()?;
     let uptime: f64 = uptime.split_whitespace().next()?.parse().ok()?;
-    Some(uptime - start_ticks / TICKS_PER_SECOND)
+    Some((uptime * TICKS_PER_SECOND - start_ticks).round() / TICKS_PER_SECOND)
 }
 
 /// The most memory the process ever had resident.

@@ -20,7 +20,7 @@ impl SpecFile {
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let text = fs::read(path).with_context(|| format!("spec {}", path.display()))?;
         let json: Map<String, Value> = serde_json::from_slice(&text)
-            .with_context(|| format!("spec {}: is no JSON object", path.display()))?;
+            .with_context(|| format!("spec {}: cannot be read as a JSON object", path.display()))?;
         let mut fields = Fields::new(&json);
         let dtype = fields.take::<Dtype>("dtype")?.unwrap_or(Dtype::Fp32);
         let device = fields.take::<String>("device")?;
