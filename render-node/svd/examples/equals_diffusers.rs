@@ -1,0 +1,156 @@
+//! One clip of a whole architecture with random weights, by diffusers and by this engine, one after the other, compared
+//! stage by stage. The full size takes minutes and up to 24 GB, so this is no test:
+//!
+//! ```text
+//! cargo run --release -p flowai-svd --features oracle --example equals_diffusers -- --model target/full-svd
+//! ```
+//!
+//! The folder is made when it is not there (4.7 GB for the full size, fp16) and can be used again. Ends with an error when a
+//! stage differs by more than the tests allow.
+#![allow(
+    clippy::unwrap_used,
+    reason = "shares the tests' support, which fails by panicking"
+)]
+
+/// Of the tests.
+#[path = "../tests/support"]
+#[allow(dead_code, reason = "the tests use the rest")]
+mod support {
+    pub(crate) mod compare;
+    pub(crate) mod inputs;
+    pub(crate) mod models;
+    pub(crate) mod oracle;
+    pub(crate) mod stages;
+}
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use flowai_model::config::ModelIndex;
+use flowai_model::safetensors::Dtype as FileDtype;
+use flowai_model::{Preset, synthetic};
+use flowai_svd::{DeviceName, Dtype, Engine, LoadOptions, Spec};
+use serde_json::json;
+use support::{inputs, oracle, stages};
+
+const MEMORY_BYTES_MAX: u64 = 24 << 30;
+
+#[derive(Parser)]
+struct Arguments {
+    /// Model folder; made when it is not there
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// Architecture of a folder that is made: dummy, tiny, middle or full-svd
+    #[arg(long, default_value = "full-svd")]
+    preset: Preset,
+    /// Pixels of both sides; 64 are 8 latents in the full architecture
+    #[arg(long, default_value_t = 64)]
+    side: u32,
+    #[arg(long, default_value_t = 2)]
+    frames: u32,
+    #[arg(long, default_value_t = 1)]
+    steps: u32,
+    /// CPU threads of this engine; the reference takes one
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    make_model(&arguments)?;
+    let spec = Spec {
+        height: arguments.side,
+        width: arguments.side,
+        frames: arguments.frames,
+        steps: arguments.steps,
+        fps: 7,
+        motion_bucket_id: 127,
+        noise_aug_strength: 0.02,
+        min_guidance_scale: 1.0,
+        max_guidance_scale: 3.0,
+        decode_chunk_size: arguments.frames,
+        seed: 0,
+    };
+    let scratch = tempfile::tempdir()?;
+    let image = inputs::write_picture(scratch.path(), 320, 240);
+
+    // The reference first, in a process of its own: what it takes is given back before the engine loads.
+    let started = Instant::now();
+    let job = json!({
+        "name": "clip", "model": arguments.model, "dtype": "fp32", "noise_dtype": "fp32", "spec": spec, "image": image,
+    });
+    let expected = oracle::ask("pipeline.py", &json!({ "jobs": [job] }), &[]);
+    report("diffusers", started, peak_of_children_bytes())?;
+
+    let started = Instant::now();
+    let found = stages::render(&load(&arguments)?, &spec, &image);
+    report("flowai-svd", started, peak_bytes()?)?;
+
+    stages::compare("clip", &found, &expected);
+    println!("equal within the tolerances of the tests");
+    Ok(())
+}
+
+fn make_model(arguments: &Arguments) -> Result<()> {
+    let dir = &arguments.model;
+    if dir.join(ModelIndex::FILE).exists() {
+        return Ok(());
+    }
+    println!(
+        "making a random {} model in {}",
+        arguments.preset,
+        dir.display()
+    );
+    Ok(synthetic::write_model(
+        dir,
+        &arguments.preset.config(),
+        0,
+        FileDtype::F16,
+    )?)
+}
+
+fn load(arguments: &Arguments) -> Result<Engine> {
+    let options = LoadOptions {
+        dtype: Dtype::Fp32,
+        device: DeviceName::Cpu,
+        threads: Some(arguments.threads),
+        identity: None,
+    };
+    Ok(Engine::load(&arguments.model, options)?)
+}
+
+fn report(side: &str, started: Instant, peak_bytes: u64) -> Result<()> {
+    println!(
+        "{side}: {:.1} s, at most {:.2} GB of memory",
+        started.elapsed().as_secs_f64(),
+        peak_bytes as f64 / 1e9,
+    );
+    ensure!(
+        peak_bytes <= MEMORY_BYTES_MAX,
+        "{side} took more than 24 GiB of memory"
+    );
+    Ok(())
+}
+
+fn peak_bytes() -> Result<u64> {
+    let status = fs::read_to_string(Path::new("/proc/self/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kibibytes: u64 = line
+        .and_then(|line| line.trim().strip_suffix("kB"))
+        .context("/proc/self/status has no VmHWM")?
+        .trim()
+        .parse()?;
+    Ok(kibibytes * 1024)
+}
+
+/// Of the largest child that has ended.
+#[allow(unsafe_code, reason = "getrusage has no safe wrapper in std")]
+fn peak_of_children_bytes() -> u64 {
+    // SAFETY: plain numbers, all zero is a value of them, and the call writes them whole.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, &mut usage) };
+    usage.ru_maxrss.unsigned_abs() * 1024
+}
