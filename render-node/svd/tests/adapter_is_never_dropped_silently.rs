@@ -216,6 +216,31 @@ fn a_weight_that_means_nothing_is_refused() {
 }
 
 #[test]
+fn the_program_tells_what_it_applied() {
+    with_program(|model, animate| {
+        let spec = adapters::spec(&["attn2.to_k", "attn1.to_v"], 6);
+        let path = adapters::write(model.scratch(), "half", model.config(), &spec);
+        let adapter = adapters::open(&path, model.config());
+        let (modules, noops) = (adapter.modules.len(), adapter.noop_modules.len());
+        assert!(modules > 0 && noops == modules);
+
+        let arguments = ["--adapter", "half.safetensors=-0.5", "--out", "frames"];
+        let output = animate.output(&job(), &arguments);
+        let said = String::from_utf8(output.stderr).unwrap();
+        let line: Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
+        let expected = json!([{
+            "sha256": adapter.sha256, "weight": -0.5, "modules": modules, "noop_modules": noops,
+        }]);
+        assert_eq!(line["adapters"], expected);
+        assert_eq!(line["steps_s"].as_array().unwrap().len(), 2);
+        let seconds = |field: &str| line[field].as_f64().unwrap();
+        assert!(seconds("adapters_s") > 0.0 && seconds("decode_s") > 0.0);
+        assert!(seconds("start_to_first_step_s") <= seconds("total_s"));
+        assert!(line["peak_memory_bytes"].as_u64().unwrap() > 1 << 20);
+    });
+}
+
+#[test]
 fn a_checkpoint_goes_on_with_its_adapters_or_not_at_all() {
     with_program(|model, animate| {
         let (a, b) = (write_adapter(model, "a", 4), write_adapter(model, "b", 5));
