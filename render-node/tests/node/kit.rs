@@ -186,6 +186,7 @@ pub(crate) struct Farm {
     pub(crate) node: Node,
     pub(crate) policy: Arc<Mutex<Policy>>,
     pub(crate) models: Arc<Models>,
+    pub(crate) engine: EngineHandle,
     hub: SimLink,
     heard: mpsc::Receiver<Heard>,
     tasks: Tasks,
@@ -230,12 +231,13 @@ impl Farm {
             file_bytes_max: 16 << 20,
         };
         let cache = |name| Cache::open(&folder.path().join(name), limits, client.clone()).unwrap();
+        let engine = EngineHandle::start(make).unwrap();
         let workshop = Workshop {
             models: models.clone(),
             pictures: cache("pictures"),
             adapters: cache("adapters"),
             uploader: Uploader::new(client.clone()),
-            engine: EngineHandle::start(make).unwrap(),
+            engine: engine.clone(),
             folders: JobFolders::open(&folder.path().join("jobs")).unwrap(),
             pace: Arc::default(),
         };
@@ -287,6 +289,7 @@ impl Farm {
             node,
             policy,
             models,
+            engine,
             hub,
             heard,
             tasks,

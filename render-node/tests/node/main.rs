@@ -4,6 +4,7 @@
 mod assigned_job_becomes_a_clip;
 mod bad_jobs_fail_by_name;
 mod kit;
+mod lost_engine_is_not_used_again;
 mod stays_true_when_messages_do_not;
 mod stops_at_step_boundaries;
 mod svd_makes_the_clip;

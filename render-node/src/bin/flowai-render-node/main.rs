@@ -1,0 +1,52 @@
+//! `flowai-render-node`: one process per GPU. Settings: docs/operations.md; exit statuses: [`End::status`].
+
+mod program;
+
+use std::process::ExitCode;
+
+use flowai_actors::kit::logging;
+use flowai_render_node::settings::{Settings, SettingsError};
+use program::End;
+
+const STATUS_FAILED: u8 = 1;
+const STATUS_SETTINGS: u8 = 2;
+
+fn main() -> ExitCode {
+    let settings = match Settings::read(std::env::args_os(), |name| std::env::var(name).ok()) {
+        Ok(settings) => settings,
+        // Help and version are answers, and clap knows where each belongs.
+        Err(SettingsError::Usage(usage)) => usage.exit(),
+        Err(error) => {
+            eprintln!("flowai-render-node: {error}");
+            return ExitCode::from(STATUS_SETTINGS);
+        }
+    };
+    match start(settings) {
+        Ok(end) => {
+            match &end {
+                End::Closed => tracing::info!("node has ended"),
+                End::Replaced => {
+                    tracing::error!("a newer process of this node is known; this one has ended");
+                }
+                End::EngineLost(reason) => tracing::error!(reason, "engine is lost"),
+                End::Broken(reason) => tracing::error!(reason, "node cannot go on"),
+            }
+            ExitCode::from(end.status())
+        }
+        Err(error) => {
+            eprintln!("flowai-render-node: {error:#}");
+            ExitCode::from(STATUS_FAILED)
+        }
+    }
+}
+
+fn start(settings: Settings) -> anyhow::Result<End> {
+    logging::init()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let end = runtime.block_on(program::run(settings));
+    // The engine may be in the middle of a step: nothing waits for it any more.
+    runtime.shutdown_background();
+    end
+}

@@ -1,0 +1,279 @@
+//! The program: puts the parts together, runs until it is told to end or cannot go on.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use flowai_actors::ids::Generation;
+use flowai_actors::kit::Tasks;
+use flowai_actors::limits::{ADAPTER_BYTES_MAX, IMAGE_BYTES_MAX};
+use flowai_actors::link::pki::Identity;
+use flowai_actors::link::{LinkConfig, PeerId, RactorLink};
+use flowai_actors::manifest::EngineInfo;
+use flowai_actors::wire;
+
+use flowai_render_node::cache::{Cache, CacheLimits};
+use flowai_render_node::data_dir::DataDir;
+use flowai_render_node::device::Device;
+use flowai_render_node::engine::{EngineHandle, StandInEngine, SvdEngine, SvdOptions};
+use flowai_render_node::job::{JobFolders, Workshop};
+use flowai_render_node::manifest::Maker;
+use flowai_render_node::models::Models;
+use flowai_render_node::node::{Ending, Node, NodeError, Setup};
+use flowai_render_node::settings::{EngineKind, Settings};
+use flowai_render_node::uploader::Uploader;
+use flowai_render_node::{encoder, http};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// Adapters are fetched once and used by many jobs.
+const ADAPTERS_CACHE_BYTES_MAX: u64 = 16 << 30;
+/// Pictures are mostly used once, and again when a job is tried again.
+const PICTURES_CACHE_BYTES_MAX: u64 = 1 << 30;
+/// Stored pictures were encoded anew, without loss, and may be larger than what was uploaded.
+const PICTURE_BYTES_MAX: u64 = 2 * IMAGE_BYTES_MAX;
+/// For the present step and the leader's answer. A supervisor that waits less kills a node that is about to end.
+const CLOSING_GRACE: Duration = Duration::from_secs(30);
+const STOP_GRACE: Duration = Duration::from_secs(2);
+
+/// How the program ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum End {
+    /// In order, after SIGTERM or SIGINT.
+    Closed,
+    /// A newer process of this node is known to the farm.
+    Replaced,
+    /// The engine cannot be used again; a new process can.
+    EngineLost(String),
+    /// A part that the node cannot be without has failed.
+    Broken(String),
+}
+
+impl End {
+    /// The status of the process: 0 in order, 1 something failed, 3 the engine is lost, 4 replaced by a newer process. 2 is
+    /// for settings.
+    pub(crate) const fn status(&self) -> u8 {
+        match self {
+            Self::Closed => 0,
+            Self::Broken(_) => 1,
+            Self::EngineLost(_) => 3,
+            Self::Replaced => 4,
+        }
+    }
+}
+
+/// Runs a node until it ends.
+///
+/// # Errors
+/// It cannot start.
+pub(crate) async fn run(settings: Settings) -> anyhow::Result<End> {
+    let mut signals = Signals::listen()?;
+    let data_dir = DataDir::hold(&settings.data_dir).context("FLOWAI_DATA_DIR")?;
+    let identity = Identity::load(&settings.tls_dir).context("FLOWAI_TLS_DIR")?;
+    let me = PeerId::from(&settings.id);
+    anyhow::ensure!(
+        *identity.peer() == me,
+        "FLOWAI_ID: the certificate in FLOWAI_TLS_DIR is that of {}, not of {me}",
+        identity.peer()
+    );
+    let models_dir = settings.models_dir.clone();
+    let scanned = data_dir.path().to_owned();
+    let models = tokio::task::spawn_blocking(move || Models::scan(&models_dir, &scanned)).await?;
+    let models = Arc::new(models.context("FLOWAI_MODELS_DIR")?);
+    let generation = data_dir.next_generation()?;
+    let (workshop, setup) = build(&settings, &data_dir, models, generation)?;
+    let engine = workshop.engine.clone();
+
+    let config = LinkConfig {
+        identity,
+        generation,
+        build: VERSION.to_owned(),
+        schemas: wire::schemas(),
+        may_send: wire::may_send,
+    };
+    let (link, events) = RactorLink::start(config).await?;
+    let tasks = Tasks::new();
+    let node = Node::start(
+        setup,
+        workshop,
+        Arc::new(link.clone()),
+        events,
+        tasks.clone(),
+    )
+    .await?;
+    // Kept: the link dials for as long as the list may change.
+    let (_coordinators, targets) = watch::channel(settings.coordinators.clone());
+    link.dial(targets)?;
+    tracing::info!(node = %settings.id, %generation, "node is looking for its leader");
+
+    let end = tokio::select! {
+        ended = node.ended() => ended_as(ended),
+        lost = engine.lost() => End::EngineLost(lost.reason),
+        failed = tasks.failed() => End::Broken(failed.to_string()),
+        failed = link.failed() => End::Broken(failed.to_string()),
+        () = signals.received() => close(&node).await,
+        error = announce(&node, &settings, generation) => End::Broken(error),
+    };
+    tasks.shutdown(STOP_GRACE).await;
+    link.shutdown().await;
+    Ok(end)
+}
+
+async fn close(node: &Node) -> End {
+    tracing::info!("node ends; its job stops at the next step boundary");
+    if let Err(error) = node.close().await {
+        return End::Broken(error.to_string());
+    }
+    match tokio::time::timeout(CLOSING_GRACE, node.ended()).await {
+        Ok(ended) => ended_as(ended),
+        // The farm finds out by the lease.
+        Err(_) => {
+            tracing::warn!("job's end was not heard by a leader in time");
+            End::Closed
+        }
+    }
+}
+
+fn ended_as(ended: Result<Ending, NodeError>) -> End {
+    match ended {
+        Ok(Ending::Closed) => End::Closed,
+        Ok(Ending::Replaced) => End::Replaced,
+        Err(error) => End::Broken(error.to_string()),
+    }
+}
+
+/// Writes the ready file once a leader has welcomed the node. Resolves only with an error.
+async fn announce(node: &Node, settings: &Settings, generation: Generation) -> String {
+    node.registered().await;
+    tracing::info!(node = %settings.id, %generation, "node is ready");
+    let Some(path) = &settings.ready_file else {
+        return std::future::pending().await;
+    };
+    // A node opens no port, so there is no address to tell.
+    let ready = serde_json::json!({ "id": settings.id, "generation": generation });
+    match write_whole(path, &format!("{ready}\n")) {
+        Ok(()) => std::future::pending().await,
+        Err(error) => format!("FLOWAI_READY_FILE: {}: {error}", path.display()),
+    }
+}
+
+/// Readers wait for the file to be there, so it must not be there half.
+fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
+    let part = path.with_extension("part");
+    std::fs::write(&part, text)?;
+    std::fs::rename(&part, path)
+}
+
+fn build(
+    settings: &Settings,
+    data_dir: &DataDir,
+    models: Arc<Models>,
+    generation: Generation,
+) -> anyhow::Result<(Workshop, Setup)> {
+    let chosen = Chosen::of(settings)?;
+    if let Some(model) = models.offered().next() {
+        chosen.engine.warm_up(model.clone());
+    }
+    let client = http::client()?;
+    let cache = |name: &str, bytes_max, file_bytes_max| {
+        let limits = CacheLimits {
+            bytes_max,
+            file_bytes_max,
+        };
+        Cache::open(&data_dir.path().join(name), limits, client.clone())
+            .with_context(|| format!("FLOWAI_DATA_DIR: {name}"))
+    };
+    let workshop = Workshop {
+        models,
+        pictures: cache("pictures", PICTURES_CACHE_BYTES_MAX, PICTURE_BYTES_MAX)?,
+        adapters: cache("adapters", ADAPTERS_CACHE_BYTES_MAX, ADAPTER_BYTES_MAX)?,
+        uploader: Uploader::new(client),
+        engine: chosen.engine,
+        folders: JobFolders::open(&data_dir.path().join("jobs"))
+            .context("FLOWAI_DATA_DIR: jobs")?,
+        pace: Arc::default(),
+    };
+    let setup = Setup {
+        maker: Maker {
+            node: settings.id.clone(),
+            generation,
+            engine: chosen.info,
+        },
+        version: VERSION.to_owned(),
+        device: chosen.device,
+        device_class: chosen.device_class,
+    };
+    Ok((workshop, setup))
+}
+
+/// The engine of the settings, and what is said of it.
+struct Chosen {
+    engine: EngineHandle,
+    info: EngineInfo,
+    device: Device,
+    device_class: String,
+}
+
+impl Chosen {
+    fn of(settings: &Settings) -> anyhow::Result<Self> {
+        let device = Device::describe(settings.device)?;
+        let info = |name: &str, libtorch: Option<&str>, dtype: &str| EngineInfo {
+            name: name.to_owned(),
+            version: VERSION.to_owned(),
+            libtorch: libtorch.map(str::to_owned),
+            encoder: format!("libavcodec {}", encoder::version()),
+            dtype: dtype.to_owned(),
+            // The engine draws noise in the precision of the model.
+            noise_dtype: dtype.to_owned(),
+        };
+        match settings.engine {
+            EngineKind::Svd => {
+                let options = SvdOptions {
+                    device: settings.device,
+                    dtype: settings.dtype,
+                    threads: settings.threads,
+                };
+                Ok(Self {
+                    info: info(
+                        SvdEngine::NAME,
+                        Some(SvdEngine::LIBTORCH),
+                        options.dtype_name(),
+                    ),
+                    device_class: options.device_class(),
+                    engine: EngineHandle::start(move || SvdEngine::new(options))?,
+                    device,
+                })
+            }
+            EngineKind::StandIn { step } => Ok(Self {
+                info: info(StandInEngine::NAME, None, "float32"),
+                device_class: StandInEngine::NAME.to_owned(),
+                engine: EngineHandle::start(move || StandInEngine::new(step))?,
+                device,
+            }),
+        }
+    }
+}
+
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    /// From now on they no longer end the process by themselves.
+    fn listen() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn received(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! Files by their sha256 on disk: adapters and pictures are fetched once and checked before anyone sees them.
+//!
+//! A name in the folder is the hash of the content. A file gets its name only after every byte was hashed, so a crash
+//! leaves parts (`*.part`, deleted at the next start), never a wrong file. When the cache is over its size the file that
+//! was not used for the longest goes; a file that a job reads never goes.
+
+mod error;
+mod index;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use flowai_actors::ids::Sha256;
+use flowai_actors::messages::Source;
+use futures::StreamExt as _;
+use sha2::Digest as _;
+use tokio::io::AsyncWriteExt as _;
+use uuid::Uuid;
+
+pub use error::FetchError;
+use index::Index;
+
+use crate::http::{self, HttpError};
+
+const PART_EXTENSION: &str = "part";
+
+/// How large a cache and its files may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheLimits {
+    /// All files together. Passed only while jobs read more than that.
+    pub bytes_max: u64,
+    /// One file.
+    pub file_bytes_max: u64,
+}
+
+/// A folder of files known by hash. Cheap to clone; all clones are the same cache. One process owns the folder.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    dir: PathBuf,
+    limits: CacheLimits,
+    client: reqwest::Client,
+    index: Mutex<Index>,
+}
+
+/// A file of the cache that stays where it is for as long as this lives.
+#[derive(Debug)]
+pub struct Held {
+    inner: Arc<Inner>,
+    sha256: Sha256,
+    path: PathBuf,
+}
+
+impl Held {
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn sha256(&self) -> Sha256 {
+        self.sha256
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.inner.index().release(self.sha256);
+        self.inner.evict();
+    }
+}
+
+impl Cache {
+    /// Opens the folder, makes it if it is not there, and clears what a crash left.
+    ///
+    /// # Errors
+    /// The folder cannot be made or read.
+    pub fn open(dir: &Path, limits: CacheLimits, client: reqwest::Client) -> io::Result<Self> {
+        fs::create_dir_all(dir)?;
+        let mut found = Vec::new();
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            let metadata = entry.metadata()?;
+            match entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse::<Sha256>().ok())
+            {
+                Some(sha256) if metadata.is_file() => {
+                    found.push((metadata.modified()?, sha256, metadata.len()))
+                }
+                _ if entry.path().extension() == Some(PART_EXTENSION.as_ref()) => {
+                    fs::remove_file(entry.path())?;
+                }
+                _ => {
+                    tracing::warn!(path = %entry.path().display(), "file in the cache folder is not the cache's")
+                }
+            }
+        }
+        found.sort();
+        let mut index = Index::default();
+        for (_, sha256, bytes) in found {
+            index.insert(sha256, bytes);
+        }
+        let inner = Arc::new(Inner {
+            dir: dir.to_owned(),
+            limits,
+            client,
+            index: Mutex::new(index),
+        });
+        inner.evict();
+        Ok(Self { inner })
+    }
+
+    /// The file of `source`, fetched unless it is here.
+    ///
+    /// # Errors
+    /// See [`FetchError`]. Nothing is left of a file that did not come whole.
+    pub async fn hold(&self, source: &Source) -> Result<Held, FetchError> {
+        if let Some(held) = self.hold_present(source.sha256) {
+            return Ok(held);
+        }
+        let max = self.inner.limits.file_bytes_max;
+        if source.bytes > max {
+            return Err(FetchError::TooLarge {
+                sha256: source.sha256,
+                bytes: source.bytes,
+                max,
+            });
+        }
+        let part = http::retry(FetchError::may_pass, || self.download(source)).await?;
+        let path = self.inner.path(source.sha256);
+        fs::rename(&part.path, &path).map_err(|source| disk(&path, source))?;
+        let held = {
+            let mut index = self.inner.index();
+            index.insert(source.sha256, source.bytes);
+            index.hold(source.sha256);
+            self.held(source.sha256)
+        };
+        self.inner.evict();
+        Ok(held)
+    }
+
+    /// The hashes of all files, the newest in use first.
+    pub fn newest(&self) -> Vec<Sha256> {
+        self.inner.index().newest()
+    }
+
+    fn hold_present(&self, sha256: Sha256) -> Option<Held> {
+        if !self.inner.index().hold(sha256) {
+            return None;
+        }
+        let held = self.held(sha256);
+        // The order of use outlives the process in the files' times; without it eviction is only less apt.
+        let touched =
+            fs::File::open(held.path()).and_then(|file| file.set_modified(SystemTime::now()));
+        if let Err(error) = touched {
+            tracing::warn!(%sha256, %error, "time of a cached file was not set");
+        }
+        Some(held)
+    }
+
+    /// Only for a file whose holder was counted.
+    fn held(&self, sha256: Sha256) -> Held {
+        Held {
+            inner: self.inner.clone(),
+            sha256,
+            path: self.inner.path(sha256),
+        }
+    }
+
+    async fn download(&self, source: &Source) -> Result<Part, FetchError> {
+        let deadline = http::transfer_deadline(source.bytes);
+        match tokio::time::timeout(deadline, self.receive(source)).await {
+            Ok(result) => result,
+            Err(_) => Err(FetchError::Http {
+                sha256: source.sha256,
+                source: HttpError::Slow,
+            }),
+        }
+    }
+
+    async fn receive(&self, source: &Source) -> Result<Part, FetchError> {
+        let sha256 = source.sha256;
+        let http = |error: HttpError| FetchError::Http {
+            sha256,
+            source: error,
+        };
+        let response = self.inner.client.get(&source.url).send().await;
+        let response = response.map_err(|error| http(error.into()))?;
+        if !response.status().is_success() {
+            return Err(http(response.status().into()));
+        }
+
+        let part = Part::new(&self.inner.dir, sha256);
+        let failed = |source| disk(&part.path, source);
+        let mut file = tokio::fs::File::create_new(&part.path)
+            .await
+            .map_err(failed)?;
+        let mut hasher = sha2::Sha256::new();
+        let mut received = 0;
+        let mut body = response.bytes_stream();
+        while let Some(piece) = body.next().await {
+            let piece = piece.map_err(|error| http(error.into()))?;
+            received += piece.len() as u64;
+            if received > source.bytes {
+                break;
+            }
+            hasher.update(&piece);
+            file.write_all(&piece).await.map_err(failed)?;
+        }
+        if received != source.bytes {
+            return Err(FetchError::Length {
+                sha256,
+                announced: source.bytes,
+                received,
+            });
+        }
+        let content = Sha256::from_bytes(hasher.finalize().into());
+        if content != sha256 {
+            return Err(FetchError::Content {
+                wanted: sha256,
+                received: content,
+            });
+        }
+        // Before the rename: else a power cut could leave the name without the bytes.
+        file.sync_all().await.map_err(failed)?;
+        Ok(part)
+    }
+}
+
+impl Inner {
+    fn path(&self, sha256: Sha256) -> PathBuf {
+        self.dir.join(sha256.to_string())
+    }
+
+    fn evict(&self) {
+        let evicted = self.index().evict(self.limits.bytes_max);
+        for sha256 in evicted {
+            if let Err(error) = fs::remove_file(self.path(sha256)) {
+                tracing::warn!(%sha256, %error, "evicted file was not deleted");
+            }
+        }
+    }
+
+    /// The index is whole between two calls of its methods, so a panic elsewhere does not make it unusable.
+    fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A file on its way in; deleted unless it was renamed.
+struct Part {
+    path: PathBuf,
+}
+
+impl Part {
+    fn new(dir: &Path, sha256: Sha256) -> Self {
+        let name = format!("{sha256}-{}.{PART_EXTENSION}", Uuid::new_v4());
+        Self {
+            path: dir.join(name),
+        }
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        match fs::remove_file(&self.path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                tracing::warn!(path = %self.path.display(), %error, "partial file was not deleted")
+            }
+        }
+    }
+}
+
+fn disk(path: &Path, source: io::Error) -> FetchError {
+    FetchError::Disk {
+        path: path.to_owned(),
+        source,
+    }
+}

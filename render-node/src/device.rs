@@ -1,0 +1,101 @@
+//! The device of this node, for operators and for the device class.
+
+use std::fs;
+use std::process::Command;
+
+use flowai_svd::DeviceName;
+
+/// What the farm is told about the device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// As its maker calls it.
+    pub name: String,
+    /// Of the GPU, or of the machine.
+    pub memory_bytes: u64,
+}
+
+/// The device cannot be described.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    #[error("{path} cannot be read: {source}")]
+    Read {
+        path: &'static str,
+        source: std::io::Error,
+    },
+    #[error("nvidia-smi must run to name {device}: {reason}")]
+    NvidiaSmi { device: DeviceName, reason: String },
+}
+
+impl Device {
+    /// Asks the system.
+    ///
+    /// # Errors
+    /// `/proc` is not there, or `nvidia-smi` for a GPU.
+    pub fn describe(device: DeviceName) -> Result<Self, DeviceError> {
+        match device {
+            DeviceName::Cpu => Self::cpu(),
+            DeviceName::Cuda(index) => Self::cuda(device, index),
+        }
+    }
+
+    fn cpu() -> Result<Self, DeviceError> {
+        let read = |path: &'static str| {
+            fs::read_to_string(path).map_err(|source| DeviceError::Read { path, source })
+        };
+        let name = value_of(&read("/proc/cpuinfo")?, "model name");
+        let memory_kib = value_of(&read("/proc/meminfo")?, "MemTotal")
+            .and_then(|text| text.strip_suffix(" kB")?.trim().parse::<u64>().ok());
+        Ok(Self {
+            // Arm's cpuinfo names no model.
+            name: name.unwrap_or_else(|| format!("{} cpu", std::env::consts::ARCH)),
+            memory_bytes: memory_kib.unwrap_or(0) << 10,
+        })
+    }
+
+    fn cuda(device: DeviceName, index: usize) -> Result<Self, DeviceError> {
+        let failed = |reason: String| DeviceError::NvidiaSmi { device, reason };
+        let output = Command::new("nvidia-smi")
+            .arg(format!("--id={index}"))
+            .args([
+                "--query-gpu=name,memory.total",
+                "--format=csv,noheader,nounits",
+            ])
+            .output()
+            .map_err(|error| failed(error.to_string()))?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let described = || {
+            let (name, mebibytes) = text.trim().rsplit_once(',')?;
+            Some(Self {
+                name: name.trim().to_owned(),
+                memory_bytes: mebibytes.trim().parse::<u64>().ok()? << 20,
+            })
+        };
+        described().ok_or_else(|| failed(format!("it answered {:?}", text.trim())))
+    }
+}
+
+/// The value of the first `key : value` line.
+fn value_of(text: &str, key: &str) -> Option<String> {
+    let mut fields = text.lines().filter_map(|line| line.split_once(':'));
+    let (_, value) = fields.find(|(name, _)| name.trim() == key)?;
+    Some(value.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_has_a_processor_and_memory() {
+        let device = Device::describe(DeviceName::Cpu).unwrap();
+        assert!(!device.name.is_empty());
+        assert!(device.memory_bytes > 64 << 20, "{device:?}");
+    }
+
+    #[test]
+    fn values_are_found_by_their_whole_key() {
+        let text = "MemTotalX: 1\nMemTotal:   16 kB\nMemTotal: 2\n";
+        assert_eq!(value_of(text, "MemTotal").as_deref(), Some("16 kB"));
+        assert_eq!(value_of(text, "Mem"), None);
+    }
+}

@@ -1,0 +1,79 @@
+//! The model engine as the node sees it: [`RenderEngine`], and the one thread that owns it.
+//!
+//! Tensors never leave the thread. Orders go in through a channel, [`EngineEvent`]s come out. An engine that panics or loses
+//! its device is not used again: the thread ends, and with it the process (a poisoned device context cannot be repaired
+//! inside it).
+
+mod control;
+mod stand_in;
+mod svd;
+mod thread;
+
+use std::path::Path;
+
+use flowai_actors::ids::Sha256;
+use flowai_actors::manifest::FusedAdapter;
+use flowai_actors::spec::RenderSpec;
+
+pub use control::Control;
+pub use stand_in::StandInEngine;
+pub use svd::{SvdEngine, SvdOptions};
+pub(crate) use thread::EVENTS_QUEUED_MAX;
+pub use thread::{EngineEvent, EngineHandle, EngineLost, Order, Rendered};
+
+use crate::encoder::RgbFrame;
+use crate::failure::JobFailure;
+use crate::models::LocalModel;
+
+/// Renders one job at a time. Made on the engine's thread and never leaves it.
+pub trait RenderEngine {
+    /// Makes this the model of the following calls; costs nothing when it is already.
+    fn load(&mut self, model: &LocalModel) -> Result<(), EngineError>;
+
+    /// Lets the model compute with exactly these adapters. Says what was fused, in the order of fusing.
+    fn fuse(&mut self, adapters: &[AdapterFile<'_>]) -> Result<Vec<FusedAdapter>, EngineError>;
+
+    /// Reads the picture and makes the first noise.
+    fn start<'a>(
+        &'a mut self,
+        spec: &RenderSpec,
+        image: &Path,
+    ) -> Result<Box<dyn EngineRun + 'a>, EngineError>;
+
+    /// What equal bits need, after a model was loaded.
+    fn device_class(&self) -> String;
+}
+
+/// A clip between its first noise and its last frame.
+pub trait EngineRun {
+    /// One denoising step. Called `spec.steps` times.
+    fn step(&mut self) -> Result<(), EngineError>;
+
+    /// Hands over all frames in order, each as soon as it is decoded. An error of the sink ends it.
+    fn decode(
+        &mut self,
+        sink: &mut dyn FnMut(RgbFrame) -> Result<(), EngineError>,
+    ) -> Result<(), EngineError>;
+}
+
+/// An adapter on this machine's disk.
+#[derive(Debug, Clone, Copy)]
+pub struct AdapterFile<'a> {
+    pub path: &'a Path,
+    pub sha256: Sha256,
+    pub weight: f32,
+}
+
+/// Why a job did not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// It was told to stop, and did so at a step boundary.
+    #[error("stopped at a step boundary")]
+    Stopped,
+    /// This job cannot be rendered; the next one may.
+    #[error(transparent)]
+    Failed(#[from] JobFailure),
+    /// The device's context is poisoned: the process must end and be started again.
+    #[error("{0}")]
+    Lost(String),
+}

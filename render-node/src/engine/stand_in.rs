@@ -1,0 +1,91 @@
+//! An engine without a model, for fault tests: the same way through the node in milliseconds, with frames that are a function
+//! of the spec.
+
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use flowai_actors::manifest::FusedAdapter;
+use flowai_actors::spec::RenderSpec;
+
+use super::{AdapterFile, EngineError, EngineRun, RenderEngine};
+use crate::encoder::RgbFrame;
+use crate::models::LocalModel;
+
+/// Renders a drifting gradient. Its manifests say `stand-in`, so nobody takes its clips for a model's.
+#[derive(Debug, Clone)]
+pub struct StandInEngine {
+    step: Duration,
+}
+
+impl StandInEngine {
+    pub const NAME: &str = "stand-in";
+
+    /// `step` is how long one denoising step takes.
+    pub fn new(step: Duration) -> Self {
+        Self { step }
+    }
+}
+
+impl RenderEngine for StandInEngine {
+    fn load(&mut self, _: &LocalModel) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    fn fuse(&mut self, adapters: &[AdapterFile<'_>]) -> Result<Vec<FusedAdapter>, EngineError> {
+        let fused = |adapter: &AdapterFile<'_>| FusedAdapter {
+            sha256: adapter.sha256,
+            weight: adapter.weight,
+            modules: 0,
+            noop_modules: 0,
+        };
+        Ok(adapters.iter().map(fused).collect())
+    }
+
+    fn start<'a>(
+        &'a mut self,
+        spec: &RenderSpec,
+        _: &Path,
+    ) -> Result<Box<dyn EngineRun + 'a>, EngineError> {
+        Ok(Box::new(StandInRun {
+            step: self.step,
+            spec: spec.clone(),
+        }))
+    }
+
+    fn device_class(&self) -> String {
+        Self::NAME.to_owned()
+    }
+}
+
+struct StandInRun {
+    step: Duration,
+    spec: RenderSpec,
+}
+
+impl EngineRun for StandInRun {
+    fn step(&mut self) -> Result<(), EngineError> {
+        thread::sleep(self.step);
+        Ok(())
+    }
+
+    fn decode(
+        &mut self,
+        sink: &mut dyn FnMut(RgbFrame) -> Result<(), EngineError>,
+    ) -> Result<(), EngineError> {
+        (0..self.spec.frames).try_for_each(|index| sink(frame(&self.spec, index)))
+    }
+}
+
+/// Colours from the position, drifting with the frame, from an offset that the seed gives.
+fn frame(spec: &RenderSpec, index: u32) -> RgbFrame {
+    let offset = (spec.seed % 251) as u32;
+    RgbFrame::from_fn(spec.width, spec.height, |x, y| {
+        let ramp = |position: u32, length: u32| ((position * 256 / length + offset) % 256) as u8;
+        image::Rgb([
+            ramp(x + 4 * index, spec.width),
+            ramp(y, spec.height),
+            ramp(x + y, spec.width + spec.height),
+        ])
+    })
+}

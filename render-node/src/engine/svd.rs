@@ -1,0 +1,322 @@
+//! Stable Video Diffusion: flowai-svd behind [`RenderEngine`]. One model is loaded at a time.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use flowai_actors::ids::Sha256;
+use flowai_actors::manifest::FusedAdapter;
+use flowai_actors::spec::RenderSpec;
+use flowai_model::adapter::{Adapter, AdapterError};
+use flowai_model::gate::GateError;
+use flowai_model::safetensors::SafetensorsError;
+use flowai_model::{ModelIdentity, Sha256Digest};
+use flowai_svd::{
+    AdapterSet, DeviceName, Dtype, Engine, EngineError as SvdError, LoadOptions, Picture,
+    PreprocessError, Run, Spec,
+};
+
+use super::{AdapterFile, EngineError, EngineRun, RenderEngine};
+use crate::encoder::RgbFrame;
+use crate::failure::{FailureCode, JobFailure};
+use crate::models::LocalModel;
+
+/// How the engine computes, the same for all models.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SvdOptions {
+    pub device: DeviceName,
+    pub dtype: Dtype,
+    /// Of CPU kernels.
+    pub threads: usize,
+}
+
+impl SvdOptions {
+    /// The dtype's name in manifests.
+    pub const fn dtype_name(&self) -> &'static str {
+        match self.dtype {
+            Dtype::Fp32 => "float32",
+            Dtype::Fp16 => "float16",
+            Dtype::Bf16 => "bfloat16",
+        }
+    }
+
+    /// What equal bits need on this machine.
+    pub fn device_class(&self) -> String {
+        device_class(&self.device.class(self.threads))
+    }
+}
+
+/// The engine that renders.
+#[derive(Debug)]
+pub struct SvdEngine {
+    options: SvdOptions,
+    loaded: Option<Loaded>,
+}
+
+#[derive(Debug)]
+struct Loaded {
+    identity: ModelIdentity,
+    engine: Engine,
+    /// What is fused now, as manifests say it; `None` when the last fusing failed.
+    fused: Option<Vec<FusedAdapter>>,
+}
+
+impl SvdEngine {
+    pub const NAME: &str = "svd";
+    /// The only version that tch 0.24 builds against.
+    pub const LIBTORCH: &str = "2.11.0";
+
+    pub fn new(options: SvdOptions) -> Self {
+        Self {
+            options,
+            loaded: None,
+        }
+    }
+
+    fn loaded(&mut self) -> Result<&mut Loaded, EngineError> {
+        let not_loaded = || JobFailure::new(FailureCode::EngineFailed, "no model is loaded");
+        Ok(self.loaded.as_mut().ok_or_else(not_loaded)?)
+    }
+}
+
+impl RenderEngine for SvdEngine {
+    fn load(&mut self, model: &LocalModel) -> Result<(), EngineError> {
+        let is_loaded = |loaded: &Loaded| loaded.identity == model.identity;
+        if self.loaded.as_ref().is_some_and(is_loaded) {
+            return Ok(());
+        }
+        require_unchanged(model)?;
+        // Before the other is loaded: two may not fit.
+        self.loaded = None;
+        let options = LoadOptions {
+            dtype: self.options.dtype,
+            device: self.options.device,
+            threads: Some(self.options.threads),
+            identity: Some(model.identity.clone()),
+        };
+        self.loaded = Some(Loaded {
+            identity: model.identity.clone(),
+            engine: Engine::load(&model.dir, options)?,
+            fused: Some(Vec::new()),
+        });
+        Ok(())
+    }
+
+    fn fuse(&mut self, adapters: &[AdapterFile<'_>]) -> Result<Vec<FusedAdapter>, EngineError> {
+        let loaded = self.loaded()?;
+        if let Some(fused) = loaded.fused.as_ref().filter(|fused| are(fused, adapters)) {
+            return Ok(fused.clone());
+        }
+        loaded.fused = None;
+        let mut set = Vec::new();
+        let mut fused = Vec::new();
+        for file in adapters {
+            let adapter = read_adapter(&loaded.engine, file)?;
+            fused.push(FusedAdapter {
+                sha256: file.sha256,
+                weight: file.weight,
+                modules: count(adapter.report.modules),
+                noop_modules: count(adapter.report.noop_modules),
+            });
+            set.push((Arc::new(adapter), as_written(file.weight)));
+        }
+        // The order of fusing.
+        fused.sort_by_key(|adapter| adapter.sha256);
+        let set = AdapterSet::new(set).map_err(SvdError::from)?;
+        loaded.engine.set_adapters(&set)?;
+        loaded.fused = Some(fused.clone());
+        Ok(fused)
+    }
+
+    fn start<'a>(
+        &'a mut self,
+        spec: &RenderSpec,
+        image: &Path,
+    ) -> Result<Box<dyn EngineRun + 'a>, EngineError> {
+        let engine = &self.loaded()?.engine;
+        let picture = Picture::open(image).map_err(SvdError::from)?;
+        let conditioning = engine.prepare(&svd_spec(spec), &picture)?;
+        Ok(Box::new(SvdRun {
+            run: engine.start(&conditioning)?,
+            width: spec.width,
+            height: spec.height,
+        }))
+    }
+
+    fn device_class(&self) -> String {
+        let loaded = self.loaded.as_ref();
+        loaded.map_or_else(
+            || self.options.device_class(),
+            |loaded| device_class(&loaded.engine.device_class()),
+        )
+    }
+}
+
+struct SvdRun<'a> {
+    run: Run<'a>,
+    width: u32,
+    height: u32,
+}
+
+impl EngineRun for SvdRun<'_> {
+    fn step(&mut self) -> Result<(), EngineError> {
+        self.run.step()?;
+        Ok(())
+    }
+
+    fn decode(
+        &mut self,
+        sink: &mut dyn FnMut(RgbFrame) -> Result<(), EngineError>,
+    ) -> Result<(), EngineError> {
+        let (width, height) = (self.width, self.height);
+        let frame_bytes = width as usize * height as usize * 3;
+        self.run.decode(|chunk| {
+            let bytes = chunk.to_rgb8()?;
+            for pixels in bytes.chunks(frame_bytes) {
+                let frame = RgbFrame::from_raw(width, height, pixels.to_vec());
+                let cut = || JobFailure::new(FailureCode::EngineFailed, "engine gave half a frame");
+                sink(frame.ok_or_else(cut)?)?;
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Also the version of the kernels decides about bits.
+fn device_class(device: &str) -> String {
+    format!("{device} libtorch {}", SvdEngine::LIBTORCH)
+}
+
+/// The hash names files as they were; a clip of other files would have a false manifest.
+fn require_unchanged(model: &LocalModel) -> Result<(), EngineError> {
+    let unusable = |detail: String| {
+        JobFailure::new(
+            FailureCode::ModelUnusable,
+            format!("model {}: {detail}", model.id),
+        )
+    };
+    match model.is_unchanged() {
+        Ok(true) => Ok(()),
+        Ok(false) => {
+            let detail = "files have changed since the node started; start it again";
+            Err(unusable(detail.to_owned()).into())
+        }
+        Err(error) => Err(unusable(error.to_string()).into()),
+    }
+}
+
+fn read_adapter(engine: &Engine, file: &AdapterFile<'_>) -> Result<Adapter, EngineError> {
+    let read = engine.read_adapter(file.path);
+    let adapter = read.map_err(|error| about(file, error))?;
+    if hash(&adapter.sha256) == file.sha256 {
+        return Ok(adapter);
+    }
+    let detail = format!("adapter {} on this disk is {}", file.sha256, adapter.sha256);
+    Err(JobFailure::new(FailureCode::InputCorrupt, detail).into())
+}
+
+/// Says which adapter it is about: a job may have eight.
+fn about(file: &AdapterFile<'_>, error: SvdError) -> EngineError {
+    match error.into() {
+        EngineError::Failed(JobFailure { code, detail }) => {
+            JobFailure::new(code, format!("adapter {}: {detail}", file.sha256)).into()
+        }
+        other => other,
+    }
+}
+
+/// Whether these are fused, with these weights, in whatever order the job names them.
+fn are(fused: &[FusedAdapter], adapters: &[AdapterFile<'_>]) -> bool {
+    let is_there = |file: &AdapterFile<'_>| {
+        let same = |f: &FusedAdapter| {
+            f.sha256 == file.sha256 && f.weight.to_bits() == file.weight.to_bits()
+        };
+        fused.iter().any(same)
+    };
+    fused.len() == adapters.len() && adapters.iter().all(is_there)
+}
+
+fn svd_spec(spec: &RenderSpec) -> Spec {
+    Spec {
+        height: spec.height,
+        width: spec.width,
+        frames: spec.frames,
+        steps: spec.steps,
+        fps: spec.fps,
+        motion_bucket_id: spec.motion_bucket_id,
+        noise_aug_strength: as_written(spec.noise_aug_strength),
+        min_guidance_scale: as_written(spec.min_guidance_scale),
+        max_guidance_scale: as_written(spec.max_guidance_scale),
+        decode_chunk_size: spec.decode_chunk_size,
+        seed: spec.seed,
+    }
+}
+
+/// The number that the user wrote: 0.02 as an f32 is 0.0199999995…, but it is written 0.02, and the reference computes with
+/// the f64 of that.
+fn as_written(number: f32) -> f64 {
+    number.to_string().parse().unwrap_or(f64::from(number))
+}
+
+fn hash(digest: &Sha256Digest) -> Sha256 {
+    Sha256::from_bytes(*digest.as_bytes())
+}
+
+fn count(modules: usize) -> u32 {
+    u32::try_from(modules).unwrap_or(u32::MAX)
+}
+
+impl From<SvdError> for EngineError {
+    fn from(error: SvdError) -> Self {
+        let code = match &error {
+            SvdError::DeviceLost(reason) => return Self::Lost(reason.clone()),
+            SvdError::Spec(_) => FailureCode::InvalidSpec,
+            SvdError::Image(PreprocessError::Read { .. }) => FailureCode::DiskFailed,
+            SvdError::Image(_) => FailureCode::InvalidImage,
+            SvdError::Adapter(AdapterError::Gate(GateError::File(SafetensorsError::Read(_)))) => {
+                FailureCode::DiskFailed
+            }
+            SvdError::Adapter(_) | SvdError::Lora(_) => FailureCode::AdapterIncompatible,
+            SvdError::NotFinite { .. } => FailureCode::NotFinite,
+            SvdError::OutOfMemory(_) => FailureCode::OutOfMemory,
+            SvdError::Model(_) | SvdError::Weights(_) | SvdError::Device(_) => {
+                FailureCode::ModelUnusable
+            }
+            SvdError::Checkpoint(_)
+            | SvdError::Finished { .. }
+            | SvdError::Unfinished { .. }
+            | SvdError::Torch(_) => FailureCode::EngineFailed,
+        };
+        JobFailure::new(code, error).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_taken_as_they_are_written() {
+        for (number, expected) in [(0.02_f32, 0.02), (3.0, 3.0), (-0.7, -0.7), (1e-7, 1e-7)] {
+            assert_eq!(as_written(number), expected);
+        }
+    }
+
+    #[test]
+    fn causes_keep_their_kind() {
+        let check = |error: SvdError, expected: FailureCode| match EngineError::from(error) {
+            EngineError::Failed(failure) => assert_eq!(failure.code, expected),
+            other => panic!("{other:?}"),
+        };
+        check(
+            SvdError::OutOfMemory("CUDA out of memory".into()),
+            FailureCode::OutOfMemory,
+        );
+        check(SvdError::NotFinite { step: 3 }, FailureCode::NotFinite);
+        check(
+            SvdError::Image(PreprocessError::NotAPicture),
+            FailureCode::InvalidImage,
+        );
+        let lost = EngineError::from(SvdError::DeviceLost("CUDA error".into()));
+        assert!(matches!(lost, EngineError::Lost(_)));
+    }
+}

@@ -1,0 +1,276 @@
+//! One job on its way through the node: fetch, render, upload. It decides nothing about leases; whoever runs it stops it.
+
+mod estimate;
+mod folder;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use flowai_actors::manifest::{FusedAdapter, StageTimings};
+use flowai_actors::messages::{ArtefactFile, Assign, Phase, ReadyFile, Target};
+use flowai_actors::spec::InvalidField;
+use futures::future::{try_join, try_join_all};
+use tokio::sync::mpsc;
+
+use crate::cache::{Cache, FetchError, Held};
+use crate::encoder::{Encoded, EncodedFile};
+use crate::engine::{Control, EngineError, EngineEvent, EngineHandle, Order};
+use crate::failure::{FailureCode, JobFailure};
+use crate::models::{LocalModel, Models};
+use crate::uploader::{UploadError, Uploader};
+use estimate::Estimate;
+use folder::JobFolder;
+
+pub use estimate::Pace;
+pub use folder::JobFolders;
+
+/// Everything that rendering a job takes. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Workshop {
+    pub models: Arc<Models>,
+    pub pictures: Cache,
+    pub adapters: Cache,
+    pub uploader: Uploader,
+    pub engine: EngineHandle,
+    pub folders: JobFolders,
+    /// How fast this machine was with earlier jobs.
+    pub pace: Arc<Pace>,
+}
+
+/// How far a job is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Standing {
+    pub phase: Phase,
+    /// Steps done, 0..=steps.
+    pub step: u32,
+    pub steps: u32,
+    /// Seconds left, as far as it can be known.
+    pub left_s: Option<f64>,
+}
+
+/// A rendered clip on this machine's disk. Its files go when it is dropped.
+#[derive(Debug)]
+pub struct Ready {
+    pub encoded: Encoded,
+    pub adapters: Vec<FusedAdapter>,
+    pub device_class: String,
+    /// All stages but the upload.
+    pub timings_ms: StageTimings,
+    _folder: JobFolder,
+}
+
+/// Why a job gave no clip.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotRendered {
+    Stopped,
+    Failed(JobFailure),
+}
+
+/// Why files do not lie in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotUploaded {
+    Stopped,
+    /// The URLs are not good any more: ask for new ones.
+    Expired(String),
+    Failed(JobFailure),
+}
+
+impl Ready {
+    /// What the leader is asked to take, each of [`ArtefactFile::ALL`] once.
+    pub fn files(&self) -> Vec<ReadyFile> {
+        let ready = |file| {
+            let EncodedFile { sha256, bytes, .. } = *self.file(file);
+            ReadyFile {
+                file,
+                sha256,
+                bytes,
+            }
+        };
+        ArtefactFile::ALL.map(ready).to_vec()
+    }
+
+    fn file(&self, file: ArtefactFile) -> &EncodedFile {
+        match file {
+            ArtefactFile::Clip => &self.encoded.clip,
+            ArtefactFile::Poster => &self.encoded.poster,
+            ArtefactFile::Preview => &self.encoded.preview,
+            ArtefactFile::Spritesheet => &self.encoded.spritesheet,
+        }
+    }
+}
+
+impl Workshop {
+    /// Renders a job that was assigned, up to the files on this disk. `report` hears of every change.
+    pub async fn render(
+        &self,
+        assign: &Assign,
+        control: &Control,
+        report: impl Fn(Standing),
+    ) -> Result<Ready, NotRendered> {
+        let model = self.check(assign)?;
+        let mut estimate = Estimate::new(&assign.spec, self.pace.clone());
+        report(estimate.standing());
+
+        let started = Instant::now();
+        let (image, adapters) = self.fetch(assign, control).await?;
+        let fetch_ms = started.elapsed().as_secs_f64() * 1e3;
+
+        let folder = self.folders.make().map_err(disk)?;
+        let (events, mut heard) = mpsc::channel(crate::engine::EVENTS_QUEUED_MAX);
+        let order = Order {
+            model,
+            spec: assign.spec.clone(),
+            image,
+            adapters,
+            out_dir: folder.path().to_owned(),
+            control: control.clone(),
+            events,
+        };
+        if self.engine.render(order).await.is_err() {
+            return end_with_the_process().await;
+        }
+        while let Some(event) = heard.recv().await {
+            match event {
+                EngineEvent::Began(phase) => estimate.begin(phase),
+                EngineEvent::Step { done, elapsed } => estimate.step(done, elapsed),
+                EngineEvent::Frame { done } => estimate.frame(done),
+                EngineEvent::Ended(Ok(rendered)) => {
+                    let mut timings_ms = rendered.timings_ms;
+                    timings_ms.fetch = fetch_ms;
+                    return Ok(Ready {
+                        encoded: rendered.encoded,
+                        adapters: rendered.adapters,
+                        device_class: rendered.device_class,
+                        timings_ms,
+                        _folder: folder,
+                    });
+                }
+                EngineEvent::Ended(Err(error)) => return Err(not_rendered(error)),
+            }
+            report(estimate.standing());
+        }
+        end_with_the_process().await
+    }
+
+    /// Puts the files where the targets say. Gives the time it took.
+    pub async fn upload(
+        &self,
+        ready: &Ready,
+        targets: &[Target],
+        control: &Control,
+    ) -> Result<Duration, NotUploaded> {
+        let mut named: Vec<_> = targets.iter().map(|target| target.file).collect();
+        named.sort_by_key(|file| file.file_name());
+        let mut needed = ArtefactFile::ALL;
+        needed.sort_by_key(|file| file.file_name());
+        if named != needed {
+            let detail = "leader named other upload targets than were asked for";
+            let failure = JobFailure::new(FailureCode::UploadFailed, detail);
+            return Err(NotUploaded::Failed(failure));
+        }
+        let started = Instant::now();
+        let put = |target| self.uploader.put(target, &ready.file(target.file).path);
+        tokio::select! {
+            biased;
+            () = control.stopped() => Err(NotUploaded::Stopped),
+            done = try_join_all(targets.iter().map(put)) => match done {
+                Ok(_) => Ok(started.elapsed()),
+                Err(error) => Err(not_uploaded(error)),
+            }
+        }
+    }
+
+    /// Whether the order can be rendered at all, before a byte is fetched.
+    fn check(&self, assign: &Assign) -> Result<Arc<LocalModel>, NotRendered> {
+        let invalid =
+            |detail: String| NotRendered::Failed(JobFailure::new(FailureCode::InvalidSpec, detail));
+        let spec = &assign.spec;
+        let Some(model) = self.models.get(&spec.model) else {
+            let detail = format!("model {} is not on this node", spec.model);
+            return Err(NotRendered::Failed(JobFailure::new(
+                FailureCode::ModelUnusable,
+                detail,
+            )));
+        };
+        spec.validate(&model.offer.limits).map_err(|fields| {
+            let fields: Vec<String> = fields.iter().map(InvalidField::to_string).collect();
+            invalid(fields.join("; "))
+        })?;
+        let named = spec.adapters.iter().map(|adapter| adapter.sha256);
+        if assign.image.sha256 != spec.image || !assign.adapters.iter().map(|s| s.sha256).eq(named)
+        {
+            return Err(invalid(
+                "sources are not those of the spec's image and adapters".to_owned(),
+            ));
+        }
+        Ok(model.clone())
+    }
+
+    async fn fetch(
+        &self,
+        assign: &Assign,
+        control: &Control,
+    ) -> Result<(Held, Vec<(Held, f32)>), NotRendered> {
+        let image = async {
+            let held = self.pictures.hold(&assign.image).await;
+            held.map_err(|error| not_fetched("image", &error))
+        };
+        let adapters = assign
+            .adapters
+            .iter()
+            .zip(&assign.spec.adapters)
+            .enumerate();
+        let adapters = adapters.map(|(i, (source, asked))| async move {
+            let held = self.adapters.hold(source).await;
+            let held = held.map_err(|error| not_fetched(&format!("adapters[{i}]"), &error))?;
+            Ok((held, asked.weight))
+        });
+        tokio::select! {
+            biased;
+            () = control.stopped() => Err(NotRendered::Stopped),
+            held = try_join(image, try_join_all(adapters)) => held,
+        }
+    }
+}
+
+/// The engine is lost. Nothing is said of the job: the end of this process is what the farm must hear, so that a job which
+/// kills nodes is known as one.
+async fn end_with_the_process() -> Result<Ready, NotRendered> {
+    std::future::pending().await
+}
+
+fn not_fetched(what: &str, error: &FetchError) -> NotRendered {
+    let code = match error {
+        // After all tries: what the store holds is not what the order names.
+        FetchError::TooLarge { .. } | FetchError::Length { .. } | FetchError::Content { .. } => {
+            FailureCode::InputCorrupt
+        }
+        // An expired URL too: another assignment brings a new one.
+        FetchError::Http { .. } => FailureCode::InputUnavailable,
+        FetchError::Disk { .. } => FailureCode::DiskFailed,
+    };
+    NotRendered::Failed(JobFailure::new(code, format!("{what}: {error}")))
+}
+
+fn not_rendered(error: EngineError) -> NotRendered {
+    match error {
+        EngineError::Stopped => NotRendered::Stopped,
+        EngineError::Failed(failure) => NotRendered::Failed(failure),
+        EngineError::Lost(reason) => {
+            NotRendered::Failed(JobFailure::new(FailureCode::EngineFailed, reason))
+        }
+    }
+}
+
+fn not_uploaded(error: UploadError) -> NotUploaded {
+    let code = match error {
+        UploadError::Refused { .. } => return NotUploaded::Expired(error.to_string()),
+        UploadError::Http { .. } | UploadError::Header(_) => FailureCode::UploadFailed,
+        UploadError::Disk { .. } => FailureCode::DiskFailed,
+    };
+    NotUploaded::Failed(JobFailure::new(code, error))
+}
+
+fn disk(error: std::io::Error) -> NotRendered {
+    NotRendered::Failed(JobFailure::new(FailureCode::DiskFailed, error))
+}

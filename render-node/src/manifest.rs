@@ -1,0 +1,37 @@
+//! What a clip was made from, as far as the node knows it (invariant 11).
+
+use flowai_actors::ids::{Generation, NodeId};
+use flowai_actors::manifest::{EngineInfo, Manifest};
+use flowai_actors::messages::Assign;
+
+use crate::job::Ready;
+
+/// What of a manifest is the same for every clip of this process.
+#[derive(Debug, Clone)]
+pub struct Maker {
+    pub node: NodeId,
+    pub generation: Generation,
+    pub engine: EngineInfo,
+}
+
+impl Maker {
+    /// The manifest of a clip that lies ready; the time of its upload is still to come.
+    pub(crate) fn manifest(&self, assign: &Assign, ready: &Ready) -> Manifest {
+        Manifest {
+            manifest_version: Manifest::VERSION,
+            job: assign.at.job,
+            attempt: assign.at.attempt,
+            epoch: assign.at.epoch,
+            node: self.node.clone(),
+            generation: self.generation,
+            spec: assign.spec.clone(),
+            model_sha256: assign.model_sha256,
+            adapters: ready.adapters.clone(),
+            engine: self.engine.clone(),
+            device_class: ready.device_class.clone(),
+            clip_sha256: ready.encoded.clip.sha256,
+            clip_bytes: ready.encoded.clip.bytes,
+            timings_ms: ready.timings_ms.clone(),
+        }
+    }
+}

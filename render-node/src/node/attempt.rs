@@ -1,0 +1,187 @@
+//! The job that a node works on: its stages from rendering to the leader's last word, and what the leader must hear of it.
+
+use flowai_actors::clock::Monotonic;
+use flowai_actors::ids::{Epoch, Generation, NodeId};
+use flowai_actors::limits::PROGRESS_INTERVAL_MS;
+use flowai_actors::link::PeerId;
+use flowai_actors::messages::{Assign, AttemptRef, Ended, Outcome, Phase, Progress, UploadTargets};
+
+use super::state::{Clip, Effect, RunId};
+use crate::job::Standing;
+
+/// A question that is asked until it is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asking {
+    /// The answer, or the lack of it, will be an event.
+    Underway,
+    At(Monotonic),
+}
+
+impl Asking {
+    pub(super) fn is_due(&self, now: Monotonic) -> bool {
+        match self {
+            Self::Underway => false,
+            Self::At(at) => *at <= now,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) run: RunId,
+    pub(super) at: AttemptRef,
+    pub(super) stage: Stage,
+    pub(super) is_paused: bool,
+    pub(super) stop_asked: bool,
+    pub(super) standing: Standing,
+    /// `false` when `standing` is newer than what the leader heard.
+    pub(super) is_told: bool,
+    told_at: Option<Monotonic>,
+}
+
+#[derive(Debug)]
+pub(super) enum Stage {
+    Rendering,
+    /// The files are ready; the leader says where they go.
+    Placing {
+        clip: Clip,
+        round: u32,
+        ask: Asking,
+    },
+    Uploading {
+        clip: Clip,
+        round: u32,
+    },
+    /// It has ended; the leader must hear it.
+    Telling {
+        outcome: Outcome,
+        ask: Asking,
+    },
+}
+
+impl Job {
+    pub(super) fn new(run: RunId, assign: &Assign) -> Self {
+        Self {
+            run,
+            at: assign.at,
+            stage: Stage::Rendering,
+            is_paused: false,
+            stop_asked: false,
+            standing: Standing {
+                phase: Phase::Fetching,
+                step: 0,
+                steps: assign.spec.steps,
+                left_s: None,
+            },
+            is_told: true,
+            told_at: None,
+        }
+    }
+
+    /// What lies ready needs no GPU: only rendering pauses.
+    pub(super) fn can_pause(&self) -> bool {
+        !self.is_paused && matches!(self.stage, Stage::Rendering)
+    }
+
+    pub(super) fn progress_due(&self) -> Monotonic {
+        self.told_at
+            .map_or(Monotonic::default(), |at| at.plus_ms(PROGRESS_INTERVAL_MS))
+    }
+
+    pub(super) fn place(&mut self, now: Monotonic, clip: Clip, round: u32) {
+        self.standing = Standing {
+            phase: Phase::Uploading,
+            step: self.standing.steps,
+            left_s: None,
+            ..self.standing
+        };
+        self.is_told = false;
+        self.stage = Stage::Placing {
+            clip,
+            round,
+            ask: Asking::At(now),
+        };
+    }
+
+    pub(super) fn tell(&mut self, now: Monotonic, outcome: Outcome) {
+        // The end says it all.
+        self.is_told = true;
+        self.stage = Stage::Telling {
+            outcome,
+            ask: Asking::At(now),
+        };
+    }
+
+    /// Says to the leader what is due.
+    pub(super) fn speak(
+        &mut self,
+        now: Monotonic,
+        leader: &PeerId,
+        node: &NodeId,
+        generation: Generation,
+        effects: &mut Vec<Effect>,
+    ) {
+        if !self.is_told && self.progress_due() <= now {
+            self.is_told = true;
+            self.told_at = Some(now);
+            let Standing {
+                phase,
+                step,
+                steps,
+                left_s,
+            } = self.standing;
+            effects.push(Effect::SendProgress {
+                to: leader.clone(),
+                progress: Progress {
+                    at: self.at,
+                    phase,
+                    step,
+                    steps,
+                    left_s,
+                },
+            });
+        }
+        let (run, at) = (self.run, self.at);
+        match &mut self.stage {
+            Stage::Rendering | Stage::Uploading { .. } => {}
+            Stage::Placing { clip, ask, .. } => {
+                if ask.is_due(now) {
+                    *ask = Asking::Underway;
+                    effects.push(Effect::AskTargets {
+                        to: leader.clone(),
+                        run,
+                        question: UploadTargets {
+                            at,
+                            node: node.clone(),
+                            generation,
+                            files: clip.files.clone(),
+                        },
+                    });
+                }
+            }
+            Stage::Telling { outcome, ask } => {
+                if ask.is_due(now) {
+                    *ask = Asking::Underway;
+                    effects.push(Effect::Tell {
+                        to: leader.clone(),
+                        run,
+                        ended: Box::new(Ended {
+                            at,
+                            node: node.clone(),
+                            generation,
+                            outcome: under_term(outcome.clone(), at.epoch),
+                        }),
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// A clip ends under the term that settles it, which may be a later one than that under which it was rendered.
+fn under_term(mut outcome: Outcome, epoch: Epoch) -> Outcome {
+    if let Outcome::Rendered { manifest, .. } = &mut outcome {
+        manifest.epoch = epoch;
+    }
+    outcome
+}

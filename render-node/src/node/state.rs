@@ -1,0 +1,607 @@
+//! What the node believes and does next: pure, the time comes with each event.
+//!
+//! One job at a time. The leader's word about it comes with each answered beat: go on (and under which term), or drop it.
+//! Without an answered beat for [`NODE_SELF_STOP_MS`] the job pauses at its next step boundary, before the leader may give
+//! it to another node, and goes on only when a leader says so. That saves this GPU's work across a change of leader;
+//! correctness does not rest on it, because whatever a node says about an attempt is compared with the database.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use flowai_actors::clock::Monotonic;
+use flowai_actors::ids::{Attempt, Epoch, Generation, JobId, ModelId, NodeId, Sha256};
+use flowai_actors::limits::{NODE_BEAT_MS, NODE_SELF_STOP_MS};
+use flowai_actors::link::PeerId;
+use flowai_actors::manifest::Manifest;
+use flowai_actors::messages::{
+    Assign, AssignAnswer, AttemptRef, BeatAnswer, Ended, EndedAnswer, Outcome, Progress, ReadyFile,
+    Registered, Target, UploadTargets, UploadTargetsAnswer, Verdict,
+};
+
+use super::attempt::{Asking, Job, Stage};
+use crate::failure::{FailureCode, JobFailure};
+use crate::job::{NotRendered, NotUploaded, Standing};
+
+/// A question that found no answer is asked again after this.
+const RETRY_MS: u64 = 500;
+/// Rounds of upload targets for one clip: URLs that expire again and again are not a matter of waiting.
+const UPLOAD_ROUNDS_MAX: u32 = 3;
+/// Attempts that ended here and whose late copies must not start them again.
+const ENDED_REMEMBERED: usize = 64;
+
+/// One run of a job on this node. Names what belongs to it; what comes for an older one is not heard any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct RunId(pub(super) u64);
+
+/// What the node hears.
+#[derive(Debug)]
+pub(super) enum Event {
+    LinkUp(PeerId),
+    LinkDown(PeerId),
+    /// `None`: no answer came.
+    Registered {
+        from: PeerId,
+        sent_at: Monotonic,
+        reported: Option<AttemptRef>,
+        answer: Option<Registered>,
+    },
+    BeatAnswered {
+        from: PeerId,
+        sent_at: Monotonic,
+        reported: Option<AttemptRef>,
+        answer: Option<BeatAnswer>,
+    },
+    Assigned(Box<Assign>),
+    StopAsked(AttemptRef),
+    /// The run is this far.
+    Moved {
+        run: RunId,
+        standing: Standing,
+    },
+    /// The run's files lie ready here, or never will.
+    Rendered {
+        run: RunId,
+        result: Result<Clip, NotRendered>,
+    },
+    TargetsAnswered {
+        run: RunId,
+        answer: Option<UploadTargetsAnswer>,
+    },
+    Uploaded {
+        run: RunId,
+        /// How long it took, in ms.
+        result: Result<f64, NotUploaded>,
+    },
+    EndedAnswered {
+        run: RunId,
+        answer: Option<EndedAnswer>,
+    },
+    /// The link says that a newer process of this node is known.
+    Replaced,
+    /// The program shall end in order.
+    Close,
+    Tick,
+}
+
+/// What shall happen, in order.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Effect {
+    Register {
+        to: PeerId,
+        running: Option<AttemptRef>,
+    },
+    Beat {
+        to: PeerId,
+        seq: u64,
+        running: Option<AttemptRef>,
+    },
+    /// Answers the assignment that was just handed in.
+    AnswerAssign(AssignAnswer),
+    /// Answers the stop that was just handed in.
+    AnswerStop(bool),
+    Start {
+        run: RunId,
+        assign: Box<Assign>,
+    },
+    Pause(RunId),
+    Resume(RunId),
+    /// Lets the run end at its next boundary; its end is still heard.
+    Stop(RunId),
+    /// Lets the run end at its next boundary and drops everything that it made.
+    Forget(RunId),
+    SendProgress {
+        to: PeerId,
+        progress: Progress,
+    },
+    AskTargets {
+        to: PeerId,
+        run: RunId,
+        question: UploadTargets,
+    },
+    Upload {
+        run: RunId,
+        targets: Vec<Target>,
+    },
+    Tell {
+        to: PeerId,
+        run: RunId,
+        ended: Box<Ended>,
+    },
+    End(Ending),
+}
+
+/// Why the node ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// It was told to and has nothing left to do.
+    Closed,
+    /// A newer process of this node is known to the farm.
+    Replaced,
+}
+
+/// A clip that lies ready on the node.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Clip {
+    pub(super) files: Vec<ReadyFile>,
+    /// Complete but for the time of the upload and the term under which it ends.
+    pub(super) manifest: Box<Manifest>,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    node: NodeId,
+    generation: Generation,
+    leader: Leader,
+    /// The newest term heard of.
+    epoch: Epoch,
+    /// When the newest answered beat was sent: this node's own idea of its lease.
+    confirmed_at: Monotonic,
+    beats: u64,
+    job: Option<Job>,
+    runs: u64,
+    /// What this node can render.
+    models: BTreeMap<ModelId, Sha256>,
+    ended: VecDeque<(JobId, Attempt)>,
+    is_closing: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Leader {
+    None,
+    /// The link is up, the leader does not know us yet.
+    Greeted {
+        peer: PeerId,
+        ask: Asking,
+    },
+    Known {
+        peer: PeerId,
+        next_beat: Monotonic,
+    },
+}
+
+impl State {
+    pub(super) fn new(
+        node: NodeId,
+        generation: Generation,
+        models: BTreeMap<ModelId, Sha256>,
+    ) -> Self {
+        Self {
+            node,
+            generation,
+            leader: Leader::None,
+            epoch: Epoch::ZERO,
+            confirmed_at: Monotonic::default(),
+            beats: 0,
+            job: None,
+            runs: 0,
+            models,
+            ended: VecDeque::new(),
+            is_closing: false,
+        }
+    }
+
+    /// The term that this node believes in.
+    pub(super) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// The attempt that this node works on, or has ended and not yet heard an answer about.
+    pub(super) fn running(&self) -> Option<AttemptRef> {
+        self.job.as_ref().map(|job| job.at)
+    }
+
+    pub(super) fn is_registered(&self) -> bool {
+        matches!(self.leader, Leader::Known { .. })
+    }
+
+    /// When [`Event::Tick`] is due next.
+    pub(super) fn next_due(&self) -> Option<Monotonic> {
+        let asking = |ask: &Asking| match ask {
+            Asking::Underway => None,
+            Asking::At(at) => Some(*at),
+        };
+        let beat = match &self.leader {
+            Leader::None => None,
+            Leader::Greeted { ask, .. } => asking(ask),
+            Leader::Known { next_beat, .. } => Some(*next_beat),
+        };
+        let job = self.job.as_ref();
+        let is_known = self.is_registered();
+        let question = job.filter(|_| is_known).and_then(|job| match &job.stage {
+            Stage::Placing { ask, .. } | Stage::Telling { ask, .. } => asking(ask),
+            Stage::Rendering | Stage::Uploading { .. } => None,
+        });
+        let progress = job
+            .filter(|job| is_known && !job.is_told)
+            .map(Job::progress_due);
+        let pause = job
+            .filter(|job| job.can_pause())
+            .map(|_| self.confirmed_at.plus_ms(NODE_SELF_STOP_MS));
+        [beat, question, progress, pause]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    pub(super) fn apply(&mut self, now: Monotonic, event: Event) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        match event {
+            Event::LinkUp(peer) => {
+                self.leader = Leader::Greeted {
+                    peer,
+                    ask: Asking::At(now),
+                };
+            }
+            Event::LinkDown(peer) => {
+                if self.leader.peer() == Some(&peer) {
+                    self.leader = Leader::None;
+                }
+            }
+            Event::Registered {
+                from,
+                sent_at,
+                reported,
+                answer,
+            } => self.registered(now, &from, sent_at, reported, answer, &mut effects),
+            Event::BeatAnswered {
+                from,
+                sent_at,
+                reported,
+                answer,
+            } => self.beat_answered(now, &from, sent_at, reported, answer, &mut effects),
+            Event::Assigned(assign) => self.assigned(assign, &mut effects),
+            Event::StopAsked(at) => {
+                let is_mine = self.job_of(at).is_some();
+                if is_mine {
+                    self.stop(now, &mut effects);
+                }
+                effects.push(Effect::AnswerStop(is_mine));
+            }
+            Event::Moved { run, standing } => {
+                if let Some(job) = self.job_in(run) {
+                    job.standing = standing;
+                    job.is_told = false;
+                }
+            }
+            Event::Rendered { run, result } => self.rendered(now, run, result),
+            Event::TargetsAnswered { run, answer } => {
+                self.targets_answered(now, run, answer, &mut effects);
+            }
+            Event::Uploaded { run, result } => self.uploaded(now, run, result),
+            Event::EndedAnswered { run, answer } => {
+                self.ended_answered(now, run, answer, &mut effects);
+            }
+            Event::Replaced => self.replaced(&mut effects),
+            Event::Close => {
+                self.is_closing = true;
+                self.stop(now, &mut effects);
+            }
+            Event::Tick => {}
+        }
+        self.do_what_is_due(now, &mut effects);
+        if self.is_closing && self.job.is_none() {
+            effects.push(Effect::End(Ending::Closed));
+        }
+        effects
+    }
+
+    fn registered(
+        &mut self,
+        now: Monotonic,
+        from: &PeerId,
+        sent_at: Monotonic,
+        reported: Option<AttemptRef>,
+        answer: Option<Registered>,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.leader.peer() != Some(from) {
+            return;
+        }
+        match answer {
+            Some(Registered::Welcome { epoch, running }) => {
+                self.leader = Leader::Known {
+                    peer: from.clone(),
+                    next_beat: now.plus_ms(NODE_BEAT_MS),
+                };
+                self.confirmed(sent_at, epoch, reported, running, effects);
+            }
+            Some(Registered::Fenced { .. }) => self.replaced(effects),
+            None => {
+                self.leader = Leader::Greeted {
+                    peer: from.clone(),
+                    ask: Asking::At(now.plus_ms(RETRY_MS)),
+                };
+            }
+        }
+    }
+
+    fn beat_answered(
+        &mut self,
+        now: Monotonic,
+        from: &PeerId,
+        sent_at: Monotonic,
+        reported: Option<AttemptRef>,
+        answer: Option<BeatAnswer>,
+        effects: &mut Vec<Effect>,
+    ) {
+        if !self.is_registered() || self.leader.peer() != Some(from) {
+            return;
+        }
+        match answer {
+            Some(BeatAnswer::Renewed { epoch, running }) => {
+                self.confirmed(sent_at, epoch, reported, running, effects);
+            }
+            Some(BeatAnswer::Unknown) => {
+                self.leader = Leader::Greeted {
+                    peer: from.clone(),
+                    ask: Asking::At(now),
+                };
+            }
+            Some(BeatAnswer::Fenced { .. }) => self.replaced(effects),
+            None => {}
+        }
+    }
+
+    /// A leader of this term knows us, and says what becomes of what we reported.
+    fn confirmed(
+        &mut self,
+        sent_at: Monotonic,
+        epoch: Epoch,
+        reported: Option<AttemptRef>,
+        verdict: Verdict,
+        effects: &mut Vec<Effect>,
+    ) {
+        // An answer of an earlier term is a ghost.
+        if epoch < self.epoch {
+            return;
+        }
+        self.epoch = epoch;
+        self.confirmed_at = self.confirmed_at.max(sent_at);
+        let Some(job) = reported.and_then(|at| self.job_of(at)) else {
+            return;
+        };
+        match verdict {
+            Verdict::GoOn => {
+                job.at.epoch = epoch;
+                if std::mem::take(&mut job.is_paused) {
+                    effects.push(Effect::Resume(job.run));
+                }
+            }
+            Verdict::Drop => self.forget(effects),
+            Verdict::Idle => {}
+        }
+    }
+
+    fn assigned(&mut self, assign: Box<Assign>, effects: &mut Vec<Effect>) {
+        let at = assign.at;
+        let refused = |reason: &str| AssignAnswer::Refused {
+            reason: reason.to_owned(),
+        };
+        if let Some(job) = self.job_of(at) {
+            job.at.epoch = job.at.epoch.max(at.epoch);
+            effects.push(Effect::AnswerAssign(AssignAnswer::Accepted));
+            return;
+        }
+        let answer = match self.running() {
+            _ if at.epoch < self.epoch => refused("assigned under a term that has ended"),
+            _ if self.ended.contains(&(at.job, at.attempt)) => {
+                refused("this attempt has ended here")
+            }
+            Some(with) => AssignAnswer::Busy { with },
+            None if self.is_closing => refused("node is shutting down"),
+            None if self.models.get(&assign.spec.model) != Some(&assign.model_sha256) => {
+                refused("this node has no such model, or other files under its name")
+            }
+            None => {
+                self.epoch = at.epoch;
+                self.runs += 1;
+                let run = RunId(self.runs);
+                self.job = Some(Job::new(run, &assign));
+                effects.push(Effect::AnswerAssign(AssignAnswer::Accepted));
+                effects.push(Effect::Start { run, assign });
+                return;
+            }
+        };
+        effects.push(Effect::AnswerAssign(answer));
+    }
+
+    fn stop(&mut self, now: Monotonic, effects: &mut Vec<Effect>) {
+        let Some(job) = self.job.as_mut() else {
+            return;
+        };
+        job.stop_asked = true;
+        match job.stage {
+            Stage::Rendering | Stage::Uploading { .. } => effects.push(Effect::Stop(job.run)),
+            Stage::Placing { .. } => job.tell(now, Outcome::Stopped),
+            // Too late: a stop destroys nothing that has ended.
+            Stage::Telling { .. } => {}
+        }
+    }
+
+    fn rendered(&mut self, now: Monotonic, run: RunId, result: Result<Clip, NotRendered>) {
+        let Some(job) = self.job_in(run) else {
+            return;
+        };
+        match result {
+            Ok(_) if job.stop_asked => job.tell(now, Outcome::Stopped),
+            Ok(clip) => job.place(now, clip, 1),
+            Err(NotRendered::Stopped) => job.tell(now, Outcome::Stopped),
+            Err(NotRendered::Failed(failure)) => job.tell(now, failure.into()),
+        }
+    }
+
+    fn targets_answered(
+        &mut self,
+        now: Monotonic,
+        run: RunId,
+        answer: Option<UploadTargetsAnswer>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(job) = self.job_in(run) else {
+            return;
+        };
+        let Stage::Placing { clip, round, ask } = &mut job.stage else {
+            return;
+        };
+        match answer {
+            Some(UploadTargetsAnswer::Targets { targets }) => {
+                job.stage = Stage::Uploading {
+                    clip: clip.clone(),
+                    round: *round,
+                };
+                effects.push(Effect::Upload { run, targets });
+            }
+            Some(UploadTargetsAnswer::Stale) => self.forget(effects),
+            Some(UploadTargetsAnswer::Refused { reason }) => {
+                job.tell(
+                    now,
+                    JobFailure::new(FailureCode::UploadRefused, reason).into(),
+                );
+            }
+            None => *ask = Asking::At(now.plus_ms(RETRY_MS)),
+        }
+    }
+
+    fn uploaded(&mut self, now: Monotonic, run: RunId, result: Result<f64, NotUploaded>) {
+        let Some(job) = self.job_in(run) else {
+            return;
+        };
+        let Stage::Uploading { clip, round } = &mut job.stage else {
+            return;
+        };
+        match result {
+            Ok(upload_ms) => {
+                let mut manifest = clip.manifest.clone();
+                manifest.timings_ms.upload = upload_ms;
+                let outcome = Outcome::Rendered {
+                    clip_sha256: manifest.clip_sha256,
+                    clip_bytes: manifest.clip_bytes,
+                    manifest,
+                };
+                job.tell(now, outcome);
+            }
+            Err(NotUploaded::Stopped) => job.tell(now, Outcome::Stopped),
+            Err(NotUploaded::Expired(_)) if *round < UPLOAD_ROUNDS_MAX => {
+                let (clip, round) = (clip.clone(), *round + 1);
+                job.place(now, clip, round);
+            }
+            Err(NotUploaded::Expired(reason)) => {
+                job.tell(
+                    now,
+                    JobFailure::new(FailureCode::UploadFailed, reason).into(),
+                );
+            }
+            Err(NotUploaded::Failed(failure)) => job.tell(now, failure.into()),
+        }
+    }
+
+    fn ended_answered(
+        &mut self,
+        now: Monotonic,
+        run: RunId,
+        answer: Option<EndedAnswer>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(job) = self.job_in(run) else {
+            return;
+        };
+        match (answer, &mut job.stage) {
+            (Some(EndedAnswer::Settled | EndedAnswer::Stale), _) => self.forget(effects),
+            (None, Stage::Telling { ask, .. }) => *ask = Asking::At(now.plus_ms(RETRY_MS)),
+            (None, _) => {}
+        }
+    }
+
+    fn replaced(&mut self, effects: &mut Vec<Effect>) {
+        self.forget(effects);
+        effects.push(Effect::End(Ending::Replaced));
+    }
+
+    /// The attempt is over for this node.
+    fn forget(&mut self, effects: &mut Vec<Effect>) {
+        let Some(job) = self.job.take() else {
+            return;
+        };
+        if self.ended.len() == ENDED_REMEMBERED {
+            self.ended.pop_front();
+        }
+        self.ended.push_back((job.at.job, job.at.attempt));
+        effects.push(Effect::Forget(job.run));
+    }
+
+    fn do_what_is_due(&mut self, now: Monotonic, effects: &mut Vec<Effect>) {
+        let running = self.running();
+        match &mut self.leader {
+            Leader::None => {}
+            Leader::Greeted { peer, ask } => {
+                if ask.is_due(now) {
+                    *ask = Asking::Underway;
+                    effects.push(Effect::Register {
+                        to: peer.clone(),
+                        running,
+                    });
+                }
+            }
+            Leader::Known { peer, next_beat } => {
+                if *next_beat <= now {
+                    *next_beat = now.plus_ms(NODE_BEAT_MS);
+                    self.beats += 1;
+                    effects.push(Effect::Beat {
+                        to: peer.clone(),
+                        seq: self.beats,
+                        running,
+                    });
+                }
+            }
+        }
+        let lease_is_over = self.confirmed_at.plus_ms(NODE_SELF_STOP_MS) <= now;
+        let Some(job) = self.job.as_mut() else {
+            return;
+        };
+        if lease_is_over && job.can_pause() {
+            job.is_paused = true;
+            effects.push(Effect::Pause(job.run));
+        }
+        if let Leader::Known { peer, .. } = &self.leader {
+            job.speak(now, peer, &self.node, self.generation, effects);
+        }
+    }
+
+    /// The job when it is this attempt, whatever the term.
+    fn job_of(&mut self, at: AttemptRef) -> Option<&mut Job> {
+        let is_same = |job: &&mut Job| (job.at.job, job.at.attempt) == (at.job, at.attempt);
+        self.job.as_mut().filter(is_same)
+    }
+
+    fn job_in(&mut self, run: RunId) -> Option<&mut Job> {
+        self.job.as_mut().filter(|job| job.run == run)
+    }
+}
+
+impl Leader {
+    fn peer(&self) -> Option<&PeerId> {
+        match self {
+            Self::None => None,
+            Self::Greeted { peer, .. } | Self::Known { peer, .. } => Some(peer),
+        }
+    }
+}

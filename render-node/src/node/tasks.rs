@@ -1,0 +1,28 @@
+//! The node's background tasks.
+
+use flowai_actors::kit::{OnCancel, OnFailure, TaskKind};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NodeTask {
+    /// Carries what the link brings into the mailbox.
+    Pump,
+    /// Wakes the actor when something is due.
+    Timer,
+    /// Waits for one answer of the leader.
+    Ask,
+    /// Fetches and renders one job.
+    Render,
+    /// Puts one job's files into the store.
+    Upload,
+}
+
+impl TaskKind for NodeTask {
+    fn on_cancel(self) -> OnCancel {
+        OnCancel::Abort
+    }
+
+    /// Each of them owes the actor a word; without it the node would wait for ever.
+    fn on_failure(self) -> OnFailure {
+        OnFailure::EndProcess
+    }
+}

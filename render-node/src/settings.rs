@@ -1,0 +1,370 @@
+//! The program's settings: flags, environment variables of the same name, or files that such a variable names.
+
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::fs;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser};
+use flowai_actors::ids::NodeId;
+use flowai_svd::{DeviceName, Dtype};
+
+/// How long a step of the stand-in engine takes, in ms. For fault tests only, so there is no flag.
+const STAND_IN_STEP_MS: &str = "FLOWAI_STAND_IN_STEP_MS";
+const STAND_IN_STEP_MS_DEFAULT: u64 = 10;
+
+/// Everything that the program must know.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    pub id: NodeId,
+    pub data_dir: PathBuf,
+    pub tls_dir: PathBuf,
+    /// host:port of each coordinator's link.
+    pub coordinators: Vec<String>,
+    pub models_dir: PathBuf,
+    pub engine: EngineKind,
+    pub device: DeviceName,
+    pub dtype: Dtype,
+    /// Of CPU kernels.
+    pub threads: usize,
+    /// Written once a leader has welcomed the node.
+    pub ready_file: Option<PathBuf>,
+}
+
+/// Which engine renders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EngineKind {
+    Svd,
+    /// For fault tests: renders no model.
+    StandIn {
+        step: Duration,
+    },
+}
+
+/// A setting that cannot be used. The program ends with status 2.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    #[error("{0} is missing: set it, or {0}_FILE to a file that holds it")]
+    Missing(&'static str),
+    #[error("{name} must be {expected} (got {got:?})")]
+    Invalid {
+        name: &'static str,
+        expected: String,
+        got: String,
+    },
+    #[error("{name}_FILE: {}: {source}", path.display())]
+    File {
+        name: &'static str,
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    /// What clap says: help, version, an unknown flag.
+    #[error(transparent)]
+    Usage(#[from] clap::Error),
+}
+
+/// One FlowAI render node: one process per GPU. It dials the coordinators, takes one job at a time and opens no port.
+#[derive(Debug, Parser)]
+#[command(name = "flowai-render-node", version)]
+struct Cli {
+    #[command(flatten)]
+    flags: Flags,
+}
+
+// Read as text and parsed below, so that a flag, a variable and a file are refused in the same words.
+#[derive(Debug, Default, Args)]
+struct Flags {
+    /// This node's name, a DNS label, as in its certificate [env: FLOWAI_ID]
+    #[arg(long)]
+    id: Option<String>,
+    /// Its own folder: the count of its starts, caches [env: FLOWAI_DATA_DIR]
+    #[arg(long)]
+    data_dir: Option<String>,
+    /// Certificate, key and CA of the link [env: FLOWAI_TLS_DIR]
+    #[arg(long)]
+    tls_dir: Option<String>,
+    /// Link addresses of the coordinators, host:port, comma-separated [env: FLOWAI_COORDINATORS]
+    #[arg(long)]
+    coordinators: Option<String>,
+    /// One folder a model, diffusers layout, read-only [env: FLOWAI_MODELS_DIR]
+    #[arg(long)]
+    models_dir: Option<String>,
+    /// svd, or stand-in for fault tests [env: FLOWAI_ENGINE] [default: svd]
+    #[arg(long)]
+    engine: Option<String>,
+    /// cpu, cuda or cuda:N [env: FLOWAI_DEVICE] [default: cpu]
+    #[arg(long)]
+    device: Option<String>,
+    /// float32, bfloat16 or float16 [env: FLOWAI_DTYPE] [default: float32]
+    #[arg(long)]
+    dtype: Option<String>,
+    /// Threads of CPU kernels [env: FLOWAI_THREADS] [default: all cores]
+    #[arg(long)]
+    threads: Option<String>,
+    /// Written when ready, as one JSON object [env: FLOWAI_READY_FILE]
+    #[arg(long)]
+    ready_file: Option<String>,
+}
+
+impl Settings {
+    /// Reads the command line (with the program's name first) and the environment; a flag wins over a variable, a variable
+    /// over the file that `NAME_FILE` names.
+    ///
+    /// # Errors
+    /// The first setting that is missing or cannot be used, by name.
+    pub fn read(
+        args: impl IntoIterator<Item = OsString>,
+        env: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, SettingsError> {
+        let matches = Cli::command().try_get_matches_from(args)?;
+        let Flags {
+            id,
+            data_dir,
+            tls_dir,
+            coordinators,
+            models_dir,
+            engine,
+            device,
+            dtype,
+            threads,
+            ready_file,
+        } = Cli::from_arg_matches(&matches)?.flags;
+        let source = Source { env };
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(Self {
+            id: source.required(id, "FLOWAI_ID")?.parsed("a DNS label")?,
+            data_dir: source.required(data_dir, "FLOWAI_DATA_DIR")?.into(),
+            tls_dir: source.required(tls_dir, "FLOWAI_TLS_DIR")?.into(),
+            coordinators: addresses(source.required(coordinators, "FLOWAI_COORDINATORS")?)?,
+            models_dir: source.required(models_dir, "FLOWAI_MODELS_DIR")?.into(),
+            engine: engine_kind(&source, engine)?,
+            device: source
+                .or(device, "FLOWAI_DEVICE", "cpu")?
+                .parsed("cpu, cuda or cuda:N")?,
+            dtype: self::dtype(source.or(dtype, "FLOWAI_DTYPE", "float32")?)?,
+            threads: source
+                .or(threads, "FLOWAI_THREADS", &cores.to_string())?
+                .number(1..=1_024)?,
+            ready_file: source
+                .optional(ready_file, "FLOWAI_READY_FILE")?
+                .map(Value::into),
+        })
+    }
+}
+
+/// A setting's text and the name under which it is known.
+struct Value {
+    name: &'static str,
+    text: String,
+}
+
+impl Value {
+    fn invalid(&self, expected: impl Display) -> SettingsError {
+        SettingsError::Invalid {
+            name: self.name,
+            expected: expected.to_string(),
+            got: self.text.clone(),
+        }
+    }
+
+    fn parsed<T: FromStr>(self, expected: &str) -> Result<T, SettingsError> {
+        self.text.parse().map_err(|_| self.invalid(expected))
+    }
+
+    fn number<T>(self, range: std::ops::RangeInclusive<T>) -> Result<T, SettingsError>
+    where
+        T: FromStr + PartialOrd + Display,
+    {
+        let number = self.text.parse().ok().filter(|n| range.contains(n));
+        let expected = || format!("a number in {}..={}", range.start(), range.end());
+        number.ok_or_else(|| self.invalid(expected()))
+    }
+}
+
+impl From<Value> for PathBuf {
+    fn from(value: Value) -> Self {
+        value.text.into()
+    }
+}
+
+struct Source<E> {
+    env: E,
+}
+
+impl<E: Fn(&str) -> Option<String>> Source<E> {
+    fn required(&self, flag: Option<String>, name: &'static str) -> Result<Value, SettingsError> {
+        self.optional(flag, name)?
+            .ok_or(SettingsError::Missing(name))
+    }
+
+    fn or(
+        &self,
+        flag: Option<String>,
+        name: &'static str,
+        default: &str,
+    ) -> Result<Value, SettingsError> {
+        let default = || Value {
+            name,
+            text: default.to_owned(),
+        };
+        Ok(self.optional(flag, name)?.unwrap_or_else(default))
+    }
+
+    /// An empty text is no setting, as in the environments that compose files make.
+    fn optional(
+        &self,
+        flag: Option<String>,
+        name: &'static str,
+    ) -> Result<Option<Value>, SettingsError> {
+        let given = flag.or_else(|| (self.env)(name));
+        let text = match (given, (self.env)(&format!("{name}_FILE"))) {
+            (Some(text), _) => text,
+            (None, Some(path)) if !path.is_empty() => {
+                let path = PathBuf::from(path);
+                let read = fs::read_to_string(&path);
+                let text = read.map_err(|source| SettingsError::File { name, path, source })?;
+                text.trim_end_matches(['\r', '\n']).to_owned()
+            }
+            (None, _) => return Ok(None),
+        };
+        Ok((!text.is_empty()).then_some(Value { name, text }))
+    }
+}
+
+fn addresses(value: Value) -> Result<Vec<String>, SettingsError> {
+    let is_address = |address: &str| {
+        let parts = address.rsplit_once(':');
+        parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+    };
+    let addresses: Vec<String> = value
+        .text
+        .split(',')
+        .map(|address| address.trim().to_owned())
+        .collect();
+    if addresses.iter().all(|address| is_address(address)) {
+        Ok(addresses)
+    } else {
+        Err(value.invalid("host:port, several separated by commas"))
+    }
+}
+
+fn dtype(value: Value) -> Result<Dtype, SettingsError> {
+    match value.text.as_str() {
+        "float32" => Ok(Dtype::Fp32),
+        "bfloat16" => Ok(Dtype::Bf16),
+        "float16" => Ok(Dtype::Fp16),
+        _ => Err(value.invalid("float32, bfloat16 or float16")),
+    }
+}
+
+fn engine_kind<E: Fn(&str) -> Option<String>>(
+    source: &Source<E>,
+    flag: Option<String>,
+) -> Result<EngineKind, SettingsError> {
+    let value = source.or(flag, "FLOWAI_ENGINE", "svd")?;
+    match value.text.as_str() {
+        "svd" => Ok(EngineKind::Svd),
+        "stand-in" => {
+            let default = STAND_IN_STEP_MS_DEFAULT.to_string();
+            let step_ms = source.or(None, STAND_IN_STEP_MS, &default)?;
+            let step = Duration::from_millis(step_ms.number(0..=600_000)?);
+            Ok(EngineKind::StandIn { step })
+        }
+        _ => Err(value.invalid("svd or stand-in")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    const NEEDED: [(&str, &str); 5] = [
+        ("FLOWAI_ID", "n1"),
+        ("FLOWAI_DATA_DIR", "/data"),
+        ("FLOWAI_TLS_DIR", "/tls"),
+        ("FLOWAI_COORDINATORS", "127.0.0.1:7600, c2.example:7600"),
+        ("FLOWAI_MODELS_DIR", "/models"),
+    ];
+
+    fn read(flags: &[&str], env: &[(&str, &str)]) -> Result<Settings, SettingsError> {
+        let env: HashMap<String, String> = NEEDED
+            .iter()
+            .chain(env)
+            .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()))
+            .collect();
+        let args = std::iter::once("flowai-render-node").chain(flags.iter().copied());
+        Settings::read(args.map(OsString::from), |name| env.get(name).cloned())
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_operations_page() {
+        let settings = read(&[], &[]).unwrap();
+        assert_eq!(settings.id.as_str(), "n1");
+        assert_eq!(settings.coordinators, ["127.0.0.1:7600", "c2.example:7600"]);
+        assert_eq!(settings.engine, EngineKind::Svd);
+        assert_eq!(settings.device, DeviceName::Cpu);
+        assert_eq!(settings.dtype, Dtype::Fp32);
+        assert_eq!(
+            settings.threads,
+            std::thread::available_parallelism().unwrap().get()
+        );
+        assert_eq!(settings.ready_file, None);
+    }
+
+    #[test]
+    fn a_flag_wins_over_a_variable_and_a_variable_over_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("threads");
+        fs::write(&file, "3\n").unwrap();
+        let file = ("FLOWAI_THREADS_FILE", file.to_str().unwrap());
+        let variable = ("FLOWAI_THREADS", "2");
+        assert_eq!(read(&[], &[file]).unwrap().threads, 3);
+        assert_eq!(read(&[], &[file, variable]).unwrap().threads, 2);
+        let flagged = read(&["--threads", "1"], &[file, variable]);
+        assert_eq!(flagged.unwrap().threads, 1);
+    }
+
+    #[test]
+    fn what_is_missing_or_wrong_is_named() {
+        let check = |env: (&str, &str), words: &[&str]| {
+            let error = read(&[], &[env]).unwrap_err().to_string();
+            assert!(error.contains(env.0), "{error}");
+            assert!(words.iter().all(|word| error.contains(word)), "{error}");
+        };
+        for (name, _) in NEEDED {
+            check((name, ""), &["is missing"]);
+        }
+        check(("FLOWAI_ID", "N1"), &["DNS label", "N1"]);
+        check(("FLOWAI_COORDINATORS", "c1"), &["host:port", "c1"]);
+        check(("FLOWAI_ENGINE", "magic"), &["svd or stand-in", "magic"]);
+        check(("FLOWAI_DEVICE", "tpu"), &["cpu, cuda or cuda:N"]);
+        check(("FLOWAI_DTYPE", "int8"), &["bfloat16"]);
+        check(("FLOWAI_THREADS", "0"), &["1..=1024"]);
+        check(
+            ("FLOWAI_READY_FILE_FILE", "/no/such/file"),
+            &["/no/such/file"],
+        );
+    }
+
+    #[test]
+    fn the_stand_in_is_never_the_default() {
+        let stand_in = |step_ms| EngineKind::StandIn {
+            step: Duration::from_millis(step_ms),
+        };
+        let engine = |env: &[(&str, &str)]| read(&[], env).unwrap().engine;
+        let chosen = ("FLOWAI_ENGINE", "stand-in");
+        let step = (STAND_IN_STEP_MS, "250");
+        assert_eq!(engine(&[step]), EngineKind::Svd);
+        assert_eq!(engine(&[chosen]), stand_in(10));
+        assert_eq!(engine(&[chosen, step]), stand_in(250));
+    }
+
+    #[test]
+    fn an_unknown_flag_is_refused() {
+        let error = read(&["--gpu", "1"], &[]).unwrap_err();
+        assert!(matches!(error, SettingsError::Usage(_)), "{error}");
+    }
+}

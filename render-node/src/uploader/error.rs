@@ -1,0 +1,33 @@
+use std::io;
+use std::path::PathBuf;
+
+use flowai_actors::messages::ArtefactFile;
+
+use crate::http::HttpError;
+
+/// Why a file does not lie where it should.
+#[derive(Debug, thiserror::Error)]
+pub enum UploadError {
+    /// The store does not take the URL: expired, or signed for other bytes. Ask for new targets.
+    #[error("{file:?}: object store refused the upload with status {status}; ask for a new target")]
+    Refused { file: ArtefactFile, status: u16 },
+    /// The store is down or breaks off, after all tries.
+    #[error("{file:?}: {source}")]
+    Http {
+        file: ArtefactFile,
+        source: HttpError,
+    },
+    #[error("target has a header that HTTP does not allow: {0}")]
+    Header(String),
+    #[error("{}: {source}", path.display())]
+    Disk { path: PathBuf, source: io::Error },
+}
+
+impl UploadError {
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            Self::Http { source, .. } => source.may_pass(),
+            Self::Refused { .. } | Self::Header(_) | Self::Disk { .. } => false,
+        }
+    }
+}

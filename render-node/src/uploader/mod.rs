@@ -1,0 +1,79 @@
+//! Puts the finished files where the leader said: presigned PUTs, each for exactly the announced bytes, once.
+//!
+//! An upload may be sent twice when an answer was lost; the store answers 412 to the second, which is success: the URL
+//! is signed for these bytes only. Whether the files count is decided elsewhere (invariant 3).
+
+mod error;
+
+use std::path::Path;
+
+use flowai_actors::messages::Target;
+use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Body, StatusCode};
+use tokio_util::io::ReaderStream;
+
+pub use error::UploadError;
+
+use crate::http::{self, HttpError};
+
+/// Sends files by presigned URL. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Uploader {
+    client: reqwest::Client,
+}
+
+impl Uploader {
+    pub fn new(client: reqwest::Client) -> Self {
+        Self { client }
+    }
+
+    /// Sends the file at `path`, trying again while the store is down for a moment.
+    ///
+    /// # Errors
+    /// [`UploadError::Refused`] when another URL is needed; the others after all tries.
+    pub async fn put(&self, target: &Target, path: &Path) -> Result<(), UploadError> {
+        http::retry(UploadError::may_pass, || self.send(target, path)).await
+    }
+
+    async fn send(&self, target: &Target, path: &Path) -> Result<(), UploadError> {
+        let disk = |source| UploadError::Disk {
+            path: path.to_owned(),
+            source,
+        };
+        let http = |source: HttpError| UploadError::Http {
+            file: target.file,
+            source,
+        };
+        let file = tokio::fs::File::open(path).await.map_err(disk)?;
+        let bytes = file.metadata().await.map_err(disk)?.len();
+        let mut headers = headers(target)?;
+        // Without it a stream would go out in chunks of unknown length, which S3 refuses.
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes));
+
+        let body = Body::wrap_stream(ReaderStream::new(file));
+        let request = self.client.put(&target.url).headers(headers).body(body);
+        let answer = tokio::time::timeout(http::transfer_deadline(bytes), request.send());
+        let answer = match answer.await {
+            Ok(answer) => answer.map_err(|error| http(error.into()))?,
+            Err(_) => return Err(http(HttpError::Slow)),
+        };
+        match answer.status() {
+            status if status.is_success() || status == StatusCode::PRECONDITION_FAILED => Ok(()),
+            status if HttpError::from(status).may_pass() => Err(http(status.into())),
+            status => Err(UploadError::Refused {
+                file: target.file,
+                status: status.as_u16(),
+            }),
+        }
+    }
+}
+
+fn headers(target: &Target) -> Result<HeaderMap, UploadError> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in &target.headers {
+        let refused = || UploadError::Header(name.clone());
+        let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_| refused())?;
+        headers.insert(parsed, HeaderValue::from_str(value).map_err(|_| refused())?);
+    }
+    Ok(headers)
+}

@@ -1,0 +1,91 @@
+//! Goal: an upload is tried until the store has it, takes "it is there" for success, and says when another URL is needed.
+//! Method: the uploader against a store that misbehaves.
+
+use std::io::Write as _;
+
+use axum::http::Method;
+use flowai_actors::messages::{ArtefactFile, Target};
+use flowai_render_node::http;
+use flowai_render_node::uploader::{UploadError, Uploader};
+
+use crate::kit::{Reply, Store};
+
+const CLIP: &[u8] = b"not really a clip, but bytes";
+
+fn target(store: &Store) -> Target {
+    Target {
+        file: ArtefactFile::Clip,
+        url: store.url.clone(),
+        headers: vec![
+            ("content-type".to_owned(), "video/mp4".to_owned()),
+            ("if-none-match".to_owned(), "*".to_owned()),
+        ],
+    }
+}
+
+async fn put(store: &Store, target: &Target) -> Result<(), UploadError> {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(CLIP).unwrap();
+    let put = Uploader::new(http::client().unwrap());
+    let result = put.put(target, file.path()).await;
+    if let Err(error) = &result {
+        assert!(
+            !error.to_string().contains(&store.url),
+            "a URL is a credential: {error}"
+        );
+    }
+    result
+}
+
+#[tokio::test]
+async fn the_bytes_go_with_their_length_and_the_signed_headers() {
+    let store = Store::start(&[Reply::Status(200)]).await;
+    put(&store, &target(&store)).await.unwrap();
+    let seen = store.seen();
+    assert_eq!(seen.len(), 1);
+    assert_eq!((&seen[0].method, &seen[0].body[..]), (&Method::PUT, CLIP));
+    let header = |name: &str| seen[0].headers[name].to_str().unwrap();
+    assert_eq!(header("content-length"), CLIP.len().to_string());
+    assert_eq!(header("content-type"), "video/mp4");
+    assert_eq!(header("if-none-match"), "*");
+    assert!(!seen[0].headers.contains_key("transfer-encoding"));
+}
+
+#[tokio::test]
+async fn it_is_tried_again_and_once_there_it_is_there() {
+    // The second request is the one whose answer was lost: the object lies there already.
+    let store = Store::start(&[Reply::Status(503), Reply::Status(412)]).await;
+    put(&store, &target(&store)).await.unwrap();
+    let bodies: Vec<_> = store.seen().into_iter().map(|seen| seen.body).collect();
+    assert_eq!(bodies, [CLIP, CLIP], "whole each time");
+}
+
+#[tokio::test]
+async fn an_expired_url_is_said_at_once_and_an_outage_after_all_tries() {
+    let expired = Store::start(&[Reply::Status(403)]).await;
+    let refused = put(&expired, &target(&expired)).await;
+    assert!(matches!(
+        refused,
+        Err(UploadError::Refused { status: 403, .. })
+    ));
+    assert_eq!(expired.seen().len(), 1);
+
+    let down = Store::start(&[Reply::Status(500)]).await;
+    let failed = put(&down, &target(&down)).await;
+    assert!(matches!(failed, Err(UploadError::Http { .. })));
+    assert_eq!(down.seen().len(), 5);
+}
+
+#[tokio::test]
+async fn a_header_that_http_does_not_know_is_refused() {
+    let store = Store::start(&[Reply::Status(200)]).await;
+    let mut target = target(&store);
+    target
+        .headers
+        .push(("bad\nname".to_owned(), "x".to_owned()));
+    assert!(matches!(
+        put(&store, &target).await,
+        Err(UploadError::Header(_))
+    ));
+    assert!(store.seen().is_empty());
+}
