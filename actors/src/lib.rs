@@ -13,3 +13,4 @@ pub mod manifest;
 pub mod messages;
 pub mod spec;
 pub mod state;
+pub mod wire;

@@ -105,6 +105,14 @@ impl EventKind {
         Self::Quarantined,
     ];
 
+    /// Whether nothing follows it.
+    pub const fn is_end(self) -> bool {
+        match self {
+            Self::Queued | Self::Assigned | Self::Cancelling | Self::Retrying => false,
+            Self::Done | Self::Failed | Self::Cancelled | Self::Quarantined => true,
+        }
+    }
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Queued => "queued",

@@ -12,7 +12,7 @@ create table account (
 alter table account enable row level security;
 alter table account force row level security;
 grant select on account to flowai_app, flowai_coordinator;
-grant select, insert on account to flowai_auth;
+grant select, insert, update (role) on account to flowai_auth;
 create policy own on account for select to flowai_app using (id = (select app_user()));
 create policy read_all on account for select to flowai_coordinator using (true);
 create policy auth on account to flowai_auth using (true) with check (true);

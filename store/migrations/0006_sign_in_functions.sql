@@ -82,6 +82,17 @@ begin atomic
      where k.key_hash = wanted_hash and k.revoked_at is null and (k.expires_at is null or k.expires_at > now());
 end;
 
+-- for whoever owns the database, not for a program.
+create function auth_make_admin(wanted_email text) returns boolean
+    language plpgsql security definer
+    set search_path = public, pg_temp
+as $$
+begin
+    update account set role = 'admin' where email = wanted_email;
+    return found;
+end;
+$$;
+
 -- a function of a role is made the role's own by somebody who may act as it and while it may create in the schema.
 grant create on schema public to flowai_auth;
 grant flowai_auth to current_user;
@@ -92,6 +103,7 @@ alter function auth_rotate(bytea, bytea, interval) owner to flowai_auth;
 alter function auth_end_sign_ins(uuid, uuid) owner to flowai_auth;
 alter function auth_sign_in_is_open(uuid) owner to flowai_auth;
 alter function auth_by_api_key(bytea) owner to flowai_auth;
+alter function auth_make_admin(text) owner to flowai_auth;
 revoke flowai_auth from current_user;
 revoke create on schema public from flowai_auth;
 
@@ -100,3 +112,4 @@ grant execute on function
     auth_sign_up(uuid, text, text), auth_by_email(text), auth_open_sign_in(uuid, uuid, bytea, timestamptz),
     auth_rotate(bytea, bytea, interval), auth_end_sign_ins(uuid, uuid), auth_sign_in_is_open(uuid), auth_by_api_key(bytea)
     to flowai_app;
+grant execute on function auth_make_admin(text) to current_user;

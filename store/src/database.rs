@@ -32,6 +32,44 @@ pub enum DatabaseError {
     Query(#[from] sqlx::Error),
 }
 
+impl DatabaseError {
+    /// Whether the server is away, restarting or at its limit: the same request may succeed in a moment.
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::Unreachable(_) => true,
+            Self::Query(error) => match error {
+                sqlx::Error::Io(_)
+                | sqlx::Error::Tls(_)
+                | sqlx::Error::PoolTimedOut
+                | sqlx::Error::PoolClosed
+                | sqlx::Error::WorkerCrashed => true,
+                // Class 57: shutting down, starting up, statement timed out; class 53: out of connections or memory.
+                sqlx::Error::Database(refusal) => refusal
+                    .code()
+                    .is_some_and(|code| code.starts_with("57") || code.starts_with("53")),
+                _ => false,
+            },
+            Self::Address(_) | Self::Unbound { .. } | Self::Migration(_) => false,
+        }
+    }
+}
+
+/// Whether a statement was refused by the constraint of this name.
+pub(crate) fn violates(error: &sqlx::Error, constraint: &str) -> bool {
+    error
+        .as_database_error()
+        .is_some_and(|refusal| refusal.constraint() == Some(constraint))
+}
+
+/// A stored value that is none of those the column may hold: the schema is newer than this program.
+pub(crate) fn not_of(column: &'static str, found: &str) -> DatabaseError {
+    sqlx::Error::ColumnDecode {
+        index: column.to_owned(),
+        source: format!("unknown value {found:?}").into(),
+    }
+    .into()
+}
+
 /// The passwords that the two roles of the farm's programs get.
 #[derive(Clone, Copy)]
 pub struct RolePasswords<'a> {
@@ -66,6 +104,14 @@ pub async fn migrate(owner_url: &str, passwords: RolePasswords<'_>) -> Result<()
     }
     owner.close().await?;
     Ok(())
+}
+
+/// A transaction on one user's behalf. Dropping it rolls it back.
+pub type UserTransaction = Transaction<'static, Postgres>;
+
+/// Ends a transaction for good: only now is anything durable.
+pub async fn commit(transaction: UserTransaction) -> Result<(), DatabaseError> {
+    Ok(transaction.commit().await?)
 }
 
 /// A pool of connections of one role.
@@ -108,10 +154,7 @@ impl Database {
 
     /// Opens a transaction in which the policies know `user`, and only until its end: the connection goes back to the pool
     /// knowing nobody.
-    pub async fn begin_as(
-        &self,
-        user: UserId,
-    ) -> Result<Transaction<'static, Postgres>, DatabaseError> {
+    pub async fn begin_as(&self, user: UserId) -> Result<UserTransaction, DatabaseError> {
         let mut transaction = self.pool.begin().await?;
         sqlx::query("select set_config('app.user_id', $1, true)")
             .bind(user.to_string())

@@ -1,11 +1,19 @@
 //! Every SQL statement and migration, the artefact store and Redis.
 
+pub mod accounts;
+pub mod adapters;
+pub mod api_keys;
 pub mod database;
+pub mod events;
+pub mod idempotency;
 pub mod journal;
 pub mod leader;
+pub mod models;
 pub mod nodes;
 mod number;
 pub mod objects;
 pub mod recovery;
 pub mod redis;
 pub mod sources;
+pub mod uploads;
+pub mod videos;

@@ -272,11 +272,29 @@ impl Objects {
     /// # Errors
     /// [`ObjectsError::NotFound`], [`ObjectsError::Unavailable`].
     pub async fn get(&self, key: &str) -> Result<Object, ObjectsError> {
+        self.read(key, None).await
+    }
+
+    /// Begins to read bytes `first..=last` of an object, which must have them.
+    ///
+    /// # Errors
+    /// [`ObjectsError::NotFound`], [`ObjectsError::Unavailable`].
+    pub async fn get_range(
+        &self,
+        key: &str,
+        first: u64,
+        last: u64,
+    ) -> Result<Object, ObjectsError> {
+        self.read(key, Some(format!("bytes={first}-{last}"))).await
+    }
+
+    async fn read(&self, key: &str, range: Option<String>) -> Result<Object, ObjectsError> {
         let answer = self
             .client
             .get_object()
             .bucket(&self.bucket)
             .key(key)
+            .set_range(range)
             .send()
             .await
             .map_err(failed("read", key))?;

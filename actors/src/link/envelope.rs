@@ -237,7 +237,10 @@ mod tests {
             format!("{frame:?}"),
             format!("{:?}", frame.content),
         ] {
-            assert!(!text.contains("canary") && !text.contains("99, 97"), "{text}");
+            assert!(
+                !text.contains("canary") && !text.contains("99, 97"),
+                "{text}"
+            );
         }
     }
 }

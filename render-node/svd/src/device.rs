@@ -53,6 +53,14 @@ pub enum DeviceName {
 }
 
 impl DeviceName {
+    /// The class of a device on this machine, with so many threads of CPU kernels, before a model is loaded.
+    pub fn class(self, threads: usize) -> String {
+        match self {
+            Self::Cpu => format!("cpu {} threads {threads}", cpu_isa()),
+            Self::Cuda(index) => format!("cuda:{index}"),
+        }
+    }
+
     /// The device, when this machine has it.
     ///
     /// Errors: [`EngineError::Device`] when libtorch sees no such GPU.
@@ -118,10 +126,7 @@ const KEPT_BLOCK_BYTES: i32 = 96 << 20;
 
 /// What bit-equality needs to stay the same: runs may be resumed only where this text is equal.
 pub(crate) fn device_class(device: DeviceName) -> String {
-    match device {
-        DeviceName::Cpu => format!("cpu {} threads {}", cpu_isa(), tch::get_num_threads()),
-        DeviceName::Cuda(index) => format!("cuda:{index}"),
-    }
+    device.class(usize::try_from(tch::get_num_threads()).unwrap_or(1))
 }
 
 /// The widest vector instructions that libtorch's kernels would choose.

@@ -1,0 +1,215 @@
+//! Accounts and logins. What happens before anybody is known goes through the functions of `0006_sign_in_functions.sql`.
+
+use std::str::FromStr;
+
+use chrono::{DateTime, Utc};
+use flowai_actors::ids::{SignInId, UserId};
+use flowai_actors::state::Tier;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{Connection, PgConnection};
+
+use crate::database::{Database, DatabaseError, not_of, violates};
+
+/// The sha256 of a bearer secret: what is stored in its place.
+pub type TokenHash = [u8; 32];
+
+/// What an account may do beside its own things.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccountRole {
+    User,
+    Moderator,
+    Admin,
+}
+
+impl AccountRole {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Moderator => "moderator",
+            Self::Admin => "admin",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        [Self::User, Self::Moderator, Self::Admin]
+            .into_iter()
+            .find(|role| role.as_str() == name)
+    }
+}
+
+/// An account as its owner sees it.
+#[derive(Debug, Clone)]
+pub struct Account {
+    pub id: UserId,
+    pub email: String,
+    pub tier: Tier,
+    pub role: AccountRole,
+    pub created_at: DateTime<Utc>,
+}
+
+/// What became of a sign-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SignUp {
+    Created,
+    EmailTaken,
+}
+
+/// What a login is checked against.
+#[derive(Debug, Clone)]
+pub struct StoredPassword {
+    pub user: UserId,
+    /// PHC string.
+    pub password_hash: String,
+    pub is_suspended: bool,
+}
+
+/// What became of a refresh token that was shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rotation {
+    /// The caller holds the new token.
+    Rotated { user: UserId, sign_in: SignInId },
+    /// The token before was used again within the grace time: the new one is with another tab already.
+    Grace { user: UserId, sign_in: SignInId },
+    /// Unknown, expired or ended. A reuse after the grace time has ended the whole family.
+    Refused,
+}
+
+/// Makes an account. `email` must be in lower case.
+pub async fn sign_up(
+    database: &Database,
+    id: UserId,
+    email: &str,
+    password_hash: &str,
+) -> Result<SignUp, DatabaseError> {
+    let made = sqlx::query("select auth_sign_up($1, $2, $3)")
+        .bind(id.as_uuid())
+        .bind(email)
+        .bind(password_hash)
+        .execute(database.pool())
+        .await;
+    match made {
+        Ok(_) => Ok(SignUp::Created),
+        Err(error) if violates(&error, "account_email_taken") => Ok(SignUp::EmailTaken),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The password hash behind an email in lower case.
+pub async fn by_email(
+    database: &Database,
+    email: &str,
+) -> Result<Option<StoredPassword>, DatabaseError> {
+    let row: Option<(uuid::Uuid, String, bool)> =
+        sqlx::query_as("select user_id, password_hash, suspended from auth_by_email($1)")
+            .bind(email)
+            .fetch_optional(database.pool())
+            .await?;
+    Ok(
+        row.map(|(user, password_hash, is_suspended)| StoredPassword {
+            user: UserId::from_uuid(user),
+            password_hash,
+            is_suspended,
+        }),
+    )
+}
+
+/// Begins a login whose first refresh token has this hash.
+pub async fn open_sign_in(
+    database: &Database,
+    id: SignInId,
+    user: UserId,
+    hash: &TokenHash,
+    until: DateTime<Utc>,
+) -> Result<(), DatabaseError> {
+    sqlx::query("select auth_open_sign_in($1, $2, $3, $4)")
+        .bind(id.as_uuid())
+        .bind(user.as_uuid())
+        .bind(hash.as_slice())
+        .bind(until)
+        .execute(database.pool())
+        .await?;
+    Ok(())
+}
+
+/// Replaces a refresh token. A token that was replaced longer than `grace_s` seconds ago and comes again ends its login.
+pub async fn rotate(
+    database: &Database,
+    old: &TokenHash,
+    new: &TokenHash,
+    grace_s: f64,
+) -> Result<Rotation, DatabaseError> {
+    let row: Option<(uuid::Uuid, uuid::Uuid, String)> = sqlx::query_as(
+        "select user_id, sign_in_id, verdict from auth_rotate($1, $2, make_interval(secs => $3))",
+    )
+    .bind(old.as_slice())
+    .bind(new.as_slice())
+    .bind(grace_s)
+    .fetch_optional(database.pool())
+    .await?;
+    let Some((user, sign_in, verdict)) = row else {
+        return Ok(Rotation::Refused);
+    };
+    let (user, sign_in) = (UserId::from_uuid(user), SignInId::from_uuid(sign_in));
+    match verdict.as_str() {
+        "rotated" => Ok(Rotation::Rotated { user, sign_in }),
+        "grace" => Ok(Rotation::Grace { user, sign_in }),
+        other => Err(not_of("auth_rotate.verdict", other)),
+    }
+}
+
+/// Ends one login of a user, or all of them.
+pub async fn end_sign_ins(
+    database: &Database,
+    user: UserId,
+    only: Option<SignInId>,
+) -> Result<(), DatabaseError> {
+    sqlx::query("select auth_end_sign_ins($1, $2)")
+        .bind(user.as_uuid())
+        .bind(only.map(SignInId::as_uuid))
+        .execute(database.pool())
+        .await?;
+    Ok(())
+}
+
+/// Whether a login was neither ended nor has expired, and its account is not suspended.
+pub async fn sign_in_is_open(database: &Database, id: SignInId) -> Result<bool, DatabaseError> {
+    let is_open = sqlx::query_scalar("select auth_sign_in_is_open($1)")
+        .bind(id.as_uuid())
+        .fetch_one(database.pool())
+        .await?;
+    Ok(is_open)
+}
+
+/// The account on whose behalf `connection` acts.
+pub async fn own(connection: &mut PgConnection) -> Result<Option<Account>, DatabaseError> {
+    let row: Option<(uuid::Uuid, String, String, String, DateTime<Utc>)> = sqlx::query_as(
+        "select id, email, tier, role, created_at from account where id = (select app_user())",
+    )
+    .fetch_optional(connection)
+    .await?;
+    row.map(|(id, email, tier, role, created_at)| {
+        Ok(Account {
+            id: UserId::from_uuid(id),
+            email,
+            tier: Tier::from_name(&tier).ok_or_else(|| not_of("account.tier", &tier))?,
+            role: AccountRole::from_name(&role).ok_or_else(|| not_of("account.role", &role))?,
+            created_at,
+        })
+    })
+    .transpose()
+}
+
+/// Makes an account an administrator: the owner of the database alone can, so that no hole in a program does. `false`
+/// when no account has this email.
+pub async fn make_admin(owner_url: &str, email: &str) -> Result<bool, DatabaseError> {
+    let options = PgConnectOptions::from_str(owner_url).map_err(DatabaseError::Address)?;
+    let mut owner = PgConnection::connect_with(&options)
+        .await
+        .map_err(DatabaseError::Unreachable)?;
+    let was_found = sqlx::query_scalar("select auth_make_admin($1)")
+        .bind(email.to_lowercase())
+        .fetch_one(&mut owner)
+        .await?;
+    owner.close().await?;
+    Ok(was_found)
+}

@@ -1,0 +1,89 @@
+//! Durable events, by the user's own count. A user's events commit in the order of that count, because its counter is
+//! locked until they do: whoever reads all after `n` misses none.
+
+use chrono::{DateTime, Utc};
+use flowai_actors::ids::JobId;
+use flowai_actors::state::EventKind;
+use sqlx::PgConnection;
+
+use crate::database::{DatabaseError, not_of};
+
+/// One event.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// Counts the user's events.
+    pub user_seq: i64,
+    pub job: JobId,
+    /// Counts the job's events.
+    pub seq: i64,
+    pub kind: EventKind,
+    pub data: serde_json::Value,
+    pub at: DateTime<Utc>,
+}
+
+type Row = (
+    i64,
+    uuid::Uuid,
+    i64,
+    String,
+    serde_json::Value,
+    DateTime<Utc>,
+);
+
+fn read((user_seq, job, seq, kind, data, at): Row) -> Result<Event, DatabaseError> {
+    Ok(Event {
+        user_seq,
+        job: JobId::from_uuid(job),
+        seq,
+        kind: EventKind::from_name(&kind).ok_or_else(|| not_of("job_event.kind", &kind))?,
+        data,
+        at,
+    })
+}
+
+/// The caller's newest count; 0 before the first event.
+pub async fn head(connection: &mut PgConnection) -> Result<i64, DatabaseError> {
+    let seq: Option<i64> =
+        sqlx::query_scalar("select seq from user_stream where user_id = (select app_user())")
+            .fetch_optional(connection)
+            .await?;
+    Ok(seq.unwrap_or(0))
+}
+
+/// The caller's events after `user_seq`, in order, at most `limit`.
+pub async fn after(
+    connection: &mut PgConnection,
+    user_seq: i64,
+    limit: i64,
+) -> Result<Vec<Event>, DatabaseError> {
+    let rows: Vec<Row> = sqlx::query_as(
+        "select user_seq, job_id, seq, kind, data, at from job_event
+          where owner_id = (select app_user()) and user_seq > $1
+          order by user_seq limit $2",
+    )
+    .bind(user_seq)
+    .bind(limit)
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter().map(read).collect()
+}
+
+/// The events of one of the caller's jobs after the job's own `seq`, in order, at most `limit`.
+pub async fn of_job_after(
+    connection: &mut PgConnection,
+    job: JobId,
+    seq: i64,
+    limit: i64,
+) -> Result<Vec<Event>, DatabaseError> {
+    let rows: Vec<Row> = sqlx::query_as(
+        "select user_seq, job_id, seq, kind, data, at from job_event
+          where owner_id = (select app_user()) and job_id = $1 and seq > $2
+          order by seq limit $3",
+    )
+    .bind(job.as_uuid())
+    .bind(seq)
+    .bind(limit)
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter().map(read).collect()
+}

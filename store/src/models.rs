@@ -1,0 +1,41 @@
+//! The models that nodes offered, as users may choose them.
+
+use chrono::{DateTime, Utc};
+use flowai_actors::ids::ModelId;
+use flowai_actors::messages::ModelOffer;
+use sqlx::PgConnection;
+use sqlx::types::Json;
+
+use crate::database::DatabaseError;
+
+/// An offered model.
+#[derive(Debug, Clone)]
+pub struct Model {
+    pub offer: ModelOffer,
+    pub updated_at: DateTime<Utc>,
+}
+
+/// All models, by name.
+pub async fn list(connection: &mut PgConnection) -> Result<Vec<Model>, DatabaseError> {
+    let rows: Vec<(Json<ModelOffer>, DateTime<Utc>)> =
+        sqlx::query_as("select offer, updated_at from model order by id")
+            .fetch_all(connection)
+            .await?;
+    Ok(rows.into_iter().map(read).collect())
+}
+
+pub async fn find(
+    connection: &mut PgConnection,
+    id: &ModelId,
+) -> Result<Option<Model>, DatabaseError> {
+    let row: Option<(Json<ModelOffer>, DateTime<Utc>)> =
+        sqlx::query_as("select offer, updated_at from model where id = $1")
+            .bind(id.as_str())
+            .fetch_optional(connection)
+            .await?;
+    Ok(row.map(read))
+}
+
+fn read((Json(offer), updated_at): (Json<ModelOffer>, DateTime<Utc>)) -> Model {
+    Model { offer, updated_at }
+}

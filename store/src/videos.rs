@@ -1,0 +1,434 @@
+//! Jobs as their owners see them: queueing, reading, cancelling, purging. What the leader writes about them is elsewhere.
+
+use chrono::{DateTime, Utc};
+use flowai_actors::ids::{AdapterId, JobId, ModelId, Sha256, UploadId, UserId};
+use flowai_actors::limits::USER_QUEUED_MAX;
+use flowai_actors::manifest::Manifest;
+use flowai_actors::spec::RenderSpec;
+use flowai_actors::state::{EventKind, JobState};
+use sqlx::PgConnection;
+use sqlx::types::Json;
+
+use crate::database::{DatabaseError, not_of};
+use crate::uploads::sha256_of;
+
+/// A render that was asked for and found possible.
+#[derive(Debug)]
+pub struct NewVideo<'a> {
+    pub id: JobId,
+    pub owner: UserId,
+    pub spec: &'a RenderSpec,
+    pub image: UploadId,
+    /// In the order of `spec.adapters`.
+    pub adapters: &'a [AdapterId],
+    pub prompt: &'a str,
+    pub parent: Option<JobId>,
+}
+
+/// A job as its owner sees it.
+#[derive(Debug, Clone)]
+pub struct Video {
+    pub id: JobId,
+    pub spec: RenderSpec,
+    pub image: UploadId,
+    pub prompt: String,
+    pub parent: Option<JobId>,
+    pub created_at: DateTime<Utc>,
+    pub state: JobState,
+    pub attempt: u32,
+    pub is_cancelling: bool,
+    /// Of its newest durable event.
+    pub seq: i64,
+    pub error: Option<serde_json::Value>,
+    pub started_at: Option<DateTime<Utc>>,
+    pub finished_at: Option<DateTime<Utc>>,
+    pub clip: Option<Clip>,
+}
+
+/// The delivered clip.
+#[derive(Debug, Clone)]
+pub struct Clip {
+    pub sha256: Sha256,
+    pub bytes: u64,
+}
+
+/// Where the files of a delivered clip lie, and what they were made from.
+#[derive(Debug, Clone)]
+pub struct Artefact {
+    pub clip: Clip,
+    pub clip_key: String,
+    pub poster_key: String,
+    pub preview_key: String,
+    pub spritesheet_key: String,
+    pub manifest: Manifest,
+}
+
+/// What became of the wish to queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Queueing {
+    Queued,
+    /// [`USER_QUEUED_MAX`] of the user's jobs wait already.
+    TooMany,
+}
+
+/// What became of the wish to cancel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancelling {
+    /// It waited, and is cancelled.
+    Cancelled,
+    /// It runs, and its node will stop at the next step boundary.
+    Requested,
+    /// It runs, and somebody asked before.
+    AlreadyAsked,
+    /// It had ended before, perhaps by an earlier cancel.
+    AlreadyEnded(JobState),
+    NotFound,
+}
+
+/// What became of the wish to purge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Purge {
+    /// The rows are gone; the objects under these keys may go.
+    Purged {
+        object_keys: Vec<String>,
+    },
+    /// It has not ended yet.
+    Unfinished,
+    NotFound,
+}
+
+/// The rows that [`Row`] reads, up to their condition.
+macro_rules! video_rows {
+    () => {
+        "select j.id, j.spec, j.image_id, j.prompt, j.parent_id, j.created_at,
+                s.state, s.attempt, s.cancel_requested_at is not null as is_cancelling, s.seq, s.error,
+                s.started_at, s.finished_at, a.clip_sha256, a.clip_bytes
+           from job j join job_state s on s.job_id = j.id left join artefact a on a.job_id = j.id
+          where "
+    };
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    id: uuid::Uuid,
+    spec: Json<RenderSpec>,
+    image_id: uuid::Uuid,
+    prompt: String,
+    parent_id: Option<uuid::Uuid>,
+    created_at: DateTime<Utc>,
+    state: String,
+    attempt: i32,
+    is_cancelling: bool,
+    seq: i64,
+    error: Option<serde_json::Value>,
+    started_at: Option<DateTime<Utc>>,
+    finished_at: Option<DateTime<Utc>>,
+    clip_sha256: Option<Vec<u8>>,
+    clip_bytes: Option<i64>,
+}
+
+impl Row {
+    fn read(self) -> Result<Video, DatabaseError> {
+        let clip = match (self.clip_sha256, self.clip_bytes) {
+            (Some(sha256), Some(bytes)) => Some(Clip {
+                sha256: sha256_of("artefact.clip_sha256", &sha256)?,
+                bytes: bytes.unsigned_abs(),
+            }),
+            (None, _) | (_, None) => None,
+        };
+        Ok(Video {
+            id: JobId::from_uuid(self.id),
+            spec: self.spec.0,
+            image: UploadId::from_uuid(self.image_id),
+            prompt: self.prompt,
+            parent: self.parent_id.map(JobId::from_uuid),
+            created_at: self.created_at,
+            state: state_of(&self.state)?,
+            attempt: self.attempt.unsigned_abs(),
+            is_cancelling: self.is_cancelling,
+            seq: self.seq,
+            error: self.error,
+            started_at: self.started_at,
+            finished_at: self.finished_at,
+            clip,
+        })
+    }
+}
+
+fn state_of(name: &str) -> Result<JobState, DatabaseError> {
+    JobState::from_name(name).ok_or_else(|| not_of("job_state.state", name))
+}
+
+/// The next number of the user's stream. Locks the user's counter until the transaction ends.
+async fn next_user_seq(connection: &mut PgConnection, owner: UserId) -> Result<i64, DatabaseError> {
+    let seq = sqlx::query_scalar(
+        "insert into user_stream (user_id, seq) values ($1, 1)
+         on conflict (user_id) do update set seq = user_stream.seq + 1 returning seq",
+    )
+    .bind(owner.as_uuid())
+    .fetch_one(connection)
+    .await?;
+    Ok(seq)
+}
+
+/// Writes a job, its state and its first event. After `TooMany` the transaction must be dropped.
+pub async fn queue(
+    connection: &mut PgConnection,
+    video: &NewVideo<'_>,
+) -> Result<Queueing, DatabaseError> {
+    // First, because it also makes two submissions of one user count each other.
+    let user_seq = next_user_seq(connection, video.owner).await?;
+    let adapters: Vec<uuid::Uuid> = video.adapters.iter().map(|id| id.as_uuid()).collect();
+    let inserted = sqlx::query(
+        "with room as (
+             select 1 where (select count(*) from job_state
+                              where finished_at is null and state = 'queued'
+                                and owner_id = (select app_user())) < $9
+         ), new_job as (
+             insert into job (id, owner_id, spec, model_id, image_id, prompt, parent_id)
+             select $1, $2, $3, $4, $5, $6, $7 from room
+             returning id, owner_id
+         ), new_adapter as (
+             insert into job_adapter (job_id, owner_id, adapter_id)
+             select id, owner_id, unnest($8::uuid[]) from new_job
+         ), new_state as (
+             insert into job_state (job_id, owner_id) select id, owner_id from new_job
+         )
+         insert into job_event (owner_id, user_seq, job_id, seq, kind)
+         select owner_id, $10, id, 1, 'queued' from new_job",
+    )
+    .bind(video.id.as_uuid())
+    .bind(video.owner.as_uuid())
+    .bind(Json(video.spec))
+    .bind(video.spec.model.as_str())
+    .bind(video.image.as_uuid())
+    .bind(video.prompt)
+    .bind(video.parent.map(JobId::as_uuid))
+    .bind(adapters)
+    .bind(i64::from(USER_QUEUED_MAX))
+    .bind(user_seq)
+    .execute(connection)
+    .await?;
+    Ok(match inserted.rows_affected() {
+        0 => Queueing::TooMany,
+        _ => Queueing::Queued,
+    })
+}
+
+/// One of the caller's own jobs.
+pub async fn find(
+    connection: &mut PgConnection,
+    id: JobId,
+) -> Result<Option<Video>, DatabaseError> {
+    let row: Option<Row> = sqlx::query_as(concat!(
+        video_rows!(),
+        "j.id = $1 and j.owner_id = (select app_user())"
+    ))
+    .bind(id.as_uuid())
+    .fetch_optional(connection)
+    .await?;
+    row.map(Row::read).transpose()
+}
+
+/// Which jobs a list is of, and where it goes on.
+#[derive(Debug, Clone, Default)]
+pub struct Listing {
+    pub state: Option<JobState>,
+    pub model: Option<ModelId>,
+    /// Behind this job in the list's order.
+    pub after: Option<JobId>,
+    pub is_oldest_first: bool,
+    pub limit: i64,
+}
+
+/// The caller's own jobs by the time they were made.
+pub async fn list(
+    connection: &mut PgConnection,
+    listing: &Listing,
+) -> Result<Vec<Video>, DatabaseError> {
+    let newest_first = concat!(
+        video_rows!(),
+        "j.owner_id = (select app_user())
+            and ($1::text is null or s.state = $1) and ($2::text is null or j.model_id = $2)
+            and ($3::uuid is null or j.id < $3)
+          order by j.id desc limit $4"
+    );
+    let oldest_first = concat!(
+        video_rows!(),
+        "j.owner_id = (select app_user())
+            and ($1::text is null or s.state = $1) and ($2::text is null or j.model_id = $2)
+            and ($3::uuid is null or j.id > $3)
+          order by j.id limit $4"
+    );
+    let statement = if listing.is_oldest_first {
+        oldest_first
+    } else {
+        newest_first
+    };
+    let rows: Vec<Row> = sqlx::query_as(statement)
+        .bind(listing.state.map(JobState::as_str))
+        .bind(listing.model.as_ref().map(ModelId::as_str))
+        .bind(listing.after.map(JobId::as_uuid))
+        .bind(listing.limit)
+        .fetch_all(connection)
+        .await?;
+    rows.into_iter().map(Row::read).collect()
+}
+
+/// The adapters that a job names.
+pub async fn adapters_of(
+    connection: &mut PgConnection,
+    id: JobId,
+) -> Result<Vec<AdapterId>, DatabaseError> {
+    let ids: Vec<uuid::Uuid> = sqlx::query_scalar(
+        "select adapter_id from job_adapter where job_id = $1 and owner_id = (select app_user())",
+    )
+    .bind(id.as_uuid())
+    .fetch_all(connection)
+    .await?;
+    Ok(ids.into_iter().map(AdapterId::from_uuid).collect())
+}
+
+/// The delivered files of one of the caller's own jobs.
+pub async fn artefact(
+    connection: &mut PgConnection,
+    id: JobId,
+) -> Result<Option<Artefact>, DatabaseError> {
+    type Row = (Vec<u8>, i64, String, String, String, String, Json<Manifest>);
+    let row: Option<Row> = sqlx::query_as(
+        "select clip_sha256, clip_bytes, clip_key, poster_key, preview_key, spritesheet_key, manifest
+           from artefact where job_id = $1 and owner_id = (select app_user())",
+    )
+    .bind(id.as_uuid())
+    .fetch_optional(connection)
+    .await?;
+    row.map(
+        |(sha256, bytes, clip_key, poster_key, preview_key, spritesheet_key, Json(manifest))| {
+            Ok(Artefact {
+                clip: Clip {
+                    sha256: sha256_of("artefact.clip_sha256", &sha256)?,
+                    bytes: bytes.unsigned_abs(),
+                },
+                clip_key,
+                poster_key,
+                preview_key,
+                spritesheet_key,
+                manifest,
+            })
+        },
+    )
+    .transpose()
+}
+
+/// Cancels a job that waits, or asks for the end of one that runs. One that has ended is left alone (its clip stays).
+pub async fn cancel(
+    connection: &mut PgConnection,
+    owner: UserId,
+    id: JobId,
+) -> Result<Cancelling, DatabaseError> {
+    // The job's row before the user's counter, as the leader locks them.
+    let unfinished: Option<(String, bool)> = sqlx::query_as(
+        "select state, cancel_requested_at is not null from job_state
+          where job_id = $1 and owner_id = (select app_user()) and finished_at is null for update",
+    )
+    .bind(id.as_uuid())
+    .fetch_optional(&mut *connection)
+    .await?;
+    let Some((state, is_cancelling)) = unfinished else {
+        return how_it_ended(connection, id).await;
+    };
+    let (statement, kind, cancelling) = match state_of(&state)? {
+        JobState::Queued => (
+            "update job_state set state = 'cancelled', finished_at = now(), cancel_requested_at = now(), seq = seq + 1
+              where job_id = $1 and state = 'queued' returning seq",
+            EventKind::Cancelled,
+            Cancelling::Cancelled,
+        ),
+        JobState::Running if is_cancelling => return Ok(Cancelling::AlreadyAsked),
+        JobState::Running => (
+            "update job_state set cancel_requested_at = now(), seq = seq + 1
+              where job_id = $1 and state = 'running' returning seq",
+            EventKind::Cancelling,
+            Cancelling::Requested,
+        ),
+        ended @ (JobState::Done
+        | JobState::Failed
+        | JobState::Cancelled
+        | JobState::Quarantined) => return Ok(Cancelling::AlreadyEnded(ended)),
+    };
+    let seq: i64 = sqlx::query_scalar(statement)
+        .bind(id.as_uuid())
+        .fetch_one(&mut *connection)
+        .await?;
+    let user_seq = next_user_seq(&mut *connection, owner).await?;
+    sqlx::query(
+        "insert into job_event (owner_id, user_seq, job_id, seq, kind) values ($1, $2, $3, $4, $5)",
+    )
+    .bind(owner.as_uuid())
+    .bind(user_seq)
+    .bind(id.as_uuid())
+    .bind(seq)
+    .bind(kind.as_str())
+    .execute(connection)
+    .await?;
+    Ok(cancelling)
+}
+
+async fn how_it_ended(
+    connection: &mut PgConnection,
+    id: JobId,
+) -> Result<Cancelling, DatabaseError> {
+    let state: Option<String> = sqlx::query_scalar(
+        "select state from job_state where job_id = $1 and owner_id = (select app_user())",
+    )
+    .bind(id.as_uuid())
+    .fetch_optional(connection)
+    .await?;
+    Ok(match state {
+        None => Cancelling::NotFound,
+        Some(state) => Cancelling::AlreadyEnded(state_of(&state)?),
+    })
+}
+
+/// Removes an ended job with its events and its clip, and its picture when no other job names it.
+pub async fn purge(connection: &mut PgConnection, id: JobId) -> Result<Purge, DatabaseError> {
+    type Row = (
+        bool,
+        uuid::Uuid,
+        Option<String>,
+        Option<String>,
+        Option<String>,
+        Option<String>,
+    );
+    let known: Option<Row> = sqlx::query_as(
+        "select s.finished_at is not null, j.image_id, a.clip_key, a.poster_key, a.preview_key, a.spritesheet_key
+           from job j join job_state s on s.job_id = j.id left join artefact a on a.job_id = j.id
+          where j.id = $1 and j.owner_id = (select app_user())",
+    )
+    .bind(id.as_uuid())
+    .fetch_optional(&mut *connection)
+    .await?;
+    let Some((is_finished, image, clip, poster, preview, spritesheet)) = known else {
+        return Ok(Purge::NotFound);
+    };
+    if !is_finished {
+        return Ok(Purge::Unfinished);
+    }
+    sqlx::query("delete from job where id = $1 and owner_id = (select app_user())")
+        .bind(id.as_uuid())
+        .execute(&mut *connection)
+        .await?;
+    let picture: Option<String> = sqlx::query_scalar(
+        "delete from upload u where u.id = $1 and u.owner_id = (select app_user())
+            and not exists (select from job j where j.owner_id = u.owner_id and j.image_id = u.id)
+         returning u.object_key",
+    )
+    .bind(image)
+    .fetch_optional(connection)
+    .await?;
+    let object_keys = [clip, poster, preview, spritesheet, picture]
+        .into_iter()
+        .flatten()
+        .collect();
+    Ok(Purge::Purged { object_keys })
+}
