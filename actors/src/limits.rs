@@ -45,8 +45,6 @@ pub const JOB_ASSIGNMENTS_MAX: u32 = 20;
 pub const JOURNAL_BATCH_MAX: usize = 256;
 /// Unfinished jobs that a leader reads at once.
 pub const RECOVERY_PAGE_JOBS: u32 = 5_000;
-/// A change waits so long for company while no commit runs.
-pub const JOURNAL_WAIT_MS: u64 = 2;
 
 const _: () = assert!(JOB_ATTEMPTS_MAX < JOB_ASSIGNMENTS_MAX);
 

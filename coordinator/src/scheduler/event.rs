@@ -2,6 +2,7 @@
 
 use flowai_actors::ids::{Attempt, Generation, GpuSeconds, JobId, ModelId, NodeId, UserId};
 use flowai_actors::state::Tier;
+use flowai_store::journal::Unfinished;
 
 /// A job that waits for a node.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,6 +15,8 @@ pub struct WaitingJob {
     pub cost: GpuSeconds,
     /// The newest attempt so far; zero before the first.
     pub attempt: Attempt,
+    /// Attempts that failed or were lost.
+    pub failures: u32,
     pub node_deaths: u32,
 }
 
@@ -52,12 +55,16 @@ pub enum Event {
     /// May come twice (doorbell and sweep).
     JobArrived(WaitingJob),
     JobRecovered(Recovered),
-    /// The owner wants a job no more. Its row is already `cancelled` when it waited.
+    /// The owner wants a job no more.
     CancelAsked(JobId),
+    /// Its row says that it ended, or is gone: nothing is left to do for it.
+    JobGone(JobId),
     NodeRegistered(NodeOffer),
     Beat {
         node: NodeId,
         generation: Generation,
+        /// It works on something that is not its own any more: no other job fits beside it.
+        is_astray: bool,
     },
     /// An operator wants no further job on it.
     NodeDraining {
@@ -71,8 +78,8 @@ pub enum Event {
         attempt: Attempt,
         end: AttemptEnd,
     },
-    /// The node answered an assignment with a refusal, or could not be asked.
-    AssignFailed {
+    /// The node refused the assignment, could not be asked, or does not work on it. It gets no other job until its next beat.
+    NotTaken {
         job: JobId,
         attempt: Attempt,
     },
@@ -105,7 +112,7 @@ pub enum Effect {
     Requeue {
         job: JobId,
         attempt: Attempt,
-        was_lost: bool,
+        outcome: Unfinished,
         reason: String,
     },
     Fail {

@@ -7,7 +7,7 @@
 //! - a user never has more than [`USER_RUNNING_MAX`] jobs running;
 //! - a node never has more than one, and only jobs whose model it offers;
 //! - a node without a beat for [`NODE_LEASE_MS`] loses its attempt (INV-5), and what it says later of it is stale (INV-2);
-//! - a job is tried at most [`JOB_ATTEMPTS_MAX`] times, and one during which [`JOB_NODE_DEATHS_MAX`] nodes died is quarantined.
+//! - a job fails at most [`JOB_ATTEMPTS_MAX`] times, and one during which [`JOB_NODE_DEATHS_MAX`] nodes died is quarantined.
 //!
 //! An effect is a wish until the journal has committed it; the journal tells of what it could not write as an event.
 //!
@@ -17,10 +17,12 @@
 //! [`JOB_NODE_DEATHS_MAX`]: flowai_actors::limits::JOB_NODE_DEATHS_MAX
 
 mod event;
+mod line;
 mod shares;
 mod state;
 #[cfg(test)]
 mod tests;
 
 pub use event::{AttemptEnd, Effect, Event, NodeOffer, Recovered, WaitingJob};
+pub use line::{Place, WaitsFor};
 pub use state::Scheduler;

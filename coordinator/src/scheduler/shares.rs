@@ -10,6 +10,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use flowai_actors::ids::{GpuSeconds, UserId};
 
+use super::event::WaitingJob;
+
 /// Virtual seconds.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Default)]
 struct Virtual(f64);
@@ -29,15 +31,24 @@ pub(super) struct Claim {
     pub weight: u32,
 }
 
+impl Claim {
+    pub(super) fn of(job: &WaitingJob) -> Self {
+        Self {
+            user: job.owner,
+            cost: job.cost,
+            weight: job.tier.weight(),
+        }
+    }
+}
+
 impl Shares {
-    /// The position of a claim: smaller is served earlier. Ties are broken by user id, so that equal events give equal effects.
-    pub(super) fn order(&self, claims: &mut [Claim]) {
-        claims.sort_by(|a, b| {
-            self.finish_tag(a)
-                .0
-                .total_cmp(&self.finish_tag(b).0)
-                .then_with(|| a.user.cmp(&b.user))
-        });
+    /// The claim that is served next. Ties are broken by user id, so that equal events give equal effects.
+    pub(super) fn first<'a>(&self, claims: impl IntoIterator<Item = &'a Claim>) -> Option<Claim> {
+        let earlier = |a: &&Claim, b: &&Claim| {
+            let tags = self.finish_tag(a).0.total_cmp(&self.finish_tag(b).0);
+            tags.then_with(|| a.user.cmp(&b.user))
+        };
+        claims.into_iter().min_by(earlier).copied()
     }
 
     /// The user had nothing waiting and now has.

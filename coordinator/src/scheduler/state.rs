@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::{Attempt, Generation, JobId, ModelId, NodeId, UserId};
 use flowai_actors::limits::{
-    JOB_ATTEMPTS_MAX, JOB_NODE_DEATHS_MAX, NODE_LEASE_MS, USER_RUNNING_MAX,
+    JOB_ASSIGNMENTS_MAX, JOB_ATTEMPTS_MAX, JOB_NODE_DEATHS_MAX, NODE_LEASE_MS, USER_RUNNING_MAX,
 };
+use flowai_actors::state::Tier;
+use flowai_store::journal::Unfinished;
 
 use super::event::{AttemptEnd, Effect, Event, NodeOffer, Recovered, WaitingJob};
 use super::shares::{Claim, Running, Shares};
@@ -44,6 +46,8 @@ struct Node {
     lease_until: Monotonic,
     running: Option<(JobId, Attempt)>,
     is_draining: bool,
+    /// It did not do as it was told, and nothing was heard of it since.
+    is_doubtful: bool,
 }
 
 impl Scheduler {
@@ -54,8 +58,13 @@ impl Scheduler {
             Event::JobArrived(job) => self.arrive(job),
             Event::JobRecovered(recovered) => self.recover(recovered, now),
             Event::CancelAsked(job) => self.cancel(job, &mut effects),
+            Event::JobGone(job) => self.forget(job),
             Event::NodeRegistered(offer) => self.register(offer, now, &mut effects),
-            Event::Beat { node, generation } => self.beat(&node, generation, now),
+            Event::Beat {
+                node,
+                generation,
+                is_astray,
+            } => self.beat(&node, generation, is_astray, now),
             Event::NodeDraining { node, is_draining } => {
                 if let Some(node) = self.nodes.get_mut(&node) {
                     node.is_draining = is_draining;
@@ -70,16 +79,7 @@ impl Scheduler {
             } => {
                 self.ended(node, generation, job, attempt, end, &mut effects);
             }
-            Event::AssignFailed { job, attempt } => {
-                if self.holder_of(job, attempt).is_some() {
-                    self.requeue(
-                        job,
-                        false,
-                        "the node did not take it".to_owned(),
-                        &mut effects,
-                    );
-                }
-            }
+            Event::NotTaken { job, attempt } => self.not_taken(job, attempt, &mut effects),
             Event::Tick => {}
         }
         self.expire(now, &mut effects);
@@ -87,11 +87,60 @@ impl Scheduler {
         effects
     }
 
-    /// Waiting jobs, those of one user in the order in which they will start.
-    pub fn waiting(&self) -> impl Iterator<Item = (UserId, JobId)> {
-        self.waiting
-            .iter()
-            .flat_map(|(user, jobs)| jobs.iter().map(|job| (*user, *job)))
+    pub fn knows(&self, job: JobId) -> bool {
+        self.jobs.contains_key(&job)
+    }
+
+    /// Whether this process of the node is the one that may speak about the attempt.
+    pub fn is_holder(
+        &self,
+        node: &NodeId,
+        generation: Generation,
+        job: JobId,
+        attempt: Attempt,
+    ) -> bool {
+        self.holder_of(job, attempt)
+            .is_some_and(|held| held.node == *node && held.generation == generation)
+    }
+
+    /// The owner of an unfinished job.
+    pub fn owner_of(&self, job: JobId) -> Option<UserId> {
+        self.jobs.get(&job).map(|job| job.spec.owner)
+    }
+
+    /// Whether the owner of a running job wants it no more.
+    pub fn is_cancel_asked(&self, job: JobId) -> bool {
+        self.jobs.get(&job).is_some_and(|job| job.cancel_asked)
+    }
+
+    /// Jobs that wait and jobs that run, of one tier.
+    pub fn load(&self, tier: Tier) -> (u32, u32) {
+        let of_tier = self.jobs.values().filter(|job| job.spec.tier == tier);
+        of_tier.fold((0, 0), |(waiting, running), job| match job.held_by {
+            None => (waiting + 1, running),
+            Some(_) => (waiting, running + 1),
+        })
+    }
+
+    pub(super) fn waiting(&self) -> &BTreeMap<UserId, VecDeque<JobId>> {
+        &self.waiting
+    }
+
+    pub(super) fn waiting_job(&self, job: JobId) -> Option<&WaitingJob> {
+        self.jobs.get(&job).map(|job| &job.spec)
+    }
+
+    pub(super) fn shares(&self) -> &Shares {
+        &self.shares
+    }
+
+    pub(super) fn running_of(&self, user: UserId) -> u32 {
+        self.running.of(user)
+    }
+
+    /// Whether any node that is known offers the model.
+    pub(super) fn is_offered(&self, model: &ModelId) -> bool {
+        self.nodes.values().any(|node| node.models.contains(model))
     }
 
     /// Whether a generation of a node is older than one that is known, and which that is.
@@ -209,12 +258,8 @@ impl Scheduler {
             .map(|job| job.spec.job)
             .collect();
         for job in unheard {
-            self.requeue(
-                job,
-                false,
-                "its node does not know of it".to_owned(),
-                effects,
-            );
+            let reason = "its node does not know of it".to_owned();
+            self.requeue(job, Unfinished::Stopped, reason, effects);
         }
         let is_draining = self
             .nodes
@@ -228,6 +273,7 @@ impl Scheduler {
                 lease_until: now.plus_ms(NODE_LEASE_MS),
                 running,
                 is_draining,
+                is_doubtful: false,
             },
         );
         if let Some((id, attempt)) = running
@@ -259,12 +305,24 @@ impl Scheduler {
         }
     }
 
-    fn beat(&mut self, node: &NodeId, generation: Generation, now: Monotonic) {
+    fn beat(&mut self, node: &NodeId, generation: Generation, is_astray: bool, now: Monotonic) {
         if let Some(known) = self.nodes.get_mut(node)
             && known.generation == generation
         {
             known.lease_until = now.plus_ms(NODE_LEASE_MS);
+            known.is_doubtful = is_astray;
         }
+    }
+
+    fn not_taken(&mut self, job: JobId, attempt: Attempt, effects: &mut Vec<Effect>) {
+        let Some(held) = self.holder_of(job, attempt).cloned() else {
+            return;
+        };
+        if let Some(node) = self.nodes.get_mut(&held.node) {
+            node.is_doubtful = true;
+        }
+        let reason = format!("{} did not take it", held.node);
+        self.requeue(job, Unfinished::Stopped, reason, effects);
     }
 
     fn ended(
@@ -276,10 +334,7 @@ impl Scheduler {
         end: AttemptEnd,
         effects: &mut Vec<Effect>,
     ) {
-        let is_holder = self
-            .holder_of(id, attempt)
-            .is_some_and(|held| held.node == node && held.generation == generation);
-        if !is_holder {
+        if !self.is_holder(&node, generation, id, attempt) {
             effects.push(Effect::Stale {
                 node,
                 job: id,
@@ -298,15 +353,17 @@ impl Scheduler {
                 effects.push(Effect::Cancel { job: id, attempt });
             }
             AttemptEnd::Stopped => {
-                self.requeue(id, false, "its node stopped it".to_owned(), effects)
+                let reason = "its node stopped it".to_owned();
+                self.requeue(id, Unfinished::Stopped, reason, effects);
             }
             AttemptEnd::Failed {
                 code,
                 detail,
                 retryable,
             } => {
-                if retryable && attempt.get() < JOB_ATTEMPTS_MAX {
-                    self.requeue(id, false, format!("{code}: {detail}"), effects);
+                if retryable {
+                    let reason = format!("{code}: {detail}");
+                    self.requeue(id, Unfinished::Failed, reason, effects);
                 } else {
                     self.forget(id);
                     effects.push(Effect::Fail {
@@ -367,22 +424,33 @@ impl Scheduler {
                 node_deaths,
             });
         } else {
-            self.requeue(id, true, reason.to_owned(), effects);
+            self.requeue(id, Unfinished::Lost, reason.to_owned(), effects);
         }
     }
 
-    fn requeue(&mut self, id: JobId, was_lost: bool, reason: String, effects: &mut Vec<Effect>) {
+    fn requeue(
+        &mut self,
+        id: JobId,
+        outcome: Unfinished,
+        reason: String,
+        effects: &mut Vec<Effect>,
+    ) {
         self.release(id);
-        let Some(job) = self.jobs.get(&id) else {
+        let Some(job) = self.jobs.get_mut(&id) else {
             return;
         };
-        let attempt = job.spec.attempt;
+        if outcome != Unfinished::Stopped {
+            job.spec.failures += 1;
+        }
+        let (attempt, failures) = (job.spec.attempt, job.spec.failures);
         if job.cancel_asked {
             self.forget(id);
             effects.push(Effect::Cancel { job: id, attempt });
-        } else if attempt.get() >= JOB_ATTEMPTS_MAX {
+        } else if failures >= JOB_ATTEMPTS_MAX || attempt.get() >= JOB_ASSIGNMENTS_MAX {
             self.forget(id);
-            let detail = format!("tried {attempt} times; the last time: {reason}");
+            let detail = format!(
+                "given to a node {attempt} times, failed {failures} times; the last time: {reason}"
+            );
             effects.push(Effect::Fail {
                 job: id,
                 attempt,
@@ -395,7 +463,7 @@ impl Scheduler {
             effects.push(Effect::Requeue {
                 job: id,
                 attempt,
-                was_lost,
+                outcome,
                 reason,
             });
         }
@@ -406,7 +474,7 @@ impl Scheduler {
         let free: Vec<NodeId> = self
             .nodes
             .iter()
-            .filter(|(_, node)| node.running.is_none() && !node.is_draining)
+            .filter(|(_, node)| node.running.is_none() && !node.is_draining && !node.is_doubtful)
             .map(|(id, _)| id.clone())
             .collect();
         for node in free {
@@ -437,14 +505,9 @@ impl Scheduler {
                 continue;
             };
             heads.insert(*user, job.spec.job);
-            claims.push(Claim {
-                user: *user,
-                cost: job.spec.cost,
-                weight: job.spec.tier.weight(),
-            });
+            claims.push(Claim::of(&job.spec));
         }
-        self.shares.order(&mut claims);
-        let claim = *claims.first()?;
+        let claim = self.shares.first(&claims)?;
         Some((*heads.get(&claim.user)?, claim))
     }
 

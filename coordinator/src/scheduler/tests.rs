@@ -2,6 +2,7 @@ use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::{Attempt, Generation, GpuSeconds, JobId, ModelId, NodeId, UserId};
 use flowai_actors::limits::{NODE_BEAT_MS, NODE_LEASE_MS, USER_RUNNING_MAX};
 use flowai_actors::state::Tier;
+use flowai_store::journal::Unfinished;
 use uuid::Uuid;
 
 use super::*;
@@ -36,6 +37,7 @@ fn waiting(n: u64, user: u64, tier: Tier) -> WaitingJob {
         model: model("tiny"),
         cost: GpuSeconds(10.0),
         attempt: Attempt::ZERO,
+        failures: 0,
         node_deaths: 0,
     }
 }
@@ -94,6 +96,7 @@ impl Farm {
                 effects.extend(self.step(Event::Beat {
                     node: node_id(node),
                     generation: FIRST,
+                    is_astray: false,
                 }));
             }
             effects.extend(self.step(Event::Tick));
@@ -224,7 +227,13 @@ fn a_silent_nodes_job_runs_elsewhere_and_its_late_result_is_stale() {
     farm.register("b", FIRST, None);
     let effects = farm.pass(NODE_LEASE_MS, &["b"]);
     assert!(
-        matches!(effects[0], Effect::Requeue { was_lost: true, .. }),
+        matches!(
+            effects[0],
+            Effect::Requeue {
+                outcome: Unfinished::Lost,
+                ..
+            }
+        ),
         "{effects:?}"
     );
     assert_eq!(effects[1], assign(1, 2, "b"));
@@ -286,7 +295,13 @@ fn a_restarted_node_gives_its_old_job_back_at_once() {
     farm.arrive(waiting(1, 1, Tier::Free));
     let effects = farm.register("a", SECOND, None);
     assert!(
-        matches!(effects[0], Effect::Requeue { was_lost: true, .. }),
+        matches!(
+            effects[0],
+            Effect::Requeue {
+                outcome: Unfinished::Lost,
+                ..
+            }
+        ),
         "{effects:?}"
     );
     assert!(matches!(&effects[1], Effect::Assign { generation, .. } if *generation == SECOND));
@@ -392,7 +407,7 @@ fn a_new_leader_adopts_what_runs_and_restarts_only_what_nobody_claims() {
     farm.register("c", FIRST, None);
     let effects = farm.pass(NODE_LEASE_MS, &["a", "c"]);
     assert!(
-        matches!(&effects[0], Effect::Requeue { job, was_lost: true, .. } if *job == job_id(2)),
+        matches!(&effects[0], Effect::Requeue { job, outcome: Unfinished::Lost, .. } if *job == job_id(2)),
         "{effects:?}"
     );
     assert_eq!(effects[1..], [assign(2, 2, "c")]);
@@ -413,7 +428,7 @@ fn an_assignment_that_never_arrived_is_made_again() {
         matches!(
             effects[0],
             Effect::Requeue {
-                was_lost: false,
+                outcome: Unfinished::Stopped,
                 ..
             }
         ),
@@ -438,4 +453,116 @@ fn a_draining_node_ends_its_job_and_gets_no_other() {
         [Effect::Settle { .. }]
     ));
     assert_eq!(farm.step(drain(false)), [assign(2, 1, "a")]);
+}
+
+#[test]
+fn a_node_that_did_not_take_a_job_gets_none_until_its_next_beat() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    farm.arrive(waiting(1, 1, Tier::Free));
+    let not_taken = Event::NotTaken {
+        job: job_id(1),
+        attempt: Attempt::new(1),
+    };
+    let effects = farm.step(not_taken);
+    assert!(
+        matches!(
+            effects[..],
+            [Effect::Requeue {
+                outcome: Unfinished::Stopped,
+                ..
+            }]
+        ),
+        "{effects:?}"
+    );
+    let mut beat = |is_astray| {
+        farm.step(Event::Beat {
+            node: node_id("a"),
+            generation: FIRST,
+            is_astray,
+        })
+    };
+    assert_eq!(beat(true), []);
+    assert_eq!(beat(false), [assign(1, 2, "a")]);
+}
+
+#[test]
+fn what_was_nobodys_fault_does_not_use_up_the_tries() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    farm.arrive(waiting(1, 1, Tier::Free));
+    for attempt in 1..=5 {
+        let effects = farm.ended("a", 1, attempt, AttemptEnd::Stopped);
+        assert_eq!(effects[1], assign(1, attempt + 1, "a"), "{effects:?}");
+    }
+    for attempt in 6..8 {
+        let effects = farm.ended("a", 1, attempt, failure(true));
+        assert_eq!(effects[1], assign(1, attempt + 1, "a"), "{effects:?}");
+    }
+    assert!(matches!(
+        farm.ended("a", 1, 8, failure(true))[..],
+        [Effect::Fail { .. }]
+    ));
+}
+
+#[test]
+fn a_job_that_is_gone_frees_its_node_and_leaves_the_line() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    for n in 1..=3 {
+        farm.arrive(waiting(n, n, Tier::Free));
+    }
+    assert_eq!(farm.step(Event::JobGone(job_id(2))), []);
+    assert_eq!(farm.step(Event::JobGone(job_id(1))), [assign(3, 1, "a")]);
+    assert!(!farm.scheduler.knows(job_id(2)));
+}
+
+#[test]
+fn the_line_is_the_order_in_which_jobs_start() {
+    let mut farm = Farm::new();
+    let jobs = [
+        (1, 1, Tier::Free),
+        (2, 1, Tier::Free),
+        (3, 2, Tier::Pro),
+        (4, 2, Tier::Pro),
+        (5, 3, Tier::Studio),
+        (6, 3, Tier::Studio),
+        (7, 1, Tier::Free),
+    ];
+    for (n, user, tier) in jobs {
+        farm.arrive(waiting(n, user, tier));
+    }
+    let line: Vec<u64> = farm
+        .scheduler
+        .line(10)
+        .iter()
+        .map(|place| place.job.as_uuid().as_u64_pair().1)
+        .collect();
+    let effects = farm.register("a", FIRST, None);
+    assert_eq!(line, start_order(&mut farm, effects));
+}
+
+#[test]
+fn a_place_in_the_line_says_what_it_waits_for() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    farm.register("b", FIRST, None);
+    for n in 1..=3 {
+        farm.arrive(waiting(n, 1, Tier::Free));
+    }
+    let mut big = waiting(4, 2, Tier::Free);
+    big.model = model("svd-xt");
+    farm.arrive(big);
+    farm.arrive(waiting(5, 3, Tier::Free));
+    farm.arrive(waiting(6, 4, Tier::Free));
+    let waits = |n: u64| {
+        let line = farm.scheduler.line(10);
+        line.iter()
+            .find(|place| place.job == job_id(n))
+            .unwrap()
+            .waits_for
+    };
+    assert_eq!(waits(3), WaitsFor::OwnJobs);
+    assert_eq!(waits(4), WaitsFor::Model);
+    assert_eq!(waits(5), WaitsFor::Node);
 }
