@@ -7,7 +7,6 @@
 //! No SQL and no credentials of the store here: a node sees presigned URLs. No tensor type outside `svd/`.
 
 pub mod cache;
-pub mod data_dir;
 pub mod device;
 pub mod encoder;
 pub mod engine;

@@ -1,6 +1,5 @@
 //! The program: puts the parts together, runs until it is told to end or cannot go on.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,10 +10,10 @@ use flowai_actors::limits::{ADAPTER_BYTES_MAX, IMAGE_BYTES_MAX};
 use flowai_actors::link::pki::Identity;
 use flowai_actors::link::{LinkConfig, PeerId, RactorLink};
 use flowai_actors::manifest::EngineInfo;
+use flowai_actors::program::{DataDir, EndSignals, write_ready_file};
 use flowai_actors::wire;
 
 use flowai_render_node::cache::{Cache, CacheLimits};
-use flowai_render_node::data_dir::DataDir;
 use flowai_render_node::device::Device;
 use flowai_render_node::engine::{EngineHandle, StandInEngine, SvdEngine, SvdOptions};
 use flowai_render_node::job::{JobFolders, Workshop};
@@ -24,7 +23,6 @@ use flowai_render_node::node::{Ending, Node, NodeError, Setup};
 use flowai_render_node::settings::{EngineKind, Settings};
 use flowai_render_node::uploader::Uploader;
 use flowai_render_node::{encoder, http};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -69,7 +67,7 @@ impl End {
 /// # Errors
 /// It cannot start.
 pub(crate) async fn run(settings: Settings) -> anyhow::Result<End> {
-    let mut signals = Signals::listen()?;
+    let mut signals = EndSignals::listen()?;
     let data_dir = DataDir::hold(&settings.data_dir).context("FLOWAI_DATA_DIR")?;
     let identity = Identity::load(&settings.tls_dir).context("FLOWAI_TLS_DIR")?;
     let me = PeerId::from(&settings.id);
@@ -153,17 +151,10 @@ async fn announce(node: &Node, settings: &Settings, generation: Generation) -> S
     };
     // A node opens no port, so there is no address to tell.
     let ready = serde_json::json!({ "id": settings.id, "generation": generation });
-    match write_whole(path, &format!("{ready}\n")) {
+    match write_ready_file(path, &ready) {
         Ok(()) => std::future::pending().await,
         Err(error) => format!("FLOWAI_READY_FILE: {}: {error}", path.display()),
     }
-}
-
-/// Readers wait for the file to be there, so it must not be there half.
-fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
-    let part = path.with_extension("part");
-    std::fs::write(&part, text)?;
-    std::fs::rename(&part, path)
 }
 
 fn build(
@@ -252,28 +243,6 @@ impl Chosen {
                 engine: EngineHandle::start(move || StandInEngine::new(step))?,
                 device,
             }),
-        }
-    }
-}
-
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    /// From now on they no longer end the process by themselves.
-    fn listen() -> anyhow::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn received(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
         }
     }
 }

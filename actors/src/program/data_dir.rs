@@ -1,10 +1,10 @@
-//! The node's own folder: one process at a time, and the count of its starts.
+//! A program's own folder: one process at a time, and the count of its starts.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use flowai_actors::ids::Generation;
+use crate::ids::Generation;
 
 const LOCK_FILE: &str = "lock";
 const GENERATION_FILE: &str = "generation";
@@ -14,10 +14,10 @@ const GENERATION_FILE: &str = "generation";
 pub enum DataDirError {
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
-    #[error("{} is used by another process; give each node a folder of its own", .0.display())]
+    #[error("{} is used by another process; give each program a folder of its own", .0.display())]
     InUse(PathBuf),
     /// Guessing would let an old process pass for the newer one.
-    #[error("{} must hold the number of this node's starts (got {got:?}); write a number greater than any before", path.display())]
+    #[error("{} must hold the number of this program's starts (got {got:?}); write a number greater than any before", path.display())]
     Generation { path: PathBuf, got: String },
 }
 
@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn each_start_is_counted() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("node");
+        let path = folder.path().join("program");
         for expected in 1..=3 {
             let data_dir = DataDir::hold(&path).unwrap();
             let generation = data_dir.next_generation().unwrap();

@@ -1,0 +1,9 @@
+//! What each of the farm's programs does at its start and at its end.
+
+mod data_dir;
+mod ready;
+mod signals;
+
+pub use data_dir::{DataDir, DataDirError};
+pub use ready::write_ready_file;
+pub use signals::EndSignals;
