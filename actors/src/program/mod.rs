@@ -2,8 +2,10 @@
 
 mod data_dir;
 mod ready;
+mod secrets;
 mod signals;
 
 pub use data_dir::{DataDir, DataDirError};
 pub use ready::write_ready_file;
+pub use secrets::{SecretError, optional_secret, secret};
 pub use signals::EndSignals;

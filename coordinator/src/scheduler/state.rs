@@ -113,6 +113,21 @@ impl Scheduler {
         self.jobs.get(&job).is_some_and(|job| job.cancel_asked)
     }
 
+    pub fn model_of(&self, job: JobId) -> Option<&ModelId> {
+        self.jobs.get(&job).map(|job| &job.spec.model)
+    }
+
+    /// Whether this process of the node holds a lease.
+    pub fn is_live(&self, node: &NodeId, generation: Generation) -> bool {
+        let known = self.nodes.get(node);
+        known.is_some_and(|known| known.generation == generation)
+    }
+
+    /// What was given to the node.
+    pub fn running_on(&self, node: &NodeId) -> Option<(JobId, Attempt)> {
+        self.nodes.get(node)?.running
+    }
+
     /// Jobs that wait and jobs that run, of one tier.
     pub fn load(&self, tier: Tier) -> (u32, u32) {
         let of_tier = self.jobs.values().filter(|job| job.spec.tier == tier);

@@ -1,0 +1,131 @@
+//! `flowai-coordinator`: leads, or stands by. Settings: docs/operations.md.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use flowai_actors::kit::logging;
+use flowai_actors::link::pki::Identity;
+use flowai_actors::link::{LinkConfig, PeerId, RactorLink, Role};
+use flowai_actors::program::{
+    DataDir, EndSignals, SecretError, optional_secret, secret, write_ready_file,
+};
+use flowai_actors::wire;
+use flowai_coordinator::Coordinator;
+use flowai_coordinator::settings::Settings;
+use flowai_store::database::Database;
+use flowai_store::objects::{Objects, ObjectsConfig};
+use tokio_util::sync::CancellationToken;
+
+const STATUS_FAILED: u8 = 1;
+const STATUS_SETTINGS: u8 = 2;
+/// One for the journal, one for the lease, the rest for reads and registrations.
+const DATABASE_CONNECTIONS_MAX: u32 = 8;
+
+fn main() -> ExitCode {
+    let settings = Settings::parse();
+    let secrets = match Secrets::read() {
+        Ok(secrets) => secrets,
+        Err(error) => {
+            eprintln!("flowai-coordinator: {error}");
+            return ExitCode::from(STATUS_SETTINGS);
+        }
+    };
+    match start(&settings, &secrets) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("flowai-coordinator: {error:#}");
+            ExitCode::from(STATUS_FAILED)
+        }
+    }
+}
+
+struct Secrets {
+    database_url: String,
+    objects: ObjectsConfig,
+}
+
+impl Secrets {
+    fn read() -> Result<Self, SecretError> {
+        let variable = |name: &str| std::env::var(name).ok();
+        Ok(Self {
+            database_url: secret(variable, "DATABASE_URL")?,
+            objects: ObjectsConfig {
+                endpoint: secret(variable, "S3_ENDPOINT")?,
+                region: optional_secret(variable, "S3_REGION")?
+                    .unwrap_or_else(|| "us-east-1".to_owned()),
+                bucket: secret(variable, "S3_BUCKET")?,
+                access_key_id: secret(variable, "S3_ACCESS_KEY_ID")?,
+                secret_access_key: secret(variable, "S3_SECRET_ACCESS_KEY")?,
+            },
+        })
+    }
+}
+
+fn start(settings: &Settings, secrets: &Secrets) -> anyhow::Result<()> {
+    logging::init()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(run(settings, secrets))
+}
+
+async fn run(settings: &Settings, secrets: &Secrets) -> anyhow::Result<()> {
+    let mut signals = EndSignals::listen()?;
+    let me = PeerId::new(Role::Coordinator, &settings.id).context("FLOWAI_ID")?;
+    let data_dir = DataDir::hold(&settings.data_dir).context("FLOWAI_DATA_DIR")?;
+    let identity = Identity::load(&settings.tls_dir).context("FLOWAI_TLS_DIR")?;
+    anyhow::ensure!(
+        *identity.peer() == me,
+        "FLOWAI_ID: the certificate in FLOWAI_TLS_DIR is that of {}, not of {me}",
+        identity.peer()
+    );
+    let database = Database::connect(&secrets.database_url, DATABASE_CONNECTIONS_MAX);
+    let database = database.await.context("DATABASE_URL")?;
+    let objects = Objects::new(&secrets.objects);
+    objects.check().await.context("S3_BUCKET")?;
+
+    let generation = data_dir.next_generation()?;
+    let config = LinkConfig {
+        identity,
+        generation,
+        build: env!("CARGO_PKG_VERSION").to_owned(),
+        schemas: wire::schemas(),
+        may_send: wire::may_send,
+    };
+    let (link, events) = RactorLink::start(config).await?;
+    let bound = link
+        .listen(settings.listen)
+        .await
+        .context("FLOWAI_LISTEN")?;
+    let standing = link.clone();
+    let coordinator = Coordinator {
+        database,
+        objects,
+        link: Arc::new(link.clone()),
+        stand: Arc::new(move |now| standing.set_standing(now)),
+        holder: format!("{}-{generation}", settings.id),
+        address: settings.advertised(bound)?,
+    };
+    if let Some(path) = &settings.ready_file {
+        let ready = serde_json::json!({ "id": settings.id, "address": bound });
+        write_ready_file(path, &ready)
+            .with_context(|| format!("FLOWAI_READY_FILE: {}", path.display()))?;
+    }
+    tracing::info!(id = settings.id, address = %bound, %generation, "coordinator is ready");
+
+    let end = CancellationToken::new();
+    let run = coordinator.run(events, end.clone());
+    tokio::pin!(run);
+    tokio::select! {
+        ran = &mut run => ran?,
+        failed = link.failed() => anyhow::bail!(failed),
+        () = signals.received() => {
+            end.cancel();
+            run.await?;
+        }
+    }
+    link.shutdown().await;
+    Ok(())
+}

@@ -1,0 +1,20 @@
+//! What a render is predicted to take, before any node has measured it: the price in fairness.
+
+use flowai_actors::ids::GpuSeconds;
+use flowai_actors::spec::RenderSpec;
+
+/// SVD-XT's usual clip, and what it takes on a GPU of the data centre: only the ratio between jobs matters.
+const REFERENCE_FRAMES: f64 = 25.0;
+const REFERENCE_PIXELS: f64 = 1_024.0 * 576.0;
+const REFERENCE_STEPS: f64 = 25.0;
+const REFERENCE_SECONDS: f64 = 60.0;
+/// Steps that the two passes of the VAE and the encoder are worth.
+const FIXED_STEPS: f64 = 3.0;
+
+/// Grows with frames, pixels and steps; attention's growth with the square of the pixels is left out.
+pub(crate) fn predicted(spec: &RenderSpec) -> GpuSeconds {
+    let pixels = f64::from(spec.width) * f64::from(spec.height);
+    let frames = f64::from(spec.frames) / REFERENCE_FRAMES;
+    let steps = (f64::from(spec.steps) + FIXED_STEPS) / (REFERENCE_STEPS + FIXED_STEPS);
+    GpuSeconds(REFERENCE_SECONDS * frames * steps * pixels / REFERENCE_PIXELS)
+}

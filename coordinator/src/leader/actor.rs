@@ -1,0 +1,368 @@
+//! The actor around the leader's state: decodes what comes, calls the state, carries out its effects. It decides nothing.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::time::Duration;
+
+use flowai_actors::clock::Monotonic;
+use flowai_actors::ids::{Epoch, Generation, NodeId};
+use flowai_actors::kit::{
+    Actor, ActorProcessingErr, ActorRef, BoundedRef, Parcel, TaskResult, Tasks,
+};
+use flowai_actors::link::{Delivery, LinkEvent, Peer, PeerId, ReplyPort, Request, Role};
+use flowai_actors::messages::{
+    Beat, Body, Doorbell, Ended, EventsReady, FarmQuery, Live, Progress, Register, Stop,
+    UploadTargets,
+};
+use flowai_actors::wire;
+use flowai_store::recovery;
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::Tools;
+use super::event::{Answer, Effect, Event, ReplyId};
+use super::messages::Message;
+use super::state::State;
+use super::tasks::LeaderTask;
+use super::work;
+
+/// Messages that wait. Links keep their own credit: a stalled leader is felt by the peers and not by the memory.
+const MAILBOX_MAX: usize = 1_024;
+/// A mailbox that stays full for so long means that the actor hangs.
+const POST_DEADLINE: Duration = Duration::from_secs(30);
+/// Leases, sweeps and places in the line need no finer clock.
+const TICK: Duration = Duration::from_millis(100);
+/// A node's actor answers at once, or is frozen: its next beat tells.
+const STOP_DEADLINE: Duration = Duration::from_secs(2);
+
+pub(super) struct LeaderActor;
+
+pub(super) struct Arguments {
+    pub(super) tools: Tools,
+    pub(super) epoch: Epoch,
+    pub(super) tasks: Tasks,
+    /// Where the actor's bounded address goes.
+    pub(super) mailbox: oneshot::Sender<BoundedRef<Message>>,
+    pub(super) over: watch::Sender<bool>,
+}
+
+pub(super) struct Running {
+    state: State,
+    replies: HashMap<ReplyId, ReplyPort>,
+    last_reply: u64,
+    start: Instant,
+    mailbox: BoundedRef<Message>,
+    tools: Tools,
+    tasks: Tasks,
+    over: watch::Sender<bool>,
+}
+
+impl Actor for LeaderActor {
+    type Msg = Parcel<Message>;
+    type State = Running;
+    type Arguments = Arguments;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        arguments: Arguments,
+    ) -> Result<Running, ActorProcessingErr> {
+        let Arguments {
+            tools,
+            epoch,
+            tasks,
+            mailbox,
+            over,
+        } = arguments;
+        let start = Instant::now();
+        let state = recover(&tools, epoch).await?;
+        let own = BoundedRef::new(myself, MAILBOX_MAX);
+        mailbox
+            .send(own.clone())
+            .map_err(|_| "nobody waits for the leader")?;
+        tasks.spawn(LeaderTask::Clock, |_| clock(own.clone()));
+        Ok(Running {
+            state,
+            replies: HashMap::new(),
+            last_reply: 0,
+            start,
+            mailbox: own,
+            tools,
+            tasks,
+            over,
+        })
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<Self::Msg>,
+        parcel: Parcel<Message>,
+        running: &mut Running,
+    ) -> Result<(), ActorProcessingErr> {
+        match parcel.open() {
+            Message::Link(event) => running.hear(event),
+            Message::Happened(event) => running.apply(event),
+        }
+        Ok(())
+    }
+}
+
+/// Reads all unfinished jobs, a page at a time.
+async fn recover(tools: &Tools, epoch: Epoch) -> Result<State, ActorProcessingErr> {
+    let mut state = State::new(epoch);
+    let (mut after, mut count) = (None, 0);
+    loop {
+        let rows = recovery::unfinished(&tools.database, after).await?;
+        let Some(last) = rows.last() else { break };
+        after = Some(last.job);
+        count += rows.len();
+        state.recover(Monotonic::default(), rows);
+    }
+    tracing::info!(%epoch, jobs = count, "term begins with what was unfinished");
+    Ok(state)
+}
+
+impl Running {
+    fn hear(&mut self, event: LinkEvent) {
+        match event {
+            LinkEvent::Up(peer) => {
+                tracing::info!(peer = %peer.id, generation = %peer.generation, build = peer.build, "link is up");
+                if peer.id.role() == Role::Api {
+                    self.apply(Event::ApiUp(peer.id));
+                }
+            }
+            // Of a node it is a suspicion only: its lease decides.
+            LinkEvent::Down { peer, reason } => {
+                tracing::warn!(peer = %peer.id, ?reason, "link is down");
+                if peer.id.role() == Role::Api {
+                    self.apply(Event::ApiDown(peer.id));
+                }
+            }
+            LinkEvent::Message(delivery) => self.told(delivery),
+            LinkEvent::Request(request) => self.asked(request),
+            LinkEvent::Unsupported { peer, kind, .. } => {
+                tracing::warn!(peer = %peer.id, kind, "peer runs an older build and does not know this message");
+            }
+            LinkEvent::Refused { address, code, .. } => {
+                tracing::warn!(
+                    address,
+                    ?code,
+                    "a coordinator does not dial, and was refused"
+                );
+            }
+        }
+    }
+
+    fn told(&mut self, delivery: Delivery) {
+        let envelope = &delivery.envelope;
+        let event = match envelope.kind {
+            Doorbell::KIND => wire::open(envelope).map(|Doorbell { job }| Some(Event::Rang(job))),
+            Progress::KIND => wire::open(envelope).map(|progress| {
+                let node = delivery.from.id.as_node()?;
+                Some(Event::Progress { node, progress })
+            }),
+            _ => return delivery.unsupported(),
+        };
+        match event {
+            Ok(Some(event)) => self.apply(event),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(peer = %delivery.from.id, %error, "message was not understood")
+            }
+        }
+    }
+
+    fn asked(&mut self, request: Request) {
+        let Request {
+            from,
+            envelope,
+            reply,
+        } = request;
+        self.last_reply += 1;
+        let id = ReplyId(self.last_reply);
+        let is_own = |node: &NodeId, generation: Generation| speaks_for(&from, node, generation);
+        let event = match envelope.kind {
+            Register::KIND => wire::open(&envelope).map(|register: Register| {
+                let is_own = is_own(&register.node, register.generation);
+                let register = Box::new(register);
+                is_own.then_some(Event::Registering {
+                    reply: id,
+                    register,
+                })
+            }),
+            Beat::KIND => wire::open(&envelope).map(|beat: Beat| {
+                let is_own = is_own(&beat.node, beat.generation);
+                is_own.then_some(Event::Beat { reply: id, beat })
+            }),
+            Ended::KIND => wire::open(&envelope).map(|ended: Ended| {
+                let is_own = is_own(&ended.node, ended.generation);
+                let ended = Box::new(ended);
+                is_own.then_some(Event::Ended { reply: id, ended })
+            }),
+            UploadTargets::KIND => wire::open(&envelope).map(|question: UploadTargets| {
+                let is_own = is_own(&question.node, question.generation);
+                is_own.then_some(Event::TargetsAsked {
+                    reply: id,
+                    question,
+                })
+            }),
+            FarmQuery::KIND => wire::open(&envelope).map(|FarmQuery {}| Some(Event::FarmAsked(id))),
+            _ => return reply.unsupported(),
+        };
+        match event {
+            Ok(Some(event)) => {
+                self.replies.insert(id, reply);
+                self.apply(event);
+            }
+            // Dropping the reply answers `Rejected`.
+            Ok(None) => {
+                tracing::warn!(peer = %from.id, kind = envelope.kind, "peer speaks for another process; refused");
+            }
+            Err(error) => tracing::warn!(peer = %from.id, %error, "question was not understood"),
+        }
+    }
+
+    fn apply(&mut self, event: Event) {
+        let now = Monotonic::from_millis(self.start.elapsed().as_millis() as u64);
+        for effect in self.state.apply(now, event) {
+            self.carry_out(effect);
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        let database = self.tools.database.clone();
+        let objects = self.tools.objects.clone();
+        let link = self.tools.link.clone();
+        let epoch = self.state.epoch;
+        match effect {
+            Effect::Answer(reply, answer) => self.answer(reply, &answer),
+            Effect::Admit { reply, register } => self.work(LeaderTask::Admit, async move {
+                work::admit(&database, reply, register).await
+            }),
+            Effect::Commit(batch) => self.work(LeaderTask::Commit, async move {
+                work::commit_batch(&database, epoch, &batch).await
+            }),
+            Effect::Read(jobs) => self.work(LeaderTask::Read, async move {
+                work::read_rows(&database, jobs).await
+            }),
+            Effect::Sweep {
+                running,
+                is_thorough,
+            } => self.work(LeaderTask::Read, async move {
+                work::sweep(&database, &running, is_thorough).await
+            }),
+            Effect::Dispatch { held, model_sha256 } => {
+                self.work(LeaderTask::Dispatch, async move {
+                    let tools = Tools {
+                        database,
+                        objects,
+                        link,
+                    };
+                    work::dispatch(&tools, held, model_sha256).await
+                });
+            }
+            Effect::Stop { node, at } => self.tasks.spawn(LeaderTask::Stop, |_| async move {
+                let to = PeerId::from(&node);
+                wire::ask(link.as_ref(), &to, epoch, &Stop { at }, STOP_DEADLINE).await?;
+                Ok(())
+            }),
+            Effect::Verify(ended) => self.work(LeaderTask::Store, async move {
+                work::verify(&objects, ended).await
+            }),
+            Effect::LookBack { reply, held } => self.answer_later(reply, async move {
+                Some(work::look_back(&database, &held).await)
+            }),
+            Effect::Presign { reply, at, files } => {
+                self.answer_later(
+                    reply,
+                    async move { work::presign(&objects, at, &files).await },
+                )
+            }
+            Effect::Hint { to, users } => {
+                for user in users {
+                    self.send(&to, &EventsReady { user });
+                }
+            }
+            Effect::Tell { to, live } => self.send::<Live>(&to, &live),
+            Effect::StepDown => {
+                self.over.send_replace(true);
+            }
+        }
+    }
+
+    /// Runs in a task of its own; what it finds comes back as an event.
+    fn work(&self, task: LeaderTask, work: impl Future<Output = Event> + Send + 'static) {
+        let mailbox = self.mailbox.clone();
+        self.tasks
+            .spawn(task, |_| async move { post(&mailbox, work.await).await });
+    }
+
+    /// Answers when `answer` is found; dropping the reply answers `Rejected`, and the asker asks again.
+    fn answer_later(
+        &mut self,
+        reply: ReplyId,
+        answer: impl Future<Output = Option<Answer>> + Send + 'static,
+    ) {
+        let Some(reply) = self.replies.remove(&reply) else {
+            return;
+        };
+        let epoch = self.state.epoch;
+        self.tasks.spawn(LeaderTask::Store, |_| async move {
+            if let Some(answer) = answer.await {
+                send_answer(epoch, reply, &answer);
+            }
+            Ok(())
+        });
+    }
+
+    fn answer(&mut self, reply: ReplyId, answer: &Answer) {
+        if let Some(reply) = self.replies.remove(&reply) {
+            send_answer(self.state.epoch, reply, answer);
+        }
+    }
+
+    fn send<B: Body>(&self, to: &[PeerId], body: &B) {
+        for peer in to {
+            match wire::seal(self.state.epoch, body) {
+                // A full or broken link sheds it: hints and live states are made up for by the next.
+                Ok(envelope) => drop(self.tools.link.send(peer, envelope)),
+                Err(error) => tracing::error!(%error, "message cannot be written"),
+            }
+        }
+    }
+}
+
+/// Whether the peer's certificate and greeting say that it is this very process.
+fn speaks_for(peer: &Peer, node: &NodeId, generation: Generation) -> bool {
+    peer.id.as_node().as_ref() == Some(node) && peer.generation == generation
+}
+
+fn send_answer(epoch: Epoch, reply: ReplyPort, answer: &Answer) {
+    let envelope = match answer {
+        Answer::Registered(body) => wire::seal(epoch, body),
+        Answer::Beat(body) => wire::seal(epoch, body),
+        Answer::Ended(body) => wire::seal(epoch, body),
+        Answer::Targets(body) => wire::seal(epoch, body),
+        Answer::Farm(body) => wire::seal(epoch, body.as_ref()),
+    };
+    let sent = envelope
+        .map_err(|error| error.to_string())
+        .and_then(|envelope| reply.send(envelope).map_err(|error| error.to_string()));
+    if let Err(error) = sent {
+        tracing::error!(error, "answer was not sent");
+    }
+}
+
+async fn clock(mailbox: BoundedRef<Message>) -> TaskResult {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        ticks.tick().await;
+        post(&mailbox, Event::Tick).await?;
+    }
+}
+
+async fn post(mailbox: &BoundedRef<Message>, event: Event) -> TaskResult {
+    let posted = mailbox.send(Message::Happened(event), POST_DEADLINE).await;
+    posted.map_err(|error| format!("leader takes no message: {error:?}").into())
+}

@@ -1,0 +1,158 @@
+//! What the leader hears and what it does about it.
+
+use std::sync::Arc;
+
+use flowai_actors::ids::{Generation, JobId, NodeId, Sha256, UserId};
+use flowai_actors::link::PeerId;
+use flowai_actors::messages::{
+    AttemptRef, Beat, BeatAnswer, Ended, EndedAnswer, FarmView, Holding, Live, Progress, ReadyFile,
+    Register, Registered, UploadTargets, UploadTargetsAnswer,
+};
+use flowai_store::journal::{Batch, Written};
+use flowai_store::recovery::JobRow;
+
+/// A question that waits for its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct ReplyId(pub(super) u64);
+
+/// The actor has checked that a word about a node comes from that very process.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// An api instance says that something is new about a job.
+    Rang(JobId),
+    /// The sweep looked for what no doorbell announced.
+    Swept {
+        unfinished: Vec<JobId>,
+        cancelled: Vec<JobId>,
+    },
+    /// The rows of the jobs that were asked for; a job without a row is gone.
+    RowsRead {
+        asked: Vec<JobId>,
+        rows: Vec<JobRow>,
+    },
+    Registering {
+        reply: ReplyId,
+        register: Box<Register>,
+    },
+    /// A node's registration was written down, or a newer process of it is known.
+    Admitted {
+        reply: ReplyId,
+        register: Box<Register>,
+        result: Result<(), Generation>,
+    },
+    Beat {
+        reply: ReplyId,
+        beat: Beat,
+    },
+    Progress {
+        node: NodeId,
+        progress: Progress,
+    },
+    Ended {
+        reply: ReplyId,
+        ended: Box<Ended>,
+    },
+    /// The object store was asked for the files of a rendered attempt.
+    Verified {
+        ended: Box<Ended>,
+        result: Result<(), NotDelivered>,
+    },
+    TargetsAsked {
+        reply: ReplyId,
+        question: UploadTargets,
+    },
+    /// What became of an assignment after its commit.
+    Dispatched {
+        held: Holding,
+        result: Result<(), NotDispatched>,
+    },
+    /// In the order of the batch.
+    Committed(Vec<Outcome>),
+    /// A later term has begun.
+    Fenced,
+    FarmAsked(ReplyId),
+    ApiUp(PeerId),
+    ApiDown(PeerId),
+    Tick,
+}
+
+/// Why a rendered clip does not count as delivered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct NotDelivered {
+    pub(super) detail: String,
+}
+
+/// Why a committed assignment does not run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum NotDispatched {
+    /// This node did not take it; another may.
+    NotTaken(String),
+    /// No node can ever run it.
+    Impossible(String),
+}
+
+/// What became of one change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Written(Written),
+    /// The database refuses its content.
+    Refused(String),
+}
+
+#[derive(Debug)]
+pub(super) enum Effect {
+    Answer(ReplyId, Answer),
+    /// Write down that the process registered and what it offers, then say [`Event::Admitted`].
+    Admit {
+        reply: ReplyId,
+        register: Box<Register>,
+    },
+    Commit(Arc<Batch>),
+    Read(Vec<JobId>),
+    /// Look for waiting jobs, and for cancels among the running ones.
+    Sweep {
+        running: Vec<JobId>,
+        is_thorough: bool,
+    },
+    /// The assignment is committed: tell the node.
+    Dispatch {
+        held: Holding,
+        model_sha256: Sha256,
+    },
+    Stop {
+        node: NodeId,
+        at: AttemptRef,
+    },
+    Verify(Box<Ended>),
+    /// Answer whether this attempt was settled before.
+    LookBack {
+        reply: ReplyId,
+        held: Holding,
+    },
+    /// Answer with presigned uploads.
+    Presign {
+        reply: ReplyId,
+        at: AttemptRef,
+        files: Vec<ReadyFile>,
+    },
+    /// Tell the api instances that events of these users can be read.
+    Hint {
+        to: Vec<PeerId>,
+        users: Vec<UserId>,
+    },
+    Tell {
+        to: Vec<PeerId>,
+        live: Live,
+    },
+    /// The term is over.
+    StepDown,
+}
+
+#[derive(Debug)]
+pub(super) enum Answer {
+    Registered(Registered),
+    Beat(BeatAnswer),
+    Ended(EndedAnswer),
+    Targets(UploadTargetsAnswer),
+    Farm(Box<FarmView>),
+}

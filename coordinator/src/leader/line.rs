@@ -1,0 +1,73 @@
+//! What those who wait were told of their places, so that only changes are told.
+
+use std::collections::HashMap;
+
+use flowai_actors::clock::Monotonic;
+use flowai_actors::ids::JobId;
+use flowai_actors::limits::PROGRESS_INTERVAL_MS;
+use flowai_actors::messages::{Live, LiveState};
+
+use crate::scheduler::{Place, Scheduler, WaitsFor};
+
+/// Places that are told; whoever stands further back hears of it when the line gets shorter.
+const PLACES_TOLD_MAX: usize = 1_000;
+/// Told at once: half of a link's credit, so that other messages pass. The rest follows at the next interval.
+const TOLD_AT_ONCE_MAX: usize = 32;
+
+#[derive(Debug, Default)]
+pub(super) struct Line {
+    told: HashMap<JobId, (u32, WaitsFor)>,
+    is_changed: bool,
+    next_at: Monotonic,
+}
+
+impl Line {
+    /// Something happened that may move the line.
+    pub(super) fn changed(&mut self) {
+        self.is_changed = true;
+    }
+
+    /// Somebody listens who heard nothing so far.
+    pub(super) fn tell_all(&mut self) {
+        self.told.clear();
+        self.is_changed = true;
+    }
+
+    /// What is news, at most every [`PROGRESS_INTERVAL_MS`].
+    pub(super) fn news(&mut self, scheduler: &Scheduler, now: Monotonic) -> Vec<Live> {
+        if !self.is_changed || now < self.next_at {
+            return Vec::new();
+        }
+        self.next_at = now.plus_ms(PROGRESS_INTERVAL_MS);
+        let places = scheduler.line(PLACES_TOLD_MAX);
+        let is_told = |told: &HashMap<_, _>, place: &Place| {
+            told.get(&place.job) == Some(&(place.position, place.waits_for))
+        };
+        let news: Vec<&Place> = places
+            .iter()
+            .filter(|place| !is_told(&self.told, place))
+            .take(TOLD_AT_ONCE_MAX + 1)
+            .collect();
+        self.is_changed = news.len() > TOLD_AT_ONCE_MAX;
+        let told: HashMap<_, _> = places
+            .iter()
+            .filter_map(|place| Some((place.job, *self.told.get(&place.job)?)))
+            .collect();
+        self.told = told;
+        news.into_iter()
+            .take(TOLD_AT_ONCE_MAX)
+            .map(|place| {
+                self.told
+                    .insert(place.job, (place.position, place.waits_for));
+                Live {
+                    user: place.user,
+                    job: place.job,
+                    live: LiveState::Position {
+                        position: place.position,
+                        reason: place.waits_for.as_str().to_owned(),
+                    },
+                }
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,384 @@
+//! What nodes say, and what they are told.
+
+use flowai_actors::clock::Monotonic;
+use flowai_actors::ids::{Generation, NodeId};
+use flowai_actors::limits::ARTEFACT_BYTES_MAX;
+use flowai_actors::messages::{
+    ArtefactFile, AttemptRef, Beat, BeatAnswer, Ended, EndedAnswer, Holding, Live, LiveState,
+    Outcome, Progress, ReadyFile, Register, Registered, UploadTargets, UploadTargetsAnswer,
+    Verdict,
+};
+use flowai_store::journal::Artefact;
+
+use super::event::{Answer, Effect, NotDelivered, NotDispatched, ReplyId};
+use super::state::{State, end_of};
+use crate::scheduler::{AttemptEnd, Event as Heard, NodeOffer};
+
+/// Beats in a row without the job that the node took: one may have been sent before it took it.
+const UNNAMED_BEATS_MAX: u32 = 2;
+/// Of a node's words that are stored and shown.
+const DETAIL_CHARS_MAX: usize = 2_000;
+
+impl State {
+    pub(super) fn admitted(
+        &mut self,
+        now: Monotonic,
+        reply: ReplyId,
+        register: Register,
+        result: Result<(), Generation>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let (node, generation) = (register.node.clone(), register.generation);
+        let newer = result
+            .err()
+            .or_else(|| self.scheduler.newer_generation(&node, generation));
+        if let Some(held) = newer {
+            let answer = Answer::Registered(Registered::Fenced { held });
+            effects.push(Effect::Answer(reply, answer));
+            return;
+        }
+        let running = register.running;
+        let offer = NodeOffer {
+            node: node.clone(),
+            generation,
+            models: register
+                .models
+                .iter()
+                .map(|offer| offer.id.clone())
+                .collect(),
+            running: running.map(|at| (at.job, at.attempt)),
+        };
+        tracing::info!(%node, %generation, models = offer.models.len(), ?running, "node registers");
+        self.registry.registered(register, now);
+        self.step(now, Heard::NodeRegistered(offer), effects);
+
+        let verdict = self.verdict(&node, generation, running);
+        if let Some(at) = running.filter(|_| verdict == Verdict::GoOn) {
+            if let Some(held) = self.held.get_mut(&at.job) {
+                held.heard_at = now;
+            }
+            let is_adopted = self.adopt(at.job);
+            if self.scheduler.is_cancel_asked(at.job) {
+                effects.extend(self.stop(at.job));
+            }
+            if is_adopted {
+                self.welcomes.insert((at.job, at.attempt), reply);
+                return;
+            }
+        }
+        let answer = Registered::Welcome {
+            epoch: self.epoch,
+            running: verdict,
+        };
+        effects.push(Effect::Answer(reply, Answer::Registered(answer)));
+    }
+
+    pub(super) fn beat(
+        &mut self,
+        now: Monotonic,
+        reply: ReplyId,
+        beat: Beat,
+        effects: &mut Vec<Effect>,
+    ) {
+        let (node, generation, running) = (beat.node.clone(), beat.generation, beat.running);
+        let answer = match self.registry.generation(&node) {
+            Some(held) if held > generation => BeatAnswer::Fenced { held },
+            Some(_) if self.scheduler.is_live(&node, generation) => {
+                let verdict = self.verdict(&node, generation, running);
+                if self.registry.beat(beat, now) {
+                    let heard = Heard::Beat {
+                        node: node.clone(),
+                        generation,
+                        is_astray: verdict == Verdict::Drop,
+                    };
+                    self.step(now, heard, effects);
+                    self.compare(now, &node, running, effects);
+                }
+                BeatAnswer::Renewed {
+                    epoch: self.epoch,
+                    running: verdict,
+                }
+            }
+            _ => BeatAnswer::Unknown,
+        };
+        effects.push(Effect::Answer(reply, Answer::Beat(answer)));
+    }
+
+    /// What the node works on against what it was given. Either word may have been lost.
+    fn compare(
+        &mut self,
+        now: Monotonic,
+        node: &NodeId,
+        running: Option<AttemptRef>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some((job, attempt)) = self.scheduler.running_on(node) else {
+            return;
+        };
+        let is_named = running.is_some_and(|at| (at.job, at.attempt) == (job, attempt));
+        if is_named && self.scheduler.is_cancel_asked(job) {
+            effects.extend(self.stop(job));
+        }
+        let is_ending = self.ending.contains_key(&(job, attempt));
+        let Some(held) = self.held.get_mut(&job).filter(|held| held.is_dispatched) else {
+            return;
+        };
+        if is_named || is_ending {
+            held.unnamed_beats = 0;
+            return;
+        }
+        held.unnamed_beats += 1;
+        if held.unnamed_beats >= UNNAMED_BEATS_MAX {
+            self.step(now, Heard::NotTaken { job, attempt }, effects);
+        }
+    }
+
+    fn verdict(
+        &self,
+        node: &NodeId,
+        generation: Generation,
+        running: Option<AttemptRef>,
+    ) -> Verdict {
+        let Some(at) = running else {
+            return Verdict::Idle;
+        };
+        let is_ending = self.ending.contains_key(&(at.job, at.attempt));
+        if is_ending
+            || self
+                .scheduler
+                .is_holder(node, generation, at.job, at.attempt)
+        {
+            Verdict::GoOn
+        } else {
+            Verdict::Drop
+        }
+    }
+
+    pub(super) fn progress(
+        &mut self,
+        now: Monotonic,
+        node: &NodeId,
+        progress: &Progress,
+        effects: &mut Vec<Effect>,
+    ) {
+        let at = progress.at;
+        let Some(held) = self.held.get_mut(&at.job) else {
+            return;
+        };
+        if held.holding.node != *node || held.holding.at.attempt != at.attempt {
+            return;
+        }
+        held.heard_at = now;
+        let Some(user) = self.scheduler.owner_of(at.job) else {
+            return;
+        };
+        if self.apis.is_empty() {
+            return;
+        }
+        effects.push(self.tell(Live {
+            user,
+            job: at.job,
+            live: LiveState::Progress {
+                attempt: at.attempt,
+                phase: progress.phase,
+                step: progress.step,
+                steps: progress.steps,
+                left_s: progress.left_s,
+            },
+        }));
+    }
+
+    pub(super) fn ended(
+        &mut self,
+        now: Monotonic,
+        reply: ReplyId,
+        ended: Box<Ended>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let held = holding(&ended);
+        let key = (held.at.job, held.at.attempt);
+        // Told again before the first time was written.
+        if let Some(replies) = self.ending.get_mut(&key) {
+            replies.push(reply);
+            return;
+        }
+        if !self.is_held(&held) {
+            tracing::info!(at = ?held.at, node = %held.node, "end of an attempt that is not the node's any more");
+            effects.push(Effect::LookBack { reply, held });
+            return;
+        }
+        self.ending.insert(key, vec![reply]);
+        let end = match ended.outcome {
+            Outcome::Rendered { .. } => {
+                effects.push(Effect::Verify(ended));
+                return;
+            }
+            Outcome::Stopped => AttemptEnd::Stopped,
+            Outcome::Failed {
+                code,
+                detail,
+                retryable,
+            } => AttemptEnd::Failed {
+                code: printable(&code),
+                detail: printable(&detail),
+                retryable,
+            },
+        };
+        self.step(now, end_of(&held, end), effects);
+    }
+
+    pub(super) fn verified(
+        &mut self,
+        now: Monotonic,
+        ended: Ended,
+        result: Result<(), NotDelivered>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let held = holding(&ended);
+        if !self.is_held(&held) {
+            let key = (held.at.job, held.at.attempt);
+            self.answer_ended(key, EndedAnswer::Stale, effects);
+            return;
+        }
+        match (result, delivered(ended)) {
+            (Ok(()), Ok(artefact)) => {
+                let rendered = end_of(&held, AttemptEnd::Rendered);
+                self.step_with(now, rendered, Some(artefact), effects);
+            }
+            (Err(NotDelivered { detail }), _) | (Ok(()), Err(detail)) => {
+                let end = AttemptEnd::Failed {
+                    code: "clip_not_delivered".to_owned(),
+                    detail,
+                    retryable: true,
+                };
+                self.step(now, end_of(&held, end), effects);
+            }
+        }
+    }
+
+    pub(super) fn targets_asked(
+        &mut self,
+        reply: ReplyId,
+        question: UploadTargets,
+        effects: &mut Vec<Effect>,
+    ) {
+        let held = Holding {
+            at: question.at,
+            node: question.node,
+            generation: question.generation,
+        };
+        if !self.is_held(&held) {
+            let answer = Answer::Targets(UploadTargetsAnswer::Stale);
+            effects.push(Effect::Answer(reply, answer));
+            return;
+        }
+        effects.push(match check_files(&question.files) {
+            Ok(()) => Effect::Presign {
+                reply,
+                at: held.at,
+                files: question.files,
+            },
+            Err(reason) => {
+                let answer = UploadTargetsAnswer::Refused { reason };
+                Effect::Answer(reply, Answer::Targets(answer))
+            }
+        });
+    }
+
+    pub(super) fn dispatched(
+        &mut self,
+        now: Monotonic,
+        held: Holding,
+        result: Result<(), NotDispatched>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let (job, attempt) = (held.at.job, held.at.attempt);
+        let is_held = self.is_held(&held);
+        match result {
+            Ok(()) if !is_held => effects.push(Effect::Stop {
+                node: held.node,
+                at: held.at,
+            }),
+            Ok(()) => {
+                if let Some(held) = self.held.get_mut(&job) {
+                    held.is_dispatched = true;
+                    held.heard_at = now;
+                }
+                if self.scheduler.is_cancel_asked(job) {
+                    effects.extend(self.stop(job));
+                }
+            }
+            Err(NotDispatched::NotTaken(reason)) => {
+                tracing::warn!(at = ?held.at, node = %held.node, reason, "node did not take the job");
+                self.step(now, Heard::NotTaken { job, attempt }, effects);
+            }
+            Err(NotDispatched::Impossible(detail)) => {
+                let end = AttemptEnd::Failed {
+                    code: "inputs_missing".to_owned(),
+                    detail,
+                    retryable: false,
+                };
+                self.step(now, end_of(&held, end), effects);
+            }
+        }
+    }
+}
+
+fn holding(ended: &Ended) -> Holding {
+    Holding {
+        at: ended.at,
+        node: ended.node.clone(),
+        generation: ended.generation,
+    }
+}
+
+/// What a rendered attempt delivers, when its manifest is of this very attempt.
+fn delivered(ended: Ended) -> Result<Box<Artefact>, String> {
+    let Outcome::Rendered {
+        clip_sha256,
+        clip_bytes,
+        manifest,
+    } = ended.outcome
+    else {
+        return Err("the node delivered nothing".to_owned());
+    };
+    let is_its_own = manifest.job == ended.at.job
+        && manifest.attempt == ended.at.attempt
+        && manifest.node == ended.node
+        && manifest.clip_sha256 == clip_sha256
+        && manifest.clip_bytes == clip_bytes;
+    if !is_its_own {
+        return Err("the manifest is not that of this attempt's clip".to_owned());
+    }
+    Ok(Box::new(Artefact {
+        clip_sha256,
+        clip_bytes,
+        manifest: *manifest,
+    }))
+}
+
+fn check_files(files: &[ReadyFile]) -> Result<(), String> {
+    for wanted in ArtefactFile::ALL {
+        let name = wanted.file_name();
+        let mut found = files.iter().filter(|ready| ready.file == wanted);
+        match (found.next(), found.next()) {
+            (Some(ready), None) if (1..=ARTEFACT_BYTES_MAX).contains(&ready.bytes) => {}
+            (Some(ready), None) => {
+                return Err(format!(
+                    "{name} must have 1 to {ARTEFACT_BYTES_MAX} bytes (got {})",
+                    ready.bytes
+                ));
+            }
+            _ => return Err(format!("{name} must be announced once")),
+        }
+    }
+    Ok(())
+}
+
+/// PostgreSQL takes no NUL, and a terminal no control characters.
+fn printable(text: &str) -> String {
+    text.chars()
+        .filter(|c| !c.is_control())
+        .take(DETAIL_CHARS_MAX)
+        .collect()
+}

@@ -1,0 +1,97 @@
+//! The nodes that this term has heard of, for operators and for what an assignment needs to know.
+
+use std::collections::BTreeMap;
+
+use flowai_actors::clock::Monotonic;
+use flowai_actors::ids::{Generation, ModelId, NodeId, Sha256};
+use flowai_actors::messages::{AttemptRef, Beat, NodeView, Register};
+
+/// A node that was silent for so long is no longer shown.
+const SHOWN_MS: u64 = 600_000;
+
+#[derive(Debug)]
+struct Entry {
+    register: Register,
+    /// Of the newest beat.
+    seq: u64,
+    running: Option<AttemptRef>,
+    held_adapters: Vec<Sha256>,
+    heard_at: Monotonic,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Registry {
+    nodes: BTreeMap<NodeId, Entry>,
+}
+
+impl Registry {
+    pub(super) fn registered(&mut self, register: Register, now: Monotonic) {
+        let entry = Entry {
+            seq: 0,
+            running: register.running,
+            held_adapters: Vec::new(),
+            heard_at: now,
+            register,
+        };
+        self.nodes.insert(entry.register.node.clone(), entry);
+    }
+
+    /// The generation of the node that is known.
+    pub(super) fn generation(&self, node: &NodeId) -> Option<Generation> {
+        Some(self.nodes.get(node)?.register.generation)
+    }
+
+    /// `false` for a beat that a newer one has overtaken.
+    pub(super) fn beat(&mut self, beat: Beat, now: Monotonic) -> bool {
+        let Some(entry) = self.nodes.get_mut(&beat.node) else {
+            return false;
+        };
+        if beat.seq <= entry.seq {
+            return false;
+        }
+        entry.seq = beat.seq;
+        entry.running = beat.running;
+        entry.held_adapters = beat.held_adapters;
+        entry.heard_at = now;
+        true
+    }
+
+    /// Of the files that the node has under this model's name.
+    pub(super) fn model(&self, node: &NodeId, model: &ModelId) -> Option<Sha256> {
+        let models = &self.nodes.get(node)?.register.models;
+        let offer = models.iter().find(|offer| offer.id == *model)?;
+        Some(offer.sha256)
+    }
+
+    pub(super) fn views(&self, now: Monotonic) -> Vec<NodeView> {
+        self.nodes.values().map(|entry| entry.view(now)).collect()
+    }
+
+    pub(super) fn forget_silent(&mut self, now: Monotonic) {
+        self.nodes
+            .retain(|_, entry| now < entry.heard_at.plus_ms(SHOWN_MS));
+    }
+}
+
+impl Entry {
+    fn view(&self, now: Monotonic) -> NodeView {
+        let register = &self.register;
+        NodeView {
+            node: register.node.clone(),
+            generation: register.generation,
+            device: register.device.clone(),
+            device_class: register.device_class.clone(),
+            memory_bytes: register.memory_bytes,
+            version: register.version.clone(),
+            models: register
+                .models
+                .iter()
+                .map(|offer| offer.id.clone())
+                .collect(),
+            refused_models: register.refused_models.clone(),
+            held_adapters: self.held_adapters.clone(),
+            running: self.running,
+            silent_ms: now.since(self.heard_at).as_millis() as u64,
+        }
+    }
+}

@@ -1,0 +1,579 @@
+//! What the leader believes and does next: pure, the time comes with each event.
+//!
+//! The scheduler decides; this value turns what is heard into its events and its effects into changes of rows, and keeps
+//! who has to be told once they are written. Nothing leaves before its commit (INV-4), and a change that the row refuses
+//! makes it read the row again.
+
+use std::collections::{BTreeSet, HashMap};
+
+use flowai_actors::clock::Monotonic;
+use flowai_actors::ids::{Attempt, Epoch, JobId, UserId};
+use flowai_actors::limits::{JOB_NO_PROGRESS_MS, RECOVERY_PAGE_JOBS, SWEEP_MS};
+use flowai_actors::link::PeerId;
+use flowai_actors::messages::{
+    AttemptRef, EndedAnswer, FarmView, Holding, Live, QueueView, Registered, Verdict,
+};
+use flowai_actors::state::{JobState, Tier};
+use flowai_store::journal::{Artefact, Change, Written};
+use flowai_store::recovery::JobRow;
+
+use super::event::{Answer, Effect, Event, NotDispatched, Outcome, ReplyId};
+use super::line::Line;
+use super::outbox::Outbox;
+use super::registry::Registry;
+use crate::cost;
+use crate::scheduler::{self, AttemptEnd, Event as Heard, Recovered, Scheduler, WaitingJob};
+
+/// Every so many sweeps all unfinished jobs are looked at, not only the newest.
+const THOROUGH_SWEEP_EVERY: u64 = 20;
+
+/// An attempt that a node holds.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) holding: Holding,
+    /// Its node has said that it works on it.
+    pub(super) is_dispatched: bool,
+    pub(super) heard_at: Monotonic,
+    /// Beats in a row in which its node did not name it.
+    pub(super) unnamed_beats: u32,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) epoch: Epoch,
+    pub(super) scheduler: Scheduler,
+    pub(super) held: HashMap<JobId, Held>,
+    pub(super) registry: Registry,
+    pub(super) apis: BTreeSet<PeerId>,
+    /// Ends that were told and are not written yet, with whoever waits for the answer.
+    pub(super) ending: HashMap<(JobId, Attempt), Vec<ReplyId>>,
+    /// Nodes that are welcome once their attempt is adopted.
+    pub(super) welcomes: HashMap<(JobId, Attempt), ReplyId>,
+    outbox: Outbox,
+    line: Line,
+    to_read: BTreeSet<JobId>,
+    is_reading: bool,
+    /// Jobs that changed since the present read began: what it finds of them may be older.
+    touched: BTreeSet<JobId>,
+    next_sweep: Monotonic,
+    sweeps: u64,
+    is_sweeping: bool,
+    is_over: bool,
+}
+
+impl State {
+    pub(super) fn new(epoch: Epoch) -> Self {
+        Self {
+            epoch,
+            scheduler: Scheduler::default(),
+            held: HashMap::new(),
+            registry: Registry::default(),
+            apis: BTreeSet::new(),
+            ending: HashMap::new(),
+            welcomes: HashMap::new(),
+            outbox: Outbox::default(),
+            line: Line::default(),
+            to_read: BTreeSet::new(),
+            is_reading: false,
+            touched: BTreeSet::new(),
+            next_sweep: Monotonic::default(),
+            sweeps: 0,
+            is_sweeping: false,
+            is_over: false,
+        }
+    }
+
+    /// Takes in what another term left unfinished.
+    pub(super) fn recover(&mut self, now: Monotonic, rows: Vec<JobRow>) {
+        for row in rows {
+            self.learn(now, row, &mut Vec::new());
+        }
+    }
+
+    pub(super) fn apply(&mut self, now: Monotonic, event: Event) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        if self.is_over {
+            return effects;
+        }
+        match event {
+            Event::Rang(job) => drop(self.to_read.insert(job)),
+            Event::Swept {
+                unfinished,
+                cancelled,
+            } => self.swept(now, unfinished, cancelled, &mut effects),
+            Event::RowsRead { asked, rows } => self.rows_read(now, asked, rows, &mut effects),
+            Event::Registering { reply, register } => {
+                effects.push(Effect::Admit { reply, register });
+            }
+            Event::Admitted {
+                reply,
+                register,
+                result,
+            } => self.admitted(now, reply, *register, result, &mut effects),
+            Event::Beat { reply, beat } => self.beat(now, reply, beat, &mut effects),
+            Event::Progress { node, progress } => {
+                self.progress(now, &node, &progress, &mut effects);
+            }
+            Event::Ended { reply, ended } => self.ended(now, reply, ended, &mut effects),
+            Event::Verified { ended, result } => self.verified(now, *ended, result, &mut effects),
+            Event::TargetsAsked { reply, question } => {
+                self.targets_asked(reply, question, &mut effects);
+            }
+            Event::Dispatched { held, result } => self.dispatched(now, held, result, &mut effects),
+            Event::Committed(outcomes) => self.committed(now, outcomes, &mut effects),
+            Event::Fenced => {
+                self.is_over = true;
+                effects.push(Effect::StepDown);
+                return effects;
+            }
+            Event::FarmAsked(reply) => {
+                let view = Box::new(self.view(now));
+                effects.push(Effect::Answer(reply, Answer::Farm(view)));
+            }
+            Event::ApiUp(api) => {
+                self.apis.insert(api);
+                self.line.tell_all();
+            }
+            Event::ApiDown(api) => drop(self.apis.remove(&api)),
+            Event::Tick => self.tick(now, &mut effects),
+        }
+        self.flush(now, &mut effects);
+        effects
+    }
+
+    /// One step of the scheduler; what it decides becomes changes of rows.
+    pub(super) fn step(&mut self, now: Monotonic, event: Heard, effects: &mut Vec<Effect>) {
+        self.step_with(now, event, None, effects);
+    }
+
+    /// `artefact`: what a settle of this step delivers.
+    pub(super) fn step_with(
+        &mut self,
+        now: Monotonic,
+        event: Heard,
+        mut artefact: Option<Box<Artefact>>,
+        effects: &mut Vec<Effect>,
+    ) {
+        for effect in self.scheduler.step(event, now) {
+            self.decide(now, effect, &mut artefact, effects);
+        }
+        self.line.changed();
+    }
+
+    fn decide(
+        &mut self,
+        now: Monotonic,
+        effect: scheduler::Effect,
+        artefact: &mut Option<Box<Artefact>>,
+        effects: &mut Vec<Effect>,
+    ) {
+        use scheduler::Effect as Decided;
+        let change = match effect {
+            Decided::Assign {
+                job,
+                attempt,
+                node,
+                generation,
+            } => {
+                let at = AttemptRef {
+                    job,
+                    attempt,
+                    epoch: self.epoch,
+                };
+                let holding = Holding {
+                    at,
+                    node,
+                    generation,
+                };
+                let held = Held {
+                    holding: holding.clone(),
+                    is_dispatched: false,
+                    heard_at: now,
+                    unnamed_beats: 0,
+                };
+                self.held.insert(job, held);
+                Some(Change::Assign(holding))
+            }
+            Decided::Stop { job, .. } => {
+                // An assignment that is still on its way is stopped once the node has it.
+                effects.extend(self.stop(job));
+                None
+            }
+            Decided::Settle { job, .. } => self
+                .release(job)
+                .zip(artefact.take())
+                .map(|(held, artefact)| Change::Settle { held, artefact }),
+            Decided::Requeue {
+                job,
+                outcome,
+                reason,
+                ..
+            } => self.release(job).map(|held| Change::Requeue {
+                held,
+                outcome,
+                reason,
+            }),
+            Decided::Fail {
+                job, code, detail, ..
+            } => self
+                .release(job)
+                .map(|held| Change::Fail { held, code, detail }),
+            Decided::Cancel { job, attempt } => Some(match self.release(job) {
+                Some(held) => Change::Cancel(held),
+                None => Change::CancelWaiting { job, attempt },
+            }),
+            Decided::Quarantine {
+                job, node_deaths, ..
+            } => self.release(job).map(|held| Change::Quarantine {
+                held,
+                detail: format!("{node_deaths} nodes died while they ran it"),
+            }),
+            // Whoever said it is answered by the one who heard it.
+            Decided::Stale { .. } => None,
+        };
+        if let Some(change) = change {
+            self.write(change);
+        }
+    }
+
+    fn write(&mut self, change: Change) {
+        self.touched.insert(change.job());
+        self.outbox.push(change);
+    }
+
+    fn release(&mut self, job: JobId) -> Option<Holding> {
+        self.held.remove(&job).map(|held| held.holding)
+    }
+
+    /// Tells the node to stop, once it works on the job.
+    pub(super) fn stop(&self, job: JobId) -> Option<Effect> {
+        let held = self.held.get(&job).filter(|held| held.is_dispatched)?;
+        Some(Effect::Stop {
+            node: held.holding.node.clone(),
+            at: held.holding.at,
+        })
+    }
+
+    /// Takes over an attempt of an earlier term. `false` when it is of this one: nothing has to be written.
+    pub(super) fn adopt(&mut self, job: JobId) -> bool {
+        let epoch = self.epoch;
+        let Some(held) = self.held.get_mut(&job) else {
+            return false;
+        };
+        held.is_dispatched = true;
+        if held.holding.at.epoch == epoch {
+            return false;
+        }
+        let before = held.holding.clone();
+        // Later changes of this job follow the adoption into the journal, and its row says so by then.
+        held.holding.at.epoch = epoch;
+        self.write(Change::Adopt(before));
+        true
+    }
+
+    fn committed(&mut self, now: Monotonic, outcomes: Vec<Outcome>, effects: &mut Vec<Effect>) {
+        let Some(batch) = self.outbox.committed() else {
+            return;
+        };
+        let mut users = BTreeSet::new();
+        for (change, outcome) in batch.changes().iter().zip(outcomes) {
+            if let Outcome::Written(Written::Now(user) | Written::Before(user)) = outcome {
+                users.insert(user);
+            }
+            self.touched.insert(change.job());
+            self.written(now, change, outcome, effects);
+        }
+        if !users.is_empty() && !self.apis.is_empty() {
+            effects.push(Effect::Hint {
+                to: self.apis.iter().cloned().collect(),
+                users: users.into_iter().collect::<Vec<UserId>>(),
+            });
+        }
+    }
+
+    fn written(
+        &mut self,
+        now: Monotonic,
+        change: &Change,
+        outcome: Outcome,
+        effects: &mut Vec<Effect>,
+    ) {
+        let is_written = matches!(
+            outcome,
+            Outcome::Written(Written::Now(_) | Written::Before(_))
+        );
+        if let Outcome::Refused(reason) = &outcome {
+            tracing::error!(job = %change.job(), reason, "database refuses a change");
+        }
+        match change {
+            Change::Assign(held) if is_written => self.assigned(now, held, effects),
+            Change::Assign(held) => self.doubt(now, held, effects),
+            Change::Adopt(held) => {
+                let welcome = self.welcomes.remove(&(held.at.job, held.at.attempt));
+                if !is_written {
+                    self.doubt(now, held, effects);
+                }
+                let running = if is_written {
+                    Verdict::GoOn
+                } else {
+                    Verdict::Drop
+                };
+                let epoch = self.epoch;
+                let answer = Answer::Registered(Registered::Welcome { epoch, running });
+                effects.extend(welcome.map(|reply| Effect::Answer(reply, answer)));
+            }
+            // The owner ended it without us.
+            Change::CancelWaiting { .. } => {}
+            Change::Settle { held, .. } if matches!(outcome, Outcome::Refused(_)) => {
+                // Whoever waits for the answer gets it when this is written.
+                self.write(Change::Fail {
+                    held: held.clone(),
+                    code: "result_refused".to_owned(),
+                    detail: "the node's manifest cannot be stored".to_owned(),
+                });
+            }
+            Change::Settle { held, .. }
+            | Change::Requeue { held, .. }
+            | Change::Fail { held, .. }
+            | Change::Cancel(held)
+            | Change::Quarantine { held, .. } => {
+                if !is_written {
+                    self.to_read.insert(held.at.job);
+                }
+                let answer = if is_written {
+                    EndedAnswer::Settled
+                } else {
+                    EndedAnswer::Stale
+                };
+                self.answer_ended((held.at.job, held.at.attempt), answer, effects);
+            }
+        }
+    }
+
+    /// An assignment is durable: its node is told, if it is still the one.
+    fn assigned(&mut self, now: Monotonic, held: &Holding, effects: &mut Vec<Effect>) {
+        if !self.is_held(held) {
+            return;
+        }
+        let model = self.scheduler.model_of(held.at.job);
+        match model.and_then(|model| self.registry.model(&held.node, model)) {
+            Some(model_sha256) => effects.push(Effect::Dispatch {
+                held: held.clone(),
+                model_sha256,
+            }),
+            None => {
+                let reason = "it no longer offers the model".to_owned();
+                let result = Err(NotDispatched::NotTaken(reason));
+                self.dispatched(now, held.clone(), result, effects);
+            }
+        }
+    }
+
+    /// The row says something else than what was believed: nothing is believed any more, the row is read.
+    fn doubt(&mut self, now: Monotonic, held: &Holding, effects: &mut Vec<Effect>) {
+        let job = held.at.job;
+        if self.is_held(held) {
+            self.held.remove(&job);
+            self.step(now, Heard::JobGone(job), effects);
+        }
+        self.to_read.insert(job);
+    }
+
+    pub(super) fn is_held(&self, held: &Holding) -> bool {
+        let (job, attempt) = (held.at.job, held.at.attempt);
+        self.scheduler
+            .is_holder(&held.node, held.generation, job, attempt)
+    }
+
+    pub(super) fn answer_ended(
+        &mut self,
+        key: (JobId, Attempt),
+        answer: EndedAnswer,
+        effects: &mut Vec<Effect>,
+    ) {
+        let replies = self.ending.remove(&key).unwrap_or_default();
+        effects.extend(
+            replies
+                .into_iter()
+                .map(|reply| Effect::Answer(reply, Answer::Ended(answer))),
+        );
+    }
+
+    fn rows_read(
+        &mut self,
+        now: Monotonic,
+        asked: Vec<JobId>,
+        rows: Vec<JobRow>,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.is_reading = false;
+        let found: BTreeSet<JobId> = rows.iter().map(|row| row.job).collect();
+        let touched = std::mem::take(&mut self.touched);
+        for job in asked.into_iter().filter(|job| !found.contains(job)) {
+            self.held.remove(&job);
+            self.step(now, Heard::JobGone(job), effects);
+        }
+        for row in rows {
+            if touched.contains(&row.job) || self.outbox.holds(row.job) {
+                self.to_read.insert(row.job);
+            } else {
+                self.learn(now, row, effects);
+            }
+        }
+    }
+
+    /// Brings what is believed of a job in line with its row.
+    fn learn(&mut self, now: Monotonic, row: JobRow, effects: &mut Vec<Effect>) {
+        let job = row.job;
+        if row.state.is_end() {
+            self.held.remove(&job);
+            self.step(now, Heard::JobGone(job), effects);
+            return;
+        }
+        let is_cancelled = row.cancel_requested;
+        if !self.scheduler.knows(job) {
+            let Some(event) = self.news_of(now, row) else {
+                tracing::warn!(%job, "job was written by another version and waits for it");
+                return;
+            };
+            self.step(now, event, effects);
+        }
+        if is_cancelled {
+            self.step(now, Heard::CancelAsked(job), effects);
+        }
+    }
+
+    fn news_of(&mut self, now: Monotonic, row: JobRow) -> Option<Heard> {
+        let spec = row.spec?;
+        let waiting = WaitingJob {
+            job: row.job,
+            owner: row.owner,
+            tier: row.tier,
+            model: row.model,
+            cost: cost::predicted(&spec),
+            attempt: row.attempt,
+            failures: row.failures,
+            node_deaths: row.node_deaths,
+        };
+        let Some(holding) = row.held.filter(|_| row.state == JobState::Running) else {
+            return Some(Heard::JobArrived(waiting));
+        };
+        let recovered = Recovered {
+            waiting,
+            node: holding.node.clone(),
+            generation: holding.generation,
+            cancel_requested: row.cancel_requested,
+        };
+        let held = Held {
+            holding,
+            is_dispatched: false,
+            heard_at: now,
+            unnamed_beats: 0,
+        };
+        self.held.insert(row.job, held);
+        Some(Heard::JobRecovered(recovered))
+    }
+
+    fn swept(
+        &mut self,
+        now: Monotonic,
+        unfinished: Vec<JobId>,
+        cancelled: Vec<JobId>,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.is_sweeping = false;
+        let scheduler = &self.scheduler;
+        self.to_read
+            .extend(unfinished.into_iter().filter(|job| !scheduler.knows(*job)));
+        for job in cancelled {
+            self.step(now, Heard::CancelAsked(job), effects);
+        }
+    }
+
+    fn tick(&mut self, now: Monotonic, effects: &mut Vec<Effect>) {
+        self.step(now, Heard::Tick, effects);
+        let stuck: Vec<Holding> = self
+            .held
+            .values()
+            .filter(|held| held.heard_at.plus_ms(JOB_NO_PROGRESS_MS) <= now)
+            .map(|held| held.holding.clone())
+            .collect();
+        for held in stuck {
+            effects.extend(self.stop(held.at.job));
+            let end = AttemptEnd::Failed {
+                code: "no_progress".to_owned(),
+                detail: format!(
+                    "{} reported none for {} s",
+                    held.node,
+                    JOB_NO_PROGRESS_MS / 1_000
+                ),
+                retryable: true,
+            };
+            self.step(now, end_of(&held, end), effects);
+        }
+        self.registry.forget_silent(now);
+        if self.is_sweeping || now < self.next_sweep {
+            return;
+        }
+        self.is_sweeping = true;
+        self.next_sweep = now.plus_ms(SWEEP_MS);
+        self.sweeps += 1;
+        effects.push(Effect::Sweep {
+            running: self.held.keys().copied().collect(),
+            is_thorough: self.sweeps.is_multiple_of(THOROUGH_SWEEP_EVERY),
+        });
+    }
+
+    /// Sends on what has gathered: the next batch, the next rows to read, news of the line.
+    fn flush(&mut self, now: Monotonic, effects: &mut Vec<Effect>) {
+        effects.extend(self.outbox.next_batch().map(Effect::Commit));
+        if !self.is_reading {
+            let outbox = &self.outbox;
+            let ripe = self.to_read.iter().filter(|job| !outbox.holds(**job));
+            let jobs: Vec<JobId> = ripe.take(RECOVERY_PAGE_JOBS as usize).copied().collect();
+            if !jobs.is_empty() {
+                self.to_read.retain(|job| jobs.binary_search(job).is_err());
+                self.is_reading = true;
+                self.touched.clear();
+                effects.push(Effect::Read(jobs));
+            }
+        }
+        if !self.apis.is_empty() {
+            let news = self.line.news(&self.scheduler, now);
+            effects.extend(news.into_iter().map(|live| self.tell(live)));
+        }
+    }
+
+    pub(super) fn tell(&self, live: Live) -> Effect {
+        Effect::Tell {
+            to: self.apis.iter().cloned().collect(),
+            live,
+        }
+    }
+
+    fn view(&self, now: Monotonic) -> FarmView {
+        let queue = |tier| {
+            let (queued, running) = self.scheduler.load(tier);
+            QueueView {
+                tier,
+                queued,
+                running,
+            }
+        };
+        FarmView {
+            epoch: Some(self.epoch),
+            nodes: self.registry.views(now),
+            queues: Tier::ALL.into_iter().map(queue).collect(),
+        }
+    }
+}
+
+pub(super) fn end_of(held: &Holding, end: AttemptEnd) -> Heard {
+    Heard::Ended {
+        node: held.node.clone(),
+        generation: held.generation,
+        job: held.at.job,
+        attempt: held.at.attempt,
+        end,
+    }
+}

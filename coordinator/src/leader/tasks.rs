@@ -1,0 +1,36 @@
+//! The leader's background tasks.
+
+use flowai_actors::kit::{OnCancel, OnFailure, TaskKind};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LeaderTask {
+    /// Says that time has passed.
+    Clock,
+    /// Writes one batch.
+    Commit,
+    /// Reads rows, or looks for those that no doorbell announced.
+    Read,
+    /// Writes down that a node registered.
+    Admit,
+    /// Gives one assignment to its node.
+    Dispatch,
+    /// Tells one node to stop.
+    Stop,
+    /// Asks the object store for one clip, or signs uploads of one.
+    Store,
+}
+
+impl TaskKind for LeaderTask {
+    /// A commit that is cut off is compared with the row by whoever leads next.
+    fn on_cancel(self) -> OnCancel {
+        OnCancel::Abort
+    }
+
+    /// Each of them owes the leader a word, but for a stop, which is told again with the next beat.
+    fn on_failure(self) -> OnFailure {
+        match self {
+            Self::Stop => OnFailure::Log,
+            _ => OnFailure::EndProcess,
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! What the leader's tasks do: talk to the database, the object store and one node, and say what came of it.
+
+use std::future::Future;
+use std::time::Duration;
+
+use flowai_actors::ids::{Epoch, JobId, Sha256};
+use flowai_actors::kit::Backoff;
+use flowai_actors::limits::RECOVERY_PAGE_JOBS;
+use flowai_actors::link::PeerId;
+use flowai_actors::messages::{
+    ArtefactFile, Assign, AssignAnswer, AttemptRef, Ended, EndedAnswer, Holding, Outcome as Told,
+    ReadyFile, Register, Source, Target, UploadTargetsAnswer,
+};
+use flowai_actors::wire;
+use flowai_store::database::{Database, DatabaseError};
+use flowai_store::journal::{self, Batch, JournalError, artefact_key};
+use flowai_store::objects::{Objects, ResponseHeaders, UploadTerms};
+use flowai_store::sources::{self, SourcesError, StoredFile};
+use flowai_store::{nodes, recovery};
+
+use super::Tools;
+use super::event::{Answer, Event, NotDelivered, NotDispatched, Outcome, ReplyId};
+
+/// Between tries of what the database did not take. No try is the last: the term ends when another begins.
+const RETRY_FIRST: Duration = Duration::from_millis(20);
+const RETRY_MOST: Duration = Duration::from_secs(1);
+/// A node answers an assignment at once, or is frozen.
+const ASSIGN_DEADLINE: Duration = Duration::from_secs(2);
+/// A node that has not heard yet that its last end was written says that it is busy.
+const BUSY_TRIES: u32 = 8;
+/// Waiting jobs younger than this are looked for in each sweep.
+const NEWCOMER_AGE: Duration = Duration::from_secs(10);
+/// For the node to begin to fetch.
+const SOURCE_LIFETIME: Duration = Duration::from_secs(300);
+/// For the node to upload what lies ready.
+const TARGET_LIFETIME: Duration = Duration::from_secs(120);
+
+/// Commits the batch, however long the database is away. Content that the database refuses is found one by one.
+pub(super) async fn commit_batch(database: &Database, epoch: Epoch, batch: &Batch) -> Event {
+    match commit(database, epoch, batch).await {
+        Ok(outcomes) => Event::Committed(outcomes),
+        Err(Stop::Fenced) => Event::Fenced,
+        Err(Stop::Refused(_)) => {
+            let mut outcomes = Vec::new();
+            for change in batch.changes() {
+                let mut one = Batch::default();
+                if one.push(change.clone()).is_err() {
+                    continue;
+                }
+                match commit(database, epoch, &one).await {
+                    Ok(outcome) => outcomes.extend(outcome),
+                    Err(Stop::Fenced) => return Event::Fenced,
+                    Err(Stop::Refused(reason)) => outcomes.push(Outcome::Refused(reason)),
+                }
+            }
+            Event::Committed(outcomes)
+        }
+    }
+}
+
+async fn pause(backoff: &mut Backoff) {
+    let wait = backoff.next_wait(&mut rand::rng());
+    tokio::time::sleep(wait).await;
+}
+
+enum Stop {
+    Fenced,
+    Refused(String),
+}
+
+async fn commit(database: &Database, epoch: Epoch, batch: &Batch) -> Result<Vec<Outcome>, Stop> {
+    let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MOST);
+    loop {
+        match journal::commit(database, epoch, batch).await {
+            Ok(written) => return Ok(written.into_iter().map(Outcome::Written).collect()),
+            Err(error @ JournalError::Fenced { .. }) => {
+                tracing::warn!(%error, "term is over");
+                return Err(Stop::Fenced);
+            }
+            Err(JournalError::Refused(reason)) => return Err(Stop::Refused(reason.to_string())),
+            Err(JournalError::Unavailable(reason)) => {
+                tracing::warn!(%reason, "database did not take a batch, trying again");
+            }
+        }
+        pause(&mut backoff).await;
+    }
+}
+
+/// Tries until the database answers.
+async fn insist<T, F>(what: &str, query: impl Fn() -> F) -> T
+where
+    F: Future<Output = Result<T, DatabaseError>>,
+{
+    let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MOST);
+    loop {
+        match query().await {
+            Ok(found) => return found,
+            Err(error) => tracing::warn!(what, %error, "database did not answer, asking again"),
+        }
+        pause(&mut backoff).await;
+    }
+}
+
+pub(super) async fn read_rows(database: &Database, asked: Vec<JobId>) -> Event {
+    let rows = insist("reading jobs", || recovery::jobs(database, &asked)).await;
+    Event::RowsRead { asked, rows }
+}
+
+pub(super) async fn sweep(database: &Database, running: &[JobId], is_thorough: bool) -> Event {
+    let mut unfinished = insist("sweep", || recovery::newcomers(database, NEWCOMER_AGE)).await;
+    if is_thorough {
+        let mut after = None;
+        loop {
+            let page = insist("sweep", || recovery::unfinished_ids(database, after)).await;
+            after = page.last().copied();
+            let is_last = page.len() < RECOVERY_PAGE_JOBS as usize;
+            unfinished.extend(page);
+            if is_last {
+                break;
+            }
+        }
+    }
+    let cancelled = insist("sweep", || recovery::cancel_requests(database, running)).await;
+    Event::Swept {
+        unfinished,
+        cancelled,
+    }
+}
+
+pub(super) async fn admit(database: &Database, reply: ReplyId, register: Box<Register>) -> Event {
+    let (node, generation) = (&register.node, register.generation);
+    let result = insist("registering a node", || {
+        nodes::register(database, node, generation)
+    })
+    .await;
+    if result.is_ok() {
+        insist("storing a node's models", || {
+            nodes::offer_models(database, &register.models)
+        })
+        .await;
+    }
+    Event::Admitted {
+        reply,
+        register,
+        result,
+    }
+}
+
+/// Looks up and signs what the job is made from, and gives it to its node.
+pub(super) async fn dispatch(tools: &Tools, held: Holding, model_sha256: Sha256) -> Event {
+    let result = match assignment(tools, held.at, model_sha256).await {
+        Ok(assign) => give(tools, &held, &assign).await,
+        Err(reason) => Err(reason),
+    };
+    Event::Dispatched { held, result }
+}
+
+async fn assignment(
+    tools: &Tools,
+    at: AttemptRef,
+    model_sha256: Sha256,
+) -> Result<Assign, NotDispatched> {
+    let found = sources::of_job(&tools.database, at.job).await;
+    let found = found.map_err(|error| match error {
+        SourcesError::Database(_) => NotDispatched::NotTaken(error.to_string()),
+        SourcesError::NoJob
+        | SourcesError::Spec(_)
+        | SourcesError::Adapter(_)
+        | SourcesError::Image(_) => NotDispatched::Impossible(error.to_string()),
+    })?;
+    let mut adapters = Vec::new();
+    for file in &found.adapters {
+        adapters.push(source(&tools.objects, file).await?);
+    }
+    Ok(Assign {
+        at,
+        spec: found.spec,
+        model_sha256,
+        image: source(&tools.objects, &found.image).await?,
+        adapters,
+    })
+}
+
+async fn source(objects: &Objects, file: &StoredFile) -> Result<Source, NotDispatched> {
+    let signed = objects
+        .presign_get(&file.key, SOURCE_LIFETIME, ResponseHeaders::default())
+        .await
+        .map_err(|error| NotDispatched::NotTaken(error.to_string()))?;
+    Ok(Source {
+        sha256: file.sha256,
+        bytes: file.bytes,
+        url: signed.url,
+    })
+}
+
+async fn give(tools: &Tools, held: &Holding, assign: &Assign) -> Result<(), NotDispatched> {
+    let to = PeerId::from(&held.node);
+    let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MOST);
+    for _ in 0..BUSY_TRIES {
+        let asked = wire::ask(
+            tools.link.as_ref(),
+            &to,
+            held.at.epoch,
+            assign,
+            ASSIGN_DEADLINE,
+        );
+        match asked.await {
+            Ok(AssignAnswer::Accepted) => return Ok(()),
+            Ok(AssignAnswer::Refused { reason }) => return Err(NotDispatched::NotTaken(reason)),
+            Ok(AssignAnswer::Busy { with }) => {
+                tracing::debug!(node = %held.node, ?with, "node is still busy");
+            }
+            Err(error) => return Err(NotDispatched::NotTaken(error.to_string())),
+        }
+        pause(&mut backoff).await;
+    }
+    Err(NotDispatched::NotTaken("it stays busy".to_owned()))
+}
+
+/// Whether every file of a rendered attempt lies in the object store, the clip with the length that was told. Their bytes
+/// are those of the hashes that were signed into the uploads.
+pub(super) async fn verify(objects: &Objects, ended: Box<Ended>) -> Event {
+    let result = look(objects, &ended).await;
+    Event::Verified { ended, result }
+}
+
+async fn look(objects: &Objects, ended: &Ended) -> Result<(), NotDelivered> {
+    let Told::Rendered { clip_bytes, .. } = &ended.outcome else {
+        return Ok(());
+    };
+    for file in ArtefactFile::ALL {
+        let name = file.file_name();
+        let key = artefact_key(ended.at.job, ended.at.attempt, file);
+        let detail = match objects.head(&key).await {
+            Ok(Some(head)) if file != ArtefactFile::Clip || head.length == *clip_bytes => continue,
+            Ok(Some(head)) => format!("{name} has {} bytes, {clip_bytes} were told", head.length),
+            Ok(None) => format!("{name} does not lie in the object store"),
+            Err(error) => error.to_string(),
+        };
+        return Err(NotDelivered { detail });
+    }
+    Ok(())
+}
+
+/// What a node is told that asks about an attempt which is not its any more.
+pub(super) async fn look_back(database: &Database, held: &Holding) -> Answer {
+    let was_settled = insist("looking back", || recovery::was_settled(database, held)).await;
+    Answer::Ended(if was_settled {
+        EndedAnswer::Settled
+    } else {
+        EndedAnswer::Stale
+    })
+}
+
+pub(super) async fn presign(
+    objects: &Objects,
+    at: AttemptRef,
+    files: &[ReadyFile],
+) -> Option<Answer> {
+    let mut targets = Vec::new();
+    for ready in files {
+        let terms = UploadTerms {
+            content_type: ready.file.content_type().to_owned(),
+            length: ready.bytes,
+            sha256: *ready.sha256.as_bytes(),
+        };
+        let key = artefact_key(at.job, at.attempt, ready.file);
+        match objects.presign_put(&key, TARGET_LIFETIME, &terms).await {
+            Ok(signed) => targets.push(Target {
+                file: ready.file,
+                url: signed.url,
+                headers: signed.headers,
+            }),
+            Err(error) => {
+                tracing::error!(%error, "upload cannot be signed");
+                return None;
+            }
+        }
+    }
+    Some(Answer::Targets(UploadTargetsAnswer::Targets { targets }))
+}
