@@ -1,0 +1,142 @@
+//! What every handler shares.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use flowai_actors::kit::TaskError;
+use flowai_store::database::{Database, DatabaseError};
+use flowai_store::objects::Objects;
+use flowai_store::redis::{Redis, RedisError};
+use url::{Origin, Url};
+
+use crate::auth::{Authenticator, Keys, PasswordCost, Passwords};
+use crate::http::rate::RateLimits;
+use crate::live::LiveBoard;
+use crate::session::Sessions;
+use crate::uploads::Gate;
+
+pub use crate::farm::LeaderLink;
+
+/// What an api instance is made of.
+pub struct Config {
+    pub database_url: String,
+    pub redis_url: String,
+    pub objects: Objects,
+    pub keys: Keys,
+    /// How browsers reach this api; the only origin whose pages may change anything.
+    pub public_url: Url,
+    /// Whether a proxy ends TLS in front: then its `X-Forwarded-For` names the caller.
+    pub is_behind_proxy: bool,
+    pub password_cost: PasswordCost,
+    /// Multiplies every rate limit, for load tests.
+    pub rate_scale: u32,
+}
+
+/// Why an api instance cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    #[error(transparent)]
+    Redis(#[from] RedisError),
+    #[error("passwords cannot be hashed: {0}")]
+    Passwords(String),
+}
+
+/// The shared state of all handlers. Cheap to clone.
+#[derive(Clone)]
+pub struct App {
+    parts: Arc<Parts>,
+}
+
+/// The parts of [`App`].
+pub struct Parts {
+    pub database: Database,
+    pub redis: Redis,
+    pub objects: Objects,
+    pub keys: Keys,
+    pub passwords: Passwords,
+    pub authenticator: Authenticator,
+    pub rates: RateLimits,
+    pub gate: Gate,
+    pub sessions: Sessions,
+    pub live: Arc<LiveBoard>,
+    pub link: LeaderLink,
+    pub public_url: Url,
+    pub is_behind_proxy: bool,
+    /// Set once by the shutdown: `readyz` says no from then on.
+    is_draining: AtomicBool,
+}
+
+/// Connections to the database of one instance: each request holds one for a few milliseconds.
+const DATABASE_CONNECTIONS_MAX: u32 = 16;
+
+impl App {
+    /// Connects to the database and Redis. Nothing is served yet.
+    ///
+    /// # Errors
+    /// Either cannot be reached, or row level security does not bind the role.
+    pub async fn start(config: Config, link: LeaderLink) -> Result<Self, StartError> {
+        let database = Database::connect(&config.database_url, DATABASE_CONNECTIONS_MAX).await?;
+        let redis = Redis::connect(&config.redis_url).await?;
+        let live = Arc::new(LiveBoard::default());
+        let authenticator = Authenticator::new(database.clone(), config.keys.clone());
+        let parts = Parts {
+            sessions: Sessions::new(database.clone(), authenticator.clone(), live.clone()),
+            rates: RateLimits::new(redis.clone(), config.rate_scale),
+            passwords: Passwords::new(config.password_cost).map_err(StartError::Passwords)?,
+            gate: Gate::default(),
+            authenticator,
+            database,
+            redis,
+            objects: config.objects,
+            keys: config.keys,
+            live,
+            link,
+            public_url: config.public_url,
+            is_behind_proxy: config.is_behind_proxy,
+            is_draining: AtomicBool::new(false),
+        };
+        Ok(Self {
+            parts: Arc::new(parts),
+        })
+    }
+
+    /// Resolves when the instance has lost what it cannot be without, and must end.
+    pub async fn failed(&self) -> TaskError {
+        self.sessions.failed().await
+    }
+
+    /// From now on the instance says that it is not ready, and every stream ends with `resync`.
+    pub async fn drain(&self) {
+        self.is_draining.store(true, Ordering::Relaxed);
+        self.sessions.close_all().await;
+    }
+}
+
+impl Parts {
+    pub fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::Relaxed)
+    }
+
+    /// The only origin whose pages may change anything.
+    pub fn origin(&self) -> Origin {
+        self.public_url.origin()
+    }
+}
+
+impl Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.parts
+    }
+}
+
+impl fmt::Debug for App {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("App").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,151 @@
+//! The check of every bearer credential: signature in memory, the sign-in or key in the database, remembered for some
+//! seconds.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use flowai_actors::ids::SignInId;
+use flowai_store::accounts;
+use flowai_store::accounts::TokenHash;
+use flowai_store::api_keys::{self, KeyHolder};
+use flowai_store::database::{Database, DatabaseError};
+
+use super::keys::Keys;
+use super::principal::{Credential, Principal};
+use super::scope::Scope;
+use super::token;
+use crate::error::ApiError;
+
+/// API keys begin with it, so that a leaked one is found by scanners.
+pub(super) const API_KEY_PREFIX: &str = "flk_";
+/// How long an ended sign-in may still be believed on another instance.
+const BELIEVED: Duration = Duration::from_secs(4);
+/// Credentials remembered at once; over it the memory starts anew.
+const REMEMBERED_MAX: usize = 10_000;
+
+/// Cheap to clone; all clones remember together.
+#[derive(Clone)]
+pub struct Authenticator {
+    database: Database,
+    keys: Keys,
+    sign_ins: Arc<Memory<SignInId, bool>>,
+    api_keys: Arc<Memory<TokenHash, Option<KeyHolder>>>,
+}
+
+impl Authenticator {
+    pub fn new(database: Database, keys: Keys) -> Self {
+        Self {
+            database,
+            keys,
+            sign_ins: Arc::default(),
+            api_keys: Arc::default(),
+        }
+    }
+
+    /// Whom a bearer credential stands for.
+    pub async fn authenticate(&self, bearer: &str) -> Result<Principal, ApiError> {
+        if bearer.starts_with(API_KEY_PREFIX) {
+            return self.by_api_key(token::hash_of(bearer)).await;
+        }
+        let named = token::verify(&self.keys, bearer)?;
+        if !self.sign_in_is_open(named.sign_in).await? {
+            return Err(ApiError::TokenInvalid);
+        }
+        Ok(Principal {
+            user: named.user,
+            credential: Credential::SignIn(named.sign_in),
+        })
+    }
+
+    async fn by_api_key(&self, hash: TokenHash) -> Result<Principal, ApiError> {
+        let holder = match self.api_keys.recall(&hash) {
+            Some(holder) => holder,
+            None => {
+                let holder = api_keys::by_hash(&self.database, &hash).await?;
+                self.api_keys.remember(hash, holder.clone());
+                holder
+            }
+        };
+        let holder = holder.ok_or(ApiError::TokenInvalid)?;
+        if holder.is_suspended {
+            return Err(ApiError::AccountSuspended);
+        }
+        let scopes = holder.scopes.iter();
+        Ok(Principal {
+            user: holder.user,
+            credential: Credential::ApiKey {
+                hash,
+                scopes: scopes.filter_map(|name| Scope::from_name(name)).collect(),
+            },
+        })
+    }
+
+    /// Whether the credential of a stream that was opened before still counts.
+    pub async fn still_counts(&self, credential: &Credential) -> Result<bool, ApiError> {
+        match credential {
+            Credential::SignIn(sign_in) => Ok(self.sign_in_is_open(*sign_in).await?),
+            Credential::ApiKey { hash, .. } => match self.by_api_key(*hash).await {
+                Ok(_) => Ok(true),
+                Err(ApiError::TokenInvalid | ApiError::AccountSuspended) => Ok(false),
+                Err(error) => Err(error),
+            },
+        }
+    }
+
+    /// Sign-ins or keys of somebody were ended here: believe nothing remembered.
+    pub fn forget_all(&self) {
+        self.sign_ins.clear();
+        self.api_keys.clear();
+    }
+
+    async fn sign_in_is_open(&self, sign_in: SignInId) -> Result<bool, DatabaseError> {
+        if let Some(is_open) = self.sign_ins.recall(&sign_in) {
+            return Ok(is_open);
+        }
+        let is_open = accounts::sign_in_is_open(&self.database, sign_in).await?;
+        self.sign_ins.remember(sign_in, is_open);
+        Ok(is_open)
+    }
+}
+
+/// Answers that are believed for some seconds.
+struct Memory<K, V> {
+    answers: Mutex<HashMap<K, (Instant, V)>>,
+}
+
+impl<K, V> Default for Memory<K, V> {
+    fn default() -> Self {
+        Self {
+            answers: Mutex::default(),
+        }
+    }
+}
+
+impl<K: Eq + Hash, V: Clone> Memory<K, V> {
+    fn recall(&self, key: &K) -> Option<V> {
+        let answers = self.lock();
+        let (since, answer) = answers.get(key)?;
+        (since.elapsed() < BELIEVED).then(|| answer.clone())
+    }
+
+    fn remember(&self, key: K, answer: V) {
+        let mut answers = self.lock();
+        if answers.len() >= REMEMBERED_MAX {
+            answers.retain(|_, (since, _)| since.elapsed() < BELIEVED);
+        }
+        if answers.len() >= REMEMBERED_MAX {
+            answers.clear();
+        }
+        answers.insert(key, (Instant::now(), answer));
+    }
+
+    fn clear(&self) {
+        self.lock().clear();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<K, (Instant, V)>> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

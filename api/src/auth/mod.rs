@@ -1,0 +1,19 @@
+//! Who somebody is: sign-up, login, refresh, logout, and the check of every token.
+
+mod authenticator;
+mod cookie;
+mod keys;
+mod password;
+mod principal;
+mod routes;
+mod scope;
+mod token;
+
+pub(crate) use authenticator::Authenticator;
+pub use keys::{KeyError, Keys};
+pub use password::PasswordCost;
+pub(crate) use password::Passwords;
+pub(crate) use principal::{Credential, Principal, require_principal};
+pub(crate) use routes::{open_router, router};
+pub(crate) use scope::Scope;
+pub(crate) use token::hash_of;

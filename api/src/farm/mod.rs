@@ -1,0 +1,7 @@
+//! The farm as operators see it, and the link to its leader.
+
+mod link;
+mod routes;
+
+pub use link::{LeaderLink, follow};
+pub(crate) use routes::router;

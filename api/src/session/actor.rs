@@ -1,0 +1,320 @@
+//! The actor: reads the user's events, hands them out, closes who does not keep up.
+
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use flowai_actors::clock::{Clock, SystemClock};
+use flowai_actors::ids::UserId;
+use flowai_actors::kit::{Actor, ActorProcessingErr, ActorRef, Parcel};
+use flowai_actors::messages::Live;
+use flowai_store::events::{self, Event};
+use flowai_store::videos::{self, Listing};
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+
+use super::messages::{OpenStream, SessionMessage, Subject};
+use super::state::{Conflation, Cursor};
+use super::stream::{CloseReason, Item, RING, Stream};
+use super::{Inner, SessionTask};
+use crate::auth::Credential;
+use crate::error::ApiError;
+
+/// Streams of one user on one instance: tabs, devices and programs.
+const STREAMS_MAX: usize = 32;
+/// Events read at a time, and repeated at most to a reader that comes back; half of a stream's ring, so that a reader
+/// that has not begun to read still has room.
+const PAGE: i64 = RING as i64 / 2;
+/// Jobs in a snapshot of everything.
+const SNAPSHOT_VIDEOS: i64 = 100;
+
+pub(super) struct UserSession {
+    pub(super) user: UserId,
+    pub(super) sessions: Weak<Inner>,
+}
+
+pub(super) struct State {
+    clock: SystemClock,
+    streams: Vec<OpenedStream>,
+    next_number: u64,
+    conflation: Conflation,
+    is_flush_planned: bool,
+}
+
+/// The session's end of a stream.
+struct OpenedStream {
+    number: u64,
+    credential: Credential,
+    cursor: Cursor,
+    items: mpsc::Sender<Item>,
+    reason: Arc<OnceLock<CloseReason>>,
+}
+
+impl OpenedStream {
+    /// `false` when the reader left or has not kept up.
+    fn deliver(&self, item: Item) -> bool {
+        match self.items.try_send(item) {
+            Ok(()) => true,
+            Err(TrySendError::Closed(_)) => false,
+            Err(TrySendError::Full(item)) => {
+                // Progress is state: the next one says more. An event must not be missed.
+                let is_state = matches!(item, Item::Live { .. });
+                if !is_state {
+                    self.close(CloseReason::Resync);
+                }
+                is_state
+            }
+        }
+    }
+
+    /// Says why, before the sender is dropped.
+    fn close(&self, reason: CloseReason) {
+        self.reason.set(reason).ok();
+    }
+}
+
+impl Actor for UserSession {
+    type Msg = Parcel<SessionMessage>;
+    type State = State;
+    type Arguments = ();
+
+    async fn pre_start(&self, _: ActorRef<Self::Msg>, (): ()) -> Result<State, ActorProcessingErr> {
+        Ok(State {
+            clock: SystemClock::new(),
+            streams: Vec::new(),
+            next_number: 0,
+            conflation: Conflation::default(),
+            is_flush_planned: false,
+        })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        parcel: Parcel<SessionMessage>,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        let Some(sessions) = self.sessions.upgrade() else {
+            myself.stop(None);
+            return Ok(());
+        };
+        match parcel.open() {
+            SessionMessage::Open { request, reply } => {
+                let opened = self.open(&sessions, request, state).await;
+                // A caller that has left drops the stream, whose end says so.
+                drop(reply.send(opened));
+            }
+            SessionMessage::Left { stream } => state.streams.retain(|s| s.number != stream),
+            SessionMessage::Look => {
+                self.close_revoked(&sessions, state).await;
+                self.read_on(&sessions, state).await;
+            }
+            SessionMessage::Live(live) => self.take_live(&sessions, state, live),
+            SessionMessage::Flush => {
+                state.is_flush_planned = false;
+                let now = state.clock.now();
+                for (job, live) in state.conflation.flush(now) {
+                    state.push_live(Item::Live { job, live });
+                }
+                self.plan_flush(&sessions, state);
+            }
+            SessionMessage::CloseAll => {
+                for stream in &state.streams {
+                    stream.close(CloseReason::Resync);
+                }
+                state.streams.clear();
+            }
+        }
+        state.streams.retain(|stream| !stream.items.is_closed());
+        if state.streams.is_empty() {
+            sessions.open().remove(&self.user);
+            myself.stop(None);
+        }
+        Ok(())
+    }
+}
+
+impl UserSession {
+    async fn open(
+        &self,
+        sessions: &Arc<Inner>,
+        request: OpenStream,
+        state: &mut State,
+    ) -> Result<Stream, ApiError> {
+        if state.streams.len() >= STREAMS_MAX {
+            return Err(ApiError::Overloaded);
+        }
+        let session = sessions.open().get(&self.user).cloned();
+        let session = session.ok_or(ApiError::Overloaded)?;
+        let (cursor, backlog) = self.begin(sessions, &request).await?;
+        let (items, receiver) = mpsc::channel(RING);
+        let stream = OpenedStream {
+            number: state.next_number,
+            credential: request.credential,
+            cursor,
+            items,
+            reason: Arc::default(),
+        };
+        state.next_number += 1;
+        for item in backlog {
+            stream.deliver(item);
+        }
+        let opened = Stream {
+            number: stream.number,
+            items: receiver,
+            reason: stream.reason.clone(),
+            session,
+        };
+        state.streams.push(stream);
+        Ok(opened)
+    }
+
+    /// Where a new stream starts, and what it gets first.
+    async fn begin(
+        &self,
+        sessions: &Inner,
+        request: &OpenStream,
+    ) -> Result<(Cursor, Vec<Item>), ApiError> {
+        let mut transaction = sessions.database.begin_as(self.user).await?;
+        // Before the events, so that none falls between.
+        let head = events::head(&mut transaction).await?;
+        let cursor = |user_seq, job_seq| Cursor {
+            subject: request.subject,
+            user_seq,
+            job_seq,
+        };
+        match request.subject {
+            Subject::User => {
+                if let Some(since) = request.since
+                    && (head - PAGE..=head).contains(&since)
+                {
+                    let missed = events::after(&mut transaction, since, PAGE + 1).await?;
+                    if missed.len() as i64 <= PAGE {
+                        let last = missed.last().map_or(head, |event| event.user_seq.max(head));
+                        return Ok((cursor(last, 0), as_items(missed)));
+                    }
+                }
+                let listing = Listing {
+                    limit: SNAPSHOT_VIDEOS,
+                    ..Listing::default()
+                };
+                let videos = Arc::new(videos::list(&mut transaction, &listing).await?);
+                Ok((cursor(head, 0), vec![Item::Snapshot { id: head, videos }]))
+            }
+            Subject::Job(job) => {
+                let video = videos::find(&mut transaction, job)
+                    .await?
+                    .ok_or(ApiError::NotFound("a video of this id"))?;
+                let since = request.since.unwrap_or(0);
+                if (0..=video.seq).contains(&since) {
+                    let missed =
+                        events::of_job_after(&mut transaction, job, since, PAGE + 1).await?;
+                    if missed.len() as i64 <= PAGE {
+                        let last = missed.last().map_or(since, |event| event.seq);
+                        return Ok((cursor(head, last), as_items(missed)));
+                    }
+                }
+                let (id, videos) = (video.seq, Arc::new(vec![video]));
+                Ok((cursor(head, id), vec![Item::Snapshot { id, videos }]))
+            }
+        }
+    }
+
+    /// Reads what is new and hands it out. A database that is away is asked again at the next look.
+    async fn read_on(&self, sessions: &Arc<Inner>, state: &mut State) {
+        loop {
+            let Some(from) = state.streams.iter().map(|s| s.cursor.user_seq).min() else {
+                return;
+            };
+            let page = match self.page(sessions, from).await {
+                Ok(page) => page,
+                Err(error) => {
+                    tracing::warn!(%error, user = %self.user, "events cannot be read; trying again");
+                    return;
+                }
+            };
+            let is_last = (page.len() as i64) < PAGE;
+            for event in page {
+                state.conflation.forget(event.job);
+                if event.kind.is_end() {
+                    sessions.live.forget(event.job);
+                }
+                state.push_event(&Arc::new(event));
+            }
+            if is_last {
+                return;
+            }
+        }
+    }
+
+    async fn page(&self, sessions: &Inner, from: i64) -> Result<Vec<Event>, ApiError> {
+        let mut transaction = sessions.database.begin_as(self.user).await?;
+        Ok(events::after(&mut transaction, from, PAGE).await?)
+    }
+
+    async fn close_revoked(&self, sessions: &Inner, state: &mut State) {
+        let mut kept = Vec::with_capacity(state.streams.len());
+        for stream in state.streams.drain(..) {
+            match sessions
+                .authenticator
+                .still_counts(&stream.credential)
+                .await
+            {
+                Ok(false) => stream.close(CloseReason::Revoked),
+                // Asked again at the next look.
+                Ok(true) | Err(_) => kept.push(stream),
+            }
+        }
+        state.streams = kept;
+    }
+
+    fn take_live(&self, sessions: &Arc<Inner>, state: &mut State, live: Live) {
+        let now = state.clock.now();
+        let job = live.job;
+        if let Some(live) = state.conflation.offer(job, live.live, now) {
+            state.push_live(Item::Live { job, live });
+        }
+        self.plan_flush(sessions, state);
+    }
+
+    fn plan_flush(&self, sessions: &Arc<Inner>, state: &mut State) {
+        let Some(due) = state.conflation.next_due() else {
+            return;
+        };
+        if state.is_flush_planned {
+            return;
+        }
+        let session = sessions.open().get(&self.user).cloned();
+        let Some(session) = session else {
+            return;
+        };
+        state.is_flush_planned = true;
+        let wait = due.since(state.clock.now()).max(Duration::from_millis(1));
+        sessions.tasks.spawn(SessionTask::Flush, |_| async move {
+            tokio::time::sleep(wait).await;
+            session.send(SessionMessage::Flush, wait).await.ok();
+            Ok(())
+        });
+    }
+}
+
+impl State {
+    fn push_event(&mut self, event: &Arc<Event>) {
+        self.streams.retain_mut(|stream| {
+            !stream.cursor.take(event) || stream.deliver(Item::Event(event.clone()))
+        });
+    }
+
+    fn push_live(&mut self, item: Item) {
+        let Item::Live { job, .. } = &item else {
+            return;
+        };
+        let job = *job;
+        self.streams
+            .retain(|stream| !stream.cursor.concerns(job) || stream.deliver(item.clone()));
+    }
+}
+
+fn as_items(events: Vec<Event>) -> Vec<Item> {
+    let items = events.into_iter().map(Arc::new).map(Item::Event);
+    items.collect()
+}

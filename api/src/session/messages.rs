@@ -1,0 +1,49 @@
+//! What a user session is told.
+
+use flowai_actors::ids::{JobId, UserId};
+use flowai_actors::kit::Reply;
+use flowai_actors::messages::Live;
+
+use super::stream::Stream;
+use crate::auth::Credential;
+use crate::error::ApiError;
+
+/// What a stream is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    /// All jobs of the user; ids are the user's own count.
+    User,
+    /// One job; ids are the job's count.
+    Job(JobId),
+}
+
+/// The wish to listen.
+#[derive(Debug, Clone)]
+pub struct OpenStream {
+    pub user: UserId,
+    /// Looked at again as long as the stream lives.
+    pub credential: Credential,
+    pub subject: Subject,
+    /// The last id that the reader saw.
+    pub since: Option<i64>,
+}
+
+/// Messages of a session. All but `Open` may be lost.
+#[derive(Debug)]
+pub(super) enum SessionMessage {
+    /// From a request (ask). Errors: `NotFound` for a job that is not the user's; `TooManyStreams`; the database's.
+    Open {
+        request: OpenStream,
+        reply: Reply<Result<Stream, ApiError>>,
+    },
+    /// From a reader that left.
+    Left { stream: u64 },
+    /// From the clock, and from the link when the leader hints at new events.
+    Look,
+    /// From the link. Only the newest of a job counts.
+    Live(Live),
+    /// From the session's own timer: held progress is due.
+    Flush,
+    /// From the shutdown.
+    CloseAll,
+}

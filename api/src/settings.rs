@@ -1,0 +1,423 @@
+//! What an api instance is told: flags, environment variables of the same name, or files that such a variable names.
+//! Secrets have no flag, because argument lists can be read by others. `docs/operations.md` lists every one.
+
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser};
+use flowai_actors::link::{PeerId, Role};
+use flowai_store::objects::ObjectsConfig;
+use url::Url;
+
+/// A larger scale is no limit any more.
+const RATE_SCALE_MAX: u32 = 1_000_000;
+/// Shorter secrets of the object store can be guessed from a signed link that leaked.
+const SECRET_BYTES_MIN: usize = 32;
+
+/// Everything that the program must know.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// As in the certificate of the link.
+    pub id: PeerId,
+    pub data_dir: PathBuf,
+    pub tls_dir: PathBuf,
+    /// Where HTTP is served. Port 0: any free one.
+    pub listen: SocketAddr,
+    /// host:port of each coordinator's link.
+    pub coordinators: Vec<String>,
+    pub keys_dir: PathBuf,
+    /// `None`: the address that it listens on.
+    pub public_url: Option<Url>,
+    /// A proxy in front ends TLS and writes `X-Forwarded-For`.
+    pub is_behind_proxy: bool,
+    /// Where numbers for Prometheus are served. `None`: nowhere.
+    pub metrics_listen: Option<SocketAddr>,
+    /// Multiplies every rate limit, for load tests.
+    pub rate_scale: u32,
+    /// Written when it serves.
+    pub ready_file: Option<PathBuf>,
+    pub secrets: Secrets,
+}
+
+/// What gives access to the parts.
+#[derive(Clone)]
+pub struct Secrets {
+    pub database_url: String,
+    pub redis_url: String,
+    pub objects: ObjectsConfig,
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secrets")
+    }
+}
+
+/// A setting that cannot be used. The program ends with status 2.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    #[error("{0} is missing: set it, or {0}_FILE to a file that holds it")]
+    Missing(&'static str),
+    #[error("{name} must be {expected} (got {got:?})")]
+    Invalid {
+        name: &'static str,
+        expected: String,
+        got: String,
+    },
+    #[error("{name}_FILE: {}: {source}", path.display())]
+    File {
+        name: &'static str,
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("{name} is shorter than {SECRET_BYTES_MIN} bytes; make a random one")]
+    Weak { name: &'static str },
+    #[error(
+        "FLOWAI_LISTEN: {0} can be reached by others; end TLS in front and say so by FLOWAI_TLS_IN_FRONT=true, or listen on 127.0.0.1"
+    )]
+    Open(SocketAddr),
+    #[error("FLOWAI_METRICS_LISTEN: {0} can be reached by others; listen on 127.0.0.1")]
+    OpenMetrics(SocketAddr),
+    /// What clap says: help, version, an unknown flag.
+    #[error(transparent)]
+    Usage(#[from] clap::Error),
+}
+
+/// Serves FlowAI's HTTP API: who may ask for what, the wish written down, what happened told.
+#[derive(Debug, Parser)]
+#[command(name = "flowai-api", version)]
+struct Cli {
+    #[command(flatten)]
+    flags: Flags,
+}
+
+// Read as text and parsed below, so that a flag, a variable and a file are refused in the same words.
+#[derive(Debug, Args)]
+struct Flags {
+    /// This program's name, a DNS label, as in its certificate [env: FLOWAI_ID]
+    #[arg(long)]
+    id: Option<String>,
+    /// Its own folder: the count of its starts [env: FLOWAI_DATA_DIR]
+    #[arg(long)]
+    data_dir: Option<String>,
+    /// Certificate, key and CA of the link [env: FLOWAI_TLS_DIR]
+    #[arg(long)]
+    tls_dir: Option<String>,
+    /// Where HTTP is served; port 0: any free one [env: FLOWAI_LISTEN] [default: 127.0.0.1:8080]
+    #[arg(long)]
+    listen: Option<String>,
+    /// Link addresses of the coordinators, host:port, comma-separated [env: FLOWAI_COORDINATORS]
+    #[arg(long)]
+    coordinators: Option<String>,
+    /// Keys that sign access tokens and media links; made when the folder is empty [env: FLOWAI_KEYS_DIR]
+    #[arg(long)]
+    keys_dir: Option<String>,
+    /// How browsers reach the api [env: FLOWAI_PUBLIC_URL] [default: the address that it listens on]
+    #[arg(long)]
+    public_url: Option<String>,
+    /// true when a proxy in front ends TLS and writes X-Forwarded-For; without it only loopback is listened on
+    /// [env: FLOWAI_TLS_IN_FRONT] [default: false]
+    #[arg(long)]
+    tls_in_front: Option<String>,
+    /// Where numbers for Prometheus are served, on loopback [env: FLOWAI_METRICS_LISTEN] [default: nowhere]
+    #[arg(long)]
+    metrics_listen: Option<String>,
+    /// Multiplies every rate limit, for load tests [env: FLOWAI_RATE_SCALE] [default: 1]
+    #[arg(long)]
+    rate_scale: Option<String>,
+    /// Written when it serves, as one JSON object with its address [env: FLOWAI_READY_FILE]
+    #[arg(long)]
+    ready_file: Option<String>,
+}
+
+impl Settings {
+    /// Reads the command line (with the program's name first) and the environment; a flag wins over a variable, a variable
+    /// over the file that `NAME_FILE` names.
+    ///
+    /// # Errors
+    /// The first setting that is missing, cannot be used, or would open the api to strangers, by name.
+    pub fn read(
+        args: impl IntoIterator<Item = OsString>,
+        env: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, SettingsError> {
+        let matches = Cli::command().try_get_matches_from(args)?;
+        let flags = Cli::from_arg_matches(&matches)?.flags;
+        let source = Source { env };
+        let settings = Self {
+            id: peer_id(source.required(flags.id, "FLOWAI_ID")?)?,
+            data_dir: source.required(flags.data_dir, "FLOWAI_DATA_DIR")?.into(),
+            tls_dir: source.required(flags.tls_dir, "FLOWAI_TLS_DIR")?.into(),
+            listen: source
+                .or(flags.listen, "FLOWAI_LISTEN", "127.0.0.1:8080")?
+                .parsed("an address and a port")?,
+            coordinators: addresses(source.required(flags.coordinators, "FLOWAI_COORDINATORS")?)?,
+            keys_dir: source.required(flags.keys_dir, "FLOWAI_KEYS_DIR")?.into(),
+            public_url: source
+                .optional(flags.public_url, "FLOWAI_PUBLIC_URL")?
+                .map(public_url)
+                .transpose()?,
+            is_behind_proxy: source
+                .or(flags.tls_in_front, "FLOWAI_TLS_IN_FRONT", "false")?
+                .parsed("true or false")?,
+            metrics_listen: source
+                .optional(flags.metrics_listen, "FLOWAI_METRICS_LISTEN")?
+                .map(|value| value.parsed("an address and a port"))
+                .transpose()?,
+            rate_scale: source
+                .or(flags.rate_scale, "FLOWAI_RATE_SCALE", "1")?
+                .number(1..=RATE_SCALE_MAX)?,
+            ready_file: source
+                .optional(flags.ready_file, "FLOWAI_READY_FILE")?
+                .map(Value::into),
+            secrets: secrets(&source)?,
+        };
+        settings.refuse_strangers()?;
+        Ok(settings)
+    }
+
+    fn refuse_strangers(&self) -> Result<(), SettingsError> {
+        if !self.listen.ip().is_loopback() && !self.is_behind_proxy {
+            return Err(SettingsError::Open(self.listen));
+        }
+        match self.metrics_listen {
+            Some(address) if !address.ip().is_loopback() => {
+                Err(SettingsError::OpenMetrics(address))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+fn secrets<E: Fn(&str) -> Option<String>>(source: &Source<E>) -> Result<Secrets, SettingsError> {
+    let required = |name| Ok::<_, SettingsError>(source.required(None, name)?.text);
+    let secret = |name| {
+        let text = required(name)?;
+        if text.len() < SECRET_BYTES_MIN {
+            return Err(SettingsError::Weak { name });
+        }
+        Ok(text)
+    };
+    Ok(Secrets {
+        database_url: required("DATABASE_URL")?,
+        redis_url: required("REDIS_URL")?,
+        objects: ObjectsConfig {
+            endpoint: required("S3_ENDPOINT")?,
+            region: source.or(None, "S3_REGION", "us-east-1")?.text,
+            bucket: required("S3_BUCKET")?,
+            access_key_id: required("S3_ACCESS_KEY_ID")?,
+            secret_access_key: secret("S3_SECRET_ACCESS_KEY")?,
+        },
+    })
+}
+
+/// A setting's text and the name under which it is known.
+struct Value {
+    name: &'static str,
+    text: String,
+}
+
+impl Value {
+    fn invalid(&self, expected: impl Display) -> SettingsError {
+        SettingsError::Invalid {
+            name: self.name,
+            expected: expected.to_string(),
+            got: self.text.clone(),
+        }
+    }
+
+    fn parsed<T: FromStr>(self, expected: &str) -> Result<T, SettingsError> {
+        self.text.parse().map_err(|_| self.invalid(expected))
+    }
+
+    fn number(self, range: std::ops::RangeInclusive<u32>) -> Result<u32, SettingsError> {
+        let number = self.text.parse().ok().filter(|n| range.contains(n));
+        let expected = || format!("a number in {}..={}", range.start(), range.end());
+        number.ok_or_else(|| self.invalid(expected()))
+    }
+}
+
+impl From<Value> for PathBuf {
+    fn from(value: Value) -> Self {
+        value.text.into()
+    }
+}
+
+struct Source<E> {
+    env: E,
+}
+
+impl<E: Fn(&str) -> Option<String>> Source<E> {
+    fn required(&self, flag: Option<String>, name: &'static str) -> Result<Value, SettingsError> {
+        self.optional(flag, name)?
+            .ok_or(SettingsError::Missing(name))
+    }
+
+    fn or(
+        &self,
+        flag: Option<String>,
+        name: &'static str,
+        default: &str,
+    ) -> Result<Value, SettingsError> {
+        let default = || Value {
+            name,
+            text: default.to_owned(),
+        };
+        Ok(self.optional(flag, name)?.unwrap_or_else(default))
+    }
+
+    /// An empty text is no setting, as in the environments that compose files make.
+    fn optional(
+        &self,
+        flag: Option<String>,
+        name: &'static str,
+    ) -> Result<Option<Value>, SettingsError> {
+        let given = flag.or_else(|| (self.env)(name));
+        let text = match (given, (self.env)(&format!("{name}_FILE"))) {
+            (Some(text), _) => text,
+            (None, Some(path)) if !path.is_empty() => {
+                let path = PathBuf::from(path);
+                let read = fs::read_to_string(&path);
+                let text = read.map_err(|source| SettingsError::File { name, path, source })?;
+                text.trim_end_matches(['\r', '\n']).to_owned()
+            }
+            (None, _) => return Ok(None),
+        };
+        Ok((!text.is_empty()).then_some(Value { name, text }))
+    }
+}
+
+fn peer_id(value: Value) -> Result<PeerId, SettingsError> {
+    PeerId::new(Role::Api, &value.text).map_err(|_| value.invalid("a DNS label"))
+}
+
+fn addresses(value: Value) -> Result<Vec<String>, SettingsError> {
+    let is_address = |address: &str| {
+        let parts = address.rsplit_once(':');
+        parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+    };
+    let parts = value.text.split(',');
+    let addresses: Vec<String> = parts.map(|address| address.trim().to_owned()).collect();
+    if addresses.iter().all(|address| is_address(address)) {
+        Ok(addresses)
+    } else {
+        Err(value.invalid("host:port, several separated by commas"))
+    }
+}
+
+fn public_url(value: Value) -> Result<Url, SettingsError> {
+    let is_origin = |url: &Url| {
+        matches!(url.scheme(), "http" | "https")
+            && url.has_host()
+            && url.path() == "/"
+            && url.query().is_none()
+    };
+    let url = Url::parse(&value.text).ok().filter(is_origin);
+    url.ok_or_else(|| value.invalid("an http or https address without a path"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    const NEEDED: [(&str, &str); 11] = [
+        ("FLOWAI_ID", "api-1"),
+        ("FLOWAI_DATA_DIR", "/data"),
+        ("FLOWAI_TLS_DIR", "/tls"),
+        ("FLOWAI_COORDINATORS", "127.0.0.1:7600, c2.example:7600"),
+        ("FLOWAI_KEYS_DIR", "/keys"),
+        ("DATABASE_URL", "postgres://flowai_app@db/flowai"),
+        ("REDIS_URL", "redis://redis"),
+        ("S3_ENDPOINT", "http://s3"),
+        ("S3_BUCKET", "flowai"),
+        ("S3_ACCESS_KEY_ID", "key"),
+        ("S3_SECRET_ACCESS_KEY", "0123456789abcdef0123456789abcdef"),
+    ];
+
+    fn read(flags: &[&str], env: &[(&str, &str)]) -> Result<Settings, SettingsError> {
+        let env: HashMap<String, String> = NEEDED
+            .iter()
+            .chain(env)
+            .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()))
+            .collect();
+        let args = std::iter::once("flowai-api").chain(flags.iter().copied());
+        Settings::read(args.map(OsString::from), |name| env.get(name).cloned())
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_operations_page() {
+        let settings = read(&[], &[]).unwrap();
+        assert_eq!(settings.id.to_string(), "api-1.api");
+        assert_eq!(settings.listen.to_string(), "127.0.0.1:8080");
+        assert_eq!(settings.coordinators, ["127.0.0.1:7600", "c2.example:7600"]);
+        assert_eq!((settings.public_url, settings.ready_file), (None, None));
+        assert_eq!((settings.is_behind_proxy, settings.rate_scale), (false, 1));
+        assert_eq!(settings.metrics_listen, None);
+        assert_eq!(settings.secrets.objects.region, "us-east-1");
+    }
+
+    #[test]
+    fn a_flag_wins_over_a_variable_and_a_variable_over_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("scale");
+        fs::write(&file, "3\n").unwrap();
+        let file = ("FLOWAI_RATE_SCALE_FILE", file.to_str().unwrap());
+        let variable = ("FLOWAI_RATE_SCALE", "2");
+        assert_eq!(read(&[], &[file]).unwrap().rate_scale, 3);
+        assert_eq!(read(&[], &[file, variable]).unwrap().rate_scale, 2);
+        let flagged = read(&["--rate-scale", "1"], &[file, variable]);
+        assert_eq!(flagged.unwrap().rate_scale, 1);
+    }
+
+    #[test]
+    fn what_is_missing_or_wrong_is_named() {
+        let check = |env: (&str, &str), words: &str| {
+            let error = read(&[], &[env]).unwrap_err().to_string();
+            assert!(error.contains(env.0) && error.contains(words), "{error}");
+        };
+        for (name, _) in NEEDED {
+            check((name, ""), "is missing");
+        }
+        check(("FLOWAI_ID", "API"), "DNS label");
+        check(("FLOWAI_LISTEN", "8080"), "an address and a port");
+        check(("FLOWAI_COORDINATORS", "c1"), "host:port");
+        check(
+            ("FLOWAI_PUBLIC_URL", "https://farm.example/api"),
+            "without a path",
+        );
+        check(("FLOWAI_PUBLIC_URL", "ftp://farm.example"), "http or https");
+        check(("FLOWAI_RATE_SCALE", "0"), "1..=1000000");
+        check(("FLOWAI_TLS_IN_FRONT", "maybe"), "true or false");
+        check(("S3_SECRET_ACCESS_KEY", "minioadmin"), "make a random one");
+        check(("FLOWAI_READY_FILE_FILE", "/no/such/file"), "/no/such/file");
+    }
+
+    #[test]
+    fn an_open_address_needs_tls_in_front() {
+        for good in ["127.0.0.1:0", "[::1]:80"] {
+            assert!(read(&["--listen", good], &[]).is_ok(), "{good}");
+        }
+        for open in ["0.0.0.0:80", "192.168.1.4:80", "[::]:80"] {
+            let refused = read(&["--listen", open], &[]).unwrap_err();
+            assert!(matches!(refused, SettingsError::Open(_)), "{open}");
+            let in_front = ("FLOWAI_TLS_IN_FRONT", "true");
+            assert!(read(&["--listen", open], &[in_front]).is_ok(), "{open}");
+            let refused = read(&["--metrics-listen", open], &[in_front]).unwrap_err();
+            assert!(matches!(refused, SettingsError::OpenMetrics(_)), "{open}");
+        }
+    }
+
+    #[test]
+    fn no_flag_takes_a_secret() {
+        for (name, _) in &NEEDED[5..] {
+            let flag = format!("--{}", name.to_lowercase().replace('_', "-"));
+            let error = read(&[&flag, "x"], &[]).unwrap_err();
+            assert!(matches!(error, SettingsError::Usage(_)), "{flag}: {error}");
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! `/v1/uploads`: files of users. Nothing is stored that has not passed its gate.
+
+mod gate;
+mod image;
+mod receive;
+mod routes;
+
+pub(crate) use gate::Gate;
+pub(crate) use receive::{IncomingFile, broken, receive_file, receive_text};
+pub(crate) use routes::{router, store_picture};

@@ -1,0 +1,267 @@
+//! `/v1/uploads`.
+
+use axum::extract::{DefaultBodyLimit, Multipart, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use flowai_actors::ids::{Sha256, UploadId, UserId};
+use flowai_model::Sha256Digest;
+use flowai_store::database::commit;
+use flowai_store::uploads::{self, Purpose, Removal, Upload};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use super::receive::{IncomingFile, UPLOAD_BODY_BYTES_MAX, broken, receive_file, receive_text};
+use crate::app::App;
+use crate::auth::{Principal, Scope};
+use crate::error::{ApiError, Problem};
+use crate::http::Path;
+
+pub(crate) fn router() -> OpenApiRouter<App> {
+    let upload = OpenApiRouter::new()
+        .routes(routes!(create))
+        .layer(DefaultBodyLimit::max(UPLOAD_BODY_BYTES_MAX));
+    OpenApiRouter::new()
+        .routes(routes!(get, remove))
+        .merge(upload)
+}
+
+/// The form of an upload.
+#[derive(ToSchema)]
+#[allow(
+    dead_code,
+    reason = "describes the form; the handler reads its fields as they come"
+)]
+struct UploadForm {
+    /// `image`: png, jpeg or webp, 1 to 8192 pixels a side, at most 40 million. `adapter`: a LoRA in safetensors, at most
+    /// 1 GiB.
+    #[schema(pattern = "^(image|adapter)$")]
+    purpose: String,
+    #[schema(format = Binary, content_media_type = "application/octet-stream")]
+    file: String,
+}
+
+/// A stored file.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct UploadResource {
+    pub id: Uuid,
+    #[schema(example = "image")]
+    pub purpose: &'static str,
+    /// Of the bytes as stored: a picture is encoded anew.
+    pub sha256: String,
+    pub bytes: u64,
+    pub content_type: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub width: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub height: Option<u32>,
+    pub created_at: DateTime<Utc>,
+}
+
+impl From<Upload> for UploadResource {
+    fn from(upload: Upload) -> Self {
+        Self {
+            id: upload.id.as_uuid(),
+            purpose: upload.purpose.as_str(),
+            sha256: upload.sha256.to_string(),
+            bytes: upload.bytes,
+            content_type: upload.content_type,
+            width: upload.size.map(|(width, _)| width),
+            height: upload.size.map(|(_, height)| height),
+            created_at: upload.created_at,
+        }
+    }
+}
+
+/// Upload a file in one call.
+///
+/// A picture is decoded, turned upright, stripped of its metadata and stored as PNG. An adapter file is checked and stored
+/// as it is; `POST /v1/adapters` makes an adapter of it.
+#[utoipa::path(post, path = "/v1/uploads", tag = "uploads", security(("bearer" = [])),
+    request_body(content = UploadForm, content_type = "multipart/form-data"),
+    responses((status = 201, body = UploadResource), (status = 401, body = Problem), (status = 413, body = Problem), (status = 415, body = Problem), (status = 422, body = Problem), (status = 429, body = Problem)))]
+async fn create(
+    State(app): State<App>,
+    principal: Principal,
+    form: Result<Multipart, axum::extract::multipart::MultipartRejection>,
+) -> Result<Response, ApiError> {
+    let mut form = form.map_err(|_| {
+        ApiError::MediaTypeRefused("send the file as multipart/form-data".to_owned())
+    })?;
+    let (mut purpose, mut file) = (None, None);
+    while let Some(field) = form.next_field().await.map_err(broken)? {
+        match field.name() {
+            Some("purpose") => {
+                purpose = Some(read_purpose(&receive_text(field, "purpose").await?)?)
+            }
+            Some("file") => file = Some(receive_file(field).await?),
+            other => {
+                let name = other
+                    .unwrap_or_default()
+                    .chars()
+                    .take(64)
+                    .collect::<String>();
+                let detail = "is not a field of this form; they are purpose and file";
+                return Err(ApiError::field(format!("?{name}"), "unknown", detail));
+            }
+        }
+    }
+    let missing = |name: &str| ApiError::field(format!("?{name}"), "missing", "must be given");
+    let purpose = purpose.ok_or_else(|| missing("purpose"))?;
+    let file = file.ok_or_else(|| missing("file"))?;
+    let upload = match purpose {
+        Purpose::Image => {
+            principal.require(Scope::Videos)?;
+            match file {
+                IncomingFile::InMemory(bytes) => store_picture(&app, principal.user, bytes).await?,
+                IncomingFile::OnDisk(_) => {
+                    return Err(ApiError::BodyTooLarge {
+                        bytes_max: flowai_actors::limits::IMAGE_BYTES_MAX,
+                    });
+                }
+            }
+        }
+        Purpose::Adapter => {
+            principal.require(Scope::Adapters)?;
+            store_adapter_file(&app, principal.user, file).await?
+        }
+    };
+    let location = format!("/v1/uploads/{}", upload.id);
+    let resource = axum::Json(UploadResource::from(upload));
+    let headers = [(header::LOCATION, location)];
+    Ok((StatusCode::CREATED, headers, resource).into_response())
+}
+
+/// Look at an upload.
+#[utoipa::path(get, path = "/v1/uploads/{id}", tag = "uploads", security(("bearer" = [])), params(("id" = Uuid, Path)),
+    responses((status = 200, body = UploadResource), (status = 401, body = Problem), (status = 404, body = Problem)))]
+async fn get(
+    State(app): State<App>,
+    principal: Principal,
+    Path(id): Path<UploadId>,
+) -> Result<axum::Json<UploadResource>, ApiError> {
+    let mut transaction = app.database.begin_as(principal.user).await?;
+    let upload = uploads::find(&mut transaction, id).await?;
+    let upload = upload.ok_or(ApiError::NotFound("an upload of this id"))?;
+    require_scope_for(&principal, upload.purpose)?;
+    Ok(axum::Json(upload.into()))
+}
+
+/// Remove an upload that no video names.
+#[utoipa::path(delete, path = "/v1/uploads/{id}", tag = "uploads", security(("bearer" = [])), params(("id" = Uuid, Path)),
+    responses((status = 204), (status = 401, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem)))]
+async fn remove(
+    State(app): State<App>,
+    principal: Principal,
+    Path(id): Path<UploadId>,
+) -> Result<StatusCode, ApiError> {
+    let mut transaction = app.database.begin_as(principal.user).await?;
+    let upload = uploads::find(&mut transaction, id).await?;
+    let upload = upload.ok_or(ApiError::NotFound("an upload of this id"))?;
+    require_scope_for(&principal, upload.purpose)?;
+    match uploads::remove(&mut transaction, id).await? {
+        Removal::Removed { object_key } => {
+            commit(transaction).await?;
+            forget_object(&app, &object_key).await;
+            Ok(StatusCode::NO_CONTENT)
+        }
+        Removal::InUse => {
+            let detail = "videos were made from this upload; purge them first";
+            Err(ApiError::StateConflict(detail.to_owned()))
+        }
+        Removal::NotFound => Err(ApiError::NotFound("an upload of this id")),
+    }
+}
+
+fn require_scope_for(principal: &Principal, purpose: Purpose) -> Result<(), ApiError> {
+    principal.require(match purpose {
+        Purpose::Image => Scope::Videos,
+        Purpose::Adapter => Scope::Adapters,
+    })
+}
+
+fn read_purpose(text: &str) -> Result<Purpose, ApiError> {
+    [Purpose::Image, Purpose::Adapter]
+        .into_iter()
+        .find(|purpose| purpose.as_str() == text)
+        .ok_or_else(|| ApiError::field("?purpose", "invalid", "must be image or adapter"))
+}
+
+/// Puts a picture through the gate, into the object store and then into the database.
+pub(crate) async fn store_picture(
+    app: &App,
+    owner: UserId,
+    bytes: Bytes,
+) -> Result<Upload, ApiError> {
+    let picture = app.gate.picture(bytes).await?;
+    let png = Bytes::from(picture.png);
+    let id = UploadId::generate();
+    let upload = Upload {
+        id,
+        purpose: Purpose::Image,
+        sha256: sha256(&Sha256Digest::of(&png)),
+        bytes: png.len() as u64,
+        content_type: "image/png".to_owned(),
+        size: Some((picture.width, picture.height)),
+        object_key: format!("uploads/{owner}/{id}.png"),
+        created_at: Utc::now(),
+    };
+    app.objects
+        .put(&upload.object_key, png, &upload.content_type)
+        .await?;
+    insert(app, owner, upload).await
+}
+
+async fn store_adapter_file(
+    app: &App,
+    owner: UserId,
+    file: IncomingFile,
+) -> Result<Upload, ApiError> {
+    let file = app.gate.adapter_file(file.into_file()?).await?;
+    let io = |error: std::io::Error| {
+        tracing::error!(%error, "a checked file cannot be read");
+        ApiError::Internal
+    };
+    let path = file.path().to_owned();
+    let digest = tokio::task::spawn_blocking(move || Sha256Digest::of_file(&path)).await;
+    let digest = digest.map_err(|_| ApiError::Internal)?.map_err(io)?;
+    let id = UploadId::generate();
+    let upload = Upload {
+        id,
+        purpose: Purpose::Adapter,
+        sha256: sha256(&digest),
+        bytes: file.as_file().metadata().map_err(io)?.len(),
+        content_type: "application/octet-stream".to_owned(),
+        size: None,
+        object_key: format!("uploads/{owner}/{id}.safetensors"),
+        created_at: Utc::now(),
+    };
+    app.objects
+        .put_file(&upload.object_key, file.path(), &upload.content_type)
+        .await?;
+    insert(app, owner, upload).await
+}
+
+/// After the object, so that no row ever names one that is missing. An object without a row costs space and nothing else.
+async fn insert(app: &App, owner: UserId, upload: Upload) -> Result<Upload, ApiError> {
+    let mut transaction = app.database.begin_as(owner).await?;
+    uploads::insert(&mut transaction, owner, &upload).await?;
+    commit(transaction).await?;
+    Ok(upload)
+}
+
+/// Removes an object that no row names any more. What stays behind costs space and nothing else.
+async fn forget_object(app: &App, key: &str) {
+    if let Err(error) = app.objects.delete(key).await {
+        tracing::warn!(%error, key, "an object that nothing names stays in the store");
+    }
+}
+
+/// The same hash in the farm's words.
+fn sha256(digest: &Sha256Digest) -> Sha256 {
+    Sha256::from_bytes(*digest.as_bytes())
+}

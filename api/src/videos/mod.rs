@@ -1,0 +1,28 @@
+//! `/v1/videos`: renders, from the wish to the clip.
+
+mod cancel;
+mod list;
+mod read;
+mod resource;
+mod submit;
+
+pub(crate) use cancel::{cancel, purge};
+pub(crate) use read::{find, wait_for_end};
+pub(crate) use resource::present;
+pub(crate) use submit::{AdapterWish, Submitted, Wish, again, submit};
+
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::app::App;
+
+pub(crate) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(submit::create, list::list))
+        .routes(routes!(read::get, cancel::remove))
+        .routes(routes!(read::content))
+        .routes(routes!(read::poster))
+        .routes(routes!(read::preview))
+        .routes(routes!(read::spritesheet))
+        .routes(routes!(read::manifest))
+}

@@ -1,0 +1,237 @@
+//! A video as it is shown.
+
+use chrono::{DateTime, Duration, Utc};
+use flowai_actors::ids::UserId;
+use flowai_actors::messages::{LiveState, Phase};
+use flowai_actors::spec::RenderSpec;
+use flowai_actors::state::JobState;
+use flowai_store::videos::Video;
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::app::App;
+use crate::media::{self, MediaFile, TICKET_TTL_S};
+
+/// A render, from the wish to the clip.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct VideoResource {
+    pub id: Uuid,
+    /// `queued`, `running`, `done`, `failed`, `cancelled` or `quarantined`.
+    #[schema(example = "running")]
+    pub status: &'static str,
+    /// Whether its end was asked for while it ran.
+    pub cancelling: bool,
+    pub spec: SpecResource,
+    /// The upload it is made from.
+    pub image: Uuid,
+    pub prompt: String,
+    /// What it is a remix of.
+    pub parent: Option<Uuid>,
+    /// While it waits, and the farm has said so lately.
+    pub queue: Option<QueuePlace>,
+    /// While it runs, and its node has said so lately.
+    pub progress: Option<ProgressResource>,
+    pub error: Option<VideoError>,
+    pub urls: Option<VideoUrls>,
+    pub clip: Option<ClipResource>,
+    /// Tries so far.
+    pub attempt: u32,
+    /// Of its newest durable event: an answer with a smaller one is older.
+    pub seq: i64,
+    pub created_at: DateTime<Utc>,
+    pub started_at: Option<DateTime<Utc>>,
+    pub finished_at: Option<DateTime<Utc>>,
+}
+
+/// What is rendered: with the model and the device class it determines the clip.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct SpecResource {
+    #[schema(example = "svd-xt")]
+    pub model: String,
+    pub adapters: Vec<AdapterUseResource>,
+    pub frames: u32,
+    pub fps: u32,
+    pub width: u32,
+    pub height: u32,
+    pub steps: u32,
+    pub motion_bucket_id: u32,
+    pub noise_aug_strength: f32,
+    pub min_guidance_scale: f32,
+    pub max_guidance_scale: f32,
+    pub decode_chunk_size: u32,
+    pub seed: u64,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct AdapterUseResource {
+    pub sha256: String,
+    pub weight: f32,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct QueuePlace {
+    /// 1 is next.
+    pub position: u32,
+    /// Why it waits.
+    pub reason: String,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ProgressResource {
+    /// `fetching`, `preparing`, `denoising`, `decoding` or `uploading`.
+    #[schema(example = "denoising")]
+    pub phase: &'static str,
+    pub step: u32,
+    pub steps: u32,
+    /// Seconds, by the node's own estimate.
+    pub left_s: Option<f64>,
+}
+
+/// Why there is no clip.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct VideoError {
+    pub code: String,
+    pub detail: String,
+}
+
+/// Paths on this origin that need no token, for five minutes.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct VideoUrls {
+    pub content: String,
+    pub poster: String,
+    pub preview: String,
+    pub spritesheet: String,
+    pub manifest: String,
+    /// Of all but the manifest, which needs the token.
+    pub expires_at: DateTime<Utc>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ClipResource {
+    pub sha256: String,
+    pub bytes: u64,
+}
+
+/// A job of `user` as it is shown now.
+pub(crate) fn present(app: &App, user: UserId, video: &Video) -> VideoResource {
+    let known = app.live.of(user, video.id);
+    let queue = match (video.state, known.position) {
+        (JobState::Queued, Some(LiveState::Position { position, reason })) => {
+            Some(QueuePlace { position, reason })
+        }
+        _ => None,
+    };
+    let progress = match (video.state, known.progress) {
+        (
+            JobState::Running,
+            Some(LiveState::Progress {
+                attempt,
+                phase,
+                step,
+                steps,
+                left_s,
+            }),
+        ) if attempt.get() == video.attempt => Some(ProgressResource {
+            phase: phase_name(phase),
+            step,
+            steps,
+            left_s,
+        }),
+        _ => None,
+    };
+    VideoResource {
+        id: video.id.as_uuid(),
+        status: video.state.as_str(),
+        cancelling: video.state == JobState::Running && video.is_cancelling,
+        spec: SpecResource::from(&video.spec),
+        image: video.image.as_uuid(),
+        prompt: video.prompt.clone(),
+        parent: video.parent.map(|parent| parent.as_uuid()),
+        queue,
+        progress,
+        error: video.error.as_ref().map(error),
+        urls: video.clip.is_some().then(|| urls(app, user, video)),
+        clip: video.clip.as_ref().map(|clip| ClipResource {
+            sha256: clip.sha256.to_string(),
+            bytes: clip.bytes,
+        }),
+        attempt: video.attempt,
+        seq: video.seq,
+        created_at: video.created_at,
+        started_at: video.started_at,
+        finished_at: video.finished_at,
+    }
+}
+
+fn urls(app: &App, user: UserId, video: &Video) -> VideoUrls {
+    let expires_at = Utc::now() + Duration::seconds(TICKET_TTL_S);
+    let link = |file| media::link(&app.keys, user, video.id, file, expires_at);
+    VideoUrls {
+        content: link(MediaFile::Content),
+        poster: link(MediaFile::Poster),
+        preview: link(MediaFile::Preview),
+        spritesheet: link(MediaFile::Spritesheet),
+        manifest: format!("/v1/videos/{}/manifest", video.id),
+        expires_at,
+    }
+}
+
+fn error(stored: &Value) -> VideoError {
+    let text = |name: &str| stored.get(name).and_then(Value::as_str).map(str::to_owned);
+    VideoError {
+        code: text("code").unwrap_or_else(|| "failed".to_owned()),
+        detail: text("detail").unwrap_or_default(),
+    }
+}
+
+pub(crate) const fn phase_name(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Fetching => "fetching",
+        Phase::Preparing => "preparing",
+        Phase::Denoising => "denoising",
+        Phase::Decoding => "decoding",
+        Phase::Uploading => "uploading",
+    }
+}
+
+impl From<&RenderSpec> for SpecResource {
+    fn from(spec: &RenderSpec) -> Self {
+        let RenderSpec {
+            model,
+            image: _,
+            adapters,
+            frames,
+            fps,
+            width,
+            height,
+            steps,
+            motion_bucket_id,
+            noise_aug_strength,
+            min_guidance_scale,
+            max_guidance_scale,
+            decode_chunk_size,
+            seed,
+        } = spec;
+        let adapters = adapters.iter().map(|adapter| AdapterUseResource {
+            sha256: adapter.sha256.to_string(),
+            weight: adapter.weight,
+        });
+        Self {
+            model: model.to_string(),
+            adapters: adapters.collect(),
+            frames: *frames,
+            fps: *fps,
+            width: *width,
+            height: *height,
+            steps: *steps,
+            motion_bucket_id: *motion_bucket_id,
+            noise_aug_strength: *noise_aug_strength,
+            min_guidance_scale: *min_guidance_scale,
+            max_guidance_scale: *max_guidance_scale,
+            decode_chunk_size: *decode_chunk_size,
+            seed: *seed,
+        }
+    }
+}
