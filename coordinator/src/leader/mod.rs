@@ -15,6 +15,8 @@ mod outbox;
 mod registry;
 mod state;
 mod tasks;
+#[cfg(test)]
+mod tests;
 mod work;
 
 use std::sync::Arc;
