@@ -1,0 +1,132 @@
+//! Signing up, in and out.
+
+use std::io::{BufRead, IsTerminal};
+
+use serde_json::json;
+use url::Url;
+
+use super::CommandError;
+use crate::client::{Account, Client, Credentials, Secret, from_env};
+use crate::output::Output;
+
+/// What the command's key may do; an administrator's sees the farm as well.
+const SCOPES: [&str; 2] = ["videos", "adapters"];
+const ADMIN_SCOPES: [&str; 3] = ["videos", "adapters", "farm"];
+
+/// Make an account and sign in
+#[derive(Debug, clap::Args)]
+pub(super) struct SignUpArgs {
+    email: String,
+}
+
+/// Sign in; the password is asked for, or read from FLOWAI_PASSWORD or standard input
+#[derive(Debug, clap::Args)]
+pub(super) struct LoginArgs {
+    email: String,
+}
+
+/// Sign out: end this machine's API key, which takes the password, and forget it
+#[derive(Debug, clap::Args)]
+pub(super) struct LogoutArgs {
+    /// Only forget the key; whoever copied it can go on using it
+    #[arg(long)]
+    forget: bool,
+}
+
+pub(super) async fn sign_up(
+    args: SignUpArgs,
+    farm: &Url,
+    output: Output,
+) -> Result<(), CommandError> {
+    let password = password()?;
+    Client::sign_up(farm, &args.email, &password).await?;
+    let (_, account) = obtain_key(farm, &args.email, &password).await?;
+    remember(farm, account)?;
+    say_signed_in(farm, &args.email, output);
+    Ok(())
+}
+
+pub(super) async fn log_in(
+    args: LoginArgs,
+    farm: &Url,
+    output: Output,
+) -> Result<(), CommandError> {
+    let (_, account) = obtain_key(farm, &args.email, &password()?).await?;
+    remember(farm, account)?;
+    say_signed_in(farm, &args.email, output);
+    Ok(())
+}
+
+pub(super) async fn log_out(
+    args: LogoutArgs,
+    farm: &Url,
+    output: Output,
+) -> Result<(), CommandError> {
+    let path = Credentials::default_path()?;
+    let mut credentials = Credentials::load(&path)?;
+    let Some(account) = credentials.remove(farm) else {
+        output.note(format_args!("not signed in at {farm}"));
+        return Ok(());
+    };
+    if !args.forget {
+        // No key ends a key: a stolen one could lock its owner out.
+        let login = Client::log_in(farm, &account.email, &password()?).await?;
+        login.delete_key(&account.api_key_id).await?;
+        login.log_out().await?;
+    }
+    credentials.save(&path)?;
+    output.object(&json!({ "event": "signed_out", "url": farm.as_str() }));
+    output.note(format_args!("signed out at {farm}"));
+    Ok(())
+}
+
+/// Logs in just long enough to make an API key.
+pub(crate) async fn obtain_key(
+    farm: &Url,
+    email: &str,
+    password: &Secret,
+) -> Result<(Client, Account), CommandError> {
+    let login = Client::log_in(farm, email, password).await?;
+    let is_admin = login.me().await?.role == "admin";
+    let scopes: &[&str] = if is_admin { &ADMIN_SCOPES } else { &SCOPES };
+    let made = login.make_key("flowai command", scopes).await?;
+    login.log_out().await?;
+    Ok(made)
+}
+
+/// Keeps the account, so that later commands are signed in at this farm.
+pub(super) fn remember(farm: &Url, account: Account) -> Result<(), CommandError> {
+    let path = Credentials::default_path()?;
+    let mut credentials = Credentials::load(&path)?;
+    credentials.insert(farm, account);
+    Ok(credentials.save(&path)?)
+}
+
+fn say_signed_in(farm: &Url, email: &str, output: Output) {
+    output.object(&json!({ "event": "signed_in", "url": farm.as_str(), "email": email }));
+    output.note(format_args!("signed in at {farm} as {email}"));
+}
+
+/// From the environment, else from standard input, unseen when that is a terminal.
+fn password() -> Result<Secret, CommandError> {
+    if let Some(password) = from_env("FLOWAI_PASSWORD")? {
+        return Ok(Secret::new(password));
+    }
+    let typed = if std::io::stdin().is_terminal() {
+        rpassword::prompt_password("Password: ")
+    } else {
+        read_line()
+    };
+    match typed.map_err(CommandError::io("reading the password"))? {
+        password if password.is_empty() => {
+            Err(CommandError::Usage("the password is empty".to_owned()))
+        }
+        password => Ok(Secret::new(password)),
+    }
+}
+
+fn read_line() -> std::io::Result<String> {
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line)?;
+    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+}

@@ -1,0 +1,60 @@
+use crate::client::ClientError;
+use crate::exit::Exit;
+use crate::farm::FarmError;
+use crate::private_file::PrivateFileError;
+
+/// Why a command did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error(transparent)]
+    Farm(#[from] FarmError),
+    #[error(transparent)]
+    PrivateFile(#[from] PrivateFileError),
+    #[error("{0}")]
+    Usage(String),
+    #[error("job {id} {status}: {detail}")]
+    JobFailed {
+        id: String,
+        status: &'static str,
+        detail: String,
+    },
+    #[error("job {id} was cancelled")]
+    JobCancelled { id: String },
+    #[error("job {id} did not end in time; it goes on: flowai watch {id}, or flowai cancel {id}")]
+    TimedOut { id: String },
+    #[error("interrupted; job {id} goes on: flowai watch {id}, or flowai cancel {id}")]
+    JobGoesOn { id: String },
+    #[error("interrupted")]
+    Interrupted,
+    #[error("{what}: {source}")]
+    Io {
+        what: String,
+        source: std::io::Error,
+    },
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl CommandError {
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Client(error) => error.exit(),
+            Self::Farm(FarmError::Option { .. }) | Self::Usage(_) => Exit::Usage,
+            Self::Farm(_) | Self::PrivateFile(_) | Self::Io { .. } | Self::Failed(_) => {
+                Exit::Failure
+            }
+            Self::JobFailed { .. } => Exit::JobFailed,
+            Self::JobCancelled { .. } => Exit::JobCancelled,
+            Self::TimedOut { .. } => Exit::TimedOut,
+            Self::JobGoesOn { .. } | Self::Interrupted => Exit::Interrupted,
+        }
+    }
+
+    /// For `map_err`: says what was being done when the system refused.
+    pub(super) fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Io { what, source }
+    }
+}

@@ -1,0 +1,12 @@
+use super::CommandError;
+use crate::exit;
+
+/// List the exit codes
+#[derive(Debug, clap::Args)]
+#[command(after_help = exit::table())]
+pub(super) struct Args {}
+
+pub(super) fn run(Args {}: Args) -> Result<(), CommandError> {
+    print!("{}", exit::table());
+    Ok(())
+}

@@ -1,0 +1,63 @@
+use flowai_store::accounts::make_admin;
+use flowai_store::database::{RolePasswords, migrate};
+use serde_json::json;
+
+use super::CommandError;
+use crate::client::from_env;
+use crate::output::Output;
+
+/// Shorter secrets are guessed.
+const PASSWORD_CHARS_MIN: usize = 32;
+
+/// Bring a database up to date, for farms that are not started by `flowai up`
+///
+/// Reads DATABASE_URL (its user must be allowed to create roles), FLOWAI_APP_PASSWORD and FLOWAI_COORDINATOR_PASSWORD, which
+/// the roles flowai_app and flowai_coordinator get. Each may be given as a file, named by the same name with _FILE behind it.
+/// May be run at any time and any number of times.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Also make this account an administrator
+    #[arg(long, value_name = "EMAIL")]
+    admin: Option<String>,
+}
+
+pub(super) async fn run(args: Args, output: Output) -> Result<(), CommandError> {
+    let owner_url = needed("DATABASE_URL")?;
+    let (app, coordinator) = (
+        password("FLOWAI_APP_PASSWORD")?,
+        password("FLOWAI_COORDINATOR_PASSWORD")?,
+    );
+    let passwords = RolePasswords {
+        app: &app,
+        coordinator: &coordinator,
+    };
+    migrate(&owner_url, passwords).await.map_err(failed)?;
+    if let Some(email) = &args.admin
+        && !make_admin(&owner_url, email).await.map_err(failed)?
+    {
+        return Err(CommandError::Usage(format!(
+            "no account has the email {email}; sign up first"
+        )));
+    }
+    output.object(&json!({ "event": "migrated" }));
+    output.note("the database is up to date");
+    Ok(())
+}
+
+fn needed(name: &'static str) -> Result<String, CommandError> {
+    from_env(name)?.ok_or_else(|| CommandError::Usage(format!("{name} is not set")))
+}
+
+fn password(name: &'static str) -> Result<String, CommandError> {
+    let password = needed(name)?;
+    if password.chars().count() < PASSWORD_CHARS_MIN {
+        return Err(CommandError::Usage(format!(
+            "{name} must have at least {PASSWORD_CHARS_MIN} characters; `openssl rand -hex 32` makes one"
+        )));
+    }
+    Ok(password)
+}
+
+fn failed(error: flowai_store::database::DatabaseError) -> CommandError {
+    CommandError::Farm(error.into())
+}

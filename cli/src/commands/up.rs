@@ -1,0 +1,149 @@
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use flowai_embedded::{External, default_data_dir};
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{CommandError, account};
+use crate::farm::{Engine, Farm, FarmOptions};
+use crate::output::Output;
+use crate::owner;
+
+/// Start a farm on this machine and keep it running
+///
+/// Brings its own PostgreSQL, Redis and S3. DATABASE_URL, REDIS_URL and S3_ENDPOINT (with S3_BUCKET, S3_ACCESS_KEY_ID,
+/// S3_SECRET_ACCESS_KEY and S3_REGION) each replace one of them. Everything is there again at the next start.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Where everything lies [default: /var/lib/flowai for root, else ~/.local/share/flowai]
+    #[arg(long, env = "FLOWAI_DATA_DIR")]
+    data: Option<PathBuf>,
+    /// Where the API listens; port 0 is any free one
+    #[arg(long, env = "FLOWAI_LISTEN", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// Render nodes: one a GPU
+    #[arg(long, env = "FLOWAI_NODES", default_value_t = 1)]
+    nodes: usize,
+    /// One leads, the others stand by
+    #[arg(long, env = "FLOWAI_COORDINATOR_COUNT", default_value_t = 1)]
+    coordinators: usize,
+    /// Models, one folder each [default: models/ in the data folder, with a tiny random one to begin with]
+    #[arg(long, env = "FLOWAI_MODELS_DIR")]
+    models: Option<PathBuf>,
+    /// What the nodes compute on, in turn: cpu, cuda:0, …
+    #[arg(
+        long,
+        env = "FLOWAI_DEVICE",
+        default_value = "cpu",
+        value_delimiter = ','
+    )]
+    device: Vec<String>,
+    /// float32, bfloat16 or float16
+    #[arg(long, env = "FLOWAI_DTYPE", default_value = "float32")]
+    dtype: String,
+    /// Threads of each node [default: the cores shared out among the nodes]
+    #[arg(long, env = "FLOWAI_THREADS")]
+    threads: Option<usize>,
+    /// What the nodes render with
+    #[arg(long, env = "FLOWAI_ENGINE", value_enum, default_value_t = EngineName::Svd)]
+    engine: EngineName,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum EngineName {
+    /// Stable Video Diffusion
+    Svd,
+    /// Renders no model, and says so in the manifest: for trying out faults
+    StandIn,
+}
+
+impl EngineName {
+    const fn engine(self) -> Engine {
+        match self {
+            Self::Svd => Engine::Svd,
+            Self::StandIn => Engine::StandIn {
+                step: Duration::from_millis(10),
+            },
+        }
+    }
+}
+
+pub(super) async fn run(args: Args, output: Output) -> Result<(), CommandError> {
+    let options = FarmOptions {
+        data: args.data.unwrap_or_else(default_data_dir),
+        programs: programs_folder()?,
+        listen: args.listen,
+        nodes: args.nodes,
+        coordinators: args.coordinators,
+        models: args.models,
+        engine: args.engine.engine(),
+        devices: args.device,
+        dtype: args.dtype,
+        threads: args.threads,
+        external: External::from_env().map_err(crate::farm::FarmError::from)?,
+    };
+    let spinner = output.working("starting the farm");
+    let farm = tokio::select! {
+        farm = Farm::start(options) => farm?,
+        interrupted = interrupted() => return interrupted.and(Err(CommandError::Interrupted)),
+    };
+    drop(spinner);
+    let result = tokio::select! {
+        result = serve(&farm, output) => result,
+        interrupted = interrupted() => interrupted,
+    };
+    let spinner = output.working("stopping the farm");
+    farm.stop().await?;
+    drop(spinner);
+    result
+}
+
+/// The programs of a farm are built and installed side by side.
+pub(super) fn programs_folder() -> Result<PathBuf, CommandError> {
+    let me = std::env::current_exe().map_err(CommandError::io("finding the farm's programs"))?;
+    Ok(me.parent().map(Path::to_owned).unwrap_or_default())
+}
+
+/// Says how to use the farm, and stays until it is told to stop.
+async fn serve(farm: &Farm, output: Output) -> Result<(), CommandError> {
+    let Some(url) = farm.url() else {
+        return Err(CommandError::Failed(
+            "the api ended right after its start".to_owned(),
+        ));
+    };
+    let owner = owner::of(farm, &url).await?;
+    let email = owner.email.clone();
+    account::remember(&url, owner)?;
+    let logs = farm.folder().logs();
+    let owner_file = farm.folder().owner();
+    output.object(&json!({
+        "event": "ready",
+        "url": url.as_str(),
+        "email": email,
+        "owner": owner_file,
+        "logs": logs,
+    }));
+    output.line(format_args!(
+        "FlowAI listens at {url}\n\
+         \x20 account  {email}, signed in on this machine; password and API key lie in {owner_file}\n\
+         \x20 submit   flowai render PICTURE --out clip.mp4\n\
+         \x20 look     flowai jobs, flowai nodes, flowai models; the API is described at {url}docs\n\
+         \x20 logs     {logs}\n\
+         \x20 stop     Ctrl-C",
+        owner_file = owner_file.display(),
+        logs = logs.display(),
+    ));
+    std::future::pending().await
+}
+
+/// Resolves at Ctrl-C or SIGTERM.
+pub(super) async fn interrupted() -> Result<(), CommandError> {
+    let doing = || CommandError::io("waiting for signals");
+    let mut terminate = signal(SignalKind::terminate()).map_err(doing())?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted.map_err(doing()),
+        _ = terminate.recv() => Ok(()),
+    }
+}

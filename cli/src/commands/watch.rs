@@ -1,0 +1,33 @@
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{CommandError, follow, render};
+use crate::client::Client;
+use crate::output::Output;
+
+/// Follow a job to its end
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The job, as `flowai jobs` lists it
+    id: String,
+    /// Download the clip when it is done
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Stop watching after so many seconds; the job goes on
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+}
+
+pub(super) async fn run(args: Args, client: &Client, output: Output) -> Result<(), CommandError> {
+    let timeout = args.timeout.map(Duration::from_secs);
+    let video = follow::follow(client, &args.id, timeout, output).await?;
+    match args.out {
+        Some(path) => render::save(client, &video.id, &path, output)
+            .await
+            .map(drop),
+        None => {
+            output.line(video.status.as_str());
+            Ok(())
+        }
+    }
+}

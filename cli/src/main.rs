@@ -1,0 +1,37 @@
+use std::process::ExitCode;
+
+use clap::Parser;
+use flowai::commands::{Cli, run};
+use flowai::exit::Exit;
+use flowai_actors::kit::logging;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if std::env::var_os("RUST_LOG").is_some()
+        && let Err(error) = logging::init()
+    {
+        eprintln!("flowai: {error}");
+    }
+    let is_json = cli.is_json();
+    match run(cli).await {
+        Ok(()) => Exit::Ok.into(),
+        Err(error) => {
+            let exit = error.exit();
+            report(error, exit, is_json);
+            exit.into()
+        }
+    }
+}
+
+/// An error with its causes, for people and, when asked for, for programs.
+fn report(error: flowai::commands::CommandError, exit: Exit, is_json: bool) {
+    let text = format!("{:#}", anyhow::Error::from(error));
+    eprintln!("flowai: {text}");
+    if is_json {
+        println!(
+            "{}",
+            serde_json::json!({ "event": "error", "exit": exit.code(), "detail": text })
+        );
+    }
+}

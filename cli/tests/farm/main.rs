@@ -1,0 +1,19 @@
+//! The farm as its users meet it: the real programs on real PostgreSQL, Redis and S3 parts, spoken to over HTTP.
+//!
+//! Each test has a farm of its own in a temporary folder, so they run beside each other. The programs must have been built
+//! for the same profile: `make test` does it, and a missing one is said by name.
+
+mod acked_job_survives_postgres_kill;
+mod bad_input_is_named;
+mod cancel_frees_the_node;
+mod damaged_model_is_not_offered;
+mod demo_makes_a_clip;
+mod frozen_node_is_noticed_and_its_result_refused;
+mod killed_coordinator_loses_no_job;
+mod killed_node_loses_no_job;
+mod nothing_outlives_the_command;
+mod one_job_goes_all_the_way;
+mod openai_client_works_unchanged;
+mod paying_user_starts_first;
+mod stream_resumes_after_disconnect;
+mod support;
