@@ -2,6 +2,7 @@
 //!
 //! Each test has a farm of its own in a temporary folder, so they run beside each other. The programs must have been built
 //! for the same profile: `make test` does it, and a missing one is said by name.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod acked_job_survives_postgres_kill;
 mod bad_input_is_named;
