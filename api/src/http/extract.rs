@@ -6,7 +6,7 @@ use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use bytes::Bytes;
 use flowai_actors::limits::BODY_BYTES_MAX;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::error::Category;
 use serde_path_to_error::{Path as ErrorPath, Segment};
 
@@ -69,12 +69,19 @@ fn is_json(content_type: &str) -> bool {
 
 /// Reads JSON; what is no JSON is `malformed_json`, what does not fit is `validation_failed` with its pointer.
 pub(crate) fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    if !bytes.trim_ascii_start().starts_with(b"{") {
+        // Serde would read a list as the fields of an object in their order.
+        return Err(match serde_json::from_slice::<IgnoredAny>(bytes) {
+            Ok(_) => ApiError::field("", "invalid", "the body must be an object"),
+            Err(error) => ApiError::MalformedJson(error.to_string()),
+        });
+    }
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let pointer = pointer_of(error.path());
         let inner = error.into_inner();
         match inner.classify() {
-            Category::Data => ApiError::field(pointer, "invalid", without_position(&inner)),
+            Category::Data => data_error(pointer, &without_position(&inner)),
             Category::Syntax | Category::Eof | Category::Io => {
                 ApiError::MalformedJson(inner.to_string())
             }
@@ -84,6 +91,17 @@ pub(crate) fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError
         .end()
         .map_err(|error| ApiError::MalformedJson(error.to_string()))?;
     Ok(value)
+}
+
+/// A field that is missing is named itself; the reader points at the object that lacks it.
+fn data_error(pointer: String, detail: &str) -> ApiError {
+    let missing = detail
+        .strip_prefix("missing field `")
+        .and_then(|rest| rest.strip_suffix('`'));
+    match missing {
+        Some(name) => ApiError::field(format!("{pointer}/{name}"), "missing", "must be given"),
+        None => ApiError::field(pointer, "invalid", detail),
+    }
 }
 
 /// What is wrong, without "at line 1 column 7": the pointer says where.
@@ -166,7 +184,7 @@ mod tests {
                 "/adapters/1/frames",
             ),
             (r#"{"frames":1,"price":0}"#, "/price"),
-            (r#"{}"#, ""),
+            (r#"{}"#, "/frames"),
         ] {
             match read_json::<Body>(text.as_bytes()) {
                 Err(ApiError::ValidationFailed(fields)) => {

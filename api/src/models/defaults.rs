@@ -43,10 +43,8 @@ impl Defaults {
     pub(crate) fn of(offer: &ModelOffer) -> Result<Self, ApiError> {
         let unet = unet_config(offer)?;
         let side_multiple = offer.limits.side_multiple.max(1);
-        // The multiple is what the VAE halves times what the UNet halves; the VAE's part is the size of a latent.
-        let unet_factor = 1_u32 << (unet.levels.len().saturating_sub(1)).min(8);
-        let latent_px = (side_multiple / unet_factor).max(1);
-        let side = (unet.sample_size.unwrap_or(LATENT_SIDE) as u32).saturating_mul(latent_px);
+        // The multiple is the size of a latent, or a multiple of it where latents are small.
+        let side = (unet.sample_size.unwrap_or(LATENT_SIDE) as u32).saturating_mul(side_multiple);
         let frames = (unet.num_frames as u32).clamp(1, offer.limits.frames_max.max(1));
         Ok(Self {
             frames,
@@ -133,13 +131,13 @@ mod tests {
 
     #[test]
     fn a_wide_picture_gets_the_size_that_svd_was_trained_at() {
-        let svd = defaults(Preset::FullSvd, 64);
+        let svd = defaults(Preset::FullSvd, 8);
         assert_eq!((svd.frames, svd.pixels), (25, 1024 * 576));
         for (picture, size) in [
             ((1920, 1080), (1024, 576)),
             ((1080, 1920), (576, 1024)),
             ((500, 500), (768, 768)),
-            ((10_000, 1), (2048, 64)),
+            ((10_000, 1), (2048, 16)),
         ] {
             assert_eq!(svd.size(picture, None, None), size, "{picture:?}");
         }

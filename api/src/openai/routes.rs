@@ -15,6 +15,7 @@ use flowai_store::models;
 use flowai_store::videos::{self as store, Listing, Video};
 use serde::Deserialize;
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -113,7 +114,7 @@ async fn create(
     accept(&app, &principal, wish, named.as_ref()).await
 }
 
-/// A form's key is hashed without its bytes: its boundary differs in each retry.
+/// A form is known by what it says and not by its bytes: its boundary differs in each retry.
 async fn read_create(
     principal: &Principal,
     headers: &HeaderMap,
@@ -130,7 +131,8 @@ async fn read_create(
             ApiError::MediaTypeRefused(rejection.body_text())
         })?;
         let created = form::from_form(form).await?;
-        let content = format!("{:?}", created.wish);
+        let picture = created.picture.as_ref().map(Sha256::digest);
+        let content = format!("{:?} {picture:?}", created.wish);
         let named = idempotency::named(headers, principal.user, ROUTE, content.as_bytes())?;
         Ok((created, named))
     } else {

@@ -1,8 +1,11 @@
 //! What of the OpenAPI document no route says.
 
+use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{Components, tag::TagBuilder};
-use utoipa::openapi::{Info, License, OpenApi, OpenApiBuilder, Paths};
+use utoipa::openapi::tag::TagBuilder;
+use utoipa::openapi::{
+    Components, ContentBuilder, Info, License, OpenApi, OpenApiBuilder, Paths, Ref, ResponseBuilder,
+};
 
 const DESCRIPTION: &str = "\
 Renders videos from pictures. Errors are `application/problem+json` (RFC 9457) with a stable `code`; what is somebody \
@@ -46,4 +49,48 @@ pub(super) fn frame() -> OpenApi {
         .components(Some(components))
         .tags(Some(tags))
         .build()
+}
+
+/// Adds what layers answer on behalf of every route, so that no route has to say it: too many requests and parts that are away
+/// where a caller must be known, and refused bodies where there is one.
+pub(super) fn complete(mut document: OpenApi) -> OpenApi {
+    for (path, item) in &mut document.paths.paths {
+        let (content_type, schema) = if path.starts_with("/openai/") {
+            ("application/json", "ErrorBody")
+        } else {
+            ("application/problem+json", "Problem")
+        };
+        for operation in operations(item) {
+            let mut statuses = Vec::new();
+            if operation.security.is_some() {
+                statuses.extend(["429", "503"]);
+            }
+            if operation.request_body.is_some() {
+                statuses.extend(["400", "413", "415", "422"]);
+            }
+            for status in statuses {
+                let body = ContentBuilder::new()
+                    .schema(Some(Ref::from_schema_name(schema)))
+                    .build();
+                let response = ResponseBuilder::new().content(content_type, body).build();
+                let responses = &mut operation.responses.responses;
+                responses
+                    .entry(status.to_owned())
+                    .or_insert_with(|| response.into());
+            }
+        }
+    }
+    document
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    let PathItem {
+        get,
+        put,
+        post,
+        delete,
+        patch,
+        ..
+    } = item;
+    [get, put, post, delete, patch].into_iter().flatten()
 }

@@ -8,7 +8,7 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
-use super::document::frame;
+use super::document::{complete, frame};
 use super::health;
 use crate::app::App;
 use crate::auth::{self, require_principal};
@@ -51,7 +51,7 @@ pub fn router(app: App) -> Router {
         .merge(known)
         .merge(openai)
         .split_for_parts();
-    let docs = SwaggerUi::new("/docs").url("/openapi.json", document);
+    let docs = SwaggerUi::new("/docs").url("/openapi.json", complete(document));
     let router = router
         .merge(docs)
         .route("/", get(|| async { Redirect::to("/docs/") }))
@@ -62,9 +62,10 @@ pub fn router(app: App) -> Router {
 
 /// What [`router`] serves, as OpenAPI says it.
 pub fn document() -> OpenApi {
-    OpenApiRouter::with_openapi(frame())
+    let document = OpenApiRouter::with_openapi(frame())
         .merge(for_anyone())
         .merge(for_known_callers())
         .merge(openai::router())
-        .into_openapi()
+        .into_openapi();
+    complete(document)
 }

@@ -185,7 +185,7 @@ impl UserSession {
         match request.subject {
             Subject::User => {
                 if let Some(since) = request.since
-                    && (head - PAGE..=head).contains(&since)
+                    && ((head - PAGE).max(0)..=head).contains(&since)
                 {
                     let missed = events::after(&mut transaction, since, PAGE + 1).await?;
                     if missed.len() as i64 <= PAGE {

@@ -86,7 +86,7 @@ async fn create_ticket(State(app): State<App>, principal: Principal) -> Result<R
 /// one; a later one changes it. Without `since` it begins as the SSE streams do. Events come as
 /// `{"event", "id"?, "data"}`. Close codes: 4400 refused, 4401 the sign-in has ended, 4409 come back with the last id.
 #[utoipa::path(get, path = "/v1/ws", tag = "events",
-    responses((status = 101), (status = 401, body = Problem), (status = 403, body = Problem)))]
+    responses((status = 101), (status = 401, body = Problem), (status = 403, body = Problem), (status = 415, body = Problem), (status = 503, body = Problem)))]
 async fn connect(
     State(app): State<App>,
     headers: HeaderMap,

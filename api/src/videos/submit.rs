@@ -8,7 +8,7 @@ use flowai_actors::limits::{ADAPTER_WEIGHT_ABS_MAX, PROMPT_CHARS_MAX, SEED_MAX, 
 use flowai_actors::messages::ModelOffer;
 use flowai_actors::spec::{AdapterUse, InvalidField, RenderSpec};
 use flowai_store::adapters::{self, Adapter};
-use flowai_store::database::{UserTransaction, commit};
+use flowai_store::database::{DatabaseError, UserTransaction, commit};
 use flowai_store::models;
 use flowai_store::uploads::{self, Purpose, Upload};
 use flowai_store::videos::{self, NewVideo, Queueing, Video};
@@ -195,13 +195,34 @@ pub(crate) async fn submit(
     show: impl Fn(&Video) -> serde_json::Result<Value>,
 ) -> Result<Submitted, ApiError> {
     let mut transaction = app.database.begin_as(user).await?;
-    if let Some((status, body)) = idempotency::claim(&mut transaction, named).await? {
+    let submitted = write_down(&mut transaction, user, &wish, named, show).await;
+    let Ok(Submitted::Accepted { id, .. }) = submitted else {
+        // Waited for: until it is done the key counts as at work, and the caller may come again at once.
+        transaction.rollback().await.map_err(DatabaseError::from)?;
+        return submitted;
+    };
+    commit(transaction).await?;
+
+    app.link.ring(id);
+    app.sessions.events_ready(user);
+    metrics::counter!("flowai_api_videos_accepted_total").increment(1);
+    submitted
+}
+
+async fn write_down(
+    transaction: &mut UserTransaction,
+    user: UserId,
+    wish: &Wish,
+    named: Option<&Named>,
+    show: impl Fn(&Video) -> serde_json::Result<Value>,
+) -> Result<Submitted, ApiError> {
+    if let Some((status, body)) = idempotency::claim(transaction, named).await? {
         return Ok(Submitted::Replayed { status, body });
     }
-    let offer = chosen_model(&mut transaction, wish.model.as_deref()).await?;
-    let picture = chosen_picture(&mut transaction, wish.image).await?;
-    let adapters = chosen_adapters(&mut transaction, &wish.adapters, &offer).await?;
-    let spec = spec_of(&wish, &offer, &picture, &adapters)?;
+    let offer = chosen_model(transaction, wish.model.as_deref()).await?;
+    let picture = chosen_picture(transaction, wish.image).await?;
+    let adapters = chosen_adapters(transaction, &wish.adapters, &offer).await?;
+    let spec = spec_of(wish, &offer, &picture, &adapters)?;
 
     let id = JobId::generate();
     let adapter_ids: Vec<AdapterId> = adapters.iter().map(|adapter| adapter.id).collect();
@@ -214,7 +235,7 @@ pub(crate) async fn submit(
         prompt: wish.prompt.trim(),
         parent: wish.parent,
     };
-    match videos::queue(&mut transaction, &new).await? {
+    match videos::queue(transaction, &new).await? {
         Queueing::Queued => {}
         Queueing::TooMany => {
             return Err(ApiError::TooManyQueued {
@@ -222,15 +243,10 @@ pub(crate) async fn submit(
             });
         }
     }
-    let video = videos::find(&mut transaction, id).await?;
+    let video = videos::find(transaction, id).await?;
     let video = video.ok_or(ApiError::Internal)?;
     let body = show(&video).map_err(|_| ApiError::Internal)?;
-    idempotency::keep(&mut transaction, named, StatusCode::ACCEPTED, &body).await?;
-    commit(transaction).await?;
-
-    app.link.ring(id);
-    app.sessions.events_ready(user);
-    metrics::counter!("flowai_api_videos_accepted_total").increment(1);
+    idempotency::keep(transaction, named, StatusCode::ACCEPTED, &body).await?;
     Ok(Submitted::Accepted { id, body })
 }
 

@@ -1,0 +1,118 @@
+//! Goal: a wish that is sent again under its key renders once, and its sender hears the first answer again.
+//! Method: in turn, at the same time, with another body, by another account.
+
+use std::collections::BTreeSet;
+
+use futures::future::join_all;
+use reqwest::Method;
+use serde_json::Value;
+
+use crate::farm::{Answer, Caller, Farm, wish};
+
+async fn post(caller: &Caller, path: &str, key: &str, body: &Value) -> Answer {
+    let request = caller.request(Method::POST, path).json(body);
+    Answer::of(request.header("idempotency-key", key)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_answer_comes_again() {
+    let farm = Farm::start().await;
+    let (ada, bob) = (farm.user("ada").await, farm.user("bob").await);
+    let (wish, wish_of_bob) = (wish(&ada.picture().await), wish(&bob.picture().await));
+    let first = post(&ada, "/v1/videos", "k", &wish).await;
+    first.expect(202);
+    assert_eq!(first.header("idempotent-replayed"), "");
+    // Also when the video has gone on since: it is the answer to that request.
+    farm.deliver(&first.id()).await;
+    let again = post(&ada, "/v1/videos", "k", &wish).await;
+    again.expect(202);
+    assert_eq!(again.header("idempotent-replayed"), "true");
+    assert_eq!(again.json(), first.json());
+
+    let mut other = wish.clone();
+    other["seed"] = 8.into();
+    let reused = post(&ada, "/v1/videos", "k", &other).await;
+    reused.expect_problem(422, "idempotency_key_reused");
+    let elsewhere = post(&ada, "/openai/v1/videos", "k", &wish).await;
+    assert_eq!(
+        elsewhere.expect(422).json()["error"]["code"],
+        "idempotency_key_reused"
+    );
+    let bobs = post(&bob, "/v1/videos", "k", &wish_of_bob).await;
+    assert_ne!(bobs.expect(202).id(), first.id());
+    assert_eq!(farm.number("select count(*) from job").await, 2);
+
+    // Without a key each is a wish of its own.
+    for _ in 0..2 {
+        ada.post("/v1/videos", &wish).await.expect(202);
+    }
+    assert_eq!(farm.number("select count(*) from job").await, 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_at_once_one_counts() {
+    let farm = Farm::start().await;
+    let ada = farm.user("ada").await;
+    let wish = wish(&ada.picture().await);
+    for round in 0..5 {
+        let key = format!("round {round}");
+        let answers = join_all((0..12).map(|_| post(&ada, "/v1/videos", &key, &wish))).await;
+        let mut ids = BTreeSet::new();
+        for answer in &answers {
+            match answer.status {
+                202 => drop(ids.insert(answer.id())),
+                _ => drop(answer.expect_problem(409, "idempotency_in_progress")),
+            }
+        }
+        assert_eq!(ids.len(), 1, "{answers:?}");
+        // Who was told to come back gets the same one.
+        assert!(ids.contains(&post(&ada, "/v1/videos", &key, &wish).await.id()));
+    }
+    assert_eq!(farm.number("select count(*) from job").await, 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_form_is_known_by_what_it_says() {
+    let farm = Farm::start().await;
+    let ada = farm.user("ada").await;
+    let send = async |key: &'static str, side: u32, seed: &'static str| {
+        let picture =
+            reqwest::multipart::Part::bytes(crate::farm::picture(side, 48)).file_name("p.png");
+        let form = reqwest::multipart::Form::new()
+            .text("prompt", "a boat")
+            .text("size", "64x48")
+            .text("seed", seed)
+            .part("input_reference", picture);
+        let request = ada
+            .request(Method::POST, "/openai/v1/videos")
+            .multipart(form);
+        Answer::of(request.header("idempotency-key", key)).await
+    };
+    let first = send("k", 64, "1").await;
+    first.expect(200);
+    // Each form has another boundary.
+    assert_eq!(send("k", 64, "1").await.expect(200).id(), first.id());
+    for (side, seed) in [(64, "2"), (72, "1")] {
+        let other = send("k", side, seed).await;
+        assert_eq!(
+            other.expect(422).json()["error"]["code"],
+            "idempotency_key_reused"
+        );
+    }
+    assert_eq!(farm.number("select count(*) from job").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_none_is_refused() {
+    let farm = Farm::start().await;
+    let ada = farm.user("ada").await;
+    let wish = wish(&ada.picture().await);
+    for key in ["", "caf\u{e9}", &"k".repeat(256)] {
+        let answer = post(&ada, "/v1/videos", key, &wish).await;
+        answer.expect_problem(400, "idempotency_key_invalid");
+    }
+    post(&ada, "/v1/videos", &"k".repeat(255), &wish)
+        .await
+        .expect(202);
+    assert_eq!(farm.number("select count(*) from job").await, 1);
+}

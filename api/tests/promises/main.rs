@@ -1,0 +1,17 @@
+//! What the api promises, one file a promise. Everything runs against a real PostgreSQL, Redis and S3; the leader is a peer in
+//! memory, so that a test can say what it says.
+#![allow(clippy::unwrap_used)]
+
+mod accepted_means_committed;
+mod bad_input_is_named;
+mod errors_have_stable_codes;
+mod farm;
+mod idempotency_key_makes_one_job;
+mod openai_shapes_are_theirs;
+mod program_lives_without_a_leader;
+mod requests_are_counted;
+mod router_equals_document;
+mod sessions_push_to_their_owner_only;
+mod strangers_open_nothing;
+mod stream_resumes_after_disconnect;
+mod tenant_sees_only_its_own;

@@ -1,0 +1,148 @@
+//! Goal: what happens to a user's videos reaches every open tab of that user, and nobody else.
+//! Method: Ada and Bob listen on all kinds of streams while things happen to a video of Ada's; then something happens to Bob's own
+//! video, which must be the first thing that Bob hears.
+
+use flowai_actors::messages::LiveState;
+use serde_json::{Value, json};
+
+use crate::farm::{Caller, Farm, Socket, Sse};
+
+async fn listen(caller: &Caller) -> (Sse, Sse, Socket) {
+    let mut tabs = (
+        Sse::open(caller, "/v1/me/events", None).await,
+        Sse::open(caller, "/v1/me/events", None).await,
+        Socket::open(caller).await,
+    );
+    tabs.2.say(&json!({})).await;
+    tabs.0.expect("snapshot").await;
+    tabs.1.expect("snapshot").await;
+    assert_eq!(tabs.2.next().await.unwrap().name, "snapshot");
+    tabs
+}
+
+async fn expect(tabs: &mut (Sse, Sse, Socket), name: &str, video: &str) {
+    let events = [
+        tabs.0.next().await.unwrap(),
+        tabs.1.next().await.unwrap(),
+        tabs.2.next().await.unwrap(),
+    ];
+    for event in events {
+        assert_eq!(
+            (event.name.as_str(), &event.data["video"]),
+            (name, &json!(video))
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_tab_of_the_owner_and_nobody_else() {
+    let farm = Farm::start().await;
+    let (ada, bob) = (farm.user("ada").await, farm.user("bob").await);
+    let of_ada = ada.video().await;
+    let of_bob = bob.video().await;
+    let mut adas = listen(&ada).await;
+    let mut bobs = listen(&bob).await;
+
+    let user = {
+        let me = ada.get("/v1/me").await.expect(200).json();
+        me["id"].as_str().unwrap().parse().unwrap()
+    };
+    let position = LiveState::Position {
+        position: 3,
+        reason: "two wait before it".to_owned(),
+    };
+    farm.leader.say_live(user, &of_ada, position.clone());
+    expect(&mut adas, "position", &of_ada).await;
+    // Somebody else's job under Bob's name: a leader that errs.
+    farm.leader.assign(&of_ada).await;
+    farm.leader.hint(user);
+    expect(&mut adas, "assigned", &of_ada).await;
+
+    let second = ada.video().await;
+    expect(&mut adas, "queued", &second).await;
+    ada.delete(&format!("/v1/videos/{second}"))
+        .await
+        .expect(200);
+    expect(&mut adas, "cancelled", &second).await;
+
+    bob.delete(&format!("/v1/videos/{of_bob}"))
+        .await
+        .expect(200);
+    expect(&mut bobs, "cancelled", &of_bob).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ticket_opens_one_socket_of_its_owner() {
+    let farm = Farm::start().await;
+    let ada = farm.user("ada").await;
+    let ticket = Socket::ticket(&ada).await;
+    let foreign = Socket::with_ticket(&ada, &ticket, Some("http://evil.example")).await;
+    assert_eq!(foreign.err(), Some(403));
+    let own = ada.url.origin().ascii_serialization();
+    let mut socket = Socket::with_ticket(&ada, &ticket, Some(&own))
+        .await
+        .unwrap();
+    socket.say(&json!({})).await;
+    assert_eq!(socket.next().await.unwrap().name, "snapshot");
+    assert_eq!(
+        Socket::with_ticket(&ada, &ticket, None).await.err(),
+        Some(401),
+        "used"
+    );
+    for wrong in ["", "nonsense"] {
+        assert_eq!(
+            Socket::with_ticket(&ada, wrong, None).await.err(),
+            Some(401),
+            "{wrong}"
+        );
+    }
+    // Somebody else's video, by a valid ticket.
+    let bob = farm.user("bob").await;
+    let mut socket = Socket::open(&bob).await;
+    socket.say(&json!({ "video": ada.video().await })).await;
+    assert_eq!(socket.next().await, Err(4400));
+    let key = farm.with_key(&ada, &["videos"]).await;
+    let refused = key.post("/v1/ws-tickets", &Value::Null).await;
+    refused.expect_problem(403, "sign_in_required");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_that_talks_nonsense_is_closed() {
+    let farm = Farm::start().await;
+    let ada = farm.user("ada").await;
+    for nonsense in [json!([]), json!({ "since": "x" }), json!({ "user": "bob" })] {
+        let mut socket = Socket::open(&ada).await;
+        socket.say(&nonsense).await;
+        assert_eq!(socket.next().await, Err(4400), "{nonsense}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_end_with_their_credential() {
+    let farm = Farm::start().await;
+    let ada = farm.user("ada").await;
+    let other_device = farm.log_in("ada").await;
+    let key = farm.with_key(&ada, &["videos"]).await;
+    let mut streams = listen(&ada).await;
+    let mut by_key = Sse::open(&key, "/v1/me/events", None).await;
+    by_key.expect("snapshot").await;
+    let mut kept = Sse::open(&other_device, "/v1/me/events", None).await;
+    kept.expect("snapshot").await;
+
+    ada.post("/v1/auth/logout", &Value::Null).await.expect(204);
+    assert_eq!(streams.0.expect("revoked").await.id, None);
+    assert_eq!(streams.0.next().await, None);
+    streams.1.expect("revoked").await;
+    assert_eq!(streams.2.next().await, Err(4401));
+    ada.get("/v1/me").await.expect_problem(401, "token_invalid");
+
+    let keys = other_device.get("/v1/api-keys").await.json();
+    let id = keys["data"][0]["id"].as_str().unwrap();
+    other_device
+        .delete(&format!("/v1/api-keys/{id}"))
+        .await
+        .expect(204);
+    by_key.expect("revoked").await;
+    let video = other_device.video().await;
+    assert_eq!(kept.expect("queued").await.data["video"], video.as_str());
+}
