@@ -73,7 +73,9 @@ fn spec(preset: Preset, threads: usize) -> Result<Value> {
         // Latents 32 x 32 both.
         Preset::Tiny => (64, 8, 4),
         Preset::Middle => (256, 8, 4),
-        Preset::Dummy | Preset::FullSvd => bail!("--case must be tiny or middle (got {preset})"),
+        Preset::Dummy | Preset::Small | Preset::FullSvd => {
+            bail!("--case must be tiny or middle (got {preset})")
+        }
     };
     Ok(json!({
         "height": pixels,

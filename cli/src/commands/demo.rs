@@ -16,7 +16,7 @@ use crate::output::{Output, table};
 /// From a picture to a clip on a farm of its own, through every real part
 ///
 /// Starts a farm in a temporary folder, signs up a user, uploads a photograph and an adapter, renders, downloads the clip, and
-/// stops everything. The model is tiny and has random weights: it shows that the farm works, not what a trained model looks
+/// stops everything. The model is small and has random weights: it shows that the farm works, not what a trained model looks
 /// like.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -72,7 +72,7 @@ async fn make_clip(
     let (client, account) = account::obtain_key(&url, EMAIL, &password).await?;
     output.note(format_args!("signed up {}", account.email));
 
-    let model = Preset::Tiny.to_string();
+    let model = Preset::Small.to_string();
     let adapter =
         render::store_adapter(&client, &model, "demo style", adapter(farm)?, output).await?;
     output.note(format_args!("stored an adapter, sha256 {}", adapter.sha256));
@@ -107,8 +107,8 @@ fn video(image: String, adapter: String) -> NewVideo {
         }],
         frames: Some(14),
         fps: Some(7),
-        width: Some(192),
-        height: Some(128),
+        width: Some(256),
+        height: Some(192),
         steps: Some(25),
         seed: Some(7),
         ..NewVideo::default()
@@ -128,7 +128,7 @@ fn adapter(farm: &Farm) -> Result<Vec<u8>, CommandError> {
         seed: 1,
     };
     let failed = |error: &dyn std::error::Error| CommandError::Failed(error.to_string());
-    let model = farm.folder().models().join(Preset::Tiny.to_string());
+    let model = farm.folder().models().join(Preset::Small.to_string());
     let model = ModelFolder::check(&model).map_err(|error| failed(&error))?;
     adapter_bytes(&ModuleTable::of(&model.config.unet), &spec).map_err(|error| failed(&error))
 }

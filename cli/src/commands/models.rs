@@ -33,8 +33,8 @@ enum Action {
 struct MakeArgs {
     /// Where it goes; the folder's name is the model's
     folder: PathBuf,
-    /// tiny is for trying things out, middle for measuring; full-svd has the 2.3 G parameters of SVD-XT
-    #[arg(long, default_value = "tiny")]
+    /// small is for trying things out, middle for measuring; full-svd has the 2.3 G parameters of SVD-XT
+    #[arg(long, default_value = "small")]
     preset: Preset,
     /// Equal seeds give equal weights
     #[arg(long, default_value_t = 0)]

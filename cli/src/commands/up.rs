@@ -29,7 +29,7 @@ pub(super) struct Args {
     /// One leads, the others stand by
     #[arg(long, env = "FLOWAI_COORDINATOR_COUNT", default_value_t = 1)]
     coordinators: usize,
-    /// Models, one folder each [default: models/ in the data folder, with a tiny random one to begin with]
+    /// Models, one folder each [default: models/ in the data folder, with a small random one to begin with]
     #[arg(long, env = "FLOWAI_MODELS_DIR")]
     models: Option<PathBuf>,
     /// What the nodes compute on, in turn: cpu, cuda:0, …

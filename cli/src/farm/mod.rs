@@ -32,7 +32,7 @@ pub use program::{Program, ProgramState};
 use program::Plan;
 
 /// The model that a farm without models starts with, and the seed of its weights.
-const FIRST_MODEL: (&str, Preset, u64) = ("tiny", Preset::Tiny, 0);
+const FIRST_MODEL: (&str, Preset, u64) = ("small", Preset::Small, 0);
 
 /// A running farm. [`Farm::stop`] ends it in order; dropping it ends everything without order.
 #[derive(Debug)]
@@ -241,7 +241,7 @@ fn plan(
     })
 }
 
-/// The folder of models, with a tiny random one made where the farm's own folder has none.
+/// The folder of models, with a small random one made where the farm's own folder has none.
 async fn models_of(options: &FarmOptions, folder: &DataFolder) -> Result<PathBuf, FarmError> {
     if let Some(models) = &options.models {
         return models.canonicalize().map_err(FarmError::io(format!(

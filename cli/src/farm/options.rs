@@ -25,7 +25,7 @@ pub struct FarmOptions {
     pub nodes: usize,
     /// 1..=9: one leads, the others stand by.
     pub coordinators: usize,
-    /// `None`: the data folder's own, with a tiny random model made when there is none.
+    /// `None`: the data folder's own, with a small random model made when there is none.
     pub models: Option<PathBuf>,
     pub engine: Engine,
     /// Devices of the nodes, in turn. Never empty.

@@ -10,7 +10,7 @@ async fn damaged_model_is_not_offered() {
     let models = tempfile::tempdir().unwrap();
     for name in ["whole", "damaged"] {
         let folder = models.path().join(name);
-        synthetic::write_model(&folder, &Preset::Tiny.config(), 0, Dtype::F32).unwrap();
+        synthetic::write_model(&folder, &Preset::Small.config(), 0, Dtype::F32).unwrap();
     }
     let missing = "damaged/vae/diffusion_pytorch_model.safetensors";
     std::fs::remove_file(models.path().join(missing)).unwrap();

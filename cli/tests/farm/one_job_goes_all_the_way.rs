@@ -25,7 +25,7 @@ async fn store_adapter(client: &Client, bytes: Vec<u8>) -> (String, Sha256) {
         .upload(Purpose::Adapter, "style.safetensors", bytes.into())
         .await;
     let adapter = client
-        .make_adapter(&upload.unwrap(), "tiny", "style")
+        .make_adapter(&upload.unwrap(), "small", "style")
         .await
         .unwrap();
     (adapter.id, adapter.sha256)
@@ -35,7 +35,7 @@ async fn store_adapter(client: &Client, bytes: Vec<u8>) -> (String, Sha256) {
 async fn one_job_goes_all_the_way() {
     let farm = TestFarm::start(|_| ()).await;
     let user = farm.user().await;
-    let model = ModelFolder::check(&farm.farm().folder().models().join("tiny")).unwrap();
+    let model = ModelFolder::check(&farm.farm().folder().models().join("small")).unwrap();
     let identity = model.identify().unwrap();
     let (adapter, adapter_sha256) = store_adapter(&user.client, random_adapter(&model)).await;
     let image = user

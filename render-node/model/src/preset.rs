@@ -15,6 +15,9 @@ pub enum Preset {
     Dummy,
     /// UNet and VAE of `Dummy` with an image encoder for 224 px, so that image files work. 2 pixels a latent.
     Tiny,
+    /// UNet of `Tiny` and a VAE of four levels, 8 pixels a latent as in the real ones: clips large enough to look at within
+    /// seconds of a CPU.
+    Small,
     /// Four levels, 64 to 256 channels, 8 pixels a latent: large enough that arithmetic outweighs call overhead.
     Middle,
     /// The architecture of Stable Video Diffusion XT, 2.3 G parameters in all.
@@ -23,16 +26,27 @@ pub enum Preset {
 
 /// No preset has the name.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("preset must be dummy, tiny, middle or full-svd (got {0:?})")]
+#[error("preset must be dummy, tiny, small, middle or full-svd (got {0:?})")]
 pub struct UnknownPreset(String);
 
 impl Preset {
-    pub const ALL: [Self; 4] = [Self::Dummy, Self::Tiny, Self::Middle, Self::FullSvd];
+    pub const ALL: [Self; 5] = [
+        Self::Dummy,
+        Self::Tiny,
+        Self::Small,
+        Self::Middle,
+        Self::FullSvd,
+    ];
 
     pub fn config(self) -> ModelConfig {
         match self {
             Self::Dummy => model(small_unet(), small_vae(), dummy_image_encoder()),
             Self::Tiny => model(small_unet(), small_vae(), tiny_image_encoder()),
+            Self::Small => model(
+                small_unet(),
+                vae(&[32, 32, 64, 64], 1, 256),
+                tiny_image_encoder(),
+            ),
             Self::Middle => model(middle_unet(), middle_vae(), tiny_image_encoder()),
             Self::FullSvd => model(svd_unet(), svd_vae(), svd_image_encoder()),
         }
@@ -42,6 +56,7 @@ impl Preset {
         match self {
             Self::Dummy => "dummy",
             Self::Tiny => "tiny",
+            Self::Small => "small",
             Self::Middle => "middle",
             Self::FullSvd => "full-svd",
         }

@@ -9,12 +9,12 @@ const client = new OpenAI();
 async function main() {
   const models = [];
   for await (const model of client.models.list()) models.push(model.id);
-  assert.deepEqual(models, ["tiny"]);
+  assert.deepEqual(models, ["small"]);
 
   const video = await client.videos.createAndPoll(
     {
       prompt: "a cat turns its head",
-      model: "tiny",
+      model: "small",
       size: "96x64",
       input_reference: fs.createReadStream("cat.png"),
       // Fields of FlowAI's own.

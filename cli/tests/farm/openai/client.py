@@ -7,20 +7,20 @@ import openai
 client = openai.OpenAI()
 
 models = [model.id for model in client.models.list()]
-assert models == ["tiny"], models
+assert models == ["small"], models
 
 extra = {"frames": 4, "steps": 3, "seed": 7, "fps": 8}
 with open("cat.png", "rb") as picture:
     video = client.videos.create_and_poll(
         prompt="a cat turns its head",
-        model="tiny",
+        model="small",
         size="96x64",
         input_reference=picture,
         extra_body=extra,
         poll_interval_ms=200,
     )
 assert video.status == "completed", video
-assert video.object == "video" and video.model == "tiny" and video.size == "96x64", video
+assert video.object == "video" and video.model == "small" and video.size == "96x64", video
 assert video.progress == 100 and video.completed_at >= video.created_at, video
 assert client.videos.retrieve(video.id).id == video.id
 
