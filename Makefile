@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test up bench lint clean
+.PHONY: help setup demo test up bench bench-farm lint clean
 
 # rustup's folder, which a non-login shell may not have in PATH.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -14,7 +14,7 @@ PROGRAMS := -p flowai -p flowai-api -p flowai-coordinator -p flowai-render-node 
 ORACLE := $(patsubst %,--features %,$(shell awk '/^name = /{gsub(/"/,"",$$3); name=$$3} /^oracle = /{print name "/oracle"}' Cargo.toml */Cargo.toml */*/Cargo.toml))
 
 help: ## say what there is
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
 
 setup: ## install what building and testing needs
 	ops/setup/all.sh test
@@ -43,6 +43,13 @@ bench: setup ## the engine beside diffusers, into target/bench/engine.json
 	cargo build --release $(PROGRAMS) -p flowai-benches
 	mkdir -p $(TARGET)/bench
 	cargo run --release -p flowai-benches -- engine --out $(TARGET)/bench/engine.json
+
+bench-farm: ## what the farm adds to a render, and the API under load, into target/bench
+	ops/setup/all.sh demo
+	cargo build --release $(PROGRAMS) -p flowai-benches
+	mkdir -p $(TARGET)/bench
+	$(TARGET)/release/flowai-benches farm overhead --out $(TARGET)/bench/farm.json
+	$(TARGET)/release/flowai-benches farm api --out $(TARGET)/bench/api.json
 
 clean: ## remove what was built here; what setup made for all checkouts stays in ~/.cache/flowai
 	cargo clean

@@ -3,6 +3,8 @@
 //! What is compared are the programs that people run, as whole processes. This crate links neither libtorch nor Python.
 
 mod engine;
+mod farm;
+mod figures;
 mod machine;
 mod statistics;
 
@@ -22,11 +24,17 @@ struct Arguments {
 enum Command {
     /// The engine beside diffusers: time, CPU, memory and start, on the same models and pictures.
     Engine(engine::Options),
+    /// A farm as its users see it.
+    #[command(subcommand)]
+    Farm(farm::Command),
 }
 
 fn main() -> ExitCode {
-    let Command::Engine(options) = Arguments::parse().command;
-    match engine::run(&options) {
+    let result = match Arguments::parse().command {
+        Command::Engine(options) => engine::run(&options),
+        Command::Farm(command) => farm::run(&command),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");

@@ -38,6 +38,32 @@ impl fmt::Display for Summary {
     }
 }
 
+/// How the slow ones of many figures were.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(crate) struct Percentiles {
+    pub(crate) p50: f64,
+    pub(crate) p95: f64,
+    pub(crate) p99: f64,
+    pub(crate) max: f64,
+}
+
+impl Percentiles {
+    /// By nearest rank. `None` of no figures.
+    pub(crate) fn of(mut figures: Vec<f64>) -> Option<Self> {
+        figures.sort_by(f64::total_cmp);
+        let at = |percent: usize| {
+            let rank = (figures.len() * percent).div_ceil(100);
+            figures.get(rank.checked_sub(1)?).copied()
+        };
+        Some(Self {
+            p50: at(50)?,
+            p95: at(95)?,
+            p99: at(99)?,
+            max: at(100)?,
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,5 +79,15 @@ mod tests {
         check(&[3.0, 1.0], Some((2.0, 1.0, 3.0)));
         check(&[9.0, 1.0, 2.0], Some((2.0, 1.0, 9.0)));
         check(&[4.0, 3.0, 2.0, 1.0], Some((2.5, 1.0, 4.0)));
+    }
+
+    #[test]
+    fn percentiles_by_nearest_rank() {
+        assert_eq!(Percentiles::of(Vec::new()), None);
+        let found = Percentiles::of((1..=200).rev().map(f64::from).collect()).unwrap();
+        let Percentiles { p50, p95, p99, max } = found;
+        assert_eq!([p50, p95, p99, max], [100.0, 190.0, 198.0, 200.0]);
+        let found = Percentiles::of(vec![3.0]).unwrap();
+        assert_eq!([found.p50, found.max], [3.0, 3.0]);
     }
 }

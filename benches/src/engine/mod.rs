@@ -13,7 +13,7 @@ use flowai_model::Preset;
 use self::case::Case;
 use self::program::{Program, Side};
 use self::report::{CaseReport, Report, Round};
-use crate::machine;
+use crate::{figures, machine};
 
 /// A clip that differs more than this was not the same work.
 const FRAMES_DIFFERENCE_MAX: f32 = 1e-3;
@@ -60,7 +60,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         eprintln!("{name}\n{measured}");
         report.cases.insert(name.clone(), measured);
     }
-    report.write(&options.out)
+    figures::write(&options.out, &report)
 }
 
 /// All sides, in the order in which each round runs them.

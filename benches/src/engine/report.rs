@@ -1,13 +1,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
-use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::program::{Program, Run, Side};
+use crate::figures;
 use crate::machine::Machine;
 use crate::statistics::Summary;
 
@@ -69,9 +68,8 @@ pub(crate) struct Report {
 
 impl Report {
     pub(crate) fn start(programs: &[Program], threads: usize, rounds: usize) -> Result<Self> {
-        let date = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
         Ok(Self {
-            date,
+            date: figures::now(),
             machine: Machine::read()?,
             versions: versions(programs)?,
             settings: json!({
@@ -85,13 +83,6 @@ impl Report {
             definitions: definitions(),
             cases: BTreeMap::new(),
         })
-    }
-
-    pub(crate) fn write(&self, path: &Path) -> Result<()> {
-        let dir = path.parent().unwrap_or(Path::new(""));
-        fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
-        let text = serde_json::to_string_pretty(self)? + "\n";
-        fs::write(path, text).with_context(|| path.display().to_string())
     }
 }
 

@@ -1,0 +1,198 @@
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use flowai::farm::Engine;
+use futures::future::try_join_all;
+use reqwest::{RequestBuilder, StatusCode};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::BenchFarm;
+use crate::figures;
+use crate::machine::Machine;
+use crate::statistics::{Percentiles, Summary};
+
+/// Everybody submits until the bound of queued jobs, so this and [`USERS`] bound the submissions of a round.
+const POSTS_OF_A_CONNECTION: usize = 24;
+const GETS_OF_A_CONNECTION: usize = 250;
+/// Below the rate of sign-ups from one address.
+const USERS: usize = 16;
+/// Jobs stay queued while submissions come in: the farm has that much to keep in line.
+const STEP: Duration = Duration::from_secs(1);
+
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Where the figures go, JSON
+    #[arg(long, value_name = "FILE", default_value = "target/bench/api.json")]
+    out: PathBuf,
+    /// Measured rounds, each on a new farm
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Connections at a time, each sending its next request when the last is answered; a multiple of 16
+    #[arg(long, default_value_t = 64)]
+    connections: usize,
+}
+
+/// One connection of one user.
+struct Connection {
+    http: reqwest::Client,
+    videos: String,
+    key: String,
+    submission: serde_json::Value,
+    /// Videos that this connection submitted.
+    submitted: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Submitted {
+    id: String,
+}
+
+/// One kind of request in one round.
+#[derive(Serialize)]
+struct Phase {
+    requests: usize,
+    requests_per_s: f64,
+    #[serde(flatten)]
+    latency_ms: Percentiles,
+}
+
+#[derive(Serialize)]
+struct Round {
+    post: Phase,
+    get: Phase,
+}
+
+pub(super) async fn run(options: &Options) -> Result<()> {
+    ensure!(options.rounds > 0, "--rounds must be 1 or more");
+    ensure!(
+        options.connections > 0 && options.connections.is_multiple_of(USERS),
+        "--connections must be a multiple of {USERS}"
+    );
+    let mut rounds = Vec::new();
+    for _ in 0..options.rounds {
+        let farm = BenchFarm::start(Engine::StandIn { step: STEP }).await?;
+        let mut connections = connect(&farm, options.connections).await?;
+        let round = Round {
+            post: phase(&mut connections, POSTS_OF_A_CONNECTION, Kind::Post).await?,
+            get: phase(&mut connections, GETS_OF_A_CONNECTION, Kind::Get).await?,
+        };
+        farm.stop().await?;
+        rounds.push(round);
+    }
+    let summary = |figure: fn(&Round) -> f64| Summary::of(rounds.iter().map(figure));
+    let figures = [
+        ("post_p50_ms", summary(|round| round.post.latency_ms.p50)),
+        ("post_p95_ms", summary(|round| round.post.latency_ms.p95)),
+        ("get_p50_ms", summary(|round| round.get.latency_ms.p50)),
+        ("get_p95_ms", summary(|round| round.get.latency_ms.p95)),
+    ];
+    for (name, figure) in &figures {
+        if let Some(figure) = figure {
+            eprintln!("{name} {figure}");
+        }
+    }
+    let [post_p50_ms, post_p95_ms, get_p50_ms, get_p95_ms] = figures.map(|(_, figure)| figure);
+    let report = json!({
+        "date": figures::now(),
+        "machine": Machine::read()?,
+        "settings": {
+            "connections": options.connections,
+            "users": USERS,
+            "rounds": options.rounds,
+            "load_generator": "on the same machine, a request behind the other on each connection",
+        },
+        "post_p50_ms": post_p50_ms,
+        "post_p95_ms": post_p95_ms,
+        "get_p50_ms": get_p50_ms,
+        "get_p95_ms": get_p95_ms,
+        "rounds": rounds,
+    });
+    figures::write(&options.out, &report)
+}
+
+/// Connections that are open, of users in turn.
+async fn connect(farm: &BenchFarm, count: usize) -> Result<Vec<Connection>> {
+    let mut users = Vec::new();
+    for number in 0..USERS {
+        users.push(farm.user(&format!("user-{number}")).await?);
+    }
+    let connections = users.iter().cycle().take(count).map(async |user| {
+        let connection = Connection {
+            http: reqwest::Client::builder().http1_only().build()?,
+            videos: farm.url.join("/v1/videos")?.to_string(),
+            key: user.key.reveal().to_owned(),
+            submission: serde_json::to_value(user.video(25))?,
+            submitted: Vec::new(),
+        };
+        let me = connection.http.get(farm.url.join("/v1/me")?);
+        connection.ask(me, StatusCode::OK).await?;
+        anyhow::Ok(connection)
+    });
+    try_join_all(connections).await
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Post,
+    Get,
+}
+
+/// All connections at once, each so many requests.
+async fn phase(connections: &mut [Connection], requests: usize, kind: Kind) -> Result<Phase> {
+    let begun = Instant::now();
+    let all = try_join_all(connections.iter_mut().map(async |connection| {
+        let mut latencies = Vec::with_capacity(requests);
+        for number in 0..requests {
+            let begun = Instant::now();
+            match kind {
+                Kind::Post => connection.submit().await?,
+                Kind::Get => connection.look_up(number).await?,
+            }
+            latencies.push(begun.elapsed().as_secs_f64() * 1e3);
+        }
+        anyhow::Ok(latencies)
+    }))
+    .await?;
+    let took_s = begun.elapsed().as_secs_f64();
+    let latencies = all.concat();
+    let requests = latencies.len();
+    Ok(Phase {
+        requests,
+        requests_per_s: requests as f64 / took_s,
+        latency_ms: Percentiles::of(latencies).context("no requests were made")?,
+    })
+}
+
+impl Connection {
+    async fn submit(&mut self) -> Result<()> {
+        let request = self.http.post(&self.videos).json(&self.submission);
+        let request = request.header("Idempotency-Key", uuid::Uuid::now_v7().to_string());
+        let answer = self.ask(request, StatusCode::ACCEPTED).await?;
+        let Submitted { id } = serde_json::from_slice(&answer)?;
+        self.submitted.push(id);
+        Ok(())
+    }
+
+    async fn look_up(&self, number: usize) -> Result<()> {
+        let id = &self.submitted[number % self.submitted.len()];
+        let request = self.http.get(format!("{}/{id}", self.videos));
+        self.ask(request, StatusCode::OK).await?;
+        Ok(())
+    }
+
+    /// The answer's body. Whatever is not `expected` ends the benchmark: refusals are fast and would flatter it.
+    async fn ask(&self, request: RequestBuilder, expected: StatusCode) -> Result<bytes::Bytes> {
+        let answer = request.bearer_auth(&self.key).send().await?;
+        let status = answer.status();
+        let body = answer.bytes().await?;
+        ensure!(
+            status == expected,
+            "answered {status}: {}",
+            String::from_utf8_lossy(&body)
+        );
+        Ok(body)
+    }
+}

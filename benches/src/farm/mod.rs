@@ -1,0 +1,102 @@
+//! A farm on its embedded parts, measured from outside as its users see it.
+
+mod load;
+mod overhead;
+
+use anyhow::{Context, Result};
+use clap::Subcommand;
+use flowai::client::{Account, Client, NewVideo, Purpose, Secret};
+use flowai::farm::{Engine, Farm, FarmOptions};
+use tempfile::TempDir;
+use url::Url;
+
+/// A photograph.
+const PICTURE: &[u8] = include_bytes!("../../../cli/assets/chelsea.png");
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// What the farm adds to a render: from the submission to the end, less the engine's own time
+    Overhead(overhead::Options),
+    /// The API under load: how long submissions and look-ups take with many connections
+    Api(load::Options),
+}
+
+pub(crate) fn run(command: &Command) -> Result<()> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    match command {
+        Command::Overhead(options) => runtime.block_on(overhead::run(options)),
+        Command::Api(options) => runtime.block_on(load::run(options)),
+    }
+}
+
+/// A farm of one coordinator and one node, which goes away with the value.
+struct BenchFarm {
+    farm: Farm,
+    url: Url,
+    // Dropped last: the farm lies in it.
+    _data: TempDir,
+}
+
+/// Somebody who may render.
+struct User {
+    client: Client,
+    key: Secret,
+    image: String,
+}
+
+impl BenchFarm {
+    async fn start(engine: Engine) -> Result<Self> {
+        let data = tempfile::Builder::new().prefix("flowai-bench-").tempdir()?;
+        let programs = std::env::current_exe()?;
+        let programs = programs
+            .parent()
+            .context("this program lies in no folder")?;
+        let mut options = FarmOptions::new(data.path().to_owned(), programs.to_owned());
+        options.engine = engine;
+        let farm = Farm::start(options).await?;
+        let url = farm.url().context("the api ended right after its start")?;
+        Ok(Self {
+            farm,
+            url,
+            _data: data,
+        })
+    }
+
+    /// Signs somebody up who has uploaded the photograph.
+    async fn user(&self, name: &str) -> Result<User> {
+        let email = format!("{name}@example.org");
+        let password = Secret::new(hex::encode(rand::random::<[u8; 16]>()));
+        Client::sign_up(&self.url, &email, &password).await?;
+        let login = Client::log_in(&self.url, &email, &password).await?;
+        let scopes = ["videos", "adapters"];
+        let (client, Account { api_key, .. }) = login.make_key("bench", &scopes).await?;
+        let upload = client
+            .upload(Purpose::Image, "chelsea.png", PICTURE.into())
+            .await?;
+        Ok(User {
+            client,
+            key: api_key,
+            image: upload.id,
+        })
+    }
+
+    async fn stop(self) -> Result<()> {
+        Ok(self.farm.stop().await?)
+    }
+}
+
+impl User {
+    /// The clip that `make demo` renders, without its adapter, of so many steps.
+    fn video(&self, steps: u32) -> NewVideo {
+        NewVideo {
+            image: self.image.clone(),
+            frames: Some(14),
+            fps: Some(7),
+            width: Some(256),
+            height: Some(192),
+            steps: Some(steps),
+            seed: Some(7),
+            ..NewVideo::default()
+        }
+    }
+}
