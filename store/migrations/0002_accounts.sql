@@ -27,11 +27,13 @@ alter table credential force row level security;
 grant select, insert, update on credential to flowai_auth;
 create policy auth on credential to flowai_auth using (true) with check (true);
 
--- one login. its refresh token is replaced at each use; the one before is kept for the grace time and to notice reuse.
+-- one login. a refresh token is the login's family, which stays, and a secret, which is replaced at each use. whoever shows
+-- the family with a secret that is neither the present one nor, within the grace time, the one before holds an old token.
 create table sign_in (
     id            uuid primary key,
     user_id       uuid        not null references account on delete cascade,
-    token_hash    bytea       not null unique check (length(token_hash) = 32),
+    family_hash   bytea       not null unique check (length(family_hash) = 32),
+    secret_hash   bytea       not null check (length(secret_hash) = 32),
     previous_hash bytea check (length(previous_hash) = 32),
     rotated_at    timestamptz not null default now(),
     expires_at    timestamptz not null,
@@ -39,7 +41,6 @@ create table sign_in (
     created_at    timestamptz not null default now()
 );
 create index sign_in_of_user on sign_in (user_id);
-create index sign_in_previous on sign_in (previous_hash) where previous_hash is not null;
 alter table sign_in enable row level security;
 alter table sign_in force row level security;
 grant select, insert, update on sign_in to flowai_auth;

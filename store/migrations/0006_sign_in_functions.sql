@@ -18,17 +18,18 @@ begin atomic
      where a.email = wanted_email;
 end;
 
-create function auth_open_sign_in(new_id uuid, for_user uuid, new_hash bytea, until timestamptz) returns void
+create function auth_open_sign_in(new_id uuid, for_user uuid, family bytea, secret bytea, until timestamptz) returns void
     language sql security definer
     set search_path = public, pg_temp
 begin atomic
-    insert into sign_in (id, user_id, token_hash, expires_at) values (new_id, for_user, new_hash, until);
+    insert into sign_in (id, user_id, family_hash, secret_hash, expires_at)
+    values (new_id, for_user, family, secret, until);
 end;
 
--- replaces a refresh token. `rotated`: the caller has the new one. `grace`: the token before was used again within the
--- grace time (two tabs, a lost answer); the caller gets an access token and no new refresh token. anything else is no row,
--- and a reuse after the grace time has ended the whole sign-in.
-create function auth_rotate(old_hash bytea, new_hash bytea, grace interval)
+-- replaces a refresh token's secret. `rotated`: the caller has the new one. `grace`: the secret before was used again within
+-- the grace time (two tabs, a lost answer); the caller gets an access token and no new refresh token. anything else is no
+-- row, and an old secret, however old, has ended the whole sign-in.
+create function auth_rotate(family bytea, secret bytea, new_secret bytea, grace interval, until timestamptz)
     returns table (user_id uuid, sign_in_id uuid, verdict text)
     language plpgsql security definer
     set search_path = public, pg_temp
@@ -36,20 +37,20 @@ as $$
 begin
     return query
         update sign_in s
-           set token_hash = new_hash, previous_hash = old_hash, rotated_at = now()
-         where s.token_hash = old_hash and s.revoked_at is null and s.expires_at > now()
+           set secret_hash = new_secret, previous_hash = secret, rotated_at = now(), expires_at = until
+         where s.family_hash = family and s.secret_hash = secret and s.revoked_at is null and s.expires_at > now()
         returning s.user_id, s.id, 'rotated'::text;
     if found then
         return;
     end if;
     return query
         select s.user_id, s.id, 'grace'::text from sign_in s
-         where s.previous_hash = old_hash and s.revoked_at is null and s.expires_at > now()
+         where s.family_hash = family and s.previous_hash = secret and s.revoked_at is null and s.expires_at > now()
            and s.rotated_at > now() - grace;
     if found then
         return;
     end if;
-    update sign_in s set revoked_at = now() where s.previous_hash = old_hash and s.revoked_at is null;
+    update sign_in s set revoked_at = now() where s.family_hash = family and s.revoked_at is null;
 end;
 $$;
 
@@ -98,8 +99,8 @@ grant create on schema public to flowai_auth;
 grant flowai_auth to current_user;
 alter function auth_sign_up(uuid, text, text) owner to flowai_auth;
 alter function auth_by_email(text) owner to flowai_auth;
-alter function auth_open_sign_in(uuid, uuid, bytea, timestamptz) owner to flowai_auth;
-alter function auth_rotate(bytea, bytea, interval) owner to flowai_auth;
+alter function auth_open_sign_in(uuid, uuid, bytea, bytea, timestamptz) owner to flowai_auth;
+alter function auth_rotate(bytea, bytea, bytea, interval, timestamptz) owner to flowai_auth;
 alter function auth_end_sign_ins(uuid, uuid) owner to flowai_auth;
 alter function auth_sign_in_is_open(uuid) owner to flowai_auth;
 alter function auth_by_api_key(bytea) owner to flowai_auth;
@@ -109,7 +110,7 @@ revoke create on schema public from flowai_auth;
 
 revoke all on all functions in schema public from public;
 grant execute on function
-    auth_sign_up(uuid, text, text), auth_by_email(text), auth_open_sign_in(uuid, uuid, bytea, timestamptz),
-    auth_rotate(bytea, bytea, interval), auth_end_sign_ins(uuid, uuid), auth_sign_in_is_open(uuid), auth_by_api_key(bytea)
+    auth_sign_up(uuid, text, text), auth_by_email(text), auth_open_sign_in(uuid, uuid, bytea, bytea, timestamptz),
+    auth_rotate(bytea, bytea, bytea, interval, timestamptz), auth_end_sign_ins(uuid, uuid), auth_sign_in_is_open(uuid), auth_by_api_key(bytea)
     to flowai_app;
 grant execute on function auth_make_admin(text) to current_user;

@@ -70,8 +70,15 @@ pub enum Rotation {
     Rotated { user: UserId, sign_in: SignInId },
     /// The token before was used again within the grace time: the new one is with another tab already.
     Grace { user: UserId, sign_in: SignInId },
-    /// Unknown, expired or ended. A reuse after the grace time has ended the whole family.
+    /// Unknown, expired or ended. An old token, however old, has ended its login.
     Refused,
+}
+
+/// What of a refresh token is stored: of the part that stays with its login, and of the part that is replaced at each use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RefreshHashes {
+    pub family: TokenHash,
+    pub secret: TokenHash,
 }
 
 /// Makes an account. `email` must be in lower case.
@@ -113,37 +120,42 @@ pub async fn by_email(
     )
 }
 
-/// Begins a login whose first refresh token has this hash.
+/// Begins a login whose first refresh token has these hashes. It ends by itself when it is not used until then.
 pub async fn open_sign_in(
     database: &Database,
     id: SignInId,
     user: UserId,
-    hash: &TokenHash,
+    token: &RefreshHashes,
     until: DateTime<Utc>,
 ) -> Result<(), DatabaseError> {
-    sqlx::query("select auth_open_sign_in($1, $2, $3, $4)")
+    sqlx::query("select auth_open_sign_in($1, $2, $3, $4, $5)")
         .bind(id.as_uuid())
         .bind(user.as_uuid())
-        .bind(hash.as_slice())
+        .bind(token.family.as_slice())
+        .bind(token.secret.as_slice())
         .bind(until)
         .execute(database.pool())
         .await?;
     Ok(())
 }
 
-/// Replaces a refresh token. A token that was replaced longer than `grace_s` seconds ago and comes again ends its login.
+/// Replaces the secret of a refresh token and lets its login last until `until`. A secret that was replaced longer than
+/// `grace_s` seconds ago, or before the last one, ends its login.
 pub async fn rotate(
     database: &Database,
-    old: &TokenHash,
-    new: &TokenHash,
+    old: &RefreshHashes,
+    new_secret: &TokenHash,
     grace_s: f64,
+    until: DateTime<Utc>,
 ) -> Result<Rotation, DatabaseError> {
     let row: Option<(uuid::Uuid, uuid::Uuid, String)> = sqlx::query_as(
-        "select user_id, sign_in_id, verdict from auth_rotate($1, $2, make_interval(secs => $3))",
+        "select user_id, sign_in_id, verdict from auth_rotate($1, $2, $3, make_interval(secs => $4), $5)",
     )
-    .bind(old.as_slice())
-    .bind(new.as_slice())
+    .bind(old.family.as_slice())
+    .bind(old.secret.as_slice())
+    .bind(new_secret.as_slice())
     .bind(grace_s)
+    .bind(until)
     .fetch_optional(database.pool())
     .await?;
     let Some((user, sign_in, verdict)) = row else {

@@ -5,6 +5,7 @@ mod cookie;
 mod keys;
 mod password;
 mod principal;
+mod refresh_token;
 mod routes;
 mod scope;
 mod token;

@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use chrono::{Duration, Utc};
+use chrono::{DateTime, Duration, Utc};
 use flowai_actors::ids::{SignInId, UserId};
 use flowai_store::accounts::{self, Rotation};
 use serde::{Deserialize, Serialize};
@@ -11,10 +11,11 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::cookie;
 use super::password::{PASSWORD_CHARS_MAX, PASSWORD_CHARS_MIN};
 use super::principal::Principal;
+use super::refresh_token::RefreshToken;
 use super::token::{self, ACCESS_TTL_S, Named};
-use super::{cookie, hash_of};
 use crate::app::App;
 use crate::error::{ApiError, FieldError, Problem};
 use crate::http::{Caller, Json};
@@ -120,10 +121,9 @@ async fn log_in(
     caller: Caller,
     Json(request): Json<LoginRequest>,
 ) -> Result<Response, ApiError> {
-    let email = request.email.trim().to_lowercase();
-    if email.chars().count() > EMAIL_CHARS_MAX
-        || request.password.chars().count() > PASSWORD_CHARS_MAX
-    {
+    // Nobody has signed up with an email that sign-up refuses.
+    let email = check_email(&request.email).map_err(|_| ApiError::LoginRefused)?;
+    if request.password.chars().count() > PASSWORD_CHARS_MAX {
         return Err(ApiError::LoginRefused);
     }
     app.rates.admit_stranger(&caller, &email).await?;
@@ -139,13 +139,13 @@ async fn log_in(
         return Err(ApiError::AccountSuspended);
     }
     let sign_in = SignInId::generate();
-    let refresh_token = new_refresh_token();
+    let refresh_token = RefreshToken::generate();
     accounts::open_sign_in(
         &app.database,
         sign_in,
         account.user,
-        &hash_of(&refresh_token),
-        Utc::now() + Duration::days(REFRESH_TTL_DAYS),
+        &refresh_token.hashes(),
+        refresh_until(),
     )
     .await?;
     let named = Named {
@@ -157,8 +157,8 @@ async fn log_in(
 
 /// Get a new access token, and replace the refresh token.
 ///
-/// A refresh token is good once. One that comes again later than ten seconds after it was replaced was stolen from
-/// somebody: its whole sign-in ends.
+/// A refresh token is good once. One that comes again later than ten seconds after it was replaced, or after a newer one was
+/// used, was stolen from somebody: its whole sign-in ends. A sign-in that is not used for thirty days ends as well.
 #[utoipa::path(post, path = "/v1/auth/refresh", tag = "auth", request_body = RefreshRequest,
     responses((status = 200, body = Tokens), (status = 401, body = Problem), (status = 429, body = Problem), (status = 503, body = Problem)))]
 async fn refresh(
@@ -171,12 +171,17 @@ async fn refresh(
     let is_cookie = request.refresh_token.is_none() && from_cookie.is_some();
     let old = request.refresh_token.or(from_cookie);
     let old = old.ok_or(ApiError::TokenMissing)?;
-    app.rates
-        .admit_stranger(&caller, &hex::encode(hash_of(&old)))
-        .await?;
-    let new = new_refresh_token();
-    let rotation =
-        accounts::rotate(&app.database, &hash_of(&old), &hash_of(&new), REUSE_GRACE_S).await?;
+    let old = RefreshToken::read(&old).ok_or(ApiError::TokenInvalid)?;
+    app.rates.admit_stranger(&caller, old.family()).await?;
+    let new = old.successor();
+    let rotation = accounts::rotate(
+        &app.database,
+        &old.hashes(),
+        &new.secret_hash(),
+        REUSE_GRACE_S,
+        refresh_until(),
+    )
+    .await?;
     match rotation {
         Rotation::Rotated { user, sign_in } => {
             answer(&app, Named { user, sign_in }, Some(new), is_cookie)
@@ -222,9 +227,10 @@ async fn end(app: &App, user: UserId, only: Option<SignInId>) -> Result<Response
 fn answer(
     app: &App,
     named: Named,
-    refresh_token: Option<String>,
+    refresh_token: Option<RefreshToken>,
     is_cookie: bool,
 ) -> Result<Response, ApiError> {
+    let refresh_token = refresh_token.map(|token| token.reveal());
     let access_token = token::issue(&app.keys, named).map_err(|error| {
         tracing::error!(%error, "an access token cannot be signed");
         ApiError::Internal
@@ -249,8 +255,9 @@ fn answer(
     Ok(response)
 }
 
-fn new_refresh_token() -> String {
-    hex::encode(rand::random::<[u8; 32]>())
+/// When a sign-in ends that is used now and never again.
+fn refresh_until() -> DateTime<Utc> {
+    Utc::now() + Duration::days(REFRESH_TTL_DAYS)
 }
 
 /// Lower-cased. Only what must be wrong is refused: whether an address works is seen by writing to it.
