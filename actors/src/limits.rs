@@ -78,6 +78,8 @@ const _: () = assert!(
 // --- files ---
 
 pub const IMAGE_BYTES_MAX: u64 = 32 << 20;
+/// The engine's resampling needs two rows and two columns.
+pub const IMAGE_SIDE_PX_MIN: u32 = 2;
 pub const IMAGE_SIDE_PX_MAX: u32 = 8_192;
 pub const IMAGE_PIXELS_MAX: u64 = 40_000_000;
 pub const ADAPTER_BYTES_MAX: u64 = 1 << 30;

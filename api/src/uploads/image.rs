@@ -3,12 +3,15 @@
 
 use std::io::Cursor;
 
-use flowai_actors::limits::{IMAGE_PIXELS_MAX, IMAGE_SIDE_PX_MAX};
+use flowai_actors::limits::{IMAGE_PIXELS_MAX, IMAGE_SIDE_PX_MAX, IMAGE_SIDE_PX_MIN};
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
-/// Everything that decoding may hold at once.
+/// What a decoder may hold beside the pixels.
 const DECODER_BYTES_MAX: u64 = 256 << 20;
+/// Pixels as the file has them; turning them upright and dropping transparency hold them twice for a moment. 40 million
+/// pixels of 8 bits with transparency fit.
+const PIXEL_BYTES_MAX: u64 = 4 * IMAGE_PIXELS_MAX;
 
 /// A picture as it is stored: PNG, RGB, upright, without metadata.
 pub struct Picture {
@@ -29,6 +32,8 @@ pub(super) enum PictureError {
     },
     #[error("has 0 pixels ({width}x{height})")]
     Empty { width: u32, height: u32 },
+    #[error("is {width}x{height} pixels; each side must be at least {IMAGE_SIDE_PX_MIN}")]
+    SideTooShort { width: u32, height: u32 },
     #[error("is {width}x{height} pixels; each side must be at most {IMAGE_SIDE_PX_MAX}")]
     SideTooLong { width: u32, height: u32 },
     #[error("is {width}x{height} pixels; at most {IMAGE_PIXELS_MAX} pixels are read")]
@@ -61,6 +66,10 @@ pub(super) fn read_picture(bytes: &[u8]) -> Result<Picture, PictureError> {
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     reader.limits(limits);
     let mut decoder = reader.into_decoder().map_err(damaged)?;
+    // The decoder counts what it needs itself, and not the pixels that it is asked to fill.
+    let mut pixels = Limits::no_limits();
+    pixels.max_alloc = Some(PIXEL_BYTES_MAX);
+    pixels.reserve(decoder.total_bytes()).map_err(damaged)?;
     let orientation = decoder.orientation().map_err(damaged)?;
     let mut picture = DynamicImage::from_decoder(decoder).map_err(damaged)?;
     picture.apply_orientation(orientation);
@@ -83,6 +92,9 @@ pub(super) fn read_picture(bytes: &[u8]) -> Result<Picture, PictureError> {
 fn check_size(width: u32, height: u32) -> Result<(), PictureError> {
     if width == 0 || height == 0 {
         return Err(PictureError::Empty { width, height });
+    }
+    if width < IMAGE_SIDE_PX_MIN || height < IMAGE_SIDE_PX_MIN {
+        return Err(PictureError::SideTooShort { width, height });
     }
     if width > IMAGE_SIDE_PX_MAX || height > IMAGE_SIDE_PX_MAX {
         return Err(PictureError::SideTooLong { width, height });
@@ -171,11 +183,11 @@ mod tests {
     fn transparency_is_dropped() {
         let mut bytes = Vec::new();
         PngEncoder::new(&mut bytes)
-            .write_image(&[10, 20, 30, 0], 1, 1, ExtendedColorType::Rgba8)
+            .write_image(&[10, 20, 30, 0].repeat(4), 2, 2, ExtendedColorType::Rgba8)
             .unwrap();
         let read = read_picture(&bytes).unwrap();
         let again = image::load_from_memory(&read.png).unwrap();
-        assert_eq!(again.into_rgb8().into_raw(), [10, 20, 30]);
+        assert_eq!(again.into_rgb8().into_raw(), [10, 20, 30].repeat(4));
     }
 
     #[test]
@@ -196,8 +208,22 @@ mod tests {
         ));
         assert!(matches!(with_size(0, 4), PictureError::Empty { .. }));
         assert!(matches!(with_size(6, 0), PictureError::Empty { .. }));
+        assert!(matches!(with_size(6, 1), PictureError::SideTooShort { .. }));
         // A changed size breaks the checksum of the header.
         assert!(matches!(with_size(7, 4), PictureError::Damaged { .. }));
+    }
+
+    #[test]
+    fn pixels_that_take_too_much_memory_are_refused() {
+        // 16 bits and transparency: 320 MB, though the side and the number of pixels are allowed.
+        let (width, height) = (6_000, 6_000);
+        let mut bytes = Vec::new();
+        let rows = vec![0; width as usize * height as usize * 8];
+        PngEncoder::new_with_quality(&mut bytes, CompressionType::Fast, FilterType::NoFilter)
+            .write_image(&rows, width, height, ExtendedColorType::Rgba16)
+            .unwrap();
+        let verdict = read_picture(&bytes).err().unwrap();
+        assert!(matches!(verdict, PictureError::Damaged { .. }), "{verdict}");
     }
 
     #[test]
