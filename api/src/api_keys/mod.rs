@@ -142,8 +142,9 @@ async fn create(
 
 fn check(request: &NewApiKeyRequest) -> Result<(), ApiError> {
     let mut errors = Vec::new();
-    if !(1..=NAME_CHARS_MAX).contains(&request.name.trim().chars().count()) {
-        let detail = format!("must be 1..={NAME_CHARS_MAX} characters long");
+    let name = request.name.trim();
+    if !(1..=NAME_CHARS_MAX).contains(&name.chars().count()) || name.chars().any(char::is_control) {
+        let detail = format!("must be 1..={NAME_CHARS_MAX} characters long, on one line");
         errors.push(FieldError::new("/name", "length", detail));
     }
     if request.scopes.is_empty() {

@@ -22,10 +22,12 @@ impl FromRequestParts<App> for Caller {
         let peer = peer.ok_or(ApiError::Internal)?.0.ip();
         let forwarded = parts
             .headers
-            .get("x-forwarded-for")
+            .get_all("x-forwarded-for")
+            .iter()
+            .next_back()
             .filter(|_| app.is_behind_proxy)
             .and_then(|value| value.to_str().ok())
-            // The last entry is the one that our own proxy wrote; those before it are the caller's claims.
+            // The last entry of the last header is the one that our own proxy wrote; those before it are the caller's claims.
             .and_then(|value| value.rsplit(',').next()?.trim().parse().ok());
         Ok(Self {
             address: forwarded.unwrap_or(peer),

@@ -20,6 +20,17 @@ impl<S: Send + Sync> FromRequest<S> for JsonBytes {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        Self::read(request, state, BODY_BYTES_MAX as u64).await
+    }
+}
+
+impl JsonBytes {
+    /// Of a route that takes so many bytes.
+    pub(crate) async fn read<S: Send + Sync>(
+        request: Request,
+        state: &S,
+        bytes_max: u64,
+    ) -> Result<Self, ApiError> {
         let is_json = request
             .headers()
             .get(header::CONTENT_TYPE)
@@ -32,9 +43,7 @@ impl<S: Send + Sync> FromRequest<S> for JsonBytes {
                     BytesRejection::FailedToBufferBody(inner)
                         if inner.status() == StatusCode::PAYLOAD_TOO_LARGE =>
                     {
-                        ApiError::BodyTooLarge {
-                            bytes_max: BODY_BYTES_MAX as u64,
-                        }
+                        ApiError::BodyTooLarge { bytes_max }
                     }
                     _ => ApiError::MalformedJson("it ended early".to_owned()),
                 })?;

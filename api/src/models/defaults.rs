@@ -15,7 +15,8 @@ const MOTION_BUCKET: u32 = 127;
 const NOISE_AUG: f32 = 0.02;
 const GUIDANCE_MIN: f32 = 1.0;
 const GUIDANCE_MAX: f32 = 3.0;
-const DECODE_CHUNK: u32 = 8;
+/// What fits beside the model at the size that SVD was trained at.
+const DECODE_CHUNK_MAX: u32 = 8;
 /// Latent side where a model's config gives none: SVD's.
 const LATENT_SIDE: usize = 96;
 
@@ -54,7 +55,7 @@ impl Defaults {
             noise_aug_strength: NOISE_AUG,
             min_guidance_scale: GUIDANCE_MIN,
             max_guidance_scale: GUIDANCE_MAX,
-            decode_chunk_size: DECODE_CHUNK,
+            decode_chunk_size: decode_chunk_size(frames),
             pixels: side.saturating_mul(side).min(PIXELS_MAX),
             side_multiple,
         })
@@ -94,6 +95,17 @@ impl Defaults {
         let most = (SIDE_PX_MAX / multiple).max(least);
         nearest.clamp(least, most) * multiple
     }
+}
+
+/// Frames of a chunk, so that the chunks are about equal and none is of one frame: alone it is decoded without its
+/// neighbours, which shows.
+pub(crate) fn decode_chunk_size(frames: u32) -> u32 {
+    let chunks = frames.div_ceil(DECODE_CHUNK_MAX).max(1);
+    let mut size = frames.div_ceil(chunks).max(1);
+    while size > 2 && frames % size == 1 {
+        size -= 1;
+    }
+    size
 }
 
 /// The UNet's config of an offer.
@@ -144,6 +156,20 @@ mod tests {
         assert_eq!(svd.size((2, 1), Some(512), None), (512, 256));
         assert_eq!(svd.size((2, 1), None, Some(512)), (1024, 512));
         assert_eq!(svd.size((2, 1), Some(7), Some(9)), (7, 9));
+    }
+
+    #[test]
+    fn no_frame_is_decoded_alone() {
+        for (frames, chunk) in [(1, 1), (2, 2), (8, 8), (9, 5), (14, 7), (25, 7)] {
+            assert_eq!(decode_chunk_size(frames), chunk, "{frames} frames");
+        }
+        for frames in 2..=64 {
+            let chunk = decode_chunk_size(frames);
+            assert!(
+                chunk <= DECODE_CHUNK_MAX && frames % chunk != 1,
+                "{frames} by {chunk}"
+            );
+        }
     }
 
     #[test]

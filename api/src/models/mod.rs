@@ -3,5 +3,5 @@
 mod defaults;
 mod routes;
 
-pub(crate) use defaults::{Defaults, unet_config};
+pub(crate) use defaults::{Defaults, decode_chunk_size, unet_config};
 pub(crate) use routes::router;

@@ -7,34 +7,16 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use flowai_actors::ids::UploadId;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::fields::Fields;
+use super::routes::BODY_BYTES_MAX;
 use crate::error::ApiError;
 use crate::http::read_json;
 use crate::uploads::{IncomingFile, broken, receive_file, receive_text};
 use crate::videos::{AdapterWish, Wish};
-
-/// What of a form is a number in JSON.
-const NUMBERS: [&str; 16] = [
-    "width",
-    "height",
-    "frames",
-    "num_frames",
-    "fps",
-    "steps",
-    "num_inference_steps",
-    "motion_bucket_id",
-    "noise_aug_strength",
-    "min_guidance_scale",
-    "max_guidance_scale",
-    "guidance_scale",
-    "decode_chunk_size",
-    "seed",
-    "weight",
-    "n",
-];
 
 /// A picture by reference.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -111,12 +93,14 @@ pub(super) fn from_json(bytes: &[u8]) -> Result<Created, ApiError> {
 
 /// Reads a form: its fields become the JSON that they stand for.
 pub(super) async fn from_form(mut form: Multipart) -> Result<Created, ApiError> {
-    let mut object = Map::new();
+    let bytes_max = BODY_BYTES_MAX as u64;
+    let too_large = broken(bytes_max);
+    let mut fields = Fields::default();
     let mut picture = None;
-    while let Some(field) = form.next_field().await.map_err(broken)? {
+    while let Some(field) = form.next_field().await.map_err(&too_large)? {
         let name: String = field.name().unwrap_or_default().chars().take(64).collect();
         if name == "input_reference" && field.file_name().is_some() {
-            picture = match receive_file(field).await? {
+            picture = match receive_file(field, bytes_max).await? {
                 IncomingFile::InMemory(bytes) => Some(bytes),
                 IncomingFile::OnDisk(_) => {
                     return Err(ApiError::BodyTooLarge {
@@ -126,72 +110,10 @@ pub(super) async fn from_form(mut form: Multipart) -> Result<Created, ApiError> 
             };
             continue;
         }
-        let text = receive_text(field, &name).await?;
-        put(&mut object, &name, &text)?;
+        let text = receive_text(field, &name, bytes_max).await?;
+        fields.put(&name, &text)?;
     }
-    let json = Value::Object(object).to_string();
-    created(read_json(json.as_bytes())?, picture)
-}
-
-/// Sets a field by its name in a form: `seed`, `adapters` (JSON), `adapters[][id]` or `adapters[0][id]`,
-/// `input_reference[file_id]`.
-fn put(object: &mut Map<String, Value>, name: &str, text: &str) -> Result<(), ApiError> {
-    let invalid = |detail: &str| ApiError::field(format!("?{name}"), "invalid", detail);
-    let (root, rest) = name.split_once('[').map_or((name, None), |(root, rest)| {
-        (root, rest.strip_suffix(']').or(Some(rest)))
-    });
-    let Some(rest) = rest else {
-        let value = match root {
-            "adapters" | "lora" | "input_reference" => serde_json::from_str(text)
-                .map_err(|_| invalid("must be JSON, or a field for each part"))?,
-            _ => scalar(root, text),
-        };
-        object.insert(root.to_owned(), value);
-        return Ok(());
-    };
-    match rest.split("][").collect::<Vec<_>>()[..] {
-        [key] => {
-            let inner = object.entry(root).or_insert_with(|| json!({}));
-            let inner = inner
-                .as_object_mut()
-                .ok_or_else(|| invalid("is given in two ways"))?;
-            inner.insert(key.to_owned(), scalar(key, text));
-        }
-        [index, key] => {
-            let list = object.entry(root).or_insert_with(|| json!([]));
-            let list = list
-                .as_array_mut()
-                .ok_or_else(|| invalid("is given in two ways"))?;
-            // Without an index a key that the last one has already begins the next one.
-            let place = match index.parse::<usize>() {
-                Ok(index) => index,
-                Err(_) if index.is_empty() => list
-                    .iter()
-                    .position(|item| item.get(key).is_none())
-                    .unwrap_or(list.len()),
-                Err(_) => return Err(invalid("must be a field of a list")),
-            };
-            if place > list.len() {
-                return Err(invalid("must follow those before it"));
-            }
-            if place == list.len() {
-                list.push(json!({}));
-            }
-            list[place][key] = scalar(key, text);
-        }
-        _ => return Err(invalid("is nested too deep")),
-    }
-    Ok(())
-}
-
-/// A form knows text only.
-fn scalar(name: &str, text: &str) -> Value {
-    if NUMBERS.contains(&name)
-        && let Ok(number) = serde_json::from_str::<serde_json::Number>(text.trim())
-    {
-        return Value::Number(number);
-    }
-    Value::String(text.to_owned())
+    created(read_json(fields.into_json()?.as_bytes())?, picture)
 }
 
 fn created(request: CreateRequest, picture: Option<Bytes>) -> Result<Created, ApiError> {
@@ -279,11 +201,11 @@ mod tests {
     use super::*;
 
     fn form(fields: &[(&str, &str)]) -> Result<Created, ApiError> {
-        let mut object = Map::new();
+        let mut read = Fields::default();
         for (name, text) in fields {
-            put(&mut object, name, text)?;
+            read.put(name, text)?;
         }
-        from_json(Value::Object(object).to_string().as_bytes())
+        from_json(read.into_json()?.as_bytes())
     }
 
     #[test]
@@ -306,6 +228,7 @@ mod tests {
                 ("adapters[][id]", &first),
                 ("adapters[][weight]", "0.5"),
                 ("adapters[][id]", &second),
+                ("adapters[][weight]", "1"),
             ],
             vec![
                 ("image", &image),
@@ -348,6 +271,7 @@ mod tests {
         check("price", "0", "/price");
         check("adapters", "x", "?adapters");
         check("adapters[7][id]", "x", "?adapters[7][id]");
+        check("seed[a][b][c]", "1", "?seed[a][b][c]");
         check(
             "input_reference[image_url]",
             "http://10.0.0.1/",

@@ -2,6 +2,7 @@
 //! names and units are theirs; everything behind is the native API's.
 
 mod error;
+mod fields;
 mod form;
 mod object;
 mod routes;

@@ -29,11 +29,11 @@ use crate::error::ApiError;
 use crate::http::idempotency::{self, Named};
 use crate::http::{Json as NativeJson, JsonBytes, Path, Query};
 use crate::media::{self, MediaFile};
-use crate::uploads::store_picture;
+use crate::uploads::{remove_picture, store_picture};
 use crate::videos::{self, AdapterWish, Submitted, Wish, submit};
 
 /// A picture and the words around it.
-const BODY_BYTES_MAX: usize = IMAGE_BYTES_MAX as usize * 4 / 3 + (1 << 20);
+pub(super) const BODY_BYTES_MAX: usize = IMAGE_BYTES_MAX as usize * 4 / 3 + (1 << 20);
 const LIST_LIMIT_DEFAULT: u32 = 20;
 const LIST_LIMIT_MAX: u32 = 100;
 /// A running video is left by its node within a step; a client that deletes it waits so long.
@@ -108,10 +108,18 @@ async fn create(
     let headers = request.headers().clone();
     let (created, named) = read_create(&principal, &headers, request).await?;
     let Created { mut wish, picture } = created;
-    if let Some(picture) = picture {
-        wish.image = Some(store_picture(&app, principal.user, picture).await?.id);
+    let Some(picture) = picture else {
+        let (answer, _) = accept(&app, &principal, wish, named.as_ref()).await?;
+        return Ok(answer);
+    };
+    let stored = store_picture(&app, principal.user, picture).await?.id;
+    wish.image = Some(stored);
+    let accepted = accept(&app, &principal, wish, named.as_ref()).await;
+    if !matches!(accepted, Ok((_, true))) {
+        // Nobody was told of it.
+        remove_picture(&app, principal.user, stored).await?;
     }
-    accept(&app, &principal, wish, named.as_ref()).await
+    Ok(accepted?.0)
 }
 
 /// A form is known by what it says and not by its bytes: its boundary differs in each retry.
@@ -136,23 +144,27 @@ async fn read_create(
         let named = idempotency::named(headers, principal.user, ROUTE, content.as_bytes())?;
         Ok((created, named))
     } else {
-        let JsonBytes(bytes) = JsonBytes::from_request(request, &()).await?;
+        let JsonBytes(bytes) = JsonBytes::read(request, &(), BODY_BYTES_MAX as u64).await?;
         let named = idempotency::named(headers, principal.user, ROUTE, &bytes)?;
         Ok((form::from_json(&bytes)?, named))
     }
 }
 
+/// The answer, and whether a video was made of the wish.
 async fn accept(
     app: &App,
     principal: &Principal,
     wish: Wish,
     named: Option<&Named>,
-) -> Result<Response, OpenAiError> {
+) -> Result<(Response, bool), OpenAiError> {
     let user = principal.user;
     let shown = |video: &Video| serde_json::to_value(VideoObject::of(app, user, video));
     Ok(match submit(app, user, wish, named, shown).await? {
-        Submitted::Accepted { body, .. } => Json::<Value>(body).into_response(),
-        Submitted::Replayed { body, .. } => idempotency::replayed(axum::http::StatusCode::OK, body),
+        Submitted::Accepted { body, .. } => (Json::<Value>(body).into_response(), true),
+        Submitted::Replayed { body, .. } => (
+            idempotency::replayed(axum::http::StatusCode::OK, body),
+            false,
+        ),
     })
 }
 
@@ -316,7 +328,8 @@ async fn remix(
         parent: Some(id),
         ..videos::again(&source, adapters)
     };
-    accept(&app, &principal, wish, named.as_ref()).await
+    let (answer, _) = accept(&app, &principal, wish, named.as_ref()).await?;
+    Ok(answer)
 }
 
 /// The adapters of a video, with the weights that its spec gives to their files.

@@ -7,4 +7,5 @@ mod routes;
 
 pub(crate) use gate::Gate;
 pub(crate) use receive::{IncomingFile, broken, receive_file, receive_text};
+pub(crate) use routes::remove_picture;
 pub(crate) use routes::{router, store_picture};

@@ -24,14 +24,18 @@ pub(crate) enum IncomingFile {
     OnDisk(NamedTempFile),
 }
 
-/// Reads a file field. It stays in memory as long as it could be a picture.
+/// Reads a file field of a route that takes so many bytes. It stays in memory as long as it could be a picture.
 ///
 /// # Errors
 /// `BodyTooLarge`; `MalformedJson` never.
-pub(crate) async fn receive_file(mut field: Field<'_>) -> Result<IncomingFile, ApiError> {
+pub(crate) async fn receive_file(
+    mut field: Field<'_>,
+    route_bytes_max: u64,
+) -> Result<IncomingFile, ApiError> {
+    let too_large = broken(route_bytes_max);
     let mut memory = BytesMut::new();
     let mut disk: Option<(NamedTempFile, u64)> = None;
-    while let Some(chunk) = field.chunk().await.map_err(broken)? {
+    while let Some(chunk) = field.chunk().await.map_err(&too_large)? {
         match &mut disk {
             None if memory.len() + chunk.len() <= IMAGE_BYTES_MAX as usize => {
                 memory.extend_from_slice(&chunk);
@@ -80,10 +84,15 @@ fn no_room(error: std::io::Error) -> ApiError {
     ApiError::Overloaded
 }
 
-/// A text field.
-pub(crate) async fn receive_text(mut field: Field<'_>, name: &str) -> Result<String, ApiError> {
+/// A text field of a route that takes so many bytes.
+pub(crate) async fn receive_text(
+    mut field: Field<'_>,
+    name: &str,
+    route_bytes_max: u64,
+) -> Result<String, ApiError> {
+    let too_large = broken(route_bytes_max);
     let mut text = BytesMut::new();
-    while let Some(chunk) = field.chunk().await.map_err(broken)? {
+    while let Some(chunk) = field.chunk().await.map_err(&too_large)? {
         if text.len() + chunk.len() > TEXT_BYTES_MAX {
             let detail = format!("must be at most {TEXT_BYTES_MAX} bytes");
             return Err(ApiError::field(format!("?{name}"), "length", detail));
@@ -94,15 +103,13 @@ pub(crate) async fn receive_text(mut field: Field<'_>, name: &str) -> Result<Str
         .map_err(|_| ApiError::field(format!("?{name}"), "invalid", "must be UTF-8"))
 }
 
-/// What is said of a multipart body that cannot be read.
-pub(crate) fn broken(error: MultipartError) -> ApiError {
-    if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
-        return ApiError::BodyTooLarge {
-            bytes_max: ADAPTER_BYTES_MAX,
-        };
+/// What is said of a multipart body that cannot be read, of a route that takes so many bytes.
+pub(crate) fn broken(bytes_max: u64) -> impl Fn(MultipartError) -> ApiError {
+    move |error| {
+        if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            return ApiError::BodyTooLarge { bytes_max };
+        }
+        let reason = error.body_text();
+        ApiError::MediaTypeRefused(format!("the multipart body cannot be read: {reason}"))
     }
-    ApiError::MediaTypeRefused(format!(
-        "the multipart body cannot be read: {}",
-        error.body_text()
-    ))
 }

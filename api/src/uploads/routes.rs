@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use flowai_actors::ids::{Sha256, UploadId, UserId};
+use flowai_actors::limits::{ADAPTER_BYTES_MAX, IMAGE_BYTES_MAX};
 use flowai_model::Sha256Digest;
 use flowai_store::database::commit;
 use flowai_store::uploads::{self, Purpose, Removal, Upload};
@@ -93,12 +94,14 @@ async fn create(
         ApiError::MediaTypeRefused("send the file as multipart/form-data".to_owned())
     })?;
     let (mut purpose, mut file) = (None, None);
-    while let Some(field) = form.next_field().await.map_err(broken)? {
+    let too_large = broken(ADAPTER_BYTES_MAX);
+    while let Some(field) = form.next_field().await.map_err(&too_large)? {
         match field.name() {
             Some("purpose") => {
-                purpose = Some(read_purpose(&receive_text(field, "purpose").await?)?)
+                let text = receive_text(field, "purpose", ADAPTER_BYTES_MAX).await?;
+                purpose = Some(read_purpose(&text)?);
             }
-            Some("file") => file = Some(receive_file(field).await?),
+            Some("file") => file = Some(receive_file(field, ADAPTER_BYTES_MAX).await?),
             other => {
                 let name = other
                     .unwrap_or_default()
@@ -120,7 +123,7 @@ async fn create(
                 IncomingFile::InMemory(bytes) => store_picture(&app, principal.user, bytes).await?,
                 IncomingFile::OnDisk(_) => {
                     return Err(ApiError::BodyTooLarge {
-                        bytes_max: flowai_actors::limits::IMAGE_BYTES_MAX,
+                        bytes_max: IMAGE_BYTES_MAX,
                     });
                 }
             }
@@ -214,6 +217,16 @@ pub(crate) async fn store_picture(
         .put(&upload.object_key, png, &upload.content_type)
         .await?;
     insert(app, owner, upload).await
+}
+
+/// Takes back a picture that no video was made from.
+pub(crate) async fn remove_picture(app: &App, owner: UserId, id: UploadId) -> Result<(), ApiError> {
+    let mut transaction = app.database.begin_as(owner).await?;
+    if let Removal::Removed { object_key } = uploads::remove(&mut transaction, id).await? {
+        commit(transaction).await?;
+        forget_object(app, &object_key).await;
+    }
+    Ok(())
 }
 
 async fn store_adapter_file(

@@ -4,7 +4,9 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use flowai_actors::ids::{AdapterId, JobId, ModelId, UploadId, UserId};
-use flowai_actors::limits::{ADAPTER_WEIGHT_ABS_MAX, PROMPT_CHARS_MAX, SEED_MAX, USER_QUEUED_MAX};
+use flowai_actors::limits::{
+    ADAPTER_WEIGHT_ABS_MAX, ADAPTERS_MAX, PROMPT_CHARS_MAX, SEED_MAX, USER_QUEUED_MAX,
+};
 use flowai_actors::messages::ModelOffer;
 use flowai_actors::spec::{AdapterUse, InvalidField, RenderSpec};
 use flowai_store::adapters::{self, Adapter};
@@ -25,7 +27,7 @@ use crate::auth::{Principal, Scope};
 use crate::error::{ApiError, FieldError, Problem};
 use crate::http::idempotency::{self, Named};
 use crate::http::{JsonBytes, read_json};
-use crate::models::Defaults;
+use crate::models::{Defaults, decode_chunk_size};
 
 /// A render. What is left out is the model's default, and the seed is drawn.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -299,6 +301,10 @@ async fn chosen_adapters(
     wishes: &[AdapterWish],
     offer: &ModelOffer,
 ) -> Result<Vec<Adapter>, ApiError> {
+    if wishes.len() > ADAPTERS_MAX {
+        let detail = format!("at most {ADAPTERS_MAX} may be given (got {})", wishes.len());
+        return Err(ApiError::field("/adapters", "length", detail));
+    }
     let ids: Vec<AdapterId> = wishes.iter().map(|w| AdapterId::from_uuid(w.id)).collect();
     let found = adapters::find(transaction, &ids).await?;
     ids.iter()
@@ -350,7 +356,7 @@ fn spec_of(
             .unwrap_or(defaults.max_guidance_scale),
         decode_chunk_size: wish
             .decode_chunk_size
-            .unwrap_or(defaults.decode_chunk_size.min(frames).max(1)),
+            .unwrap_or_else(|| decode_chunk_size(frames)),
         seed: wish
             .seed
             .unwrap_or_else(|| rand::rng().random_range(0..=SEED_MAX)),
