@@ -74,6 +74,13 @@ pub struct Parts {
 const DATABASE_CONNECTIONS_MAX: u32 = 16;
 
 impl App {
+    /// Removes an object that no row names any more. What stays behind costs space and nothing else.
+    pub(crate) async fn forget_object(&self, key: &str) {
+        if let Err(error) = self.objects.delete(key).await {
+            tracing::warn!(%error, key, "an object that nothing names stays in the store");
+        }
+    }
+
     /// Connects to the database and Redis. Nothing is served yet.
     ///
     /// # Errors

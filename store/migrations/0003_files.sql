@@ -45,7 +45,7 @@ create policy own on adapter to flowai_app
     using (owner_id = (select app_user())) with check (owner_id = (select app_user()));
 create policy read_all on adapter for select to flowai_coordinator using (true);
 
--- models that some node offered once. the leader writes, everybody signed in reads.
+-- models that some node offered once; `node_offer` says which are offered still. the leader writes, everybody signed in reads.
 create table model (
     id         text primary key check (id ~ '^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$'),
     sha256     bytea       not null check (length(sha256) = 32),

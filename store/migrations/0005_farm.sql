@@ -29,3 +29,17 @@ alter table node enable row level security;
 alter table node force row level security;
 grant select, insert, update on node to flowai_coordinator;
 create policy all_rows on node to flowai_coordinator using (true) with check (true);
+
+-- what each node offered when it registered last. a node that is away for a moment still offers: its users' jobs wait.
+create table node_offer (
+    node_id  text not null references node on delete cascade,
+    model_id text not null references model on delete cascade,
+    primary key (node_id, model_id)
+);
+create index node_offer_of_model on node_offer (model_id);
+alter table node_offer enable row level security;
+alter table node_offer force row level security;
+grant select, insert, delete on node_offer to flowai_coordinator;
+grant select on node_offer to flowai_app;
+create policy all_rows on node_offer to flowai_coordinator using (true) with check (true);
+create policy read_signed_in on node_offer for select to flowai_app using ((select app_user()) is not null);

@@ -1,4 +1,5 @@
-//! The models that nodes offered, as users may choose them.
+//! The models that nodes offer, as users may choose them: each that some node offered when it registered last, whether or not
+//! it is up at this moment.
 
 use chrono::{DateTime, Utc};
 use flowai_actors::ids::ModelId;
@@ -15,10 +16,17 @@ pub struct Model {
     pub updated_at: DateTime<Utc>,
 }
 
+/// The rows that [`read`] reads.
+macro_rules! offered {
+    () => {
+        "select offer, updated_at from model where exists (select from node_offer where model_id = model.id)"
+    };
+}
+
 /// All models, by name.
 pub async fn list(connection: &mut PgConnection) -> Result<Vec<Model>, DatabaseError> {
     let rows: Vec<(Json<ModelOffer>, DateTime<Utc>)> =
-        sqlx::query_as("select offer, updated_at from model order by id")
+        sqlx::query_as(concat!(offered!(), " order by id"))
             .fetch_all(connection)
             .await?;
     Ok(rows.into_iter().map(read).collect())
@@ -29,7 +37,7 @@ pub async fn find(
     id: &ModelId,
 ) -> Result<Option<Model>, DatabaseError> {
     let row: Option<(Json<ModelOffer>, DateTime<Utc>)> =
-        sqlx::query_as("select offer, updated_at from model where id = $1")
+        sqlx::query_as(concat!(offered!(), " and id = $1"))
             .bind(id.as_str())
             .fetch_optional(connection)
             .await?;

@@ -33,11 +33,13 @@ pub async fn register(
     })
 }
 
-/// Makes models known to the api. A model whose folder changed is offered as it is now.
-pub async fn offer_models(database: &Database, offers: &[ModelOffer]) -> Result<(), DatabaseError> {
-    if offers.is_empty() {
-        return Ok(());
-    }
+/// Makes the models of a node known to the api, and no longer those that it has stopped to offer. A model whose folder
+/// changed is offered as it is now.
+pub async fn offer_models(
+    database: &Database,
+    node: &NodeId,
+    offers: &[ModelOffer],
+) -> Result<(), DatabaseError> {
     // In the order of ids: several nodes register at once.
     let mut offers: Vec<&ModelOffer> = offers.iter().collect();
     offers.sort_by(|a, b| a.id.cmp(&b.id));
@@ -52,6 +54,7 @@ pub async fn offer_models(database: &Database, offers: &[ModelOffer]) -> Result<
         .iter()
         .map(|offer| serde_json::to_value(offer).map_err(|error| sqlx::Error::Encode(error.into())))
         .collect::<Result<_, _>>()?;
+    let mut transaction = database.pool().begin().await?;
     sqlx::query(
         "insert into model (id, sha256, family, offer)
          select * from unnest($1::text[], $2::bytea[], $3::text[], $4::jsonb[])
@@ -59,11 +62,24 @@ pub async fn offer_models(database: &Database, offers: &[ModelOffer]) -> Result<
             set sha256 = excluded.sha256, family = excluded.family, offer = excluded.offer, updated_at = now()
           where (model.sha256, model.family, model.offer) is distinct from (excluded.sha256, excluded.family, excluded.offer)",
     )
-    .bind(ids)
+    .bind(&ids)
     .bind(hashes)
     .bind(families)
     .bind(bodies)
-    .execute(database.pool())
+    .execute(&mut *transaction)
     .await?;
+    sqlx::query("delete from node_offer where node_id = $1 and model_id <> all($2)")
+        .bind(node.as_str())
+        .bind(&ids)
+        .execute(&mut *transaction)
+        .await?;
+    sqlx::query(
+        "insert into node_offer (node_id, model_id) select $1, unnest($2::text[]) on conflict do nothing",
+    )
+    .bind(node.as_str())
+    .bind(&ids)
+    .execute(&mut *transaction)
+    .await?;
+    transaction.commit().await?;
     Ok(())
 }

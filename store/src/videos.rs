@@ -6,11 +6,11 @@ use flowai_actors::limits::USER_QUEUED_MAX;
 use flowai_actors::manifest::Manifest;
 use flowai_actors::spec::RenderSpec;
 use flowai_actors::state::{EventKind, JobState};
-use sqlx::PgConnection;
 use sqlx::types::Json;
+use sqlx::{Connection as _, PgConnection};
 
-use crate::database::{DatabaseError, not_of};
-use crate::uploads::sha256_of;
+use crate::database::{DatabaseError, not_of, violates};
+use crate::uploads::{self, Removal, sha256_of};
 
 /// A render that was asked for and found possible.
 #[derive(Debug)]
@@ -69,6 +69,10 @@ pub enum Queueing {
     Queued,
     /// [`USER_QUEUED_MAX`] of the user's jobs wait already.
     TooMany,
+    /// The picture was removed a moment ago.
+    NoImage,
+    /// One of the adapters was removed a moment ago.
+    NoAdapter,
 }
 
 /// What became of the wish to cancel.
@@ -88,9 +92,9 @@ pub enum Cancelling {
 /// What became of the wish to purge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Purge {
-    /// The rows are gone; the objects under these keys may go.
+    /// The rows are gone; every file of the job's attempts may go, and the picture under this key.
     Purged {
-        object_keys: Vec<String>,
+        picture_key: Option<String>,
     },
     /// It has not ended yet.
     Unfinished,
@@ -171,7 +175,7 @@ async fn next_user_seq(connection: &mut PgConnection, owner: UserId) -> Result<i
     Ok(seq)
 }
 
-/// Writes a job, its state and its first event. After `TooMany` the transaction must be dropped.
+/// Writes a job, its state and its first event. After anything but `Queued` the transaction must be dropped.
 pub async fn queue(
     connection: &mut PgConnection,
     video: &NewVideo<'_>,
@@ -208,11 +212,14 @@ pub async fn queue(
     .bind(i64::from(USER_QUEUED_MAX))
     .bind(user_seq)
     .execute(connection)
-    .await?;
-    Ok(match inserted.rows_affected() {
-        0 => Queueing::TooMany,
-        _ => Queueing::Queued,
-    })
+    .await;
+    match inserted {
+        Ok(inserted) if inserted.rows_affected() == 0 => Ok(Queueing::TooMany),
+        Ok(_) => Ok(Queueing::Queued),
+        Err(error) if violates(&error, "job_image_not_found") => Ok(Queueing::NoImage),
+        Err(error) if violates(&error, "job_adapter_not_found") => Ok(Queueing::NoAdapter),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// One of the caller's own jobs.
@@ -392,23 +399,14 @@ async fn how_it_ended(
 
 /// Removes an ended job with its events and its clip, and its picture when no other job names it.
 pub async fn purge(connection: &mut PgConnection, id: JobId) -> Result<Purge, DatabaseError> {
-    type Row = (
-        bool,
-        uuid::Uuid,
-        Option<String>,
-        Option<String>,
-        Option<String>,
-        Option<String>,
-    );
-    let known: Option<Row> = sqlx::query_as(
-        "select s.finished_at is not null, j.image_id, a.clip_key, a.poster_key, a.preview_key, a.spritesheet_key
-           from job j join job_state s on s.job_id = j.id left join artefact a on a.job_id = j.id
+    let known: Option<(bool, uuid::Uuid)> = sqlx::query_as(
+        "select s.finished_at is not null, j.image_id from job j join job_state s on s.job_id = j.id
           where j.id = $1 and j.owner_id = (select app_user())",
     )
     .bind(id.as_uuid())
     .fetch_optional(&mut *connection)
     .await?;
-    let Some((is_finished, image, clip, poster, preview, spritesheet)) = known else {
+    let Some((is_finished, image)) = known else {
         return Ok(Purge::NotFound);
     };
     if !is_finished {
@@ -418,17 +416,17 @@ pub async fn purge(connection: &mut PgConnection, id: JobId) -> Result<Purge, Da
         .bind(id.as_uuid())
         .execute(&mut *connection)
         .await?;
-    let picture: Option<String> = sqlx::query_scalar(
-        "delete from upload u where u.id = $1 and u.owner_id = (select app_user())
-            and not exists (select from job j where j.owner_id = u.owner_id and j.image_id = u.id)
-         returning u.object_key",
-    )
-    .bind(image)
-    .fetch_optional(connection)
-    .await?;
-    let object_keys = [clip, poster, preview, spritesheet, picture]
-        .into_iter()
-        .flatten()
-        .collect();
-    Ok(Purge::Purged { object_keys })
+    // Another job may name the picture, also one that is being submitted: then it stays, and the purge goes on.
+    let mut savepoint = connection.begin().await?;
+    let picture_key = match uploads::remove(&mut savepoint, UploadId::from_uuid(image)).await? {
+        Removal::Removed { object_key } => {
+            savepoint.commit().await?;
+            Some(object_key)
+        }
+        Removal::InUse | Removal::NotFound => {
+            savepoint.rollback().await?;
+            None
+        }
+    };
+    Ok(Purge::Purged { picture_key })
 }

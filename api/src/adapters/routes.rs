@@ -239,9 +239,7 @@ async fn remove(
     match adapters::remove(&mut transaction, id).await? {
         Removal::Removed { object_key } => {
             commit(transaction).await?;
-            if let Err(error) = app.objects.delete(&object_key).await {
-                tracing::warn!(%error, key = object_key, "an object that nothing names stays in the store");
-            }
+            app.forget_object(&object_key).await;
             Ok(StatusCode::NO_CONTENT)
         }
         Removal::InUse => {

@@ -22,7 +22,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(get))
 }
 
-/// A model that a node offers, or offered once.
+/// A model that a node offers, whether or not it is up at this moment.
 #[derive(Serialize, ToSchema)]
 struct ModelResource {
     #[schema(example = "svd-xt")]

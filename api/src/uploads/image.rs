@@ -93,11 +93,11 @@ fn check_size(width: u32, height: u32) -> Result<(), PictureError> {
     if width == 0 || height == 0 {
         return Err(PictureError::Empty { width, height });
     }
-    if width < IMAGE_SIDE_PX_MIN || height < IMAGE_SIDE_PX_MIN {
-        return Err(PictureError::SideTooShort { width, height });
-    }
     if width > IMAGE_SIDE_PX_MAX || height > IMAGE_SIDE_PX_MAX {
         return Err(PictureError::SideTooLong { width, height });
+    }
+    if width < IMAGE_SIDE_PX_MIN || height < IMAGE_SIDE_PX_MIN {
+        return Err(PictureError::SideTooShort { width, height });
     }
     if u64::from(width) * u64::from(height) > IMAGE_PIXELS_MAX {
         return Err(PictureError::TooManyPixels { width, height });

@@ -169,7 +169,7 @@ async fn remove(
     match uploads::remove(&mut transaction, id).await? {
         Removal::Removed { object_key } => {
             commit(transaction).await?;
-            forget_object(&app, &object_key).await;
+            app.forget_object(&object_key).await;
             Ok(StatusCode::NO_CONTENT)
         }
         Removal::InUse => {
@@ -224,7 +224,7 @@ pub(crate) async fn remove_picture(app: &App, owner: UserId, id: UploadId) -> Re
     let mut transaction = app.database.begin_as(owner).await?;
     if let Removal::Removed { object_key } = uploads::remove(&mut transaction, id).await? {
         commit(transaction).await?;
-        forget_object(app, &object_key).await;
+        app.forget_object(&object_key).await;
     }
     Ok(())
 }
@@ -265,13 +265,6 @@ async fn insert(app: &App, owner: UserId, upload: Upload) -> Result<Upload, ApiE
     uploads::insert(&mut transaction, owner, &upload).await?;
     commit(transaction).await?;
     Ok(upload)
-}
-
-/// Removes an object that no row names any more. What stays behind costs space and nothing else.
-async fn forget_object(app: &App, key: &str) {
-    if let Err(error) = app.objects.delete(key).await {
-        tracing::warn!(%error, key, "an object that nothing names stays in the store");
-    }
 }
 
 /// The same hash in the farm's words.

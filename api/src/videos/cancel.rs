@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use flowai_actors::ids::{JobId, UserId};
 use flowai_actors::state::JobState;
 use flowai_store::database::commit;
+use flowai_store::journal::artefacts_prefix;
 use flowai_store::videos::{self, Cancelling, Purge, Video};
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -75,8 +76,8 @@ pub(crate) async fn cancel(app: &App, user: UserId, id: JobId) -> Result<Video, 
 /// `StateConflict` when it has not ended, `NotFound`.
 pub(crate) async fn purge(app: &App, user: UserId, id: JobId) -> Result<(), ApiError> {
     let mut transaction = app.database.begin_as(user).await?;
-    let object_keys = match videos::purge(&mut transaction, id).await? {
-        Purge::Purged { object_keys } => object_keys,
+    let picture_key = match videos::purge(&mut transaction, id).await? {
+        Purge::Purged { picture_key } => picture_key,
         Purge::Unfinished => {
             let detail = "the video has not ended; cancel it and wait for its end";
             return Err(ApiError::StateConflict(detail.to_owned()));
@@ -84,10 +85,13 @@ pub(crate) async fn purge(app: &App, user: UserId, id: JobId) -> Result<(), ApiE
         Purge::NotFound => return Err(ApiError::NotFound("a video of this id")),
     };
     commit(transaction).await?;
-    for key in object_keys {
-        if let Err(error) = app.objects.delete(&key).await {
-            tracing::warn!(%error, key, "an object that nothing names stays in the store");
-        }
+    if let Some(key) = picture_key {
+        app.forget_object(&key).await;
+    }
+    // Also what attempts left that were lost, cancelled or too late.
+    let files = artefacts_prefix(id);
+    if let Err(error) = app.objects.delete_prefix(&files).await {
+        tracing::warn!(%error, files, "objects that nothing names stay in the store");
     }
     Ok(())
 }

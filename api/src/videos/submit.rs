@@ -239,6 +239,12 @@ async fn write_down(
     };
     match videos::queue(transaction, &new).await? {
         Queueing::Queued => {}
+        Queueing::NoImage => {
+            return Err(ApiError::NamedNotFound(format!("upload {}", picture.id)));
+        }
+        Queueing::NoAdapter => {
+            return Err(ApiError::NamedNotFound("one of the adapters".to_owned()));
+        }
         Queueing::TooMany => {
             return Err(ApiError::TooManyQueued {
                 max: USER_QUEUED_MAX,

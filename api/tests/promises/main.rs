@@ -9,6 +9,8 @@ mod farm;
 mod idempotency_key_makes_one_job;
 mod openai_shapes_are_theirs;
 mod program_lives_without_a_leader;
+mod purge_leaves_nothing_behind;
+mod refresh_tokens_are_good_once;
 mod requests_are_counted;
 mod router_equals_document;
 mod sessions_push_to_their_owner_only;

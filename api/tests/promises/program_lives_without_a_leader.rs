@@ -4,7 +4,9 @@
 use reqwest::Method;
 use serde_json::json;
 
-use crate::farm::{Answer, Caller, PASSWORD, Program, Sse, start_parts, tiny_offer, wish};
+use crate::farm::{
+    Answer, Caller, PASSWORD, Program, Sse, offer_model, start_parts, tiny_offer, wish,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_database_knows_is_served() {
@@ -13,13 +15,7 @@ async fn what_the_database_knows_is_served() {
     let owner = sqlx::PgPool::connect(&parts.database().owner)
         .await
         .unwrap();
-    let offer = tiny_offer("tiny");
-    sqlx::query("insert into model (id, sha256, family, offer) values ('tiny', $1, 'svd', $2)")
-        .bind(&offer.sha256.as_bytes()[..])
-        .bind(sqlx::types::Json(&offer))
-        .execute(&owner)
-        .await
-        .unwrap();
+    offer_model(&owner, &tiny_offer("tiny")).await;
     let program = Program::new(&parts, folder.path()).start().await;
 
     let stranger = Caller::new(program.url.clone(), None);

@@ -69,6 +69,21 @@ async fn every_route_is_listed_and_answers_as_listed() {
         .expect(204);
 }
 
+/// So that a change of what clients may rely on is seen in its review.
+#[test]
+fn the_document_is_the_committed_one() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi.json");
+    let document = serde_json::to_string_pretty(&flowai_api::document()).unwrap() + "\n";
+    if std::env::var_os("FLOWAI_WRITE_OPENAPI").is_some() {
+        std::fs::write(path, &document).unwrap();
+    }
+    let committed = std::fs::read_to_string(path).unwrap();
+    assert!(
+        committed == document,
+        "api/openapi.json is out of date: run this test with FLOWAI_WRITE_OPENAPI=1 and look at the difference"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn only_what_must_be_open_is_open() {
     let document = serde_json::to_value(flowai_api::document()).unwrap();

@@ -135,7 +135,7 @@ pub(super) async fn admit(database: &Database, reply: ReplyId, register: Box<Reg
     .await;
     if result.is_ok() {
         insist("storing a node's models", || {
-            nodes::offer_models(database, &register.models)
+            nodes::offer_models(database, node, &register.models)
         })
         .await;
     }

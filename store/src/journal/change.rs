@@ -63,6 +63,11 @@ pub fn artefact_key(job: JobId, attempt: Attempt, file: ArtefactFile) -> String 
     format!("clips/{job}/{attempt}/{}", file.file_name())
 }
 
+/// What the keys of all files of a job begin with, of every attempt.
+pub fn artefacts_prefix(job: JobId) -> String {
+    format!("clips/{job}/")
+}
+
 impl Change {
     pub fn job(&self) -> JobId {
         match self {

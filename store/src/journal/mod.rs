@@ -14,7 +14,7 @@ use flowai_actors::ids::{Epoch, JobId, UserId};
 use crate::database::Database;
 use crate::leader;
 
-pub use change::{Artefact, Batch, Change, Unfinished, artefact_key};
+pub use change::{Artefact, Batch, Change, Unfinished, artefact_key, artefacts_prefix};
 
 /// What became of one change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -106,14 +106,7 @@ impl Farm {
     }
 
     pub(crate) async fn offer(&self, offer: &ModelOffer) {
-        sqlx::query("insert into model (id, sha256, family, offer) values ($1, $2, $3, $4)")
-            .bind(offer.id.as_str())
-            .bind(&offer.sha256.as_bytes()[..])
-            .bind(&offer.family)
-            .bind(Json(offer))
-            .execute(&self.owner)
-            .await
-            .unwrap();
+        offer_model(&self.owner, offer).await;
     }
 
     /// Nobody: no credential.
@@ -184,6 +177,22 @@ pub(crate) async fn start_parts(folder: &std::path::Path) -> Parts {
     };
     migrate(&parts.database().owner, passwords).await.unwrap();
     parts
+}
+
+/// As a node that registers with one more model.
+pub(crate) async fn offer_model(owner: &PgPool, offer: &ModelOffer) {
+    sqlx::query(
+        "with node as (insert into node (id, generation) values ('n1', 1) on conflict do nothing),
+              model as (insert into model (id, sha256, family, offer) values ($1, $2, $3, $4))
+         insert into node_offer (node_id, model_id) values ('n1', $1)",
+    )
+    .bind(offer.id.as_str())
+    .bind(&offer.sha256.as_bytes()[..])
+    .bind(&offer.family)
+    .bind(Json(offer))
+    .execute(owner)
+    .await
+    .unwrap();
 }
 
 pub(crate) fn objects_config(parts: &Parts) -> ObjectsConfig {
