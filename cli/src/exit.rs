@@ -55,7 +55,7 @@ impl Exit {
             Self::Failure => "it failed for a reason that has no code of its own",
             Self::Usage => "the arguments or the input cannot be used",
             Self::Denied => "not signed in, or not allowed",
-            Self::NotFound => "no such job, model, adapter or file",
+            Self::NotFound => "the farm has no such job, upload, adapter or model",
             Self::JobFailed => "the job failed or was quarantined; no credits were used",
             Self::JobCancelled => "the job was cancelled",
             Self::Unreachable => "the server cannot be reached",

@@ -10,7 +10,7 @@ packages=(
     ffmpeg libavcodec-dev libavdevice-dev libavfilter-dev libavformat-dev libavutil-dev libswresample-dev libswscale-dev
     postgresql redis-server           # the embedded parts run these programs
     python3 python3-venv              # unpacks libtorch; makes the oracle's environment
-    ca-certificates
+    ca-certificates curl              # fetches rustup where there is no Rust
 )
 case ${1:-test} in
 demo) ;;
@@ -34,6 +34,16 @@ if ((EUID != 0)); then
     sudo=(sudo)
 fi
 
+# A server that somebody set up before is theirs, whichever package brought it.
+servers_before=()
+if [[ -d /run/systemd/system ]]; then
+    for service in postgresql redis-server; do
+        if systemctl cat "$service" >/dev/null 2>&1; then
+            servers_before+=("$service")
+        fi
+    done
+fi
+
 say "installing ${missing[*]}"
 apt_get=("${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=600)
 "${apt_get[@]}" update
@@ -42,7 +52,7 @@ apt_get=("${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lo
 # The farm starts its own PostgreSQL and Redis: servers that came only with the packages are switched off again.
 if [[ -d /run/systemd/system ]]; then
     for service in postgresql redis-server; do
-        if [[ " ${missing[*]} " == *" $service "* ]]; then
+        if [[ " ${servers_before[*]} " != *" $service "* ]] && systemctl cat "$service" >/dev/null 2>&1; then
             say "switching off the system's $service, which was not here before"
             "${sudo[@]}" systemctl disable --quiet --now "$service"
         fi

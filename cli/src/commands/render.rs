@@ -124,7 +124,13 @@ pub(super) async fn save(
     output: Output,
 ) -> Result<Manifest, CommandError> {
     let spinner = output.working("downloading the clip");
-    let manifest = client.download(id, path).await?;
+    let manifest = tokio::select! {
+        manifest = client.download(id, path) => manifest?,
+        interrupted = tokio::signal::ctrl_c() => {
+            interrupted.map_err(CommandError::io("waiting for Ctrl-C"))?;
+            return Err(CommandError::Interrupted);
+        }
+    };
     drop(spinner);
     output.object(&json!({
         "event": "saved",

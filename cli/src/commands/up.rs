@@ -5,9 +5,10 @@ use std::time::Duration;
 use flowai_embedded::{External, default_data_dir};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
+use url::Url;
 
 use super::{CommandError, account};
-use crate::farm::{Engine, Farm, FarmOptions};
+use crate::farm::{ApiOptions, Engine, Farm, FarmOptions};
 use crate::output::Output;
 use crate::owner;
 
@@ -23,6 +24,18 @@ pub(super) struct Args {
     /// Where the API listens; port 0 is any free one
     #[arg(long, env = "FLOWAI_LISTEN", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
+    /// How browsers reach the API, whose origin alone may change anything [default: where it listens]
+    #[arg(long, env = "FLOWAI_PUBLIC_URL")]
+    public_url: Option<Url>,
+    /// A proxy ends TLS in front of the API, so that it may listen on addresses that others reach
+    #[arg(long, env = "FLOWAI_TLS_IN_FRONT")]
+    tls_in_front: bool,
+    /// Where /metrics of the API is served, on loopback [default: nowhere]
+    #[arg(long, env = "FLOWAI_METRICS_LISTEN")]
+    metrics_listen: Option<SocketAddr>,
+    /// Multiplies every rate limit, for load tests [default: 1]
+    #[arg(long, env = "FLOWAI_RATE_SCALE")]
+    rate_scale: Option<u32>,
     /// Render nodes: one a GPU
     #[arg(long, env = "FLOWAI_NODES", default_value_t = 1)]
     nodes: usize,
@@ -83,6 +96,12 @@ pub(super) async fn run(args: Args, output: Output) -> Result<(), CommandError> 
         dtype: args.dtype,
         threads: args.threads,
         external: External::from_env().map_err(crate::farm::FarmError::from)?,
+        api: ApiOptions {
+            public_url: args.public_url,
+            is_tls_in_front: args.tls_in_front,
+            metrics_listen: args.metrics_listen,
+            rate_scale: args.rate_scale,
+        },
     };
     let spinner = output.working("starting the farm");
     let farm = tokio::select! {
@@ -125,14 +144,17 @@ async fn serve(farm: &Farm, output: Output) -> Result<(), CommandError> {
         "owner": owner_file,
         "logs": logs,
     }));
+    // Seldom in the search path: it was built in a checkout.
+    let command = std::env::current_exe().map_err(CommandError::io("finding this command"))?;
     output.line(format_args!(
         "FlowAI listens at {url}\n\
          \x20 account  {email}, signed in on this machine; password and API key lie in {owner_file}\n\
-         \x20 submit   flowai render PICTURE --out clip.mp4\n\
-         \x20 look     flowai jobs, flowai nodes, flowai models; the API is described at {url}docs\n\
+         \x20 submit   {command} render PICTURE --out clip.mp4\n\
+         \x20 look     {command} jobs (or nodes, models); the API is described at {url}docs\n\
          \x20 logs     {logs}\n\
          \x20 stop     Ctrl-C",
         owner_file = owner_file.display(),
+        command = command.display(),
         logs = logs.display(),
     ));
     std::future::pending().await

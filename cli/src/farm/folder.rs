@@ -65,7 +65,8 @@ impl DataFolder {
         self.logs().join(format!("{program}.log"))
     }
 
-    pub(crate) fn tls(&self, program: &str) -> PathBuf {
+    /// The identity on the link of a program.
+    pub fn tls(&self, program: &str) -> PathBuf {
         self.root.join("tls").join(program)
     }
 

@@ -26,7 +26,7 @@ use url::Url;
 
 pub use error::FarmError;
 pub use folder::DataFolder;
-pub use options::{Engine, FarmOptions};
+pub use options::{ApiOptions, Engine, FarmOptions};
 pub use program::{Program, ProgramState};
 
 use program::Plan;
@@ -123,7 +123,7 @@ impl Farm {
             Role::Api,
             None,
             Some(options.listen),
-            settings::api(&self.folder, &self.parts, &addresses),
+            settings::api(options, &self.folder, &self.parts, &addresses),
         )?;
         let nodes = (0..options.nodes)
             .map(|index| {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use flowai_embedded::External;
+use url::Url;
 
 use super::FarmError;
 
@@ -35,6 +36,16 @@ pub struct FarmOptions {
     pub threads: Option<usize>,
     /// Parts that somebody else runs.
     pub external: External,
+    pub api: ApiOptions,
+}
+
+/// What the api of a farm is told beside where it listens; the meaning of each is in `docs/operations.md`.
+#[derive(Debug, Clone, Default)]
+pub struct ApiOptions {
+    pub public_url: Option<Url>,
+    pub is_tls_in_front: bool,
+    pub metrics_listen: Option<SocketAddr>,
+    pub rate_scale: Option<u32>,
 }
 
 /// What the nodes render with.
@@ -64,6 +75,7 @@ impl FarmOptions {
             dtype: "float32".to_owned(),
             threads: None,
             external: External::default(),
+            api: ApiOptions::default(),
         }
     }
 

@@ -4,9 +4,10 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use flowai_embedded::Parts;
+use url::Url;
 
 use super::folder::DataFolder;
-use super::options::{Engine, FarmOptions};
+use super::options::{ApiOptions, Engine, FarmOptions};
 
 pub(crate) type Env = Vec<(OsString, OsString)>;
 
@@ -43,8 +44,38 @@ pub(crate) fn coordinator(parts: &Parts) -> Env {
     .concat()
 }
 
-pub(crate) fn api(folder: &DataFolder, parts: &Parts, coordinators: &str) -> Env {
+pub(crate) fn api(
+    options: &FarmOptions,
+    folder: &DataFolder,
+    parts: &Parts,
+    coordinators: &str,
+) -> Env {
+    let ApiOptions {
+        public_url,
+        is_tls_in_front,
+        metrics_listen,
+        rate_scale,
+    } = &options.api;
+    let optional = [
+        ("FLOWAI_PUBLIC_URL", public_url.as_ref().map(Url::to_string)),
+        (
+            "FLOWAI_TLS_IN_FRONT",
+            is_tls_in_front.then(|| "true".to_owned()),
+        ),
+        (
+            "FLOWAI_METRICS_LISTEN",
+            metrics_listen.map(|address| address.to_string()),
+        ),
+        (
+            "FLOWAI_RATE_SCALE",
+            rate_scale.map(|scale| scale.to_string()),
+        ),
+    ];
+    let optional = optional
+        .into_iter()
+        .filter_map(|(name, value)| Some(set(name, value?)));
     [
+        optional.collect(),
         vec![
             set("FLOWAI_COORDINATORS", coordinators),
             set("FLOWAI_KEYS_DIR", folder.keys()),

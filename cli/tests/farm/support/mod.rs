@@ -4,6 +4,7 @@ mod command;
 mod database;
 mod follow;
 mod probe;
+mod zombie;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -21,6 +22,7 @@ use url::Url;
 pub(crate) use command::Flowai;
 pub(crate) use follow::Follow;
 pub(crate) use probe::{Probe, probe, sha256_of};
+pub(crate) use zombie::{Zombie, first_attempt};
 
 /// Longer than anything takes on a busy machine: a test that waits so long has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(180);

@@ -1,0 +1,170 @@
+//! Goal: every command does what its help says, for people and for programs, and ends with the exit code that it promises.
+//! Method: the real command against a real farm, one user's day from signing up to signing out.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::{Flowai, PICTURE, TestFarm, probe};
+
+const PASSWORD: &str = "correct horse battery";
+
+/// A user's terminal: a folder, and no credential but what the command itself remembers.
+struct Terminal<'a> {
+    farm: &'a TestFarm,
+    folder: &'a Path,
+}
+
+impl Terminal<'_> {
+    async fn run(&self, args: &[&str]) -> Flowai {
+        let mut command = Flowai::command(self.folder);
+        command
+            .env("FLOWAI_URL", self.farm.url().as_str())
+            .env("FLOWAI_PASSWORD", PASSWORD)
+            .args(args);
+        Flowai::finish(command).await
+    }
+
+    /// The objects of a run that must succeed.
+    async fn json(&self, args: &[&str]) -> Vec<Value> {
+        let ran = self.run(&[args, &["--json"]].concat()).await;
+        assert_eq!(ran.status, Some(0), "{args:?}: {ran:?}");
+        ran.objects()
+    }
+
+    /// What a run that must succeed printed as its result.
+    async fn text(&self, args: &[&str]) -> String {
+        let ran = self.run(args).await;
+        assert_eq!(ran.status, Some(0), "{args:?}: {ran:?}");
+        ran.stdout
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_day_at_the_terminal() {
+    let farm = TestFarm::start(|_| ()).await;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("cat.png"), PICTURE).unwrap();
+    let terminal = Terminal {
+        farm: &farm,
+        folder: folder.path(),
+    };
+
+    terminal.run(&["jobs"]).await.assert_refused(3, &["signup"]);
+    terminal.text(&["signup", "ada@example.org"]).await;
+    let models = terminal.json(&["models", "list"]).await;
+    assert_eq!(models[0]["id"], "small", "{models:?}");
+
+    let small = [
+        "--frames", "4", "--width", "64", "--height", "48", "--steps", "3",
+    ];
+    let rendered = terminal
+        .text(&[&["render", "cat.png", "--out", "clip.mp4"], &small[..]].concat())
+        .await;
+    assert_eq!(rendered.trim(), "clip.mp4");
+    assert_eq!(probe(&folder.path().join("clip.mp4")).frames, "4");
+    // What is there is not overwritten unasked.
+    let again = terminal
+        .run(&["render", "cat.png", "--out", "clip.mp4"])
+        .await;
+    again.assert_refused(2, &["clip.mp4", "--force"]);
+
+    let detached = [&["render", "cat.png", "--detach"], &small[..]].concat();
+    let job = terminal.text(&detached).await.trim().to_owned();
+    let watched = terminal
+        .json(&["watch", &job, "--out", "watched.mp4"])
+        .await;
+    let statuses: Vec<_> = watched
+        .iter()
+        .filter_map(|event| event["status"].as_str())
+        .collect();
+    assert_eq!(statuses.last(), Some(&"done"), "{watched:?}");
+    assert_eq!(watched.last().unwrap()["event"], "saved", "{watched:?}");
+    assert_eq!(probe(&folder.path().join("watched.mp4")).frames, "4");
+    let jobs = terminal.json(&["jobs"]).await;
+    assert_eq!(jobs.len(), 2, "{jobs:?}");
+    assert!(terminal.text(&["jobs"]).await.contains(&job));
+
+    // An operator's view is not for everybody.
+    terminal
+        .run(&["nodes"])
+        .await
+        .assert_refused(3, &["operator"]);
+    terminal.text(&["logout"]).await;
+    terminal.run(&["jobs"]).await.assert_refused(3, &["login"]);
+    terminal.text(&["login", "ada@example.org"]).await;
+    terminal.text(&["jobs"]).await;
+    farm.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unfinished_jobs_end_commands_with_their_own_codes() {
+    let farm = TestFarm::stand_in(Duration::from_millis(500), |_| ()).await;
+    let user = farm.user().await;
+    let operator = farm.operator().await;
+    let folder = tempfile::tempdir().unwrap();
+    let run = async |args: &[&str]| Flowai::run(&farm, &user, folder.path(), args).await;
+
+    let job = user.submit(100).await;
+    user.follow(&job).until_denoising().await;
+    let late = run(&["watch", &job, "--timeout", "1"]).await;
+    late.assert_refused(8, &[&job, "goes on"]);
+    let nodes = Flowai::run(&farm, &operator, folder.path(), &["nodes", "--json"]).await;
+    let [node] = &nodes.objects()[..] else {
+        panic!("{nodes:?}");
+    };
+    assert_eq!(node["running"]["video"], job.as_str());
+
+    let cancelled = run(&["cancel", &job]).await;
+    assert_eq!(cancelled.status, Some(0), "{cancelled:?}");
+    run(&["watch", &job])
+        .await
+        .assert_refused(6, &["cancelled"]);
+    let nobodys = "0198c0de-0000-7000-8000-000000000000";
+    run(&["watch", nobodys])
+        .await
+        .assert_refused(4, &["does not exist"]);
+    run(&["watch", "x"])
+        .await
+        .assert_refused(2, &["flowai jobs"]);
+
+    let mut gone = Flowai::command(folder.path());
+    gone.env("FLOWAI_URL", farm.url().as_str())
+        .env("FLOWAI_API_KEY", user.key.reveal())
+        .arg("jobs");
+    farm.stop().await;
+    let gone = Flowai::finish(gone).await;
+    gone.assert_refused(7, &["cannot be reached"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn models_are_made_and_checked_without_a_farm() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = async |args: &[&str]| {
+        let mut command = Flowai::command(folder.path());
+        command.args(args);
+        Flowai::finish(command).await
+    };
+    let made = run(&["models", "make", "mine", "--preset", "tiny"]).await;
+    assert_eq!(made.status, Some(0), "{made:?}");
+    assert_eq!(run(&["models", "check", "mine"]).await.status, Some(0));
+    let weights = folder
+        .path()
+        .join("mine/unet/diffusion_pytorch_model.safetensors");
+    std::fs::remove_file(weights).unwrap();
+    run(&["models", "check", "mine"])
+        .await
+        .assert_refused(2, &["unet"]);
+
+    for shell in ["bash", "zsh", "fish"] {
+        let script = run(&["completions", shell]).await;
+        assert!(script.stdout.contains("flowai"), "{shell}: {script:?}");
+    }
+    let page = run(&["man"]).await;
+    assert!(page.stdout.contains(".TH"), "{page:?}");
+    let codes = run(&["help", "exit-codes"]).await;
+    for code in ["0", "3", "130"] {
+        assert!(codes.stdout.contains(code), "{codes:?}");
+    }
+}
