@@ -116,7 +116,7 @@ fn make(args: MakeArgs, output: Output) -> Result<(), CommandError> {
 }
 
 fn check(folder: &Path, output: Output) -> Result<(), CommandError> {
-    let refused = |error: flowai_model::FolderError| CommandError::Failed(error.to_string());
+    let refused = |error: flowai_model::FolderError| CommandError::Usage(error.to_string());
     let model = ModelFolder::check(folder).map_err(refused)?;
     let spinner = output.working("hashing the model's files");
     let identity = model.identify().map_err(refused)?;
