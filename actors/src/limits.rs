@@ -37,7 +37,20 @@ pub const USER_QUEUED_MAX: u32 = 100;
 /// A job without a report of progress for this long is stopped and tried elsewhere.
 pub const JOB_NO_PROGRESS_MS: u64 = 600_000;
 
+/// A run that was told to stop must be out of the engine within this many times the longest step that it has shown, counted
+/// from the last boundary it came to: the next boundary may be a little farther than any before …
+pub const ENGINE_LEAVE_STEPS: u64 = 3;
+/// … but not sooner than this, because steps of a fast device say nothing about one chunk of decoding …
+pub const ENGINE_LEAVE_MS_MIN: u64 = 60_000;
+/// … and not later: a boundary that is farther than this fails every job for lack of progress. Also the bound of a run that
+/// has shown no step: loading a model or a first step may take minutes.
+pub const ENGINE_LEAVE_MS_MAX: u64 = JOB_NO_PROGRESS_MS;
+/// From the stop itself it has at least this: a run that waited at a boundary needs only to wake up.
+pub const ENGINE_LEAVE_GRACE_MS: u64 = 10_000;
+
 const _: () = assert!(JOB_NODE_DEATHS_MAX <= JOB_ATTEMPTS_MAX);
+const _: () = assert!(ENGINE_LEAVE_GRACE_MS < ENGINE_LEAVE_MS_MIN);
+const _: () = assert!(ENGINE_LEAVE_MS_MIN < ENGINE_LEAVE_MS_MAX);
 
 /// A job is assigned at most this often, tries and assignments that no node took together: beyond it something is broken.
 pub const JOB_ASSIGNMENTS_MAX: u32 = 20;

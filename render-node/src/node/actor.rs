@@ -189,9 +189,11 @@ impl Running {
     }
 
     fn rendered(&mut self, id: RunId, result: Result<Ready, NotRendered>) {
-        // Of a run that was forgotten nothing is kept: what it made goes with `result`.
         let Some(run) = self.runs.get_mut(&id) else {
-            return;
+            // Of a run that was forgotten nothing is kept, but the engine is free of it.
+            drop(result);
+            let result = Err(NotRendered::Stopped);
+            return self.apply(Event::Rendered { run: id, result }, None);
         };
         let result = result.map(|ready| {
             let clip = Clip {

@@ -6,6 +6,7 @@ use flowai_actors::limits::PROGRESS_INTERVAL_MS;
 use flowai_actors::link::PeerId;
 use flowai_actors::messages::{Assign, AttemptRef, Ended, Outcome, Phase, Progress, UploadTargets};
 
+use super::leaving::Pace;
 use super::state::{Clip, Effect, RunId};
 use crate::job::Standing;
 
@@ -34,6 +35,7 @@ pub(super) struct Job {
     pub(super) is_paused: bool,
     pub(super) stop_asked: bool,
     pub(super) standing: Standing,
+    pub(super) pace: Pace,
     /// `false` when `standing` is newer than what the leader heard.
     pub(super) is_told: bool,
     told_at: Option<Monotonic>,
@@ -60,7 +62,7 @@ pub(super) enum Stage {
 }
 
 impl Job {
-    pub(super) fn new(run: RunId, assign: &Assign) -> Self {
+    pub(super) fn new(now: Monotonic, run: RunId, assign: &Assign) -> Self {
         Self {
             run,
             at: assign.at,
@@ -73,14 +75,32 @@ impl Job {
                 steps: assign.spec.steps,
                 left_s: None,
             },
+            pace: Pace::new(now),
             is_told: true,
             told_at: None,
         }
     }
 
+    /// The run is this far: it came to a boundary.
+    pub(super) fn moved(&mut self, now: Monotonic, standing: Standing) {
+        self.pace.boundary(now, standing.step);
+        self.standing = standing;
+        self.is_told = false;
+    }
+
+    pub(super) fn resume(&mut self, now: Monotonic) {
+        self.is_paused = false;
+        self.pace.resumed(now);
+    }
+
+    /// Whether its run may still be in the engine.
+    pub(super) fn is_rendering(&self) -> bool {
+        matches!(self.stage, Stage::Rendering)
+    }
+
     /// What lies ready needs no GPU: only rendering pauses.
     pub(super) fn can_pause(&self) -> bool {
-        !self.is_paused && matches!(self.stage, Stage::Rendering)
+        !self.is_paused && self.is_rendering()
     }
 
     pub(super) fn progress_due(&self) -> Monotonic {

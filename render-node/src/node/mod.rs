@@ -6,10 +6,12 @@
 //!   (invariants 1 and 2).
 //! - A job that the node can no longer be sure of pauses before its lease ends, and goes on only when a leader says so.
 //! - A bad job fails by name; the node goes on.
+//! - A job is taken only when the engine is free. A stopped one that does not leave it in its time ends the process.
 
 mod actor;
 mod attempt;
 mod error;
+mod leaving;
 mod messages;
 mod state;
 mod tasks;

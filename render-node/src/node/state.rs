@@ -4,6 +4,10 @@
 //! Without an answered beat for [`NODE_SELF_STOP_MS`] the job pauses at its next step boundary, before the leader may give
 //! it to another node, and goes on only when a leader says so. That saves this GPU's work across a change of leader;
 //! correctness does not rest on it, because whatever a node says about an attempt is compared with the database.
+//!
+//! A job that was dropped or stopped has the engine until its next boundary. Until then the node reports it as running, so
+//! that the leader gives it no other, and says `Busy` to one that comes nevertheless; a job behind a hung engine would wait
+//! for its end and lose a try.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -18,6 +22,7 @@ use flowai_actors::messages::{
 };
 
 use super::attempt::{Asking, Job, Stage};
+use super::leaving::Leaving;
 use crate::failure::{FailureCode, JobFailure};
 use crate::job::{NotRendered, NotUploaded, Standing};
 
@@ -57,7 +62,7 @@ pub(super) enum Event {
         run: RunId,
         standing: Standing,
     },
-    /// The run's files lie ready here, or never will.
+    /// The run has left the engine: its files lie ready here, or never will.
     Rendered {
         run: RunId,
         result: Result<Clip, NotRendered>,
@@ -136,6 +141,8 @@ pub enum Ending {
     Closed,
     /// A newer process of this node is known to the farm.
     Replaced,
+    /// A job that was to stop did not leave the engine in its time: it hangs, and only a new process has another.
+    EngineHung,
 }
 
 /// A clip that lies ready on the node.
@@ -157,6 +164,8 @@ pub(super) struct State {
     confirmed_at: Monotonic,
     beats: u64,
     job: Option<Job>,
+    /// The engine is taken by this one, which may be the job's run or one that was forgotten.
+    leaving: Option<Leaving>,
     runs: u64,
     /// What this node can render.
     models: BTreeMap<ModelId, Sha256>,
@@ -192,6 +201,7 @@ impl State {
             confirmed_at: Monotonic::default(),
             beats: 0,
             job: None,
+            leaving: None,
             runs: 0,
             models,
             ended: VecDeque::new(),
@@ -204,9 +214,11 @@ impl State {
         self.epoch
     }
 
-    /// The attempt that this node works on, or has ended and not yet heard an answer about.
+    /// The attempt that this node works on, has ended and not yet heard an answer about, or has dropped and not yet got out of
+    /// the engine.
     pub(super) fn running(&self) -> Option<AttemptRef> {
-        self.job.as_ref().map(|job| job.at)
+        let job = self.job.as_ref().map(|job| job.at);
+        job.or_else(|| self.leaving.as_ref().map(|leaving| leaving.at))
     }
 
     pub(super) fn is_registered(&self) -> bool {
@@ -236,7 +248,8 @@ impl State {
         let pause = job
             .filter(|job| job.can_pause())
             .map(|_| self.confirmed_at.plus_ms(NODE_SELF_STOP_MS));
-        [beat, question, progress, pause]
+        let leaving = self.leaving.as_ref().and_then(|leaving| leaving.by);
+        [beat, question, progress, pause, leaving]
             .into_iter()
             .flatten()
             .min()
@@ -268,7 +281,7 @@ impl State {
                 reported,
                 answer,
             } => self.beat_answered(now, &from, sent_at, reported, answer, &mut effects),
-            Event::Assigned(assign) => self.assigned(assign, &mut effects),
+            Event::Assigned(assign) => self.assigned(now, assign, &mut effects),
             Event::StopAsked(at) => {
                 let is_mine = self.job_of(at).is_some();
                 if is_mine {
@@ -278,8 +291,7 @@ impl State {
             }
             Event::Moved { run, standing } => {
                 if let Some(job) = self.job_in(run) {
-                    job.standing = standing;
-                    job.is_told = false;
+                    job.moved(now, standing);
                 }
             }
             Event::Rendered { run, result } => self.rendered(now, run, result),
@@ -290,7 +302,7 @@ impl State {
             Event::EndedAnswered { run, answer } => {
                 self.ended_answered(now, run, answer, &mut effects);
             }
-            Event::Replaced => self.replaced(&mut effects),
+            Event::Replaced => self.replaced(now, &mut effects),
             Event::Close => {
                 self.is_closing = true;
                 self.stop(now, &mut effects);
@@ -322,9 +334,9 @@ impl State {
                     peer: from.clone(),
                     next_beat: now.plus_ms(NODE_BEAT_MS),
                 };
-                self.confirmed(sent_at, epoch, reported, running, effects);
+                self.confirmed(now, sent_at, epoch, reported, running, effects);
             }
-            Some(Registered::Fenced { .. }) => self.replaced(effects),
+            Some(Registered::Fenced { .. }) => self.replaced(now, effects),
             None => {
                 self.leader = Leader::Greeted {
                     peer: from.clone(),
@@ -348,7 +360,7 @@ impl State {
         }
         match answer {
             Some(BeatAnswer::Renewed { epoch, running }) => {
-                self.confirmed(sent_at, epoch, reported, running, effects);
+                self.confirmed(now, sent_at, epoch, reported, running, effects);
             }
             Some(BeatAnswer::Unknown) => {
                 self.leader = Leader::Greeted {
@@ -356,7 +368,7 @@ impl State {
                     ask: Asking::At(now),
                 };
             }
-            Some(BeatAnswer::Fenced { .. }) => self.replaced(effects),
+            Some(BeatAnswer::Fenced { .. }) => self.replaced(now, effects),
             None => {}
         }
     }
@@ -364,6 +376,7 @@ impl State {
     /// A leader of this term knows us, and says what becomes of what we reported.
     fn confirmed(
         &mut self,
+        now: Monotonic,
         sent_at: Monotonic,
         epoch: Epoch,
         reported: Option<AttemptRef>,
@@ -382,16 +395,17 @@ impl State {
         match verdict {
             Verdict::GoOn => {
                 job.at.epoch = epoch;
-                if std::mem::take(&mut job.is_paused) {
+                if job.is_paused {
+                    job.resume(now);
                     effects.push(Effect::Resume(job.run));
                 }
             }
-            Verdict::Drop => self.forget(effects),
+            Verdict::Drop => self.forget(now, effects),
             Verdict::Idle => {}
         }
     }
 
-    fn assigned(&mut self, assign: Box<Assign>, effects: &mut Vec<Effect>) {
+    fn assigned(&mut self, now: Monotonic, assign: Box<Assign>, effects: &mut Vec<Effect>) {
         let at = assign.at;
         let refused = |reason: &str| AssignAnswer::Refused {
             reason: reason.to_owned(),
@@ -415,7 +429,7 @@ impl State {
                 self.epoch = at.epoch;
                 self.runs += 1;
                 let run = RunId(self.runs);
-                self.job = Some(Job::new(run, &assign));
+                self.job = Some(Job::new(now, run, &assign));
                 effects.push(Effect::AnswerAssign(AssignAnswer::Accepted));
                 effects.push(Effect::Start { run, assign });
                 return;
@@ -430,7 +444,12 @@ impl State {
         };
         job.stop_asked = true;
         match job.stage {
-            Stage::Rendering | Stage::Uploading { .. } => effects.push(Effect::Stop(job.run)),
+            Stage::Rendering => {
+                let leaving = Leaving::new(now, job.run, job.at, &job.pace);
+                self.leaving.get_or_insert(leaving);
+                effects.push(Effect::Stop(job.run));
+            }
+            Stage::Uploading { .. } => effects.push(Effect::Stop(job.run)),
             Stage::Placing { .. } => job.tell(now, Outcome::Stopped),
             // Too late: a stop destroys nothing that has ended.
             Stage::Telling { .. } => {}
@@ -438,6 +457,7 @@ impl State {
     }
 
     fn rendered(&mut self, now: Monotonic, run: RunId, result: Result<Clip, NotRendered>) {
+        self.leaving.take_if(|leaving| leaving.run == run);
         let Some(job) = self.job_in(run) else {
             return;
         };
@@ -470,7 +490,7 @@ impl State {
                 };
                 effects.push(Effect::Upload { run, targets });
             }
-            Some(UploadTargetsAnswer::Stale) => self.forget(effects),
+            Some(UploadTargetsAnswer::Stale) => self.forget(now, effects),
             Some(UploadTargetsAnswer::Refused { reason }) => {
                 job.tell(
                     now,
@@ -525,22 +545,27 @@ impl State {
             return;
         };
         match (answer, &mut job.stage) {
-            (Some(EndedAnswer::Settled | EndedAnswer::Stale), _) => self.forget(effects),
+            (Some(EndedAnswer::Settled | EndedAnswer::Stale), _) => self.forget(now, effects),
             (None, Stage::Telling { ask, .. }) => *ask = Asking::At(now.plus_ms(RETRY_MS)),
             (None, _) => {}
         }
     }
 
-    fn replaced(&mut self, effects: &mut Vec<Effect>) {
-        self.forget(effects);
+    fn replaced(&mut self, now: Monotonic, effects: &mut Vec<Effect>) {
+        self.forget(now, effects);
         effects.push(Effect::End(Ending::Replaced));
     }
 
     /// The attempt is over for this node.
-    fn forget(&mut self, effects: &mut Vec<Effect>) {
+    fn forget(&mut self, now: Monotonic, effects: &mut Vec<Effect>) {
         let Some(job) = self.job.take() else {
             return;
         };
+        if job.is_rendering() {
+            let leaving = Leaving::new(now, job.run, job.at, &job.pace);
+            // Its stop may have been asked for before: then that time counts.
+            self.leaving.get_or_insert(leaving);
+        }
         if self.ended.len() == ENDED_REMEMBERED {
             self.ended.pop_front();
         }
@@ -572,6 +597,10 @@ impl State {
                     });
                 }
             }
+        }
+        let leaving = self.leaving.as_mut();
+        if leaving.is_some_and(|leaving| leaving.is_overdue(now)) {
+            effects.push(Effect::End(Ending::EngineHung));
         }
         let lease_is_over = self.confirmed_at.plus_ms(NODE_SELF_STOP_MS) <= now;
         let Some(job) = self.job.as_mut() else {

@@ -2,7 +2,9 @@
 
 use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::{Attempt, Epoch, Generation, JobId, Sha256};
-use flowai_actors::limits::{NODE_BEAT_MS, NODE_SELF_STOP_MS, PROGRESS_INTERVAL_MS};
+use flowai_actors::limits::{
+    ENGINE_LEAVE_MS_MAX, NODE_BEAT_MS, NODE_SELF_STOP_MS, PROGRESS_INTERVAL_MS,
+};
 use flowai_actors::link::PeerId;
 use flowai_actors::manifest::{EngineInfo, Manifest, StageTimings};
 use flowai_actors::messages::{
@@ -342,6 +344,7 @@ fn one_job_at_a_time_and_each_attempt_once() {
         bench.hear(renewed(0, Some(at(1, 2)), 2, Verdict::Drop)),
         ["forget 1"]
     );
+    assert_eq!(bench.hear(rendered(1, Err(NotRendered::Stopped))), none());
     let late_copy = Event::Assigned(assign(at(1, 2)));
     assert_eq!(
         bench.hear(late_copy),
@@ -434,9 +437,65 @@ fn a_job_that_the_leader_gave_away_is_dropped() {
         bench.hear(welcome("b", now, Some(at(1, 1)), 2, Verdict::Drop)),
         ["forget 1"]
     );
-    assert_eq!(bench.state.running(), None);
     // What the run still says is of nobody's job.
     assert_eq!(bench.hear(rendered(1, Ok(clip()))), none());
+    assert_eq!(bench.state.running(), None);
+}
+
+#[test]
+fn the_engine_is_taken_until_a_dropped_job_has_left_it() {
+    let mut bench = Bench::working();
+    bench.hear(renewed(0, Some(at(1, 1)), 1, Verdict::Drop));
+    let next = || Event::Assigned(assign(at(2, 1)));
+    assert_eq!(bench.hear(next()), ["assign Busy 1@1"]);
+    assert_eq!(bench.after(NODE_BEAT_MS), ["beat a 1 1@1"]);
+    let again = renewed(NODE_BEAT_MS, Some(at(1, 1)), 1, Verdict::Drop);
+    assert_eq!(bench.hear(again), none(), "it is dropped already");
+
+    bench.hear(rendered(1, Err(NotRendered::Stopped)));
+    assert_eq!(bench.hear(next()), ["assign Accepted", "start 2"]);
+}
+
+#[test]
+fn a_job_that_does_not_leave_the_engine_in_its_time_ends_the_process_once() {
+    let hung = ["end EngineHung"];
+    let stop = || Event::StopAsked(at(1, 1));
+    let drop = || renewed(0, Some(at(1, 1)), 1, Verdict::Drop);
+    for mut events in [vec![stop()], vec![drop()], vec![stop(), drop()]] {
+        let mut bench = Bench::working();
+        bench.hear(moved(Phase::Denoising, 0));
+        bench.now_ms += 30_000;
+        bench.hear(moved(Phase::Denoising, 1));
+        for event in events.drain(..) {
+            bench.now_ms += 1_000;
+            bench.hear(event);
+        }
+        bench.now_ms = 30_000 + 3 * 30_000 - 1;
+        let before = bench.hear(Event::Tick);
+        assert!(!before.contains(&hung[0].to_owned()), "{before:?}");
+        bench.hear(Event::LinkDown(leader("a")));
+        assert_eq!(bench.next_due_ms(), Some(bench.now_ms + 1));
+        assert_eq!(bench.after(1), hung);
+        assert_eq!(bench.next_due_ms(), None, "it would wake for ever");
+        assert_eq!(
+            bench.hear(Event::Assigned(assign(at(2, 1)))),
+            ["assign Busy 1@1"]
+        );
+    }
+}
+
+#[test]
+fn a_job_that_left_the_engine_ends_no_process() {
+    let mut stopped = Bench::working();
+    stopped.hear(Event::StopAsked(at(1, 1)));
+    stopped.hear(rendered(1, Err(NotRendered::Stopped)));
+    let mut uploading = Bench::placing();
+    uploading.hear(targets(1));
+    uploading.hear(Event::StopAsked(at(1, 1)));
+    for mut bench in [stopped, uploading] {
+        bench.hear(Event::LinkDown(leader("a")));
+        assert_eq!(bench.after(10 * ENGINE_LEAVE_MS_MAX), none());
+    }
 }
 
 #[test]

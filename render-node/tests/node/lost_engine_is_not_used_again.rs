@@ -1,15 +1,18 @@
-//! Goal: an engine that panics or loses its device takes no further job, and the farm hears of it by the process's end.
+//! Goal: an engine that panics, loses its device or hangs takes no further job, and the farm hears of it by the process's end.
 //! Method: engines that break in their first step.
 
 use std::path::Path;
+use std::time::Duration;
 
+use flowai_actors::limits::{ENGINE_LEAVE_MS_MAX, NODE_BEAT_MS};
 use flowai_actors::link::Faults;
 use flowai_actors::manifest::FusedAdapter;
-use flowai_actors::messages::AssignAnswer;
+use flowai_actors::messages::{AssignAnswer, Phase, Verdict};
 use flowai_actors::spec::RenderSpec;
 use flowai_render_node::encoder::RgbFrame;
 use flowai_render_node::engine::{AdapterFile, EngineError, EngineRun, RenderEngine};
 use flowai_render_node::models::LocalModel;
+use flowai_render_node::node::Ending;
 
 use crate::kit::{Farm, Heard, LONG};
 
@@ -23,6 +26,33 @@ async fn a_panic_and_a_lost_device_end_the_engine() {
         ))
     };
     check(lost, "CUDA error: device-side assert").await;
+}
+
+/// The paused clock jumps to whatever is due next.
+#[tokio::test]
+async fn an_engine_that_hangs_after_its_job_was_dropped_ends_the_node() {
+    let hangs = || -> Result<(), EngineError> {
+        loop {
+            std::thread::park();
+        }
+    };
+    let mut farm = Farm::start(Faults::none(), "hung", move || Broken { step: hangs }).await;
+    let job = farm.job(b"a picture", &[]).await;
+    assert_eq!(farm.assign(&job).await, AssignAnswer::Accepted);
+    farm.hear_progress(|progress| progress.phase == Phase::Denoising)
+        .await;
+
+    let next = farm.job(b"another picture", &[]).await;
+    farm.set_policy(|policy| policy.verdict = Verdict::Drop);
+    let dropped_at = tokio::time::Instant::now();
+    tokio::time::pause();
+    let ended = farm.node.ended().await;
+    assert_eq!(ended.unwrap(), Ending::EngineHung);
+    let waited = dropped_at.elapsed();
+    let bound = Duration::from_millis(ENGINE_LEAVE_MS_MAX + NODE_BEAT_MS);
+    assert!(waited <= bound, "{waited:?}");
+    let busy = AssignAnswer::Busy { with: job.at };
+    assert_eq!(farm.assign(&next).await, busy);
 }
 
 async fn check(step: fn() -> Result<(), EngineError>, reason: &str) {

@@ -42,6 +42,8 @@ async fn closing_stops_the_job_and_tells_its_end() {
     farm.hear_progress(|progress| progress.step == 1).await;
 
     farm.node.close().await.unwrap();
+    // Asked after the order to end, so it is answered after it: the node has heard both.
+    assert_eq!(farm.assign(&job).await, AssignAnswer::Accepted);
     gate.let_one_through();
     assert_eq!(farm.hear_end().await.outcome, Outcome::Stopped);
     let ended = tokio::time::timeout(LONG, farm.node.ended()).await.unwrap();
@@ -49,7 +51,7 @@ async fn closing_stops_the_job_and_tells_its_end() {
 }
 
 #[tokio::test]
-async fn a_dropped_job_makes_room_at_once() {
+async fn a_dropped_job_makes_room_when_it_has_left_the_engine() {
     let (gate, steps) = gated();
     let mut farm = Farm::start(Faults::none(), "gated", || steps).await;
     let job = farm.job(b"a picture", &[]).await;
@@ -59,6 +61,18 @@ async fn a_dropped_job_makes_room_at_once() {
 
     farm.set_policy(|policy| policy.verdict = Verdict::Drop);
     let next = farm.job(b"another picture", &[]).await;
+    // The leader's word comes with the answer on the new link; the attempt has then ended here.
+    farm.relink();
+    while farm.assign(&job).await == AssignAnswer::Accepted {
+        tokio::task::yield_now().await;
+    }
+    farm.hear_register().await;
+    farm.relink();
+    assert_eq!(farm.hear_register().await.running, Some(job.at));
+    let busy = AssignAnswer::Busy { with: job.at };
+    assert_eq!(farm.assign(&next).await, busy, "the engine is in a step");
+
+    gate.let_one_through();
     while farm.assign(&next).await != AssignAnswer::Accepted {
         tokio::task::yield_now().await;
     }

@@ -3,6 +3,7 @@
 mod program;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use flowai_actors::kit::logging;
 use flowai_render_node::settings::{Settings, SettingsError};
@@ -10,6 +11,8 @@ use program::End;
 
 const STATUS_FAILED: u8 = 1;
 const STATUS_SETTINGS: u8 = 2;
+/// For what libraries do when a process exits.
+const EXIT_GRACE: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
     let settings = match Settings::read(std::env::args_os(), |name| std::env::var(name).ok()) {
@@ -28,7 +31,10 @@ fn main() -> ExitCode {
                 End::Replaced => {
                     tracing::error!("a newer process of this node is known; this one has ended");
                 }
-                End::EngineLost(reason) => tracing::error!(reason, "engine is lost"),
+                End::EngineLost(reason) => {
+                    tracing::error!(reason, "engine is lost");
+                    exit_in_any_case();
+                }
                 End::Broken(reason) => tracing::error!(reason, "node cannot go on"),
             }
             ExitCode::from(end.status())
@@ -38,6 +44,14 @@ fn main() -> ExitCode {
             ExitCode::from(STATUS_FAILED)
         }
     }
+}
+
+/// A device that hangs may also hang what its library does at exit; the supervisor waits for the end of this process.
+fn exit_in_any_case() {
+    std::thread::spawn(|| {
+        std::thread::sleep(EXIT_GRACE);
+        std::process::abort()
+    });
 }
 
 fn start(settings: Settings) -> anyhow::Result<End> {

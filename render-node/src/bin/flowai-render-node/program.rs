@@ -138,6 +138,9 @@ fn ended_as(ended: Result<Ending, NodeError>) -> End {
     match ended {
         Ok(Ending::Closed) => End::Closed,
         Ok(Ending::Replaced) => End::Replaced,
+        Ok(Ending::EngineHung) => {
+            End::EngineLost("a stopped job did not come to a step boundary in its time".to_owned())
+        }
         Err(error) => End::Broken(error.to_string()),
     }
 }
