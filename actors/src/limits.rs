@@ -99,6 +99,21 @@ pub const ADAPTER_BYTES_MAX: u64 = 1 << 30;
 /// One file of a clip: 64 frames of 1920x1088 at the highest quality are under 100 MiB.
 pub const ARTEFACT_BYTES_MAX: u64 = 512 << 20;
 
+// --- the object store, as a node sees it ---
+
+/// An outage of the object store that costs nothing but time (reliability.md, P17).
+pub const STORE_OUTAGE_MS: u64 = 30_000;
+/// A download is tried again for so long while the store is down: less than the five minutes that its URL lives.
+pub const FETCH_PATIENCE_MS: u64 = 240_000;
+/// An upload keeps to one URL for so long while the store is down: half of the two minutes that the URL lives.
+pub const TARGET_PATIENCE_MS: u64 = 60_000;
+/// A finished clip waits so long for a store that is down, with new URLs: it may have cost more than that to render.
+pub const CLIP_PATIENCE_MS: u64 = 600_000;
+
+const _: () = assert!(2 * STORE_OUTAGE_MS <= FETCH_PATIENCE_MS);
+const _: () = assert!(STORE_OUTAGE_MS < TARGET_PATIENCE_MS);
+const _: () = assert!(2 * TARGET_PATIENCE_MS <= CLIP_PATIENCE_MS);
+
 // --- HTTP and live updates ---
 
 /// JSON bodies; files go their own way.

@@ -5,6 +5,9 @@ use std::time::Duration;
 use flowai_actors::kit::Backoff;
 use reqwest::StatusCode;
 use reqwest::redirect::Policy;
+use tokio::time::Instant;
+
+use crate::pulse::Pulse;
 
 /// A store that does not answer a connect in this time is down.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
@@ -14,10 +17,21 @@ const READ_DEADLINE: Duration = Duration::from_secs(20);
 const BYTES_PER_SECOND_MIN: u64 = 64 << 10;
 /// What a transfer may take beside its bytes.
 const TRANSFER_MARGIN: Duration = Duration::from_secs(30);
-/// A short outage of the store passes within these tries; a longer one is the leader's to judge.
+/// Of a transfer that brought something else than it should have: a proxy may garble once, a store has what it has.
 const TRIES_MAX: u32 = 5;
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(3);
+
+/// Whether a transfer that failed is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Again {
+    /// It would fail in the same way.
+    Never,
+    /// [`TRIES_MAX`] times in all.
+    AFewTimes,
+    /// The store is down: until the caller's patience is over.
+    UntilItIsBack,
+}
 
 /// Why a request gave nothing. Never holds the URL: it is as good as a credential until it expires.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,11 +45,18 @@ pub enum HttpError {
 }
 
 impl HttpError {
-    /// Whether the same request may succeed a moment later.
-    pub fn may_pass(&self) -> bool {
+    /// Whether the store is down or overloaded, so that the same request may succeed later.
+    pub fn is_outage(&self) -> bool {
         match self {
             Self::Status(status) => matches!(status, 408 | 429 | 500..=599),
             Self::Transport(_) | Self::Slow => true,
+        }
+    }
+
+    pub(crate) fn again(&self) -> Again {
+        match self.is_outage() {
+            true => Again::UntilItIsBack,
+            false => Again::Never,
         }
     }
 }
@@ -77,9 +98,12 @@ pub(crate) fn transfer_deadline(bytes: u64) -> Duration {
     TRANSFER_MARGIN + Duration::from_secs(bytes / BYTES_PER_SECOND_MIN)
 }
 
-/// Tries until it succeeds, fails in a way that does not pass, or [`TRIES_MAX`] is reached; gives the last error.
+/// Tries until it succeeds or [`Again`] says that it is enough; gives the last error. `patience` counts from the first
+/// failure. Each try beats the pulse.
 pub(crate) async fn retry<T, E, F>(
-    may_pass: impl Fn(&E) -> bool,
+    patience: Duration,
+    pulse: &Pulse,
+    again: impl Fn(&E) -> Again,
     mut transfer: impl FnMut() -> F,
 ) -> Result<T, E>
 where
@@ -87,16 +111,26 @@ where
     F: Future<Output = Result<T, E>>,
 {
     let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
+    let mut down_since = None;
     let mut tried = 1;
     loop {
-        match transfer().await {
-            Err(error) if may_pass(&error) && tried < TRIES_MAX => {
-                let wait = backoff.next_wait(&mut rand::rng());
-                tracing::warn!(%error, tried, wait_ms = wait.as_millis() as u64, "transfer failed; trying again");
-                tokio::time::sleep(wait).await;
-                tried += 1;
-            }
-            result => return result,
+        pulse.beat();
+        let error = match transfer().await {
+            Ok(done) => return Ok(done),
+            Err(error) => error,
+        };
+        let down_since = *down_since.get_or_insert_with(Instant::now);
+        let goes_on = match again(&error) {
+            Again::Never => false,
+            Again::AFewTimes => tried < TRIES_MAX,
+            Again::UntilItIsBack => down_since.elapsed() < patience,
+        };
+        if !goes_on {
+            return Err(error);
         }
+        let wait = backoff.next_wait(&mut rand::rng());
+        tracing::warn!(%error, tried, wait_ms = wait.as_millis() as u64, "transfer failed; trying again");
+        tokio::time::sleep(wait).await;
+        tried += 1;
     }
 }

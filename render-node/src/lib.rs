@@ -16,5 +16,6 @@ pub mod job;
 pub mod manifest;
 pub mod models;
 pub mod node;
+pub mod pulse;
 pub mod settings;
 pub mod uploader;

@@ -139,7 +139,7 @@ impl Running {
 }
 
 /// A job whose picture is in the node's cache already.
-fn job(folder: &Path, offered: &Register) -> Assign {
+fn job(folder: &Path, offered: &Register, store: &str) -> Assign {
     let image = Sha256::from_bytes(sha2::Sha256::digest(PICTURE).into());
     std::fs::write(
         folder.join("data/pictures").join(image.to_string()),
@@ -172,10 +172,19 @@ fn job(folder: &Path, offered: &Register) -> Assign {
         image: Source {
             sha256: image,
             bytes: PICTURE.len() as u64,
-            url: "http://127.0.0.1:1/nowhere".to_owned(),
+            url: format!("{store}/picture"),
         },
         adapters: Vec::new(),
     }
+}
+
+/// A store that answers 404 to everything.
+async fn empty_store() -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = async { axum::serve(listener, axum::Router::new()).await };
+    tokio::spawn(serving);
+    format!("http://{address}")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -222,7 +231,7 @@ async fn it_finds_its_leader_takes_a_job_and_ends_in_order() {
     let second = Running::start(folder, &address);
     assert_eq!(second.status().await, 1);
 
-    let job = job(folder, &register);
+    let job = job(folder, &register, &empty_store().await);
     let answer = wire::ask(&leader.link, &node, EPOCH, &job, LONG).await;
     // The cache looked into its folder when the program started; this picture is new to it.
     assert_eq!(answer.unwrap(), AssignAnswer::Accepted);

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use flowai_actors::ids::Sha256;
 
-use crate::http::HttpError;
+use crate::http::{Again, HttpError};
 
 /// Why a file is not at hand.
 #[derive(Debug, thiserror::Error)]
@@ -29,13 +29,12 @@ pub enum FetchError {
 }
 
 impl FetchError {
-    /// Whether fetching again may succeed, here or on another node.
-    pub fn may_pass(&self) -> bool {
+    pub(super) fn again(&self) -> Again {
         match self {
-            Self::TooLarge { .. } => false,
-            Self::Http { source, .. } => source.may_pass(),
+            Self::TooLarge { .. } => Again::Never,
+            Self::Http { source, .. } => source.again(),
             // A proxy that cut or garbled the body once may not do so again.
-            Self::Length { .. } | Self::Content { .. } | Self::Disk { .. } => true,
+            Self::Length { .. } | Self::Content { .. } | Self::Disk { .. } => Again::AFewTimes,
         }
     }
 }

@@ -11,9 +11,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use flowai_actors::ids::Sha256;
+use flowai_actors::limits::FETCH_PATIENCE_MS;
 use flowai_actors::messages::Source;
 use futures::StreamExt as _;
 use sha2::Digest as _;
@@ -24,6 +25,7 @@ pub use error::FetchError;
 use index::Index;
 
 use crate::http::{self, HttpError};
+use crate::pulse::Pulse;
 
 const PART_EXTENSION: &str = "part";
 
@@ -117,11 +119,13 @@ impl Cache {
         Ok(Self { inner })
     }
 
-    /// The file of `source`, fetched unless it is here.
+    /// The file of `source`, fetched unless it is here, for [`FETCH_PATIENCE_MS`] while the store is down. `pulse` beats while
+    /// bytes come in.
     ///
     /// # Errors
     /// See [`FetchError`]. Nothing is left of a file that did not come whole.
-    pub async fn hold(&self, source: &Source) -> Result<Held, FetchError> {
+    pub async fn hold(&self, source: &Source, pulse: &Pulse) -> Result<Held, FetchError> {
+        const PATIENCE: Duration = Duration::from_millis(FETCH_PATIENCE_MS);
         if let Some(held) = self.hold_present(source.sha256) {
             return Ok(held);
         }
@@ -133,7 +137,8 @@ impl Cache {
                 max,
             });
         }
-        let part = http::retry(FetchError::may_pass, || self.download(source)).await?;
+        let download = || self.download(source, pulse);
+        let part = http::retry(PATIENCE, pulse, FetchError::again, download).await?;
         let path = self.inner.path(source.sha256);
         fs::rename(&part.path, &path).map_err(|source| disk(&path, source))?;
         let held = {
@@ -174,9 +179,9 @@ impl Cache {
         }
     }
 
-    async fn download(&self, source: &Source) -> Result<Part, FetchError> {
+    async fn download(&self, source: &Source, pulse: &Pulse) -> Result<Part, FetchError> {
         let deadline = http::transfer_deadline(source.bytes);
-        match tokio::time::timeout(deadline, self.receive(source)).await {
+        match tokio::time::timeout(deadline, self.receive(source, pulse)).await {
             Ok(result) => result,
             Err(_) => Err(FetchError::Http {
                 sha256: source.sha256,
@@ -185,7 +190,7 @@ impl Cache {
         }
     }
 
-    async fn receive(&self, source: &Source) -> Result<Part, FetchError> {
+    async fn receive(&self, source: &Source, pulse: &Pulse) -> Result<Part, FetchError> {
         let sha256 = source.sha256;
         let http = |error: HttpError| FetchError::Http {
             sha256,
@@ -207,6 +212,7 @@ impl Cache {
         let mut body = response.bytes_stream();
         while let Some(piece) = body.next().await {
             let piece = piece.map_err(|error| http(error.into()))?;
+            pulse.beat();
             received += piece.len() as u64;
             if received > source.bytes {
                 break;

@@ -17,6 +17,7 @@ use crate::encoder::{Encoded, EncodedFile};
 use crate::engine::{Control, EngineError, EngineEvent, EngineHandle, Order};
 use crate::failure::{FailureCode, JobFailure};
 use crate::models::{LocalModel, Models};
+use crate::pulse::Pulse;
 use crate::uploader::{UploadError, Uploader};
 use estimate::Estimate;
 use folder::JobFolder;
@@ -72,6 +73,8 @@ pub enum NotUploaded {
     Stopped,
     /// The URLs are not good any more: ask for new ones.
     Expired(String),
+    /// The store is down.
+    Unreachable(JobFailure),
     Failed(JobFailure),
 }
 
@@ -100,19 +103,23 @@ impl Ready {
 }
 
 impl Workshop {
-    /// Renders a job that was assigned, up to the files on this disk. `report` hears of every change.
+    /// Renders a job that was assigned, up to the files on this disk. `report` hears of every change, and while inputs are
+    /// fetched that they still come.
     pub async fn render(
         &self,
         assign: &Assign,
         control: &Control,
-        report: impl Fn(Standing),
+        report: impl Fn(Standing) + Clone + Send + Sync + 'static,
     ) -> Result<Ready, NotRendered> {
         let model = self.check(assign)?;
         let mut estimate = Estimate::new(&assign.spec, self.pace.clone());
-        report(estimate.standing());
+        let fetching = estimate.standing();
+        report(fetching);
 
         let started = Instant::now();
-        let (image, adapters) = self.fetch(assign, control).await?;
+        let still = report.clone();
+        let pulse = Pulse::new(move || still(fetching));
+        let (image, adapters) = self.fetch(assign, control, &pulse).await?;
         let fetch_ms = started.elapsed().as_secs_f64() * 1e3;
 
         let folder = self.folders.make().map_err(disk)?;
@@ -152,12 +159,13 @@ impl Workshop {
         end_with_the_process().await
     }
 
-    /// Puts the files where the targets say. Gives the time it took.
+    /// Puts the files where the targets say. Gives the time it took. `pulse` beats while that goes on.
     pub async fn upload(
         &self,
         ready: &Ready,
         targets: &[Target],
         control: &Control,
+        pulse: &Pulse,
     ) -> Result<Duration, NotUploaded> {
         let mut named: Vec<_> = targets.iter().map(|target| target.file).collect();
         named.sort_by_key(|file| file.file_name());
@@ -169,11 +177,14 @@ impl Workshop {
             return Err(NotUploaded::Failed(failure));
         }
         let started = Instant::now();
-        let put = |target| self.uploader.put(target, &ready.file(target.file).path);
+        let puts = targets.iter().map(|target| {
+            let path = &ready.file(target.file).path;
+            self.uploader.put(target, path, pulse)
+        });
         tokio::select! {
             biased;
             () = control.stopped() => Err(NotUploaded::Stopped),
-            done = try_join_all(targets.iter().map(put)) => match done {
+            done = try_join_all(puts) => match done {
                 Ok(_) => Ok(started.elapsed()),
                 Err(error) => Err(not_uploaded(error)),
             }
@@ -210,9 +221,10 @@ impl Workshop {
         &self,
         assign: &Assign,
         control: &Control,
+        pulse: &Pulse,
     ) -> Result<(Held, Vec<(Held, f32)>), NotRendered> {
         let image = async {
-            let held = self.pictures.hold(&assign.image).await;
+            let held = self.pictures.hold(&assign.image, pulse).await;
             held.map_err(|error| not_fetched("image", &error))
         };
         let adapters = assign
@@ -221,7 +233,7 @@ impl Workshop {
             .zip(&assign.spec.adapters)
             .enumerate();
         let adapters = adapters.map(|(i, (source, asked))| async move {
-            let held = self.adapters.hold(source).await;
+            let held = self.adapters.hold(source, pulse).await;
             let held = held.map_err(|error| not_fetched(&format!("adapters[{i}]"), &error))?;
             Ok((held, asked.weight))
         });
@@ -263,12 +275,13 @@ fn not_rendered(error: EngineError) -> NotRendered {
 }
 
 fn not_uploaded(error: UploadError) -> NotUploaded {
-    let code = match error {
-        UploadError::Refused { .. } => return NotUploaded::Expired(error.to_string()),
-        UploadError::Http { .. } | UploadError::Header(_) => FailureCode::UploadFailed,
-        UploadError::Disk { .. } => FailureCode::DiskFailed,
-    };
-    NotUploaded::Failed(JobFailure::new(code, error))
+    let failure = |code| JobFailure::new(code, &error);
+    match error {
+        UploadError::Refused { .. } => NotUploaded::Expired(error.to_string()),
+        UploadError::Http { .. } => NotUploaded::Unreachable(failure(FailureCode::UploadFailed)),
+        UploadError::Header(_) => NotUploaded::Failed(failure(FailureCode::UploadFailed)),
+        UploadError::Disk { .. } => NotUploaded::Failed(failure(FailureCode::DiskFailed)),
+    }
 }
 
 fn disk(error: std::io::Error) -> NotRendered {

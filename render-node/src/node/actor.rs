@@ -25,6 +25,7 @@ use super::state::{Clip, Effect, Ending, Event, RunId, State};
 use super::tasks::NodeTask;
 use crate::engine::Control;
 use crate::job::{NotRendered, Ready, Workshop};
+use crate::pulse::Pulse;
 
 /// Messages that wait; the link's own credit keeps its share below a quarter of it.
 const MAILBOX_MAX: usize = 256;
@@ -310,10 +311,11 @@ impl Running {
         self.runs.insert(id, run);
         let (workshop, mailbox) = (self.workshop.clone(), self.mailbox.clone());
         self.tasks.spawn(NodeTask::Render, |_| async move {
-            let report = |standing| {
+            let reports_to = mailbox.clone();
+            let report = move |standing| {
                 let moved = Event::Moved { run: id, standing };
                 // The next one says more.
-                mailbox.try_send(Message::Happened(moved)).ok();
+                reports_to.try_send(Message::Happened(moved)).ok();
             };
             let result = Box::new(workshop.render(&assign, &control, report).await);
             post(&mailbox, Message::Rendered { run: id, result }).await
@@ -330,7 +332,12 @@ impl Running {
         };
         let (workshop, mailbox) = (self.workshop.clone(), self.mailbox.clone());
         self.tasks.spawn(NodeTask::Upload, |_| async move {
-            let result = workshop.upload(&ready, &targets, &control).await;
+            let beats_to = mailbox.clone();
+            let pulse = Pulse::new(move || {
+                let uploading = Event::StillUploading { run: id };
+                beats_to.try_send(Message::Happened(uploading)).ok();
+            });
+            let result = workshop.upload(&ready, &targets, &control, &pulse).await;
             let result = result.map(|elapsed| elapsed.as_secs_f64() * 1e3);
             post(
                 &mailbox,

@@ -47,18 +47,36 @@ pub(super) enum Stage {
     /// The files are ready; the leader says where they go.
     Placing {
         clip: Clip,
-        round: u32,
+        tries: UploadTries,
         ask: Asking,
     },
     Uploading {
         clip: Clip,
-        round: u32,
+        tries: UploadTries,
     },
     /// It has ended; the leader must hear it.
     Telling {
         outcome: Outcome,
         ask: Asking,
     },
+}
+
+/// What was tried to get a clip into the store.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct UploadTries {
+    /// When the clip was ready.
+    pub(super) since: Monotonic,
+    /// Rounds of targets that the store did not take.
+    pub(super) refused: u32,
+}
+
+impl UploadTries {
+    pub(super) fn new(now: Monotonic) -> Self {
+        Self {
+            since: now,
+            refused: 0,
+        }
+    }
 }
 
 impl Job {
@@ -108,7 +126,7 @@ impl Job {
             .map_or(Monotonic::default(), |at| at.plus_ms(PROGRESS_INTERVAL_MS))
     }
 
-    pub(super) fn place(&mut self, now: Monotonic, clip: Clip, round: u32) {
+    pub(super) fn place(&mut self, now: Monotonic, clip: Clip, tries: UploadTries) {
         self.standing = Standing {
             phase: Phase::Uploading,
             step: self.standing.steps,
@@ -118,9 +136,16 @@ impl Job {
         self.is_told = false;
         self.stage = Stage::Placing {
             clip,
-            round,
+            tries,
             ask: Asking::At(now),
         };
+    }
+
+    /// Lets the leader hear that it is still at it.
+    pub(super) fn still_uploading(&mut self) {
+        if let Stage::Uploading { .. } = self.stage {
+            self.is_told = false;
+        }
     }
 
     pub(super) fn tell(&mut self, now: Monotonic, outcome: Outcome) {

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::{Attempt, Epoch, Generation, JobId, ModelId, NodeId, Sha256};
-use flowai_actors::limits::{NODE_BEAT_MS, NODE_SELF_STOP_MS};
+use flowai_actors::limits::{CLIP_PATIENCE_MS, NODE_BEAT_MS, NODE_SELF_STOP_MS};
 use flowai_actors::link::PeerId;
 use flowai_actors::manifest::Manifest;
 use flowai_actors::messages::{
@@ -21,15 +21,15 @@ use flowai_actors::messages::{
     Registered, Target, UploadTargets, UploadTargetsAnswer, Verdict,
 };
 
-use super::attempt::{Asking, Job, Stage};
+use super::attempt::{Asking, Job, Stage, UploadTries};
 use super::leaving::Leaving;
 use crate::failure::{FailureCode, JobFailure};
 use crate::job::{NotRendered, NotUploaded, Standing};
 
 /// A question that found no answer is asked again after this.
 const RETRY_MS: u64 = 500;
-/// Rounds of upload targets for one clip: URLs that expire again and again are not a matter of waiting.
-const UPLOAD_ROUNDS_MAX: u32 = 3;
+/// Rounds of upload targets for one clip that the store refuses: URLs that are never good are not a matter of waiting.
+const REFUSED_ROUNDS_MAX: u32 = 3;
 /// Attempts that ended here and whose late copies must not start them again.
 const ENDED_REMEMBERED: usize = 64;
 
@@ -70,6 +70,10 @@ pub(super) enum Event {
     TargetsAnswered {
         run: RunId,
         answer: Option<UploadTargetsAnswer>,
+    },
+    /// Bytes of the run's files go out, or wait for the store.
+    StillUploading {
+        run: RunId,
     },
     Uploaded {
         run: RunId,
@@ -298,6 +302,11 @@ impl State {
             Event::TargetsAnswered { run, answer } => {
                 self.targets_answered(now, run, answer, &mut effects);
             }
+            Event::StillUploading { run } => {
+                if let Some(job) = self.job_in(run) {
+                    job.still_uploading();
+                }
+            }
             Event::Uploaded { run, result } => self.uploaded(now, run, result),
             Event::EndedAnswered { run, answer } => {
                 self.ended_answered(now, run, answer, &mut effects);
@@ -463,7 +472,7 @@ impl State {
         };
         match result {
             Ok(_) if job.stop_asked => job.tell(now, Outcome::Stopped),
-            Ok(clip) => job.place(now, clip, 1),
+            Ok(clip) => job.place(now, clip, UploadTries::new(now)),
             Err(NotRendered::Stopped) => job.tell(now, Outcome::Stopped),
             Err(NotRendered::Failed(failure)) => job.tell(now, failure.into()),
         }
@@ -479,14 +488,14 @@ impl State {
         let Some(job) = self.job_in(run) else {
             return;
         };
-        let Stage::Placing { clip, round, ask } = &mut job.stage else {
+        let Stage::Placing { clip, tries, ask } = &mut job.stage else {
             return;
         };
         match answer {
             Some(UploadTargetsAnswer::Targets { targets }) => {
                 job.stage = Stage::Uploading {
                     clip: clip.clone(),
-                    round: *round,
+                    tries: *tries,
                 };
                 effects.push(Effect::Upload { run, targets });
             }
@@ -505,7 +514,7 @@ impl State {
         let Some(job) = self.job_in(run) else {
             return;
         };
-        let Stage::Uploading { clip, round } = &mut job.stage else {
+        let Stage::Uploading { clip, tries } = &mut job.stage else {
             return;
         };
         match result {
@@ -520,15 +529,23 @@ impl State {
                 job.tell(now, outcome);
             }
             Err(NotUploaded::Stopped) => job.tell(now, Outcome::Stopped),
-            Err(NotUploaded::Expired(_)) if *round < UPLOAD_ROUNDS_MAX => {
-                let (clip, round) = (clip.clone(), *round + 1);
-                job.place(now, clip, round);
-            }
             Err(NotUploaded::Expired(reason)) => {
+                tries.refused += 1;
+                let (clip, tries) = (clip.clone(), *tries);
+                if tries.refused < REFUSED_ROUNDS_MAX {
+                    return job.place(now, clip, tries);
+                }
                 job.tell(
                     now,
                     JobFailure::new(FailureCode::UploadFailed, reason).into(),
                 );
+            }
+            Err(NotUploaded::Unreachable(failure)) => {
+                let (clip, tries) = (clip.clone(), *tries);
+                if now < tries.since.plus_ms(CLIP_PATIENCE_MS) {
+                    return job.place(now, clip, tries);
+                }
+                job.tell(now, failure.into());
             }
             Err(NotUploaded::Failed(failure)) => job.tell(now, failure.into()),
         }

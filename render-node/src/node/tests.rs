@@ -3,7 +3,7 @@
 use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::{Attempt, Epoch, Generation, JobId, Sha256};
 use flowai_actors::limits::{
-    ENGINE_LEAVE_MS_MAX, NODE_BEAT_MS, NODE_SELF_STOP_MS, PROGRESS_INTERVAL_MS,
+    ENGINE_LEAVE_MS_MAX, NODE_BEAT_MS, NODE_SELF_STOP_MS, PROGRESS_INTERVAL_MS, TARGET_PATIENCE_MS,
 };
 use flowai_actors::link::PeerId;
 use flowai_actors::manifest::{EngineInfo, Manifest, StageTimings};
@@ -573,6 +573,42 @@ fn targets_that_expire_are_asked_for_anew_but_not_for_ever() {
         };
         assert_eq!(bench.hear(expired()).last().unwrap(), next);
     }
+}
+
+#[test]
+fn a_finished_clip_outlasts_an_outage_of_the_store_with_new_targets() {
+    let mut bench = Bench::placing();
+    let down = || {
+        let failure = JobFailure::new(FailureCode::UploadFailed, "503");
+        Event::Uploaded {
+            run: RunId(1),
+            result: Err(NotUploaded::Unreachable(failure)),
+        }
+    };
+    for round in 1..=10 {
+        assert_eq!(bench.hear(targets(1)).last().unwrap(), "upload 1");
+        bench.now_ms += TARGET_PATIENCE_MS;
+        let next = match round {
+            10 => "tell a 1@1 upload_failed retryable=true",
+            _ => "ask targets a 1@1",
+        };
+        assert_eq!(bench.hear(down()).last().unwrap(), next);
+    }
+}
+
+#[test]
+fn an_upload_that_lasts_is_told_as_progress() {
+    let mut bench = Bench::placing();
+    bench.hear(targets(1));
+    let still = || Event::StillUploading { run: RunId(1) };
+    for _ in 0..3 {
+        bench.now_ms += PROGRESS_INTERVAL_MS;
+        assert_eq!(bench.hear(still()), ["progress a Uploading 4/4"]);
+        assert_eq!(bench.hear(still()), none(), "four times a second");
+    }
+    let mut over = Bench::telling();
+    over.now_ms += PROGRESS_INTERVAL_MS;
+    assert_eq!(over.hear(still()), none(), "a late word");
 }
 
 #[test]

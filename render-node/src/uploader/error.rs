@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use flowai_actors::messages::ArtefactFile;
 
-use crate::http::HttpError;
+use crate::http::{Again, HttpError};
 
 /// Why a file does not lie where it should.
 #[derive(Debug, thiserror::Error)]
@@ -11,7 +11,7 @@ pub enum UploadError {
     /// The store does not take the URL: expired, or signed for other bytes. Ask for new targets.
     #[error("{file:?}: object store refused the upload with status {status}; ask for a new target")]
     Refused { file: ArtefactFile, status: u16 },
-    /// The store is down or breaks off, after all tries.
+    /// The store is down or breaks off, for longer than one URL is used.
     #[error("{file:?}: {source}")]
     Http {
         file: ArtefactFile,
@@ -24,10 +24,10 @@ pub enum UploadError {
 }
 
 impl UploadError {
-    pub(super) fn may_pass(&self) -> bool {
+    pub(super) fn again(&self) -> Again {
         match self {
-            Self::Http { source, .. } => source.may_pass(),
-            Self::Refused { .. } | Self::Header(_) | Self::Disk { .. } => false,
+            Self::Http { source, .. } => source.again(),
+            Self::Refused { .. } | Self::Header(_) | Self::Disk { .. } => Again::Never,
         }
     }
 }

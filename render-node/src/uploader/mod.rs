@@ -6,8 +6,11 @@
 mod error;
 
 use std::path::Path;
+use std::time::Duration;
 
+use flowai_actors::limits::TARGET_PATIENCE_MS;
 use flowai_actors::messages::Target;
+use futures::StreamExt as _;
 use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Body, StatusCode};
 use tokio_util::io::ReaderStream;
@@ -15,6 +18,7 @@ use tokio_util::io::ReaderStream;
 pub use error::UploadError;
 
 use crate::http::{self, HttpError};
+use crate::pulse::Pulse;
 
 /// Sends files by presigned URL. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -27,15 +31,22 @@ impl Uploader {
         Self { client }
     }
 
-    /// Sends the file at `path`, trying again while the store is down for a moment.
+    /// Sends the file at `path`, trying again for [`TARGET_PATIENCE_MS`] while the store is down.
     ///
     /// # Errors
-    /// [`UploadError::Refused`] when another URL is needed; the others after all tries.
-    pub async fn put(&self, target: &Target, path: &Path) -> Result<(), UploadError> {
-        http::retry(UploadError::may_pass, || self.send(target, path)).await
+    /// [`UploadError::Refused`] when another URL is needed, [`UploadError::Http`] when the store stays down.
+    pub async fn put(
+        &self,
+        target: &Target,
+        path: &Path,
+        pulse: &Pulse,
+    ) -> Result<(), UploadError> {
+        const PATIENCE: Duration = Duration::from_millis(TARGET_PATIENCE_MS);
+        let send = || self.send(target, path, pulse);
+        http::retry(PATIENCE, pulse, UploadError::again, send).await
     }
 
-    async fn send(&self, target: &Target, path: &Path) -> Result<(), UploadError> {
+    async fn send(&self, target: &Target, path: &Path, pulse: &Pulse) -> Result<(), UploadError> {
         let disk = |source| UploadError::Disk {
             path: path.to_owned(),
             source,
@@ -50,7 +61,9 @@ impl Uploader {
         // Without it a stream would go out in chunks of unknown length, which S3 refuses.
         headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes));
 
-        let body = Body::wrap_stream(ReaderStream::new(file));
+        let pulse = pulse.clone();
+        let body = ReaderStream::new(file).inspect(move |_| pulse.beat());
+        let body = Body::wrap_stream(body);
         let request = self.client.put(&target.url).headers(headers).body(body);
         let answer = tokio::time::timeout(http::transfer_deadline(bytes), request.send());
         let answer = match answer.await {
@@ -59,7 +72,7 @@ impl Uploader {
         };
         match answer.status() {
             status if status.is_success() || status == StatusCode::PRECONDITION_FAILED => Ok(()),
-            status if HttpError::from(status).may_pass() => Err(http(status.into())),
+            status if HttpError::from(status).is_outage() => Err(http(status.into())),
             status => Err(UploadError::Refused {
                 file: target.file,
                 status: status.as_u16(),

@@ -30,7 +30,8 @@ use flowai_render_node::node::{Node, Setup};
 use flowai_render_node::uploader::Uploader;
 use flowai_store::objects::{Objects, ObjectsConfig, ResponseHeaders, UploadTerms};
 use sha2::Digest as _;
-use tokio::sync::mpsc;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
 
 /// Far more than anything takes; a test that reaches it has failed.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
@@ -88,10 +89,11 @@ impl TaskKind for KitTask {
     }
 }
 
-/// A real S3 server and its URLs.
+/// A real S3 server and its URLs, behind a wire that can be cut.
 #[derive(Clone)]
 pub(crate) struct Store {
     objects: Objects,
+    is_cut: watch::Sender<bool>,
     _server: Arc<S3>,
 }
 
@@ -99,8 +101,9 @@ impl Store {
     async fn start(folder: &Path) -> Self {
         let server = S3::start(folder).await.unwrap();
         let access = server.access();
+        let (is_cut, cuts) = watch::channel(false);
         let objects = Objects::new(&ObjectsConfig {
-            endpoint: access.endpoint.clone(),
+            endpoint: wire_to(&access.endpoint, cuts).await,
             region: access.region.clone(),
             bucket: access.bucket.clone(),
             access_key_id: access.access_key_id.clone(),
@@ -108,8 +111,18 @@ impl Store {
         });
         Self {
             objects,
+            is_cut,
             _server: Arc::new(server),
         }
+    }
+
+    /// Breaks all connections and takes no new ones.
+    pub(crate) fn cut(&self) {
+        self.is_cut.send_replace(true);
+    }
+
+    pub(crate) fn heal(&self) {
+        self.is_cut.send_replace(false);
     }
 
     /// Stores bytes under their hash and gives the way to them.
@@ -173,6 +186,30 @@ impl Store {
         }
         targets
     }
+}
+
+/// The endpoint of a wire that leads to `endpoint` as long as it is not cut.
+async fn wire_to(endpoint: &str, is_cut: watch::Receiver<bool>) -> String {
+    let server = endpoint.strip_prefix("http://").unwrap().to_owned();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let (server, mut is_cut) = (server.clone(), is_cut.clone());
+            tokio::spawn(async move {
+                let pass = async {
+                    let mut far = TcpStream::connect(server).await?;
+                    tokio::io::copy_bidirectional(&mut near, &mut far).await
+                };
+                tokio::select! {
+                    biased;
+                    _ = is_cut.wait_for(|is_cut| *is_cut) => {}
+                    _ = pass => {}
+                }
+            });
+        }
+    });
+    format!("http://{address}")
 }
 
 fn artefact_key(at: AttemptRef, file_name: &str) -> String {

@@ -7,4 +7,5 @@ mod kit;
 mod lost_engine_is_not_used_again;
 mod stays_true_when_messages_do_not;
 mod stops_at_step_boundaries;
+mod store_outage_costs_no_try;
 mod svd_makes_the_clip;

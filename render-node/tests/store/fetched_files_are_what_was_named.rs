@@ -2,10 +2,15 @@
 //! Method: the cache against a store that misbehaves.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
+use flowai_actors::limits::{FETCH_PATIENCE_MS, STORE_OUTAGE_MS};
 use flowai_actors::messages::Source;
 use flowai_render_node::cache::{Cache, CacheLimits, FetchError};
 use flowai_render_node::http;
+use flowai_render_node::pulse::Pulse;
 
 use crate::kit::{Reply, Store, sha256};
 
@@ -43,14 +48,14 @@ async fn a_file_is_fetched_once_and_found_again_by_the_next_process() {
     let wanted = source(&store, FILE);
     {
         let cache = cache(dir.path(), 1_000);
-        let held = cache.hold(&wanted).await.unwrap();
+        let held = cache.hold(&wanted, &Pulse::unheard()).await.unwrap();
         assert_eq!(std::fs::read(held.path()).unwrap(), FILE);
-        cache.hold(&wanted).await.unwrap();
+        cache.hold(&wanted, &Pulse::unheard()).await.unwrap();
         assert_eq!(cache.newest(), [wanted.sha256]);
     }
     std::fs::write(dir.path().join("left-by-a-crash.part"), b"half").unwrap();
     let cache = cache(dir.path(), 1_000);
-    cache.hold(&wanted).await.unwrap();
+    cache.hold(&wanted, &Pulse::unheard()).await.unwrap();
     assert_eq!(store.seen().len(), 1);
     assert_eq!(files(dir.path()), [wanted.sha256.to_string()]);
 }
@@ -65,8 +70,62 @@ async fn a_short_outage_passes_unnoticed() {
         Reply::Body(FILE),
     ];
     let store = Store::start(&outage).await;
-    let held = cache(dir.path(), 1_000).hold(&source(&store, FILE)).await;
+    let held = cache(dir.path(), 1_000)
+        .hold(&source(&store, FILE), &Pulse::unheard())
+        .await;
     assert_eq!(std::fs::read(held.unwrap().path()).unwrap(), FILE);
+}
+
+/// The paused clock jumps over the waits.
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_waited_for_with_a_pulse_but_not_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::start(&[Reply::Status(503)]).await;
+    let wanted = source(&store, FILE);
+    let (pulse, beats) = counted();
+    let cache = cache(dir.path(), 1_000);
+    let healing = async {
+        tokio::time::sleep(Duration::from_millis(STORE_OUTAGE_MS)).await;
+        store.answer_with(&[Reply::Body(FILE)]);
+    };
+    let (held, ()) = tokio::join!(cache.hold(&wanted, &pulse), healing);
+    assert_eq!(std::fs::read(held.unwrap().path()).unwrap(), FILE);
+    // The longest wait between two tries is 3 s.
+    assert!(u64::from(beats.load(Ordering::Relaxed)) >= STORE_OUTAGE_MS / 3_000);
+
+    store.answer_with(&[Reply::Status(503)]);
+    let mut other = wanted;
+    other.sha256 = sha256(b"another");
+    let started = tokio::time::Instant::now();
+    let failed = cache.hold(&other, &pulse).await;
+    assert!(matches!(failed, Err(FetchError::Http { .. })));
+    let waited_ms = started.elapsed().as_millis() as u64;
+    assert!(
+        (FETCH_PATIENCE_MS..FETCH_PATIENCE_MS + 30_000).contains(&waited_ms),
+        "{waited_ms}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_transfer_beats_as_its_bytes_come_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::start(&[Reply::Trickle(FILE)]).await;
+    let (pulse, beats) = counted();
+    let held = cache(dir.path(), 1_000)
+        .hold(&source(&store, FILE), &pulse)
+        .await;
+    assert_eq!(std::fs::read(held.unwrap().path()).unwrap(), FILE);
+    assert!(beats.load(Ordering::Relaxed) as usize >= FILE.len());
+}
+
+/// A pulse and how often it was heard.
+fn counted() -> (Pulse, Arc<AtomicU32>) {
+    let beats = Arc::new(AtomicU32::new(0));
+    let counted = beats.clone();
+    let pulse = Pulse::new(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+    });
+    (pulse, beats)
 }
 
 #[tokio::test]
@@ -75,7 +134,7 @@ async fn what_is_not_the_file_is_refused_and_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::start(&[reply]).await;
         let error = cache(dir.path(), 1_000)
-            .hold(&source(&store, FILE))
+            .hold(&source(&store, FILE), &Pulse::unheard())
             .await
             .unwrap_err();
         assert!(is(&error), "{error}");
@@ -113,7 +172,9 @@ async fn a_file_over_the_limit_is_not_even_asked_for() {
     let store = Store::start(&[Reply::Body(FILE)]).await;
     let mut large = source(&store, FILE);
     large.bytes = 1_001;
-    let refused = cache(dir.path(), 1_000_000).hold(&large).await;
+    let refused = cache(dir.path(), 1_000_000)
+        .hold(&large, &Pulse::unheard())
+        .await;
     assert!(matches!(
         refused,
         Err(FetchError::TooLarge { max: 1_000, .. })
@@ -126,8 +187,14 @@ async fn the_cache_stays_within_its_size_but_never_under_a_job() {
     let dir = tempfile::tempdir().unwrap();
     let cache = cache(dir.path(), 60);
     let store = Store::start(&[Reply::Body(FILE), Reply::Body(&[7; 40])]).await;
-    let first = cache.hold(&source(&store, FILE)).await.unwrap();
-    let second = cache.hold(&source(&store, &[7; 40])).await.unwrap();
+    let first = cache
+        .hold(&source(&store, FILE), &Pulse::unheard())
+        .await
+        .unwrap();
+    let second = cache
+        .hold(&source(&store, &[7; 40]), &Pulse::unheard())
+        .await
+        .unwrap();
     assert_eq!(files(dir.path()).len(), 2, "both are held");
     drop(first);
     assert_eq!(files(dir.path()), [second.sha256().to_string()]);

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -9,6 +10,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use flowai_actors::ids::Sha256;
+use futures::StreamExt as _;
 use sha2::Digest as _;
 use tokio::task::JoinHandle;
 
@@ -23,6 +25,8 @@ pub(crate) enum Reply {
     Body(&'static [u8]),
     /// Says that it sends all of it, and breaks off after the first bytes.
     Cut(&'static [u8], usize),
+    /// One byte each half second.
+    Trickle(&'static [u8]),
 }
 
 /// A request as the store saw it.
@@ -65,6 +69,11 @@ impl Store {
         }
     }
 
+    /// From now on, in place of what is left.
+    pub(crate) fn answer_with(&self, replies: &[Reply]) {
+        *self.script.replies.lock().unwrap() = replies.iter().cloned().collect();
+    }
+
     pub(crate) fn seen(&self) -> Vec<Seen> {
         std::mem::take(&mut self.script.seen.lock().unwrap())
     }
@@ -97,6 +106,14 @@ async fn serve(
     match reply {
         Reply::Status(status) => StatusCode::from_u16(status).unwrap().into_response(),
         Reply::Body(bytes) => bytes.into_response(),
+        Reply::Trickle(bytes) => {
+            let pieces = futures::stream::iter(bytes).then(|byte| async move {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                Ok::<_, std::io::Error>(Bytes::copy_from_slice(&[*byte]))
+            });
+            let body = Body::from_stream(pieces);
+            ([("content-length", bytes.len().to_string())], body).into_response()
+        }
         Reply::Cut(bytes, after) => {
             let pieces = [
                 Ok(Bytes::from_static(&bytes[..after])),
