@@ -50,6 +50,16 @@ impl Index {
         }
     }
 
+    pub(super) fn has(&self, sha256: Sha256) -> bool {
+        self.entries.contains_key(&sha256)
+    }
+
+    /// Takes out one file. `false` when it is not there or held.
+    pub(super) fn remove(&mut self, sha256: Sha256) -> bool {
+        let is_free = |entry: &Entry| entry.holders == 0;
+        self.entries.get(&sha256).is_some_and(is_free) && self.entries.remove(&sha256).is_some()
+    }
+
     /// Takes out what must be deleted to come down to `bytes_max`, oldest first. A file that is held stays.
     pub(super) fn evict(&mut self, bytes_max: u64) -> Vec<Sha256> {
         let mut bytes: u64 = self.entries.values().map(|entry| entry.bytes).sum();
@@ -110,8 +120,9 @@ mod tests {
         index.hold(file(1));
         index.release(file(1));
         assert_eq!(index.evict(0), [file(2), file(3)]);
+        assert!(!index.remove(file(1)));
         index.release(file(1));
         assert_eq!(index.evict(0), [file(1)]);
-        assert!(!index.hold(file(1)));
+        assert!(!index.hold(file(1)) && !index.remove(file(1)));
     }
 }

@@ -152,7 +152,9 @@ impl Workshop {
                         _folder: folder,
                     });
                 }
-                EngineEvent::Ended(Err(error)) => return Err(not_rendered(error)),
+                EngineEvent::Ended(Err(error)) => {
+                    return Err(self.not_rendered(assign, error, &pulse).await);
+                }
             }
             report(estimate.standing());
         }
@@ -217,6 +219,34 @@ impl Workshop {
         Ok(model.clone())
     }
 
+    async fn not_rendered(
+        &self,
+        assign: &Assign,
+        error: EngineError,
+        pulse: &Pulse,
+    ) -> NotRendered {
+        let failure = match error {
+            EngineError::Stopped => return NotRendered::Stopped,
+            EngineError::Failed(failure) => failure,
+            EngineError::Lost(reason) => JobFailure::new(FailureCode::EngineFailed, reason),
+        };
+        let (cache, blamed) = if failure.code == FailureCode::InvalidImage {
+            (&self.pictures, std::slice::from_ref(&assign.image))
+        } else if failure.code == FailureCode::AdapterIncompatible {
+            (&self.adapters, &assign.adapters[..])
+        } else {
+            return NotRendered::Failed(failure);
+        };
+        // A file that rotted after it was checked says nothing about the job.
+        for source in blamed {
+            if !cache.is_whole(source.sha256, pulse).await {
+                let detail = format!("{} has rotted on this node's disk", source.sha256);
+                return NotRendered::Failed(JobFailure::new(FailureCode::DiskFailed, detail));
+            }
+        }
+        NotRendered::Failed(failure)
+    }
+
     async fn fetch(
         &self,
         assign: &Assign,
@@ -262,16 +292,6 @@ fn not_fetched(what: &str, error: &FetchError) -> NotRendered {
         FetchError::Disk { .. } => FailureCode::DiskFailed,
     };
     NotRendered::Failed(JobFailure::new(code, format!("{what}: {error}")))
-}
-
-fn not_rendered(error: EngineError) -> NotRendered {
-    match error {
-        EngineError::Stopped => NotRendered::Stopped,
-        EngineError::Failed(failure) => NotRendered::Failed(failure),
-        EngineError::Lost(reason) => {
-            NotRendered::Failed(JobFailure::new(FailureCode::EngineFailed, reason))
-        }
-    }
 }
 
 fn not_uploaded(error: UploadError) -> NotUploaded {

@@ -1,12 +1,19 @@
 //! Goal: whatever is wrong with a job fails that job by name, and the node takes the next one.
 //! Method: one node, one bad job after the other, and a good one at the end.
 
+use std::path::Path;
 use std::time::Duration;
 
-use flowai_actors::ids::Sha256;
+use flowai_actors::ids::{Attempt, Sha256};
 use flowai_actors::link::Faults;
+use flowai_actors::manifest::FusedAdapter;
 use flowai_actors::messages::{Assign, AssignAnswer, Outcome};
-use flowai_render_node::engine::StandInEngine;
+use flowai_actors::spec::RenderSpec;
+use flowai_render_node::engine::{
+    AdapterFile, EngineError, EngineRun, RenderEngine, StandInEngine,
+};
+use flowai_render_node::failure::{FailureCode, JobFailure};
+use flowai_render_node::models::LocalModel;
 
 use crate::kit::{Farm, sha256};
 
@@ -59,6 +66,57 @@ async fn bad_orders_and_inputs() {
     let good = farm.job(b"a picture", &[]).await;
     let outcome = outcome(&mut farm, &good).await;
     assert!(matches!(outcome, Outcome::Rendered { .. }), "{outcome:?}");
+}
+
+/// The job is not to blame for it, and another try may succeed.
+#[tokio::test]
+async fn an_adapter_that_rots_under_the_engine_is_this_nodes_failure() {
+    let engine = || Rotting {
+        engine: StandInEngine::new(Duration::ZERO),
+        is_first: true,
+    };
+    let mut farm = Farm::start(Faults::none(), "rotting", engine).await;
+    let mut job = farm.job(b"a picture", &[(b"an adapter", 1.0)]).await;
+    check(&mut farm, &job, "disk_failed", true, &["rotted"]).await;
+
+    job.at.attempt = Attempt::new(2);
+    let outcome = outcome(&mut farm, &job).await;
+    assert!(matches!(outcome, Outcome::Rendered { .. }), "{outcome:?}");
+}
+
+/// Finds other bytes in the first adapter than the cache did a moment before.
+struct Rotting {
+    engine: StandInEngine,
+    is_first: bool,
+}
+
+impl RenderEngine for Rotting {
+    fn load(&mut self, model: &LocalModel) -> Result<(), EngineError> {
+        self.engine.load(model)
+    }
+
+    fn fuse(&mut self, adapters: &[AdapterFile<'_>]) -> Result<Vec<FusedAdapter>, EngineError> {
+        if std::mem::take(&mut self.is_first) {
+            std::fs::write(adapters[0].path, b"rotten").unwrap();
+        }
+        if std::fs::read(adapters[0].path).unwrap() == b"rotten" {
+            let code = FailureCode::AdapterIncompatible;
+            return Err(JobFailure::new(code, "no adapter").into());
+        }
+        self.engine.fuse(adapters)
+    }
+
+    fn start<'a>(
+        &'a mut self,
+        spec: &RenderSpec,
+        image: &Path,
+    ) -> Result<Box<dyn EngineRun + 'a>, EngineError> {
+        self.engine.start(spec, image)
+    }
+
+    fn device_class(&self) -> String {
+        self.engine.device_class()
+    }
 }
 
 pub(crate) async fn check(

@@ -118,6 +118,37 @@ async fn a_slow_transfer_beats_as_its_bytes_come_in() {
     assert!(beats.load(Ordering::Relaxed) as usize >= FILE.len());
 }
 
+#[tokio::test]
+async fn a_file_that_rotted_on_the_disk_is_fetched_anew() {
+    type Rot = fn(&Path) -> std::io::Result<()>;
+    let rots: [Rot; 3] = [
+        |path| std::fs::write(path, b"an adapter, for all the cache KNOWS"),
+        |path| std::fs::write(path, b"short"),
+        |path| std::fs::remove_file(path),
+    ];
+    for rot in rots {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::start(&[Reply::Body(FILE)]).await;
+        let wanted = source(&store, FILE);
+        let cache = cache(dir.path(), 1_000);
+        let held = cache.hold(&wanted, &Pulse::unheard()).await.unwrap();
+        let path = held.path().to_owned();
+        drop(held);
+        rot(&path).unwrap();
+        let held = cache.hold(&wanted, &Pulse::unheard()).await.unwrap();
+        assert_eq!(std::fs::read(held.path()).unwrap(), FILE);
+        assert_eq!(store.seen().len(), 2);
+        drop(held);
+
+        // Nobody is told that it is here when it is not.
+        rot(&path).unwrap();
+        store.answer_with(&[Reply::Status(404)]);
+        let gone = cache.hold(&wanted, &Pulse::unheard()).await;
+        assert!(matches!(gone, Err(FetchError::Http { .. })));
+        assert!(cache.newest().is_empty() && files(dir.path()).is_empty());
+    }
+}
+
 /// A pulse and how often it was heard.
 fn counted() -> (Pulse, Arc<AtomicU32>) {
     let beats = Arc::new(AtomicU32::new(0));
