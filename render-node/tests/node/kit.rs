@@ -227,7 +227,7 @@ pub(crate) struct Farm {
     hub: SimLink,
     heard: mpsc::Receiver<Heard>,
     tasks: Tasks,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 pub(crate) fn leader_id() -> PeerId {
@@ -330,7 +330,7 @@ impl Farm {
             hub,
             heard,
             tasks,
-            _folder: folder,
+            folder,
         }
     }
 
@@ -380,6 +380,12 @@ impl Farm {
             image,
             adapters: sources,
         }
+    }
+
+    /// How many jobs have files on the node's disk.
+    pub(crate) fn job_folders(&self) -> usize {
+        let jobs = std::fs::read_dir(self.folder.path().join("jobs"));
+        jobs.unwrap().count()
     }
 
     pub(crate) fn policy(&self) -> Policy {
