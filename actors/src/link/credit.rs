@@ -77,7 +77,7 @@ impl Receipts {
 pub(super) struct Credit(Option<Arc<Receipts>>);
 
 impl Credit {
-    /// For a copy of a message that already holds its place.
+    /// For what holds its place elsewhere, or needs none.
     pub(super) fn none() -> Self {
         Self(None)
     }

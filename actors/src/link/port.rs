@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
+use super::credit::Credit;
 use super::envelope::{Envelope, MessageId};
 use super::error::{AskError, SendError};
 use super::greeting::RefusedCode;
@@ -66,7 +67,7 @@ pub enum LinkEvent {
     Message(Delivery),
     /// A message that waits for an answer.
     Request(Request),
-    /// The peer does not know the kind of a one-way message sent to it.
+    /// The peer does not know the kind of a one-way message sent to it. Shed when the program leaves many of them lying.
     Unsupported {
         /// The peer with the older build.
         peer: Peer,
@@ -90,34 +91,49 @@ pub enum LinkEvent {
 /// What comes in through a link, in order. One consumer.
 #[derive(Debug)]
 pub struct LinkEvents {
-    events: mpsc::UnboundedReceiver<LinkEvent>,
+    events: mpsc::UnboundedReceiver<Waiting>,
     backlog: Arc<AtomicUsize>,
 }
 
 impl LinkEvents {
     /// The next event; `None` after the link was shut down.
     pub async fn next(&mut self) -> Option<LinkEvent> {
-        let event = self.events.recv().await?;
+        let Waiting { event, place } = self.events.recv().await?;
+        drop(place);
         self.backlog.fetch_sub(1, Ordering::Relaxed);
         Some(event)
     }
 }
 
+/// An event on its way to the program.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) event: LinkEvent,
+    /// Free again when the program takes the event.
+    pub(super) place: Credit,
+}
+
 /// The link's end of [`LinkEvents`].
 ///
-/// The channel has no bound of its own because each thing in it has one already: messages by the credit window, `Up`
-/// and `Down` by refusing new links while the backlog is high.
+/// The channel has no bound of its own because each thing in it has one already: messages and requests by the credit
+/// window, `Unsupported` by the places of its link, `Up` and `Down` by refusing new links while the backlog is high. Only
+/// `Refused` has none but the pace of this side's own dialling, which waits longer each time.
 #[derive(Debug, Clone)]
 pub(super) struct EventSender {
-    events: mpsc::UnboundedSender<LinkEvent>,
+    events: mpsc::UnboundedSender<Waiting>,
     backlog: Arc<AtomicUsize>,
 }
 
 impl EventSender {
     /// Hands an event to the program; one that has dropped its `LinkEvents` no longer cares.
     pub(super) fn emit(&self, event: LinkEvent) {
+        let place = Credit::none();
+        self.emit_waiting(Waiting { event, place });
+    }
+
+    pub(super) fn emit_waiting(&self, waiting: Waiting) {
         self.backlog.fetch_add(1, Ordering::Relaxed);
-        self.events.send(event).ok();
+        self.events.send(waiting).ok();
     }
 
     /// Events the program has not taken yet.

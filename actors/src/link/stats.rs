@@ -51,6 +51,8 @@ stats! {
     overruns,
     /// Messages answered `Unsupported`.
     unsupported,
+    /// `Unsupported` answers of peers that were dropped because the program left too many of them lying.
+    unsupported_shed,
 }
 
 /// One counter.

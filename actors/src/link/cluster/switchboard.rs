@@ -187,12 +187,16 @@ impl Switchboard {
                 let message_id = uuid::Uuid::from_slice(&unsupported.message_id)
                     .map_err(|_| Refusal::Malformed)?;
                 let peer = link.peer.clone();
-                // Not acknowledged, since it is not the program's to handle; it answers one of our 64.
-                link.emit(LinkEvent::Unsupported {
+                // Not acknowledged, since it is not the program's to handle. It should answer one of our 64, but nothing
+                // holds the peer to that.
+                let is_taken = link.emit_notice(LinkEvent::Unsupported {
                     peer,
                     message_id,
                     kind: unsupported.kind,
                 });
+                if !is_taken && self.counters.unsupported_shed.worth_a_line() {
+                    tracing::warn!(peer = %link.peer.id, "shed an answer `unsupported`: too many wait for the program");
+                }
                 Ok(())
             }
             Some(Content::Envelope(envelope)) => {

@@ -11,10 +11,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ids::Generation;
 use crate::limits::{LINK_EVENTS_MAX, LINKS_MAX};
-use crate::link::credit::{Receipts, Window};
+use crate::link::credit::{Credit, Receipts, Window};
 use crate::link::greeting::LinkToken;
 use crate::link::peer::{Peer, PeerId};
-use crate::link::port::{DownReason, EventSender, LinkEvent};
+use crate::link::port::{DownReason, EventSender, LinkEvent, Waiting};
 use crate::link::transport::KillSwitch;
 
 /// Names one connection, for the life of this process.
@@ -28,6 +28,8 @@ pub(super) struct Link<G> {
     pub(super) token: LinkToken,
     pub(super) window: Window,
     pub(super) receipts: Arc<Receipts>,
+    /// Of `Unsupported` answers, which the peer sends without credit: those that wait for the program. Never acknowledged.
+    notices: Arc<Receipts>,
     /// Where the program hears of this link.
     events: EventSender,
     stage: Stage<G>,
@@ -36,8 +38,8 @@ pub(super) struct Link<G> {
 
 #[derive(Debug)]
 enum Stage<G> {
-    /// Events that came before the gateway was found: the peer may be ready first. Bounded by the credit window.
-    Opening(Vec<LinkEvent>),
+    /// Events that came before the gateway was found: the peer may be ready first. Bounded as they are later.
+    Opening(Vec<Waiting>),
     Up(G),
 }
 
@@ -133,6 +135,7 @@ impl<G> LinkTable<G> {
             token,
             window: Window::default(),
             receipts: Arc::default(),
+            notices: Arc::default(),
             events: self.events.clone(),
             stage: Stage::Opening(Vec::new()),
             signals: signals.clone(),
@@ -150,7 +153,9 @@ impl<G> LinkTable<G> {
         let link = self.links.get_mut(&serial)?;
         if let Stage::Opening(early) = std::mem::replace(&mut link.stage, Stage::Up(gateway)) {
             link.events.emit(LinkEvent::Up(link.peer.clone()));
-            early.into_iter().for_each(|event| link.events.emit(event));
+            for waiting in early {
+                link.events.emit_waiting(waiting);
+            }
             link.signals.up.cancel();
         }
         Some(link)
@@ -220,11 +225,26 @@ impl<G> Link<G> {
         }
     }
 
-    /// Hands an event to the program, after `Up`.
+    /// Hands a message or request, which holds its credit, to the program, after `Up`.
     pub(super) fn emit(&mut self, event: LinkEvent) {
+        let place = Credit::none();
+        self.emit_waiting(Waiting { event, place });
+    }
+
+    /// Hands over what the peer sends without credit. `false` when it was shed: the program has left
+    /// [`crate::limits::LINK_CREDIT_ENVELOPES`] of them lying.
+    pub(super) fn emit_notice(&mut self, event: LinkEvent) -> bool {
+        let Ok(place) = self.notices.arrive() else {
+            return false;
+        };
+        self.emit_waiting(Waiting { event, place });
+        true
+    }
+
+    fn emit_waiting(&mut self, waiting: Waiting) {
         match &mut self.stage {
-            Stage::Opening(early) => early.push(event),
-            Stage::Up(_) => self.events.emit(event),
+            Stage::Opening(early) => early.push(waiting),
+            Stage::Up(_) => self.events.emit_waiting(waiting),
         }
     }
 }
@@ -232,6 +252,7 @@ impl<G> Link<G> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::LINK_CREDIT_ENVELOPES;
     use crate::link::port::{LinkEvents, event_channel};
     use futures::FutureExt;
 
@@ -295,6 +316,28 @@ mod tests {
             ]
         );
         assert!(admission.signals.closed.is_cancelled());
+    }
+
+    /// Whether the link is up or still opening, and whatever the peer sends.
+    #[test]
+    fn a_flood_of_notices_is_shed_until_the_program_takes_some() {
+        let (mut table, mut events) = table();
+        let (admission, token) = admit(&mut table, 1);
+        let flood = |table: &mut LinkTable<&'static str>| {
+            let (_, link) = table.by_token(&token).unwrap();
+            let kinds = 0..10 * LINK_CREDIT_ENVELOPES as u32;
+            kinds
+                .filter(|kind| link.emit_notice(unsupported(*kind)))
+                .count() as u64
+        };
+        assert_eq!(flood(&mut table), LINK_CREDIT_ENVELOPES);
+        table.up(admission.serial, "gateway").unwrap();
+        assert_eq!(flood(&mut table), 0);
+        events.next().now_or_never().unwrap();
+        events.next().now_or_never().unwrap();
+        assert_eq!(flood(&mut table), 1, "up, and one of them was taken");
+        assert_eq!(names(&mut events).len() as u64, LINK_CREDIT_ENVELOPES);
+        assert_eq!(flood(&mut table), LINK_CREDIT_ENVELOPES);
     }
 
     #[test]
