@@ -1,9 +1,8 @@
 //! The device of this node, for operators and for the device class.
 
 use std::fs;
-use std::process::Command;
 
-use flowai_svd::DeviceName;
+use flowai_svd::{DeviceName, EngineError, Gpu};
 
 /// What the farm is told about the device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,8 +21,8 @@ pub enum DeviceError {
         path: &'static str,
         source: std::io::Error,
     },
-    #[error("nvidia-smi must run to name {device}: {reason}")]
-    NvidiaSmi { device: DeviceName, reason: String },
+    #[error(transparent)]
+    Gpu(#[from] EngineError),
 }
 
 impl Device {
@@ -34,7 +33,12 @@ impl Device {
     pub fn describe(device: DeviceName) -> Result<Self, DeviceError> {
         match device {
             DeviceName::Cpu => Self::cpu(),
-            DeviceName::Cuda(index) => Self::cuda(device, index),
+            DeviceName::Cuda(index) => {
+                let Gpu {
+                    name, memory_bytes, ..
+                } = Gpu::at(index)?;
+                Ok(Self { name, memory_bytes })
+            }
         }
     }
 
@@ -50,27 +54,6 @@ impl Device {
             name: name.unwrap_or_else(|| format!("{} cpu", std::env::consts::ARCH)),
             memory_bytes: memory_kib.unwrap_or(0) << 10,
         })
-    }
-
-    fn cuda(device: DeviceName, index: usize) -> Result<Self, DeviceError> {
-        let failed = |reason: String| DeviceError::NvidiaSmi { device, reason };
-        let output = Command::new("nvidia-smi")
-            .arg(format!("--id={index}"))
-            .args([
-                "--query-gpu=name,memory.total",
-                "--format=csv,noheader,nounits",
-            ])
-            .output()
-            .map_err(|error| failed(error.to_string()))?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        let described = || {
-            let (name, mebibytes) = text.trim().rsplit_once(',')?;
-            Some(Self {
-                name: name.trim().to_owned(),
-                memory_bytes: mebibytes.trim().parse::<u64>().ok()? << 20,
-            })
-        };
-        described().ok_or_else(|| failed(format!("it answered {:?}", text.trim())))
     }
 }
 

@@ -40,8 +40,11 @@ impl SvdOptions {
     }
 
     /// What equal bits need on this machine.
-    pub fn device_class(&self) -> String {
-        device_class(&self.device.class(self.threads))
+    ///
+    /// # Errors
+    /// Nobody can say which GPU it is.
+    pub fn device_class(&self) -> Result<String, SvdError> {
+        Ok(device_class(&self.device.class()?.text(self.threads)))
     }
 }
 
@@ -145,7 +148,7 @@ impl RenderEngine for SvdEngine {
     fn device_class(&self) -> String {
         let loaded = self.loaded.as_ref();
         loaded.map_or_else(
-            || self.options.device_class(),
+            || "no model is loaded".to_owned(),
             |loaded| device_class(&loaded.engine.device_class()),
         )
     }

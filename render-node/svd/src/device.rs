@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Cuda, Device, Kind};
 
 use crate::error::{EngineError, Result};
+use crate::gpu::Gpu;
 
 /// The precision of weights and activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -52,13 +53,51 @@ pub enum DeviceName {
     Cuda(usize),
 }
 
-impl DeviceName {
-    /// The class of a device on this machine, with so many threads of CPU kernels, before a model is loaded.
-    pub fn class(self, threads: usize) -> String {
+/// What bit-equality needs to stay the same: equal classes give equal bits, whatever index the device has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeviceClass {
+    Cpu,
+    Gpu {
+        gpu: Gpu,
+        /// Versions of the libraries that libtorch takes its kernels from, as numbers.
+        cudart: i64,
+        cudnn: i64,
+    },
+}
+
+impl DeviceClass {
+    /// The class in words, with so many threads of CPU kernels.
+    pub fn text(&self, threads: usize) -> String {
         match self {
             Self::Cpu => format!("cpu {} threads {threads}", cpu_isa()),
-            Self::Cuda(index) => format!("cuda:{index}"),
+            Self::Gpu { gpu, cudart, cudnn } => format!(
+                "cuda {} capability {} cudart {cudart} cudnn {cudnn}",
+                gpu.name, gpu.capability
+            ),
         }
+    }
+
+    /// The same, with the threads of this process.
+    pub(crate) fn text_here(&self) -> String {
+        self.text(usize::try_from(tch::get_num_threads()).unwrap_or(1))
+    }
+}
+
+impl DeviceName {
+    /// The class of the device on this machine, before a model is loaded.
+    ///
+    /// Errors: [`EngineError::Device`] when libtorch sees no such GPU, or nobody can say which one it is.
+    pub fn class(self) -> Result<DeviceClass> {
+        let Self::Cuda(index) = self else {
+            return Ok(DeviceClass::Cpu);
+        };
+        // A libtorch without CUDA has no versions to tell.
+        self.open()?;
+        Ok(DeviceClass::Gpu {
+            gpu: Gpu::at(index)?,
+            cudart: tch::utils::version_cudart(),
+            cudnn: tch::utils::version_cudnn(),
+        })
     }
 
     /// The device, when this machine has it.
@@ -124,11 +163,6 @@ pub(crate) fn keep_freed_memory() {
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const KEPT_BLOCK_BYTES: i32 = 96 << 20;
 
-/// What bit-equality needs to stay the same: runs may be resumed only where this text is equal.
-pub(crate) fn device_class(device: DeviceName) -> String {
-    device.class(usize::try_from(tch::get_num_threads()).unwrap_or(1))
-}
-
 /// The widest vector instructions that libtorch's kernels would choose.
 #[cfg(target_arch = "x86_64")]
 fn cpu_isa() -> &'static str {
@@ -149,6 +183,27 @@ fn cpu_isa() -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_class_names_the_gpu_and_not_its_index() {
+        let gpu = Gpu {
+            name: "NVIDIA L4".to_owned(),
+            capability: "8.9".to_owned(),
+            memory_bytes: 1,
+        };
+        let class = DeviceClass::Gpu {
+            gpu,
+            cudart: 12_080,
+            cudnn: 91_002,
+        };
+        let text = class.text(4);
+        assert_eq!(
+            text,
+            "cuda NVIDIA L4 capability 8.9 cudart 12080 cudnn 91002"
+        );
+        assert_eq!(text, class.text(8), "kernels of a GPU use no threads");
+        assert_ne!(DeviceClass::Cpu.text(4), DeviceClass::Cpu.text(8));
+    }
 
     #[test]
     fn devices_are_read_by_name() {

@@ -11,7 +11,7 @@ use tch::{Cuda, Device, Kind, Tensor};
 
 use crate::checkpoint::{Checkpoint, CheckpointError, CheckpointHeader};
 use crate::clip::ClipVision;
-use crate::device::{DeviceName, Dtype, device_class, keep_freed_memory};
+use crate::device::{DeviceClass, DeviceName, Dtype, keep_freed_memory};
 use crate::error::Result;
 use crate::lora::Fuser;
 use crate::params::{Params, Precision};
@@ -48,6 +48,7 @@ pub struct Engine {
     identity: OnceCell<ModelIdentity>,
     options: LoadOptions,
     device: Device,
+    device_class: DeviceClass,
     clip: ClipVision,
     vae_encoder: VaeEncoder,
     vae_encoder_kind: Kind,
@@ -129,6 +130,7 @@ impl Engine {
             unet: Unet::load(&unet_params, &config.unet)?,
             unet_params,
             fuser: Fuser::default(),
+            device_class: options.device.class()?,
             folder,
             options,
         })
@@ -149,7 +151,7 @@ impl Engine {
 
     /// Where bits are equal: runs of one class can be resumed in another process of it.
     pub fn device_class(&self) -> String {
-        device_class(self.options.device)
+        self.device_class.text_here()
     }
 
     /// The adapters that are fused now.

@@ -235,7 +235,7 @@ impl Chosen {
                         Some(SvdEngine::LIBTORCH),
                         options.dtype_name(),
                     ),
-                    device_class: options.device_class(),
+                    device_class: options.device_class()?,
                     engine: EngineHandle::start(move || SvdEngine::new(options))?,
                     device,
                 })
