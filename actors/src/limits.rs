@@ -52,6 +52,11 @@ const _: () = assert!(JOB_NODE_DEATHS_MAX <= JOB_ATTEMPTS_MAX);
 const _: () = assert!(ENGINE_LEAVE_GRACE_MS < ENGINE_LEAVE_MS_MIN);
 const _: () = assert!(ENGINE_LEAVE_MS_MIN < ENGINE_LEAVE_MS_MAX);
 
+/// A user who waits longer than this for a start no longer depends on the shares alone …
+pub const START_BOUND_MS: u64 = 1_800_000;
+/// … one of so many starts goes to whoever of them has waited longest: a tenth of the farm keeps the promise in any overload.
+pub const FORCED_START_EVERY: u32 = 10;
+
 /// A job is assigned at most this often, tries and assignments that no node took together: beyond it something is broken.
 pub const JOB_ASSIGNMENTS_MAX: u32 = 20;
 /// Changes that go into one transaction of the journal: a commit of 256 takes 4 to 13 ms, so the next one is never far.

@@ -1,11 +1,11 @@
 //! The line as those who wait in it see it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeSet, HashMap};
 
-use flowai_actors::ids::{JobId, UserId};
+use flowai_actors::ids::{JobId, ModelId, UserId};
 use flowai_actors::limits::USER_RUNNING_MAX;
 
-use super::shares::Claim;
+use super::shares::{Claim, Turns};
 use super::state::Scheduler;
 
 /// A waiting job's place. A forecast: arrivals and ends of other jobs change it.
@@ -42,42 +42,42 @@ impl WaitsFor {
 impl Scheduler {
     /// The first `most` places, in the order in which the jobs would start were each served as soon as its turn comes.
     pub fn line(&self, most: usize) -> Vec<Place> {
-        let mut shares = self.shares().clone();
-        let mut queues: BTreeMap<UserId, _> = self
+        let mut queues: HashMap<UserId, _> = self
             .waiting()
             .iter()
-            .map(|(user, jobs)| (*user, jobs.iter().peekable()))
+            .map(|(user, jobs)| (*user, jobs.iter().copied().peekable()))
             .collect();
-        let mut claims: BTreeMap<UserId, Claim> = BTreeMap::new();
+        let heads = self.waiting().values().filter_map(|jobs| jobs.front());
+        let mut turns = Turns::new(self.shares(), heads.filter_map(|job| self.claim_of(*job)));
+        let offered = self.offered_models();
         let mut line = Vec::new();
         for position in (1..).take(most) {
-            for (user, jobs) in &mut queues {
-                let next = jobs.peek().and_then(|job| self.waiting_job(**job));
-                match next {
-                    Some(job) => claims.insert(*user, Claim::of(job)),
-                    None => claims.remove(user),
-                };
-            }
-            let Some(claim) = shares.first(claims.values()) else {
+            let mut served = None;
+            let user = turns.turn(|user| {
+                let queue = queues.get_mut(&user)?;
+                served = queue.next();
+                self.claim_of(*queue.peek()?)
+            });
+            let (Some(user), Some(job)) = (user, served) else {
                 break;
             };
-            let Some(job) = queues.get_mut(&claim.user).and_then(Iterator::next) else {
-                break;
-            };
-            shares.serve(&claim, |user| queues.contains_key(&user));
             line.push(Place {
-                user: claim.user,
-                job: *job,
+                user,
+                job,
                 position,
-                waits_for: self.waits_for(claim.user, *job),
+                waits_for: self.waits_for(user, job, &offered),
             });
         }
         line
     }
 
-    fn waits_for(&self, user: UserId, job: JobId) -> WaitsFor {
+    fn claim_of(&self, job: JobId) -> Option<Claim> {
+        self.waiting_job(job).map(Claim::of)
+    }
+
+    fn waits_for(&self, user: UserId, job: JobId, offered: &BTreeSet<&ModelId>) -> WaitsFor {
         let model = self.waiting_job(job).map(|job| &job.model);
-        if !model.is_some_and(|model| self.is_offered(model)) {
+        if !model.is_some_and(|model| offered.contains(model)) {
             WaitsFor::Model
         } else if self.running_of(user) >= USER_RUNNING_MAX {
             WaitsFor::OwnJobs

@@ -1,26 +1,80 @@
 //! Fair queueing in virtual time: who of the waiting users is served next.
 //!
 //! A user who begins to wait gets a tag, the later of the farm's virtual time and the end of what it was served before; a
-//! claim's finish tag is that plus `cost / weight`. The smallest finish tag is served first; then the farm's virtual time
-//! moves to the served claim's start and the user's tag to its finish. A user who was away gathers no claim, one who waits
-//! keeps its place while the others pay, and a heavier weight pays less for the same render. (Weighted and start-time fair
-//! queueing: Demers, Keshav, Shenker 1989; Goyal, Vin, Cheng 1996.)
+//! claim's finish tag is that plus `cost / weight`, and the smallest is served first. Each start moves virtual time by its
+//! cost over the weights of all who stood for it: as far as it would come were the farm shared out to them drop by drop.
+//! (Weighted fair queueing: Demers, Keshav, Shenker 1989; Parekh, Gallager 1993.)
+//!
+//! - A newcomer begins at the present virtual time, so that a stream of newcomers, whatever they pay, carries it past the
+//!   finish tag of whoever waits: with `n` users of weight `w` always waiting beside it, a job of weight 1 starts within
+//!   about `w n` starts of its own cost. Virtual time that jumped to the served finish tag instead would put a paying
+//!   newcomer behind all free users who came before it.
+//! - A claim that virtual time has passed is due. Due claims start in the order of waiting and carry nothing over, so that
+//!   neither a user who was away nor one whose jobs could not run gathers claims.
+//! - In overload shares alone starve for long, since a light claim is one of many: of every [`FORCED_START_EVERY`] starts
+//!   one goes to the user who has waited longest, once that is longer than [`START_BOUND_MS`]. Whoever stands behind `k`
+//!   users who wait longer therefore starts within `FORCED_START_EVERY * (k + 1)` starts from then on.
 
-use std::collections::{BTreeMap, HashMap};
+use std::cmp::{Ordering, Reverse};
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
 
+use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::{GpuSeconds, UserId};
+use flowai_actors::limits::{FORCED_START_EVERY, START_BOUND_MS};
 
 use super::event::WaitingJob;
 
 /// Virtual seconds.
-#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Virtual(f64);
+
+impl Ord for Virtual {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.total_cmp(&other.0)
+    }
+}
+
+impl PartialOrd for Virtual {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Virtual {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Virtual {}
+
+/// Since when a user waits: began to, or was served last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+struct Since {
+    at: Monotonic,
+    /// Orders what happened at one moment.
+    turn: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Standing {
+    tag: Virtual,
+    since: Since,
+    /// The turn of the last start; zero when there was none that still counts.
+    served: u64,
+}
+
+/// In which order claims are served. A due one's is the farm's virtual time, then since when its user waits; among equal
+/// finish tags beyond it the least recently served comes first.
+type Order = (Virtual, u64, Since);
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct Shares {
     now: Virtual,
     /// Where each user stands: those who wait, and those who were served beyond the farm's virtual time.
-    tags: BTreeMap<UserId, Virtual>,
+    standings: BTreeMap<UserId, Standing>,
+    turns: u64,
+    starts_since_forced: u32,
 }
 
 /// What a candidate's next job would cost it.
@@ -39,44 +93,169 @@ impl Claim {
             weight: job.tier.weight(),
         }
     }
+
+    /// Virtual seconds that the job takes when this many weights share the farm.
+    fn length(&self, weights: u64) -> f64 {
+        self.cost.0.max(0.0) / weights.max(1) as f64
+    }
 }
 
 impl Shares {
-    /// The claim that is served next. Ties are broken by user id, so that equal events give equal effects.
-    pub(super) fn first<'a>(&self, claims: impl IntoIterator<Item = &'a Claim>) -> Option<Claim> {
-        let earlier = |a: &&Claim, b: &&Claim| {
-            let tags = self.finish_tag(a).0.total_cmp(&self.finish_tag(b).0);
-            tags.then_with(|| a.user.cmp(&b.user))
+    /// The claim that is served next.
+    pub(super) fn pick(&self, claims: &[Claim], now: Monotonic) -> Option<Claim> {
+        self.overdue(claims, now).or_else(|| self.first(claims))
+    }
+
+    fn first(&self, claims: &[Claim]) -> Option<Claim> {
+        claims.iter().min_by_key(|claim| self.order(claim)).copied()
+    }
+
+    fn order(&self, claim: &Claim) -> Order {
+        let (finish, standing) = (self.finish_tag(claim), self.standing(claim.user));
+        let served = if finish > self.now {
+            standing.served
+        } else {
+            0
         };
-        claims.into_iter().min_by(earlier).copied()
+        (finish, served, standing.since)
+    }
+
+    fn overdue(&self, claims: &[Claim], now: Monotonic) -> Option<Claim> {
+        if self.starts_since_forced < FORCED_START_EVERY - 1 {
+            return None;
+        }
+        let longest = claims
+            .iter()
+            .min_by_key(|claim| self.standing(claim.user).since)?;
+        self.is_overdue(longest.user, now).then_some(*longest)
+    }
+
+    fn is_overdue(&self, user: UserId, now: Monotonic) -> bool {
+        self.standing(user).since.at.plus_ms(START_BOUND_MS) <= now
     }
 
     /// The user had nothing waiting and now has.
-    pub(super) fn join(&mut self, user: UserId) {
-        let start = self.start_tag(user);
-        self.tags
-            .insert(user, if start > self.now { start } else { self.now });
+    pub(super) fn join(&mut self, user: UserId, now: Monotonic) {
+        let before = self.standing(user);
+        let standing = Standing {
+            tag: before.tag.max(self.now),
+            since: self.turn(now),
+            ..before
+        };
+        self.standings.insert(user, standing);
     }
 
-    /// The claim was served. Users who wait keep their place although the farm's virtual time passes it.
-    pub(super) fn serve(&mut self, claim: &Claim, is_waiting: impl Fn(UserId) -> bool) {
-        let (start, finish) = (self.start_tag(claim.user), self.finish_tag(claim));
-        if start > self.now {
-            self.now = start;
+    /// The claim was served before all that stood beside it. Users who wait keep their standing although the farm's virtual
+    /// time passes it.
+    pub(super) fn serve(
+        &mut self,
+        claim: &Claim,
+        beside: &[Claim],
+        now: Monotonic,
+        is_waiting: impl Fn(UserId) -> bool,
+    ) {
+        let is_forced = self.overdue(beside, now).as_ref() == Some(claim);
+        self.starts_since_forced = if is_forced {
+            0
+        } else {
+            self.starts_since_forced.saturating_add(1)
+        };
+        self.charge(claim, weights(beside), now);
+        let passed = self.now;
+        self.standings
+            .retain(|user, standing| standing.tag > passed || is_waiting(*user));
+    }
+
+    fn charge(&mut self, claim: &Claim, weights: u64, now: Monotonic) {
+        let since = self.turn(now);
+        let standing = Standing {
+            tag: self.finish_tag(claim),
+            since,
+            served: since.turn,
+        };
+        self.standings.insert(claim.user, standing);
+        self.now = Virtual(self.now.0 + claim.length(weights));
+    }
+
+    fn turn(&mut self, now: Monotonic) -> Since {
+        self.turns += 1;
+        Since {
+            at: now,
+            turn: self.turns,
         }
-        self.tags.insert(claim.user, finish);
-        let now = self.now;
-        self.tags
-            .retain(|user, tag| *tag > now || is_waiting(*user));
     }
 
-    fn start_tag(&self, user: UserId) -> Virtual {
-        self.tags.get(&user).copied().unwrap_or(self.now)
+    fn standing(&self, user: UserId) -> Standing {
+        let standing = self.standings.get(&user);
+        standing.copied().unwrap_or(Standing {
+            tag: self.now,
+            since: Since::default(),
+            served: 0,
+        })
     }
 
+    /// Never before the farm's virtual time: a claim that is due gathers nothing.
     fn finish_tag(&self, claim: &Claim) -> Virtual {
-        let cost = claim.cost.0.max(0.0) / f64::from(claim.weight.max(1));
-        Virtual(self.start_tag(claim.user).0 + cost)
+        let finish = self.standing(claim.user).tag.0 + claim.length(u64::from(claim.weight));
+        Virtual(finish).max(self.now)
+    }
+}
+
+fn weights(claims: &[Claim]) -> u64 {
+    claims.iter().map(|claim| u64::from(claim.weight)).sum()
+}
+
+/// Turns to come by the shares alone, were every claim served as soon as its turn comes. Whoever had a turn stands again with
+/// its next claim; each turn costs the logarithm of the users.
+#[derive(Debug)]
+pub(super) struct Turns {
+    shares: Shares,
+    now: Monotonic,
+    claims: HashMap<UserId, Claim>,
+    weights: u64,
+    /// Those that virtual time has passed move to `due`, since their order changes then.
+    coming: BinaryHeap<Reverse<(Order, UserId)>>,
+    due: BinaryHeap<Reverse<(Since, UserId)>>,
+}
+
+impl Turns {
+    pub(super) fn new(shares: &Shares, claims: impl IntoIterator<Item = Claim>) -> Self {
+        let mut turns = Self {
+            shares: shares.clone(),
+            now: Monotonic::default(),
+            claims: HashMap::new(),
+            weights: 0,
+            coming: BinaryHeap::new(),
+            due: BinaryHeap::new(),
+        };
+        claims.into_iter().for_each(|claim| turns.stand(claim));
+        turns
+    }
+
+    fn stand(&mut self, claim: Claim) {
+        let order = self.shares.order(&claim);
+        self.coming.push(Reverse((order, claim.user)));
+        self.weights += u64::from(claim.weight);
+        self.claims.insert(claim.user, claim);
+    }
+
+    /// Whose turn it is; `next` is what that user claims afterwards.
+    pub(super) fn turn(&mut self, next: impl FnOnce(UserId) -> Option<Claim>) -> Option<UserId> {
+        while let Some(Reverse(((finish, _, since), user))) = self.coming.peek().copied()
+            && finish <= self.shares.now
+        {
+            self.coming.pop();
+            self.due.push(Reverse((since, user)));
+        }
+        let due = self.due.pop().map(|Reverse((_, user))| user);
+        let user = due.or_else(|| self.coming.pop().map(|Reverse((_, user))| user))?;
+        let claim = self.claims.remove(&user)?;
+        self.shares.charge(&claim, self.weights, self.now);
+        self.weights -= u64::from(claim.weight);
+        if let Some(claim) = next(user) {
+            self.stand(claim);
+        }
+        Some(user)
     }
 }
 

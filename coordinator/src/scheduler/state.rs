@@ -22,6 +22,8 @@ pub struct Scheduler {
     nodes: BTreeMap<NodeId, Node>,
     shares: Shares,
     running: Running,
+    /// Of the event that is being taken in.
+    now: Monotonic,
 }
 
 #[derive(Debug, Clone)]
@@ -50,10 +52,18 @@ struct Node {
     is_doubtful: bool,
 }
 
+impl Node {
+    /// Whether it may be given a job, once it is free.
+    fn takes_work(&self) -> bool {
+        !self.is_draining && !self.is_doubtful
+    }
+}
+
 impl Scheduler {
     /// Takes one event in and says what follows. Free nodes are given work whatever the event was.
     pub fn step(&mut self, event: Event, now: Monotonic) -> Vec<Effect> {
         let mut effects = Vec::new();
+        self.now = now;
         match event {
             Event::JobArrived(job) => self.arrive(job),
             Event::JobRecovered(recovered) => self.recover(recovered, now),
@@ -153,9 +163,10 @@ impl Scheduler {
         self.running.of(user)
     }
 
-    /// Whether any node that is known offers the model.
-    pub(super) fn is_offered(&self, model: &ModelId) -> bool {
-        self.nodes.values().any(|node| node.models.contains(model))
+    /// Models that any known node offers.
+    pub(super) fn offered_models(&self) -> BTreeSet<&ModelId> {
+        let models = self.nodes.values().flat_map(|node| &node.models);
+        models.collect()
     }
 
     /// Whether a generation of a node is older than one that is known, and which that is.
@@ -489,41 +500,43 @@ impl Scheduler {
         let free: Vec<NodeId> = self
             .nodes
             .iter()
-            .filter(|(_, node)| node.running.is_none() && !node.is_draining && !node.is_doubtful)
+            .filter(|(_, node)| node.running.is_none() && node.takes_work())
             .map(|(id, _)| id.clone())
             .collect();
         for node in free {
-            let Some((id, claim)) = self.next_for(&node) else {
+            let (heads, claims) = self.candidates(&node);
+            let Some(claim) = self.shares.pick(&claims, self.now) else {
                 continue;
             };
-            self.shares
-                .serve(&claim, |user| self.waiting.contains_key(&user));
-            effects.extend(self.assign(id, node));
+            self.shares.serve(&claim, &claims, self.now, |user| {
+                self.waiting.contains_key(&user)
+            });
+            if let Some(job) = heads.get(&claim.user) {
+                effects.extend(self.assign(*job, node));
+            }
         }
     }
 
-    /// The first job of the first user in order of claims that this node can run.
-    fn next_for(&self, node: &NodeId) -> Option<(JobId, Claim)> {
-        let models = &self.nodes.get(node)?.models;
+    /// Of each user who may start one, the first job that this node can run.
+    fn candidates(&self, node: &NodeId) -> (BTreeMap<UserId, JobId>, Vec<Claim>) {
         let mut heads = BTreeMap::new();
         let mut claims = Vec::new();
         for (user, waiting) in &self.waiting {
             if self.running.of(*user) >= USER_RUNNING_MAX {
                 continue;
             }
-            let fits = |id: &&JobId| {
-                self.jobs
-                    .get(*id)
-                    .is_some_and(|job| models.contains(&job.spec.model))
-            };
-            let Some(job) = waiting.iter().find(fits).and_then(|id| self.jobs.get(id)) else {
-                continue;
-            };
-            heads.insert(*user, job.spec.job);
-            claims.push(Claim::of(&job.spec));
+            let mut jobs = waiting.iter().filter_map(|id| self.jobs.get(id));
+            if let Some(job) = jobs.find(|job| self.fits(job, node)) {
+                heads.insert(*user, job.spec.job);
+                claims.push(Claim::of(&job.spec));
+            }
         }
-        let claim = self.shares.first(&claims)?;
-        Some((*heads.get(&claim.user)?, claim))
+        (heads, claims)
+    }
+
+    fn fits(&self, job: &Job, node: &NodeId) -> bool {
+        let node = self.nodes.get(node);
+        node.is_some_and(|node| node.models.contains(&job.spec.model))
     }
 
     fn assign(&mut self, id: JobId, node_id: NodeId) -> Option<Effect> {
@@ -579,7 +592,7 @@ impl Scheduler {
 
     fn queue_of(&mut self, owner: UserId) -> &mut VecDeque<JobId> {
         if !self.waiting.contains_key(&owner) {
-            self.shares.join(owner);
+            self.shares.join(owner, self.now);
         }
         self.waiting.entry(owner).or_default()
     }
