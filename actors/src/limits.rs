@@ -28,8 +28,12 @@ const _: () = assert!(NODE_LEASE_MS + NODE_BEAT_MS + SWEEP_MS < 15_000);
 
 /// A job is tried at most this often before it fails for good.
 pub const JOB_ATTEMPTS_MAX: u32 = 3;
-/// A job during which this many nodes died is quarantined: it is more likely the killer than the victim.
+/// A job during which this many nodes died is quarantined: it is more likely the killer than the victim. One node that dies
+/// again and again counts once, until the tries are used up.
 pub const JOB_NODE_DEATHS_MAX: u32 = 2;
+/// So long after its first failure a job may go back to the node where it failed, if no other can run it; doubles with each
+/// failure. A full disk or a lost driver does not heal in less.
+pub const JOB_RETRY_MS: u64 = 5_000;
 /// Running jobs of one user, whatever the tier.
 pub const USER_RUNNING_MAX: u32 = 2;
 /// Queued jobs of one user; over it `too_many_queued`.
@@ -51,6 +55,7 @@ pub const ENGINE_LEAVE_GRACE_MS: u64 = 10_000;
 const _: () = assert!(JOB_NODE_DEATHS_MAX <= JOB_ATTEMPTS_MAX);
 const _: () = assert!(ENGINE_LEAVE_GRACE_MS < ENGINE_LEAVE_MS_MIN);
 const _: () = assert!(ENGINE_LEAVE_MS_MIN < ENGINE_LEAVE_MS_MAX);
+const _: () = assert!(NODE_BEAT_MS < JOB_RETRY_MS);
 
 /// A user who waits longer than this for a start no longer depends on the shares alone …
 pub const START_BOUND_MS: u64 = 1_800_000;

@@ -1,5 +1,6 @@
 //! What a leader reads: all that is unfinished when its term begins, and later what no doorbell announced.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use flowai_actors::ids::{Attempt, JobId, ModelId, NodeId, UserId};
@@ -27,7 +28,12 @@ pub struct JobRow {
     pub attempt: Attempt,
     /// Attempts that failed or were lost; those that were nobody's fault do not count.
     pub failures: u32,
+    /// Nodes on which they did.
+    pub failed_on: BTreeSet<NodeId>,
+    /// Attempts that were lost because their node died.
     pub node_deaths: u32,
+    /// Nodes that died.
+    pub died_on: BTreeSet<NodeId>,
     /// Who holds the attempt, while the job runs.
     pub held: Option<Holding>,
     pub cancel_requested: bool,
@@ -46,6 +52,8 @@ struct RawJob {
     node_id: Option<String>,
     generation: i32,
     failures: i64,
+    failed_on: Vec<String>,
+    died_on: Vec<String>,
     node_deaths: i32,
     cancel_requested: bool,
 }
@@ -54,12 +62,17 @@ macro_rules! select_jobs {
     ($rest:literal) => {
         concat!(
             "select s.job_id, s.owner_id, a.tier, j.model_id, j.spec, s.state, s.attempt, s.epoch, s.node_id, s.generation,
-                    (select count(*) from attempt t
-                      where t.job_id = s.job_id and t.outcome in ('failed', 'lost')) as failures,
+                    t.failures, t.failed_on, t.died_on,
                     s.node_deaths, s.cancel_requested_at is not null as cancel_requested
                from job_state s
                join job j on j.id = s.job_id
-               join account a on a.id = s.owner_id ",
+               join account a on a.id = s.owner_id
+              cross join lateral (
+                    select count(*) as failures,
+                           coalesce(array_agg(distinct node_id), '{}') as failed_on,
+                           coalesce(array_agg(distinct node_id) filter (where outcome = 'lost'), '{}') as died_on
+                      from attempt
+                     where job_id = s.job_id and outcome in ('failed', 'lost')) t ",
             $rest
         )
     };
@@ -70,6 +83,14 @@ fn unknown(what: &str, name: &str) -> DatabaseError {
     let reason =
         format!("{what} {name:?} is unknown to this version; run the version that wrote it");
     DatabaseError::Query(sqlx::Error::Decode(reason.into()))
+}
+
+fn node_id(name: String) -> Result<NodeId, DatabaseError> {
+    NodeId::try_from(name).map_err(|invalid| unknown("node", &invalid.got))
+}
+
+fn node_ids(names: Vec<String>) -> Result<BTreeSet<NodeId>, DatabaseError> {
+    names.into_iter().map(node_id).collect()
 }
 
 impl TryFrom<RawJob> for JobRow {
@@ -86,7 +107,7 @@ impl TryFrom<RawJob> for JobRow {
                     attempt,
                     epoch: epoch_from(raw.epoch),
                 },
-                node: NodeId::try_from(node).map_err(|invalid| unknown("node", &invalid.got))?,
+                node: node_id(node)?,
                 generation: generation_from(raw.generation),
             }),
         };
@@ -100,7 +121,9 @@ impl TryFrom<RawJob> for JobRow {
             state: JobState::from_name(&raw.state).ok_or_else(|| unknown("state", &raw.state))?,
             attempt,
             failures: u32::try_from(raw.failures).unwrap_or(u32::MAX),
+            failed_on: node_ids(raw.failed_on)?,
             node_deaths: unsigned(raw.node_deaths),
+            died_on: node_ids(raw.died_on)?,
             held,
             cancel_requested: raw.cancel_requested,
         })

@@ -74,8 +74,9 @@ impl Actor for LeaderActor {
             mailbox,
             over,
         } = arguments;
-        let start = Instant::now();
         let state = recover(&tools, epoch).await?;
+        // Nodes have their time to come back from when somebody hears them, however long the reading took.
+        let start = Instant::now();
         let own = BoundedRef::new(myself, MAILBOX_MAX);
         mailbox
             .send(own.clone())

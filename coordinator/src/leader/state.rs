@@ -226,7 +226,7 @@ impl State {
                 job, node_deaths, ..
             } => self.release(job).map(|held| Change::Quarantine {
                 held,
-                detail: format!("{node_deaths} nodes died while they ran it"),
+                detail: format!("its node died {node_deaths} times while it ran it"),
             }),
             // Whoever said it is answered by the one who heard it.
             Decided::Stale { .. } => None,
@@ -453,7 +453,9 @@ impl State {
             cost: cost::predicted(&spec),
             attempt: row.attempt,
             failures: row.failures,
+            failed_on: row.failed_on,
             node_deaths: row.node_deaths,
+            died_on: row.died_on,
         };
         let Some(holding) = row.held.filter(|_| row.state == JobState::Running) else {
             return Some(Heard::JobArrived(waiting));

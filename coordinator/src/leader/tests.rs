@@ -1,6 +1,8 @@
 //! Goal: nothing leaves before its commit, and no lost, doubled or late word changes anything for the worse.
 //! Method: the leader's pure state, event by event.
 
+use std::collections::BTreeSet;
+
 use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::{Attempt, Epoch, Generation, JobId, ModelId, NodeId, Sha256, UserId};
 use flowai_actors::link::{PeerId, Role};
@@ -59,7 +61,9 @@ impl Leader {
             state,
             attempt: Attempt::new(attempt),
             failures: 0,
+            failed_on: BTreeSet::new(),
             node_deaths: 0,
+            died_on: BTreeSet::new(),
             held: None,
             cancel_requested: false,
         }

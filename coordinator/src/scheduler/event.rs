@@ -1,5 +1,7 @@
 //! What the scheduler hears and what it answers.
 
+use std::collections::BTreeSet;
+
 use flowai_actors::ids::{Attempt, Generation, GpuSeconds, JobId, ModelId, NodeId, UserId};
 use flowai_actors::state::Tier;
 use flowai_store::journal::Unfinished;
@@ -17,7 +19,12 @@ pub struct WaitingJob {
     pub attempt: Attempt,
     /// Attempts that failed or were lost.
     pub failures: u32,
+    /// Nodes on which they did.
+    pub failed_on: BTreeSet<NodeId>,
+    /// Attempts that were lost because their node died.
     pub node_deaths: u32,
+    /// Nodes that died.
+    pub died_on: BTreeSet<NodeId>,
 }
 
 /// A running attempt found in the rows by a new leader: its node has one lease to say that it still works on it.

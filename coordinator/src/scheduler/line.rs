@@ -27,6 +27,8 @@ pub enum WaitsFor {
     OwnJobs,
     /// A node that offers the model registers.
     Model,
+    /// The pause after a failure passes, or another node registers.
+    Retry,
 }
 
 impl WaitsFor {
@@ -35,6 +37,7 @@ impl WaitsFor {
             Self::Node => "waits for a free node",
             Self::OwnJobs => "waits for one of your running jobs to end",
             Self::Model => "waits for a node that offers the model",
+            Self::Retry => "waits a moment before it is tried again",
         }
     }
 }
@@ -81,6 +84,8 @@ impl Scheduler {
             WaitsFor::Model
         } else if self.running_of(user) >= USER_RUNNING_MAX {
             WaitsFor::OwnJobs
+        } else if self.pauses(job) {
+            WaitsFor::Retry
         } else {
             WaitsFor::Node
         }

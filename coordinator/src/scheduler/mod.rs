@@ -7,7 +7,8 @@
 //! - a user never has more than [`USER_RUNNING_MAX`] jobs running;
 //! - a node never has more than one, and only jobs whose model it offers;
 //! - a node without a beat for [`NODE_LEASE_MS`] loses its attempt (INV-5), and what it says later of it is stale (INV-2);
-//! - a job fails at most [`JOB_ATTEMPTS_MAX`] times, and one during which [`JOB_NODE_DEATHS_MAX`] nodes died is quarantined.
+//! - a job fails at most [`JOB_ATTEMPTS_MAX`] times, each time on another node while there is one, and one during which
+//!   [`JOB_NODE_DEATHS_MAX`] nodes died is quarantined.
 //!
 //! An effect is a wish until the journal has committed it; the journal tells of what it could not write as an event.
 //!

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::{Attempt, Generation, JobId, ModelId, NodeId, UserId};
 use flowai_actors::limits::{
-    JOB_ASSIGNMENTS_MAX, JOB_ATTEMPTS_MAX, JOB_NODE_DEATHS_MAX, NODE_LEASE_MS, USER_RUNNING_MAX,
+    JOB_ASSIGNMENTS_MAX, JOB_ATTEMPTS_MAX, JOB_NODE_DEATHS_MAX, JOB_RETRY_MS, NODE_LEASE_MS,
+    USER_RUNNING_MAX,
 };
 use flowai_actors::state::Tier;
 use flowai_store::journal::Unfinished;
@@ -31,6 +32,8 @@ struct Job {
     spec: WaitingJob,
     held_by: Option<Holder>,
     cancel_asked: bool,
+    /// From when it may go back to a node where it failed. A new leader does not know it: taking over is pause enough.
+    back_at: Monotonic,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,6 +158,12 @@ impl Scheduler {
         self.jobs.get(&job).map(|job| &job.spec)
     }
 
+    /// Whether a waiting job failed on every live node that offers its model, and may not go back to one yet.
+    pub(super) fn pauses(&self, id: JobId) -> bool {
+        let job = self.jobs.get(&id);
+        job.is_some_and(|job| job.back_at > self.now && !self.has_untried_node(job))
+    }
+
     pub(super) fn shares(&self) -> &Shares {
         &self.shares
     }
@@ -188,6 +197,7 @@ impl Scheduler {
                 spec,
                 held_by: None,
                 cancel_asked: false,
+                back_at: Monotonic::default(),
             },
         );
     }
@@ -214,6 +224,7 @@ impl Scheduler {
                 spec,
                 held_by: Some(holder),
                 cancel_asked: cancel_requested,
+                back_at: Monotonic::default(),
             },
         );
     }
@@ -427,8 +438,10 @@ impl Scheduler {
             })
             .map(|job| job.spec.job)
             .collect();
+        // Dialling may take longer than this, so it proves no death. Of one the node's next process tells.
         for job in unclaimed {
-            self.lose(job, "its node did not come back to the new leader", effects);
+            let reason = "its node did not come back to the new leader".to_owned();
+            self.requeue(job, Unfinished::Stopped, reason, effects);
         }
     }
 
@@ -437,12 +450,20 @@ impl Scheduler {
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
         };
-        job.spec.node_deaths += 1;
-        let (attempt, node_deaths) = (job.spec.attempt, job.spec.node_deaths);
+        let spec = &mut job.spec;
+        spec.node_deaths += 1;
+        if let Some(held) = &job.held_by {
+            spec.died_on.insert(held.node.clone());
+        }
+        let (attempt, node_deaths) = (spec.attempt, spec.node_deaths);
+        // One bad node dies of any job: it takes two to blame the job, or all tries where there is no second.
+        let is_last_try = spec.failures + 1 >= JOB_ATTEMPTS_MAX;
+        let is_killer = spec.died_on.len() >= JOB_NODE_DEATHS_MAX as usize
+            || is_last_try && node_deaths >= JOB_NODE_DEATHS_MAX;
         if job.cancel_asked {
             self.forget(id);
             effects.push(Effect::Cancel { job: id, attempt });
-        } else if node_deaths >= JOB_NODE_DEATHS_MAX {
+        } else if is_killer {
             self.forget(id);
             effects.push(Effect::Quarantine {
                 job: id,
@@ -461,12 +482,17 @@ impl Scheduler {
         reason: String,
         effects: &mut Vec<Effect>,
     ) {
-        self.release(id);
+        let node = self.release(id);
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
         };
-        if outcome != Unfinished::Stopped {
-            job.spec.failures += 1;
+        match outcome {
+            Unfinished::Stopped => {}
+            Unfinished::Failed | Unfinished::Lost => {
+                job.back_at = self.now.plus_ms(JOB_RETRY_MS << job.spec.failures.min(16));
+                job.spec.failures += 1;
+                job.spec.failed_on.extend(node);
+            }
         }
         let (attempt, failures) = (job.spec.attempt, job.spec.failures);
         if job.cancel_asked {
@@ -534,9 +560,21 @@ impl Scheduler {
         (heads, claims)
     }
 
-    fn fits(&self, job: &Job, node: &NodeId) -> bool {
-        let node = self.nodes.get(node);
-        node.is_some_and(|node| node.models.contains(&job.spec.model))
+    /// A job goes back to a node where it failed only after a pause, and only while no other could run it.
+    fn fits(&self, job: &Job, id: &NodeId) -> bool {
+        let node = self.nodes.get(id);
+        let is_offered = node.is_some_and(|node| node.models.contains(&job.spec.model));
+        let may_go_back = || job.back_at <= self.now && !self.has_untried_node(job);
+        is_offered && (!job.spec.failed_on.contains(id) || may_go_back())
+    }
+
+    /// Whether a live node, free or not, offers the job's model and did not fail it yet.
+    fn has_untried_node(&self, job: &Job) -> bool {
+        self.nodes.iter().any(|(id, node)| {
+            node.takes_work()
+                && node.models.contains(&job.spec.model)
+                && !job.spec.failed_on.contains(id)
+        })
     }
 
     fn assign(&mut self, id: JobId, node_id: NodeId) -> Option<Effect> {
@@ -567,20 +605,17 @@ impl Scheduler {
         job.held_by.as_ref().filter(|_| job.spec.attempt == attempt)
     }
 
-    /// Takes a job from its node, if it has one.
-    fn release(&mut self, id: JobId) {
-        let Some(job) = self.jobs.get_mut(&id) else {
-            return;
-        };
-        let Some(held) = job.held_by.take() else {
-            return;
-        };
+    /// Takes a job from its node, if it has one, and says which.
+    fn release(&mut self, id: JobId) -> Option<NodeId> {
+        let job = self.jobs.get_mut(&id)?;
+        let held = job.held_by.take()?;
         self.running.remove(job.spec.owner);
         if let Some(node) = self.nodes.get_mut(&held.node)
             && node.running.is_some_and(|(running, _)| running == id)
         {
             node.running = None;
         }
+        Some(held.node)
     }
 
     fn forget(&mut self, id: JobId) {

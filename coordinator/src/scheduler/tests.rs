@@ -1,7 +1,9 @@
+use std::collections::BTreeSet;
+
 use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::{Attempt, Generation, GpuSeconds, JobId, ModelId, NodeId, UserId};
 use flowai_actors::limits::{
-    FORCED_START_EVERY, NODE_BEAT_MS, NODE_LEASE_MS, START_BOUND_MS, USER_RUNNING_MAX,
+    FORCED_START_EVERY, JOB_RETRY_MS, NODE_BEAT_MS, NODE_LEASE_MS, START_BOUND_MS, USER_RUNNING_MAX,
 };
 use flowai_actors::state::Tier;
 use flowai_store::journal::Unfinished;
@@ -40,7 +42,9 @@ fn waiting(n: u64, user: u64, tier: Tier) -> WaitingJob {
         cost: GpuSeconds(10.0),
         attempt: Attempt::ZERO,
         failures: 0,
+        failed_on: BTreeSet::new(),
         node_deaths: 0,
+        died_on: BTreeSet::new(),
     }
 }
 
@@ -381,6 +385,45 @@ fn a_job_that_kills_nodes_is_quarantined() {
 }
 
 #[test]
+fn one_bad_node_gets_no_job_quarantined() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    let mut job = waiting(1, 1, Tier::Free);
+    job.attempt = Attempt::new(1);
+    job.failures = 1;
+    job.node_deaths = 1;
+    job.failed_on.insert(node_id("a"));
+    job.died_on.insert(node_id("a"));
+    assert_eq!(farm.arrive(job), [assign(1, 2, "a")]);
+    farm.register("b", FIRST, None);
+    let effects = farm.pass(NODE_LEASE_MS, &["b"]);
+    assert!(effects.contains(&assign(1, 3, "b")), "{effects:?}");
+}
+
+#[test]
+fn a_job_that_kills_its_only_node_each_time_is_quarantined() {
+    let mut farm = Farm::new();
+    farm.arrive(waiting(1, 1, Tier::Free));
+    let mut effects = Vec::new();
+    for generation in 1..=3 {
+        let is_given = |farm: &Farm| farm.scheduler.running_on(&node_id("a")).is_some();
+        while !is_given(&farm) {
+            farm.now_ms += NODE_BEAT_MS;
+            farm.register("a", Generation::new(generation), None);
+        }
+        effects = farm.register("a", Generation::new(generation + 1), None);
+    }
+    assert_eq!(
+        effects,
+        [Effect::Quarantine {
+            job: job_id(1),
+            attempt: Attempt::new(3),
+            node_deaths: 3
+        }]
+    );
+}
+
+#[test]
 fn a_restarted_node_gives_its_old_job_back_at_once() {
     let mut farm = Farm::new();
     farm.register("a", FIRST, None);
@@ -388,15 +431,19 @@ fn a_restarted_node_gives_its_old_job_back_at_once() {
     let effects = farm.register("a", SECOND, None);
     assert!(
         matches!(
-            effects[0],
-            Effect::Requeue {
+            effects[..],
+            [Effect::Requeue {
                 outcome: Unfinished::Lost,
                 ..
-            }
+            }]
         ),
         "{effects:?}"
     );
-    assert!(matches!(&effects[1], Effect::Assign { generation, .. } if *generation == SECOND));
+    let effects = farm.pass(JOB_RETRY_MS, &[]);
+    assert!(
+        matches!(&effects[..], [Effect::Assign { generation, .. }] if *generation == SECOND),
+        "{effects:?}"
+    );
     assert_eq!(farm.register("a", FIRST, Some((1, 1))), []);
     assert_eq!(
         farm.scheduler.newer_generation(&node_id("a"), FIRST),
@@ -410,13 +457,66 @@ fn a_retryable_failure_is_tried_again_up_to_the_limit() {
     farm.register("a", FIRST, None);
     farm.arrive(waiting(1, 1, Tier::Free));
     for attempt in 1..3 {
-        let effects = farm.ended("a", 1, attempt, failure(true));
-        assert_eq!(effects[1], assign(1, attempt + 1, "a"), "{effects:?}");
+        farm.ended("a", 1, attempt, failure(true));
+        let pause_ms = JOB_RETRY_MS << (attempt - 1);
+        assert_eq!(farm.pass(pause_ms - 1, &["a"]), []);
+        assert_eq!(farm.pass(1, &["a"]), [assign(1, attempt + 1, "a")]);
     }
     assert!(matches!(
         farm.ended("a", 1, 3, failure(true))[..],
         [Effect::Fail { .. }]
     ));
+}
+
+#[test]
+fn a_failed_job_goes_to_a_node_where_it_did_not_fail() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    farm.arrive(waiting(1, 1, Tier::Free));
+    farm.register("b", FIRST, None);
+    let effects = farm.ended("a", 1, 1, failure(true));
+    assert_eq!(effects[1..], [assign(1, 2, "b")]);
+    // Both have failed it: after the pause the first free one has it again.
+    assert!(matches!(
+        farm.ended("b", 1, 2, failure(true))[..],
+        [Effect::Requeue { .. }]
+    ));
+    assert_eq!(
+        farm.pass(2 * JOB_RETRY_MS, &["a", "b"]),
+        [assign(1, 3, "a")]
+    );
+}
+
+#[test]
+fn a_failed_job_waits_for_another_node_that_is_busy_and_goes_back_when_that_dies() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    farm.arrive(waiting(1, 1, Tier::Free));
+    farm.register("b", FIRST, None);
+    farm.arrive(waiting(2, 2, Tier::Free));
+    farm.ended("a", 1, 1, failure(true));
+    assert_eq!(farm.pass(3 * JOB_RETRY_MS, &["a", "b"]), []);
+    // Others are not held up by it.
+    assert_eq!(farm.arrive(waiting(3, 1, Tier::Free)), [assign(3, 1, "a")]);
+    farm.ended("a", 3, 1, AttemptEnd::Rendered);
+    let effects = farm.pass(NODE_LEASE_MS, &["a"]);
+    assert!(effects.contains(&assign(2, 2, "a")), "{effects:?}");
+    assert_eq!(
+        farm.ended("a", 2, 2, AttemptEnd::Rendered)[1..],
+        [assign(1, 2, "a")]
+    );
+}
+
+#[test]
+fn a_new_leader_knows_where_a_job_failed() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    farm.register("b", FIRST, None);
+    let mut failed = waiting(1, 1, Tier::Free);
+    failed.attempt = Attempt::new(1);
+    failed.failures = 1;
+    failed.failed_on.insert(node_id("a"));
+    assert_eq!(farm.arrive(failed), [assign(1, 2, "b")]);
 }
 
 #[test]
@@ -499,7 +599,7 @@ fn a_new_leader_adopts_what_runs_and_restarts_only_what_nobody_claims() {
     farm.register("c", FIRST, None);
     let effects = farm.pass(NODE_LEASE_MS, &["a", "c"]);
     assert!(
-        matches!(&effects[0], Effect::Requeue { job, outcome: Unfinished::Lost, .. } if *job == job_id(2)),
+        matches!(&effects[0], Effect::Requeue { job, outcome: Unfinished::Stopped, .. } if *job == job_id(2)),
         "{effects:?}"
     );
     assert_eq!(effects[1..], [assign(2, 2, "c")]);
@@ -588,8 +688,9 @@ fn what_was_nobodys_fault_does_not_use_up_the_tries() {
         assert_eq!(effects[1], assign(1, attempt + 1, "a"), "{effects:?}");
     }
     for attempt in 6..8 {
-        let effects = farm.ended("a", 1, attempt, failure(true));
-        assert_eq!(effects[1], assign(1, attempt + 1, "a"), "{effects:?}");
+        farm.ended("a", 1, attempt, failure(true));
+        let effects = farm.pass(4 * JOB_RETRY_MS, &["a"]);
+        assert_eq!(effects, [assign(1, attempt + 1, "a")]);
     }
     assert!(matches!(
         farm.ended("a", 1, 8, failure(true))[..],
@@ -657,4 +758,16 @@ fn a_place_in_the_line_says_what_it_waits_for() {
     assert_eq!(waits(3), WaitsFor::OwnJobs);
     assert_eq!(waits(4), WaitsFor::Model);
     assert_eq!(waits(5), WaitsFor::Node);
+}
+
+#[test]
+fn a_job_that_pauses_after_a_failure_says_so() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    farm.arrive(waiting(1, 1, Tier::Free));
+    farm.ended("a", 1, 1, failure(true));
+    let waits = |farm: &Farm| farm.scheduler.line(1)[0].waits_for;
+    assert_eq!(waits(&farm), WaitsFor::Retry);
+    farm.register("b", FIRST, None);
+    assert_eq!(farm.scheduler.line(1), []);
 }
