@@ -17,27 +17,27 @@ const TOLD_AT_ONCE_MAX: usize = 32;
 #[derive(Debug, Default)]
 pub(super) struct Line {
     told: HashMap<JobId, (u32, WaitsFor)>,
-    is_changed: bool,
+    /// Of the line that was looked at last.
+    revision: u64,
+    /// Not everything of it was told.
+    is_behind: bool,
     next_at: Monotonic,
 }
 
 impl Line {
-    /// Something happened that may move the line.
-    pub(super) fn changed(&mut self) {
-        self.is_changed = true;
-    }
-
     /// Somebody listens who heard nothing so far.
     pub(super) fn tell_all(&mut self) {
         self.told.clear();
-        self.is_changed = true;
+        self.is_behind = true;
     }
 
     /// What is news, at most every [`PROGRESS_INTERVAL_MS`].
     pub(super) fn news(&mut self, scheduler: &Scheduler, now: Monotonic) -> Vec<Live> {
-        if !self.is_changed || now < self.next_at {
+        let is_news = self.is_behind || self.revision != scheduler.revision();
+        if !is_news || now < self.next_at {
             return Vec::new();
         }
+        self.revision = scheduler.revision();
         self.next_at = now.plus_ms(PROGRESS_INTERVAL_MS);
         let places = scheduler.line(PLACES_TOLD_MAX);
         let is_told = |told: &HashMap<_, _>, place: &Place| {
@@ -48,7 +48,7 @@ impl Line {
             .filter(|place| !is_told(&self.told, place))
             .take(TOLD_AT_ONCE_MAX + 1)
             .collect();
-        self.is_changed = news.len() > TOLD_AT_ONCE_MAX;
+        self.is_behind = news.len() > TOLD_AT_ONCE_MAX;
         let told: HashMap<_, _> = places
             .iter()
             .filter_map(|place| Some((place.job, *self.told.get(&place.job)?)))

@@ -157,7 +157,6 @@ impl State {
         for effect in self.scheduler.step(event, now) {
             self.decide(now, effect, &mut artefact, effects);
         }
-        self.line.changed();
     }
 
     fn decide(

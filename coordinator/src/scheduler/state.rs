@@ -25,6 +25,12 @@ pub struct Scheduler {
     running: Running,
     /// Of the event that is being taken in.
     now: Monotonic,
+    /// Grows with whatever may move the line or give a node work.
+    revision: u64,
+    /// Whose work was given out.
+    placed: u64,
+    /// Nothing that waits for a time is due before this one, so that most events need not look at all of it.
+    wake_at: Option<Monotonic>,
 }
 
 #[derive(Debug, Clone)]
@@ -81,6 +87,7 @@ impl Scheduler {
             Event::NodeDraining { node, is_draining } => {
                 if let Some(node) = self.nodes.get_mut(&node) {
                     node.is_draining = is_draining;
+                    self.changed();
                 }
             }
             Event::Ended {
@@ -98,6 +105,19 @@ impl Scheduler {
         self.expire(now, &mut effects);
         self.place(&mut effects);
         effects
+    }
+
+    /// Another one than before: the line may have moved.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    fn changed(&mut self) {
+        self.revision += 1;
+    }
+
+    fn wake_by(&mut self, at: Monotonic) {
+        self.wake_at = Some(self.wake_at.map_or(at, |before| before.min(at)));
     }
 
     pub fn knows(&self, job: JobId) -> bool {
@@ -213,10 +233,13 @@ impl Scheduler {
             return;
         }
         self.running.add(spec.owner);
+        self.changed();
+        let lost_at = now.plus_ms(NODE_LEASE_MS);
+        self.wake_by(lost_at);
         let holder = Holder {
             node,
             generation,
-            lost_at: Some(now.plus_ms(NODE_LEASE_MS)),
+            lost_at: Some(lost_at),
         };
         self.jobs.insert(
             spec.job,
@@ -302,6 +325,8 @@ impl Scheduler {
             .nodes
             .get(&offer.node)
             .is_some_and(|known| known.is_draining);
+        self.changed();
+        self.wake_by(now.plus_ms(NODE_LEASE_MS));
         self.nodes.insert(
             offer.node.clone(),
             Node {
@@ -347,7 +372,10 @@ impl Scheduler {
             && known.generation == generation
         {
             known.lease_until = now.plus_ms(NODE_LEASE_MS);
-            known.is_doubtful = is_astray;
+            let was_doubtful = std::mem::replace(&mut known.is_doubtful, is_astray);
+            if was_doubtful != is_astray {
+                self.changed();
+            }
         }
     }
 
@@ -416,6 +444,11 @@ impl Scheduler {
 
     /// Takes the attempt from nodes whose lease ran out, and from those that a new leader never heard of.
     fn expire(&mut self, now: Monotonic, effects: &mut Vec<Effect>) {
+        if self.wake_at.is_none_or(|at| now < at) {
+            return;
+        }
+        // A pause may be over as well.
+        self.changed();
         let silent: Vec<NodeId> = self
             .nodes
             .iter()
@@ -443,6 +476,16 @@ impl Scheduler {
             let reason = "its node did not come back to the new leader".to_owned();
             self.requeue(job, Unfinished::Stopped, reason, effects);
         }
+        self.wake_at = self.next_due();
+    }
+
+    fn next_due(&self) -> Option<Monotonic> {
+        let leases = self.nodes.values().map(|node| node.lease_until);
+        let claims = self.jobs.values().filter_map(|job| match &job.held_by {
+            Some(held) => held.lost_at,
+            None => Some(job.back_at).filter(|back_at| self.now < *back_at),
+        });
+        leases.chain(claims).min()
     }
 
     /// The attempt's node died. The job waits again, unless it looks like the killer or nobody wants it any more.
@@ -486,14 +529,16 @@ impl Scheduler {
         let Some(job) = self.jobs.get_mut(&id) else {
             return;
         };
+        let pause_ms = JOB_RETRY_MS << job.spec.failures.min(16);
         match outcome {
             Unfinished::Stopped => {}
             Unfinished::Failed | Unfinished::Lost => {
-                job.back_at = self.now.plus_ms(JOB_RETRY_MS << job.spec.failures.min(16));
+                job.back_at = self.now.plus_ms(pause_ms);
                 job.spec.failures += 1;
                 job.spec.failed_on.extend(node);
             }
         }
+        let back_at = job.back_at;
         let (attempt, failures) = (job.spec.attempt, job.spec.failures);
         if job.cancel_asked {
             self.forget(id);
@@ -512,6 +557,7 @@ impl Scheduler {
         } else {
             let owner = job.spec.owner;
             self.queue_of(owner).push_front(id);
+            self.wake_by(back_at);
             effects.push(Effect::Requeue {
                 job: id,
                 attempt,
@@ -523,6 +569,9 @@ impl Scheduler {
 
     /// Gives free nodes work, the user with the smallest claim first.
     fn place(&mut self, effects: &mut Vec<Effect>) {
+        if self.placed == self.revision {
+            return;
+        }
         let free: Vec<NodeId> = self
             .nodes
             .iter()
@@ -541,6 +590,8 @@ impl Scheduler {
                 effects.extend(self.assign(*job, node));
             }
         }
+        // What was given leaves less to give, never more.
+        self.placed = self.revision;
     }
 
     /// Of each user who may start one, the first job that this node can run.
@@ -578,6 +629,7 @@ impl Scheduler {
     }
 
     fn assign(&mut self, id: JobId, node_id: NodeId) -> Option<Effect> {
+        self.changed();
         let node = self.nodes.get_mut(&node_id)?;
         let job = self.jobs.get_mut(&id)?;
         let attempt = job.spec.attempt.next();
@@ -609,6 +661,7 @@ impl Scheduler {
     fn release(&mut self, id: JobId) -> Option<NodeId> {
         let job = self.jobs.get_mut(&id)?;
         let held = job.held_by.take()?;
+        self.revision += 1;
         self.running.remove(job.spec.owner);
         if let Some(node) = self.nodes.get_mut(&held.node)
             && node.running.is_some_and(|(running, _)| running == id)
@@ -629,10 +682,12 @@ impl Scheduler {
         if !self.waiting.contains_key(&owner) {
             self.shares.join(owner, self.now);
         }
+        self.changed();
         self.waiting.entry(owner).or_default()
     }
 
     fn leave_queue(&mut self, owner: UserId, id: JobId) {
+        self.changed();
         if let Some(queue) = self.waiting.get_mut(&owner) {
             queue.retain(|waiting| *waiting != id);
             if queue.is_empty() {

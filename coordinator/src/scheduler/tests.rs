@@ -130,6 +130,11 @@ fn failure(retryable: bool) -> AttemptEnd {
 
 /// The order in which jobs start when one node does them one after the other.
 fn start_order(farm: &mut Farm, effects: Vec<Effect>) -> Vec<u64> {
+    start_order_of(farm, effects, usize::MAX)
+}
+
+/// The first `most` of them.
+fn start_order_of(farm: &mut Farm, effects: Vec<Effect>, most: usize) -> Vec<u64> {
     let mut order = Vec::new();
     let mut effects = effects;
     while let Some(Effect::Assign { job, attempt, .. }) = effects
@@ -139,6 +144,9 @@ fn start_order(farm: &mut Farm, effects: Vec<Effect>) -> Vec<u64> {
     {
         let n = job.as_uuid().as_u64_pair().1;
         order.push(n);
+        if order.len() >= most {
+            break;
+        }
         effects = farm.ended("a", n, attempt.get(), AttemptEnd::Rendered);
     }
     order
@@ -770,4 +778,42 @@ fn a_job_that_pauses_after_a_failure_says_so() {
     assert_eq!(waits(&farm), WaitsFor::Retry);
     farm.register("b", FIRST, None);
     assert_eq!(farm.scheduler.line(1), []);
+}
+
+/// With a look at every waiting user for every place, each line would take 20 million claims: the test would not end in minutes.
+#[test]
+fn a_long_line_of_many_users_is_told_in_order_and_cheaply() {
+    let (users, jobs_each) = (2_000, 5);
+    let mut farm = Farm::new();
+    for n in 0..users * jobs_each {
+        let tier = Tier::ALL[(n % 3) as usize];
+        let mut job = waiting(n, n % users, tier);
+        job.cost = GpuSeconds(1.0 + (n % 7) as f64);
+        farm.arrive(job);
+    }
+    let jobs = (users * jobs_each) as usize;
+    let line = farm.scheduler.line(jobs);
+    for _ in 0..20 {
+        assert_eq!(farm.scheduler.line(jobs), line);
+    }
+    let effects = farm.register("a", FIRST, None);
+    let mut started = start_order_of(&mut farm, effects, 200);
+    started.reverse();
+    for place in &line[..200] {
+        assert_eq!(Some(place.job), started.pop().map(job_id));
+    }
+}
+
+#[test]
+fn time_and_beats_that_change_nothing_move_no_line() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    for n in 1..=3 {
+        farm.arrive(waiting(n, n, Tier::Free));
+    }
+    let before = farm.scheduler.revision();
+    farm.pass(NODE_LEASE_MS - NODE_BEAT_MS, &["a"]);
+    assert_eq!(farm.scheduler.revision(), before);
+    farm.ended("a", 1, 1, AttemptEnd::Rendered);
+    assert_ne!(farm.scheduler.revision(), before);
 }
