@@ -38,7 +38,7 @@ pub const JOB_RETRY_MS: u64 = 5_000;
 pub const USER_RUNNING_MAX: u32 = 2;
 /// Queued jobs of one user; over it `too_many_queued`.
 pub const USER_QUEUED_MAX: u32 = 100;
-/// A job without a report of progress for this long is stopped and tried elsewhere.
+/// A job whose node has it and reports no progress for this long is stopped and tried elsewhere.
 pub const JOB_NO_PROGRESS_MS: u64 = 600_000;
 
 /// A run that was told to stop must be out of the engine within this many times the longest step that it has shown, counted

@@ -2,17 +2,18 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use flowai_actors::ids::Epoch;
-use flowai_actors::kit::{OnCancel, OnFailure, TaskKind, TaskResult, Tasks};
+use flowai_actors::kit::{
+    OnCancel, OnFailure, RestartBudget, TaskKind, TaskResult, Tasks, Verdict,
+};
 use flowai_actors::link::{LinkEvents, NodeLink, Standing};
 use flowai_store::database::Database;
-use flowai_store::leader;
 use flowai_store::objects::Objects;
 use tokio_util::sync::CancellationToken;
 
-use crate::leader::{Ear, Leader, Tools};
+use crate::leader::{Ear, Leader, Over, Tools};
 use crate::lease::{self, Candidate};
 
 /// For the tasks of a term that has ended: none of them has anything to finish.
@@ -96,6 +97,7 @@ impl Coordinator {
         present: &Present,
         end: &CancellationToken,
     ) -> Result<(), CoordinatorError> {
+        let mut budget = RestartBudget::default();
         loop {
             let candidate = Candidate {
                 holder: self.holder.clone(),
@@ -105,10 +107,19 @@ impl Coordinator {
                 let leader = view.address.clone().filter(|_| view.is_held);
                 (self.stand)(Standing::Standby { leader });
             });
-            let Some(epoch) = end.run_until_cancelled(won).await else {
+            let Some(term) = end.run_until_cancelled(won).await else {
                 return Ok(());
             };
-            self.lead(epoch, present, end).await?;
+            if let Err(failure) = self.lead(term, present, end).await {
+                // Each term cuts every link: one that fails at once, over and over, is worse than a process that ends.
+                match budget.crashed(Instant::now()) {
+                    Verdict::Escalate => return Err(failure),
+                    Verdict::RestartAfter(wait) => {
+                        tracing::error!(%failure, "term failed; standing again for the lead");
+                        end.run_until_cancelled(tokio::time::sleep(wait)).await;
+                    }
+                }
+            }
             if end.is_cancelled() {
                 return Ok(());
             }
@@ -117,10 +128,11 @@ impl Coordinator {
 
     async fn lead(
         &self,
-        epoch: Epoch,
+        won: lease::Term,
         present: &Present,
         end: &CancellationToken,
     ) -> Result<(), CoordinatorError> {
+        let epoch = won.epoch;
         tracing::info!(%epoch, "this coordinator leads");
         let tasks = Tasks::new();
         let failed = |reason: String| CoordinatorError::Term { epoch, reason };
@@ -135,22 +147,25 @@ impl Coordinator {
             set(present, Some(leader.ear()));
             (self.stand)(Standing::Leading);
             tokio::select! {
-                () = leader.over() => Ok(()),
+                over = leader.over() => match over {
+                    Over::Fenced => Ok(()),
+                    Over::Failed => Err(failed("the leader actor has failed".to_owned())),
+                },
                 lost = tasks.failed() => Err(failed(lost.to_string())),
             }
         };
         let ended = tokio::select! {
             ended = term => ended,
-            () = lease::hold(&self.database, epoch) => Ok(()),
+            lost = lease::hold(&self.database, won) => {
+                tracing::warn!(%epoch, ?lost, "the lease is lost");
+                Ok(())
+            }
             () = end.cancelled() => Ok(()),
         };
         set(present, None);
         (self.stand)(Standing::Standby { leader: None });
         tasks.shutdown(TERM_GRACE).await;
-        // A later term is not touched: the row is compared.
-        if let Err(error) = leader::give_up(&self.database, epoch).await {
-            tracing::warn!(%error, "term could not be given up; it ends by itself");
-        }
+        lease::give_up(&self.database, epoch).await;
         tracing::info!(%epoch, "this coordinator leads no more");
         ended
     }

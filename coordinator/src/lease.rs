@@ -1,14 +1,20 @@
-//! The leader's lease row, taken and held. Only the database's clock counts.
+//! The leader's lease row, taken and held. Who may take it is for the database's clock to say; when to stand down without an
+//! answer, for the own one: a term counts from when it was asked for, so it ends here before another can begin.
 
+use std::future::Future;
 use std::time::Duration;
 
 use flowai_actors::ids::Epoch;
-use flowai_actors::limits::{LEADER_RENEW_MS, LEADER_WATCH_MS};
+use flowai_actors::limits::{LEADER_RENEW_MS, LEADER_TERM_MS, LEADER_WATCH_MS};
 use flowai_store::database::{Database, DatabaseError};
 use flowai_store::leader::{self, LeaderView};
+use tokio::time::Instant;
 
 const WATCH: Duration = Duration::from_millis(LEADER_WATCH_MS);
 const RENEW: Duration = Duration::from_millis(LEADER_RENEW_MS);
+const TERM: Duration = Duration::from_millis(LEADER_TERM_MS);
+/// A question about the row that is not answered by then is asked again: on a cut network the old one may hang for minutes.
+const ANSWER: Duration = Duration::from_millis(LEADER_RENEW_MS);
 /// After a renewal that the database did not answer.
 const RENEW_AGAIN: Duration = Duration::from_millis(500);
 
@@ -21,17 +27,37 @@ pub(crate) struct Candidate {
     pub(crate) address: String,
 }
 
-/// Waits until this candidate leads, and says the term. `seen` hears of each look at the row.
+/// A term that was won.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Term {
+    pub(crate) epoch: Epoch,
+    /// When the winning question was sent.
+    pub(crate) asked_at: Instant,
+}
+
+/// Why a term is not held any longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lost {
+    /// A later one has begun.
+    Fenced,
+    /// The database did not renew it in time, so that another may begin at any moment.
+    Unanswered,
+}
+
+/// Waits until this candidate leads. `seen` hears of each look at the row.
 pub(crate) async fn win(
     database: &Database,
     candidate: &Candidate,
     seen: impl Fn(&LeaderView),
-) -> Epoch {
+) -> Term {
     loop {
-        match look(database, candidate, &seen).await {
-            Ok(Some(epoch)) => return epoch,
-            Ok(None) => {}
-            Err(error) => tracing::warn!(%error, "lease row cannot be looked at, trying again"),
+        match tokio::time::timeout(ANSWER, look(database, candidate, &seen)).await {
+            Ok(Ok(Some(term))) => return term,
+            Ok(Ok(None)) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "lease row cannot be looked at, trying again");
+            }
+            Err(_) => tracing::warn!("lease row was not read in time, trying again"),
         }
         tokio::time::sleep(WATCH).await;
     }
@@ -41,26 +67,105 @@ async fn look(
     database: &Database,
     candidate: &Candidate,
     seen: &impl Fn(&LeaderView),
-) -> Result<Option<Epoch>, DatabaseError> {
+) -> Result<Option<Term>, DatabaseError> {
     let view = leader::look(database).await?;
     seen(&view);
     if view.is_held {
         return Ok(None);
     }
-    leader::take_over(database, &candidate.holder, &candidate.address).await
+    let asked_at = Instant::now();
+    let epoch = leader::take_over(database, &candidate.holder, &candidate.address).await?;
+    Ok(epoch.map(|epoch| Term { epoch, asked_at }))
 }
 
-/// Renews the term until a later one has begun. While the database is away nobody else can begin one, and nothing is
-/// written either: the term goes on when it is back.
-pub(crate) async fn hold(database: &Database, epoch: Epoch) {
+/// Renews the term until it is lost.
+pub(crate) async fn hold(database: &Database, term: Term) -> Lost {
+    hold_by(term.asked_at, || leader::renew(database, term.epoch)).await
+}
+
+async fn hold_by<R>(asked_at: Instant, renew: impl Fn() -> R) -> Lost
+where
+    R: Future<Output = Result<bool, DatabaseError>>,
+{
+    let mut until = asked_at + TERM;
     loop {
-        match leader::renew(database, epoch).await {
-            Ok(true) => tokio::time::sleep(RENEW).await,
-            Ok(false) => return,
-            Err(error) => {
-                tracing::warn!(%error, "lease was not renewed, trying again");
-                tokio::time::sleep(RENEW_AGAIN).await;
-            }
+        let asked_at = Instant::now();
+        if until <= asked_at {
+            return Lost::Unanswered;
         }
+        let deadline = until.min(asked_at + ANSWER);
+        let wait = match tokio::time::timeout_at(deadline, renew()).await {
+            Ok(Ok(true)) => {
+                until = asked_at + TERM;
+                RENEW
+            }
+            Ok(Ok(false)) => return Lost::Fenced,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "lease was not renewed, trying again");
+                RENEW_AGAIN
+            }
+            Err(_) => {
+                tracing::warn!("lease was not renewed in time, trying again");
+                RENEW_AGAIN
+            }
+        };
+        tokio::time::sleep_until(until.min(Instant::now() + wait)).await;
+    }
+}
+
+/// Lets a standby take over at once. A later term is not touched: the row is compared.
+pub(crate) async fn give_up(database: &Database, epoch: Epoch) {
+    match tokio::time::timeout(ANSWER, leader::give_up(database, epoch)).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "term was not given up; it ends by itself"),
+        Err(_) => tracing::warn!("term was not given up in time; it ends by itself"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    type Answer = Result<bool, DatabaseError>;
+
+    /// Answers one renewal after the other as told, and none after the last. Gives how the term was lost, and when.
+    async fn held(answers: Vec<Answer>) -> (Lost, Duration) {
+        let start = Instant::now();
+        let answers = RefCell::new(answers.into_iter());
+        let lost = hold_by(start, || {
+            let answer = answers.borrow_mut().next();
+            async {
+                match answer {
+                    Some(answer) => ready(answer).await,
+                    None => pending().await,
+                }
+            }
+        });
+        (lost.await, start.elapsed())
+    }
+
+    fn outage() -> Answer {
+        Err(DatabaseError::Unreachable(sqlx::Error::PoolTimedOut))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_that_hears_nothing_of_the_database_stands_down_within_its_term() {
+        assert_eq!(held(Vec::new()).await, (Lost::Unanswered, TERM));
+        let refusals = (0..100).map(|_| outage()).collect();
+        assert_eq!(held(refusals).await, (Lost::Unanswered, TERM));
+        // The term counts from when the last renewal that was answered had been asked for.
+        let (lost, after) = held(vec![Ok(true), Ok(true)]).await;
+        assert_eq!((lost, after), (Lost::Unanswered, RENEW + TERM));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_term_outlives_a_short_outage() {
+        let answers = vec![outage(), outage(), Ok(true), outage(), Ok(true), Ok(false)];
+        let (lost, after) = held(answers).await;
+        assert_eq!(lost, Lost::Fenced);
+        assert!(after < TERM, "{after:?}");
     }
 }

@@ -48,6 +48,15 @@ pub(crate) struct Tools {
 #[error("leader actor did not start: {0}")]
 pub(crate) struct StartError(String);
 
+/// Why a leader leads no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Over {
+    /// A later term has begun.
+    Fenced,
+    /// The actor is gone: it panicked or returned an error.
+    Failed,
+}
+
 /// Hears the link for one term. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Ear(BoundedRef<Message>);
@@ -94,11 +103,13 @@ impl Leader {
         Ear(self.mailbox.clone())
     }
 
-    /// Resolves when a later term has begun, or the actor has failed.
-    pub(crate) async fn over(&self) {
+    /// Resolves when it leads no more.
+    pub(crate) async fn over(&self) -> Over {
         let mut is_over = self.is_over.clone();
-        // An actor that is gone leads no more either.
-        is_over.wait_for(|is| *is).await.ok();
+        match is_over.wait_for(|is| *is).await {
+            Ok(_) => Over::Fenced,
+            Err(_) => Over::Failed,
+        }
     }
 }
 

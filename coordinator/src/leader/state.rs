@@ -493,9 +493,12 @@ impl State {
 
     fn tick(&mut self, now: Monotonic, effects: &mut Vec<Effect>) {
         self.step(now, Heard::Tick, effects);
+        // What its node does not have yet waits for the journal, which the lease bounds, then for the dispatch, which asks a
+        // bounded number of times; what another term gave waits for its node to come back, which the scheduler bounds.
         let stuck: Vec<Holding> = self
             .held
             .values()
+            .filter(|held| held.is_dispatched)
             .filter(|held| held.heard_at.plus_ms(JOB_NO_PROGRESS_MS) <= now)
             .map(|held| held.holding.clone())
             .collect();

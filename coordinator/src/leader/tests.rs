@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::{Attempt, Epoch, Generation, JobId, ModelId, NodeId, Sha256, UserId};
+use flowai_actors::limits::{JOB_NO_PROGRESS_MS, NODE_BEAT_MS};
 use flowai_actors::link::{PeerId, Role};
 use flowai_actors::manifest::{EngineInfo, Manifest, StageTimings};
 use flowai_actors::messages::{
@@ -499,6 +500,43 @@ fn a_node_that_does_not_name_its_job_loses_it() {
     let effects = leader.beat("a", None);
     assert!(
         matches!(&changes(&effects)[..], [Change::Requeue { held: of, .. }] if *of == held),
+        "{effects:?}"
+    );
+}
+
+#[test]
+fn a_job_that_no_node_was_told_of_is_not_blamed_for_the_databases_outage() {
+    let mut leader = Leader::new();
+    leader.register("a", None);
+    let (_, effects) = leader.arrive();
+    let [Change::Assign(held)] = &changes(&effects)[..] else {
+        panic!("{effects:?}")
+    };
+    let pass = |leader: &mut Leader| {
+        let until = leader.now_ms + JOB_NO_PROGRESS_MS;
+        let mut effects = Vec::new();
+        while leader.now_ms < until {
+            leader.now_ms += NODE_BEAT_MS;
+            effects.extend(leader.beat("a", None));
+            effects.extend(leader.apply(Event::Tick));
+        }
+        effects
+    };
+    let effects = pass(&mut leader);
+    assert_eq!(changes(&effects), []);
+    assert!(is_dispatched(&leader.committed(1)));
+    leader.apply(Event::Dispatched {
+        held: held.clone(),
+        result: Ok(()),
+    });
+    let until = leader.now_ms + JOB_NO_PROGRESS_MS;
+    while leader.now_ms < until {
+        leader.now_ms += NODE_BEAT_MS;
+        leader.beat("a", Some(held.at));
+    }
+    let effects = leader.apply(Event::Tick);
+    assert!(
+        matches!(&changes(&effects)[..], [Change::Requeue { reason, .. }] if reason.contains("no_progress")),
         "{effects:?}"
     );
 }
