@@ -237,6 +237,7 @@ impl Running {
         let epoch = self.state.epoch;
         match effect {
             Effect::Answer(reply, answer) => self.answer(reply, &answer),
+            Effect::Decline(reply) => drop(self.replies.remove(&reply)),
             Effect::Admit { reply, register } => self.work(LeaderTask::Admit, async move {
                 work::admit(&database, reply, register).await
             }),

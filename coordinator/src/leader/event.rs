@@ -78,8 +78,11 @@ pub(super) enum Event {
 
 /// Why a rendered clip does not count as delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct NotDelivered {
-    pub(super) detail: String,
+pub(super) enum NotDelivered {
+    /// The object store says so.
+    Missing(String),
+    /// The object store did not answer: it may well lie there.
+    Unanswered(String),
 }
 
 /// Why a committed assignment does not run.
@@ -102,6 +105,8 @@ pub(super) enum Outcome {
 #[derive(Debug)]
 pub(super) enum Effect {
     Answer(ReplyId, Answer),
+    /// Answer nothing: the asker hears `Rejected` and asks again.
+    Decline(ReplyId),
     /// Write down that the process registered and what it offers, then say [`Event::Admitted`].
     Admit {
         reply: ReplyId,

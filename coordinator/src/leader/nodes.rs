@@ -240,12 +240,24 @@ impl State {
             self.answer_ended(key, EndedAnswer::Stale, effects);
             return;
         }
-        match (result, delivered(ended)) {
-            (Ok(()), Ok(artefact)) => {
+        let missing = match result {
+            // Bounded like the render itself: a job without progress for too long is taken from its node.
+            Err(NotDelivered::Unanswered(reason)) => {
+                tracing::warn!(at = ?held.at, reason, "clip could not be looked at; its node tells again");
+                let key = (held.at.job, held.at.attempt);
+                let replies = self.ending.remove(&key).unwrap_or_default();
+                effects.extend(replies.into_iter().map(Effect::Decline));
+                return;
+            }
+            Err(NotDelivered::Missing(detail)) => Err(detail),
+            Ok(()) => self.check_announced(&ended),
+        };
+        match missing.and_then(|()| delivered(ended)) {
+            Ok(artefact) => {
                 let rendered = end_of(&held, AttemptEnd::Rendered);
                 self.step_with(now, rendered, Some(artefact), effects);
             }
-            (Err(NotDelivered { detail }), _) | (Ok(()), Err(detail)) => {
+            Err(detail) => {
                 let end = AttemptEnd::Failed {
                     code: "clip_not_delivered".to_owned(),
                     detail,
@@ -256,6 +268,37 @@ impl State {
         }
     }
 
+    /// The store compared what was uploaded with what was announced, and here what is told is: none is another clip. An
+    /// announcement to an earlier term is not known any more.
+    fn check_announced(&self, ended: &Ended) -> Result<(), String> {
+        let held = self.held.get(&ended.at.job);
+        let announced = held.and_then(|held| held.announced_clip);
+        match (&ended.outcome, announced) {
+            (Outcome::Rendered { clip_sha256, .. }, Some(announced))
+                if *clip_sha256 != announced =>
+            {
+                Err("the told clip is not the one that was announced".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Remembers which clip the attempt uploads. A second one would be told, while the first lies in the store.
+    fn announce(&mut self, question: &UploadTargets) -> Result<(), String> {
+        check_files(&question.files)?;
+        let mut files = question.files.iter();
+        let clip = files.find(|ready| ready.file == ArtefactFile::Clip);
+        let held = self.held.get_mut(&question.at.job);
+        let (Some(clip), Some(held)) = (clip, held) else {
+            return Ok(());
+        };
+        let announced = *held.announced_clip.get_or_insert(clip.sha256);
+        if announced != clip.sha256 {
+            return Err("another clip was announced for this attempt before".to_owned());
+        }
+        Ok(())
+    }
+
     pub(super) fn targets_asked(
         &mut self,
         reply: ReplyId,
@@ -264,7 +307,7 @@ impl State {
     ) {
         let held = Holding {
             at: question.at,
-            node: question.node,
+            node: question.node.clone(),
             generation: question.generation,
         };
         if !self.is_held(&held) {
@@ -272,7 +315,7 @@ impl State {
             effects.push(Effect::Answer(reply, answer));
             return;
         }
-        effects.push(match check_files(&question.files) {
+        effects.push(match self.announce(&question) {
             Ok(()) => Effect::Presign {
                 reply,
                 at: held.at,

@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use flowai_actors::clock::Monotonic;
-use flowai_actors::ids::{Attempt, Epoch, JobId, UserId};
+use flowai_actors::ids::{Attempt, Epoch, JobId, Sha256, UserId};
 use flowai_actors::limits::{JOB_NO_PROGRESS_MS, RECOVERY_PAGE_JOBS, SWEEP_MS};
 use flowai_actors::link::PeerId;
 use flowai_actors::messages::{
@@ -36,6 +36,8 @@ pub(super) struct Held {
     pub(super) heard_at: Monotonic,
     /// Beats in a row in which its node did not name it.
     pub(super) unnamed_beats: u32,
+    /// The clip that its uploads were signed for in this term.
+    pub(super) announced_clip: Option<Sha256>,
 }
 
 #[derive(Debug)]
@@ -189,6 +191,7 @@ impl State {
                     is_dispatched: false,
                     heard_at: now,
                     unnamed_beats: 0,
+                    announced_clip: None,
                 };
                 self.held.insert(job, held);
                 Some(Change::Assign(holding))
@@ -470,6 +473,7 @@ impl State {
             is_dispatched: false,
             heard_at: now,
             unnamed_beats: 0,
+            announced_clip: None,
         };
         self.held.insert(row.job, held);
         Some(Heard::JobRecovered(recovered))

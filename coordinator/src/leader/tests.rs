@@ -140,6 +140,17 @@ impl Leader {
         (reply, self.apply(Event::Ended { reply, ended }))
     }
 
+    fn ask_targets(&mut self, held: &Holding, files: Vec<ReadyFile>) -> Vec<Effect> {
+        let reply = self.reply();
+        let question = UploadTargets {
+            at: held.at,
+            node: held.node.clone(),
+            generation: held.generation,
+            files,
+        };
+        self.apply(Event::TargetsAsked { reply, question })
+    }
+
     fn hear_api(&mut self) -> PeerId {
         let api = PeerId::new(Role::Api, "api-1").unwrap();
         self.apply(Event::ApiUp(api.clone()));
@@ -238,6 +249,27 @@ fn rendered(held: &Holding) -> Told {
             timings_ms: StageTimings::default(),
         }),
     }
+}
+
+fn ready_files(sha256: Sha256) -> Vec<ReadyFile> {
+    let files = ArtefactFile::ALL.into_iter();
+    files
+        .map(|file| ReadyFile {
+            file,
+            sha256,
+            bytes: 10,
+        })
+        .collect()
+}
+
+fn is_refused(effects: &[Effect]) -> bool {
+    matches!(
+        effects,
+        [Effect::Answer(
+            _,
+            Answer::Targets(UploadTargetsAnswer::Refused { .. })
+        )]
+    )
 }
 
 fn changes(effects: &[Effect]) -> Vec<Change> {
@@ -343,9 +375,9 @@ fn a_clip_that_does_not_lie_there_is_tried_again() {
     leader.end(&held, rendered(&held));
     let effects = leader.apply(Event::Verified {
         ended: ended(&held, rendered(&held)),
-        result: Err(NotDelivered {
-            detail: "clip.mp4 does not lie in the object store".into(),
-        }),
+        result: Err(NotDelivered::Missing(
+            "clip.mp4 does not lie in the object store".into(),
+        )),
     });
     let changes = changes(&effects);
     assert!(
@@ -358,6 +390,45 @@ fn a_clip_that_does_not_lie_there_is_tried_again() {
         ),
         "{changes:?}"
     );
+}
+
+#[test]
+fn a_clip_that_could_not_be_looked_at_is_told_again_and_not_thrown_away() {
+    let mut leader = Leader::new();
+    let held = leader.running("a");
+    let (first, _) = leader.end(&held, rendered(&held));
+    let effects = leader.apply(Event::Verified {
+        ended: ended(&held, rendered(&held)),
+        result: Err(NotDelivered::Unanswered("503".into())),
+    });
+    assert!(
+        matches!(effects[..], [Effect::Decline(reply)] if reply == first),
+        "{effects:?}"
+    );
+    let (_, effects) = leader.end(&held, rendered(&held));
+    assert!(matches!(effects[..], [Effect::Verify(_)]), "{effects:?}");
+}
+
+#[test]
+fn a_clip_that_was_not_announced_is_not_delivered() {
+    for (announced, is_delivered) in [(hash(3), true), (hash(4), false)] {
+        let mut leader = Leader::new();
+        let held = leader.running("a");
+        let (first, second) = (ready_files(announced), ready_files(hash(5)));
+        assert!(matches!(
+            leader.ask_targets(&held, first)[..],
+            [Effect::Presign { .. }]
+        ));
+        // It would be told, while the first lies in the store.
+        assert!(is_refused(&leader.ask_targets(&held, second)));
+        leader.end(&held, rendered(&held));
+        let effects = leader.apply(Event::Verified {
+            ended: ended(&held, rendered(&held)),
+            result: Ok(()),
+        });
+        let is_settled = matches!(changes(&effects)[..], [Change::Settle { .. }]);
+        assert_eq!(is_settled, is_delivered, "{effects:?}");
+    }
 }
 
 #[test]
@@ -625,31 +696,15 @@ fn those_who_wait_hear_their_place_and_a_new_listener_hears_it_again() {
 fn uploads_are_signed_for_the_holder_and_for_whole_sets_of_files() {
     let mut leader = Leader::new();
     let held = leader.running("a");
-    let files: Vec<ReadyFile> = ArtefactFile::ALL
-        .into_iter()
-        .map(|file| ReadyFile {
-            file,
-            sha256: hash(4),
-            bytes: 10,
-        })
-        .collect();
-    let mut ask = |node: &NodeId, files: &[ReadyFile]| {
-        let reply = leader.reply();
-        let question = UploadTargets {
-            at: held.at,
-            node: node.clone(),
-            generation: FIRST,
-            files: files.to_vec(),
-        };
-        leader.apply(Event::TargetsAsked { reply, question })
-    };
+    let files = ready_files(hash(4));
     assert!(matches!(
-        ask(&held.node, &files)[..],
+        leader.ask_targets(&held, files.clone())[..],
         [Effect::Presign { .. }]
     ));
-    let stranger = ask(&node("b"), &files);
+    let mut stranger = held.clone();
+    stranger.node = node("b");
     assert!(matches!(
-        stranger[..],
+        leader.ask_targets(&stranger, files.clone())[..],
         [Effect::Answer(
             _,
             Answer::Targets(UploadTargetsAnswer::Stale)
@@ -657,15 +712,8 @@ fn uploads_are_signed_for_the_holder_and_for_whole_sets_of_files() {
     ));
     let mut empty = files.clone();
     empty[1].bytes = 0;
-    for bad in [&files[..3], &empty] {
-        let effects = ask(&held.node, bad);
-        assert!(matches!(
-            &effects[..],
-            [Effect::Answer(
-                _,
-                Answer::Targets(UploadTargetsAnswer::Refused { .. })
-            )]
-        ));
+    for bad in [files[..3].to_vec(), empty] {
+        assert!(is_refused(&leader.ask_targets(&held, bad)));
     }
 }
 

@@ -14,7 +14,7 @@ use flowai_actors::messages::{
 use flowai_actors::wire;
 use flowai_store::database::{Database, DatabaseError};
 use flowai_store::journal::{self, Batch, JournalError, artefact_key};
-use flowai_store::objects::{Objects, ResponseHeaders, UploadTerms};
+use flowai_store::objects::{ObjectHead, Objects, ResponseHeaders, UploadTerms};
 use flowai_store::sources::{self, SourcesError, StoredFile};
 use flowai_store::{nodes, recovery};
 
@@ -28,6 +28,10 @@ const RETRY_MOST: Duration = Duration::from_secs(1);
 const ASSIGN_DEADLINE: Duration = Duration::from_secs(2);
 /// A node that has not heard yet that its last end was written says that it is busy.
 const BUSY_TRIES: u32 = 8;
+/// Of looking at one file. Then the node is to tell its end again, and all of them are looked at anew.
+const HEAD_TRIES: u32 = 3;
+/// Of one look, with all tries of the client itself: a store that does not answer by then is asked again.
+const HEAD_DEADLINE: Duration = Duration::from_secs(5);
 /// Waiting jobs younger than this are looked for in each sweep.
 const NEWCOMER_AGE: Duration = Duration::from_secs(10);
 /// For the node to begin to fetch.
@@ -231,15 +235,29 @@ async fn look(objects: &Objects, ended: &Ended) -> Result<(), NotDelivered> {
     for file in ArtefactFile::ALL {
         let name = file.file_name();
         let key = artefact_key(ended.at.job, ended.at.attempt, file);
-        let detail = match objects.head(&key).await {
+        let detail = match head(objects, &key).await {
             Ok(Some(head)) if file != ArtefactFile::Clip || head.length == *clip_bytes => continue,
             Ok(Some(head)) => format!("{name} has {} bytes, {clip_bytes} were told", head.length),
             Ok(None) => format!("{name} does not lie in the object store"),
-            Err(error) => error.to_string(),
+            Err(reason) => return Err(NotDelivered::Unanswered(reason)),
         };
-        return Err(NotDelivered { detail });
+        return Err(NotDelivered::Missing(detail));
     }
     Ok(())
+}
+
+async fn head(objects: &Objects, key: &str) -> Result<Option<ObjectHead>, String> {
+    let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MOST);
+    let mut reason = String::new();
+    for _ in 0..HEAD_TRIES {
+        match tokio::time::timeout(HEAD_DEADLINE, objects.head(key)).await {
+            Ok(Ok(head)) => return Ok(head),
+            Ok(Err(error)) => reason = error.to_string(),
+            Err(_) => reason = format!("object store did not answer about {key} in time"),
+        }
+        pause(&mut backoff).await;
+    }
+    Err(reason)
 }
 
 /// What a node is told that asks about an attempt which is not its any more.
@@ -278,4 +296,42 @@ pub(super) async fn presign(
         }
     }
     Some(Answer::Targets(UploadTargetsAnswer::Targets { targets }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+
+    use flowai_store::objects::ObjectsConfig;
+
+    use super::*;
+
+    /// An object store that answers every request with this status.
+    fn store(status: &'static str) -> Objects {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for connection in listener.incoming() {
+                let mut connection = connection.unwrap();
+                connection.read(&mut [0; 8192]).unwrap();
+                let answer =
+                    format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+                connection.write_all(answer.as_bytes()).unwrap();
+            }
+        });
+        Objects::new(&ObjectsConfig {
+            endpoint,
+            region: "us-east-1".to_owned(),
+            bucket: "clips".to_owned(),
+            access_key_id: "key".to_owned(),
+            secret_access_key: "secret".to_owned(),
+        })
+    }
+
+    #[tokio::test]
+    async fn a_store_that_fails_does_not_say_that_a_file_is_missing() {
+        assert!(head(&store("503 Service Unavailable"), "k").await.is_err());
+        assert_eq!(head(&store("404 Not Found"), "k").await, Ok(None));
+    }
 }
