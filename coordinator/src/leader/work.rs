@@ -300,7 +300,7 @@ pub(super) async fn presign(
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read as _, Write as _};
+    use std::io::{BufRead as _, BufReader, Write as _};
     use std::net::TcpListener;
 
     use flowai_store::objects::ObjectsConfig;
@@ -314,7 +314,8 @@ mod tests {
         std::thread::spawn(move || {
             for connection in listener.incoming() {
                 let mut connection = connection.unwrap();
-                connection.read(&mut [0; 8192]).unwrap();
+                let mut head = BufReader::new(&connection).lines();
+                while head.next().is_some_and(|line| !line.unwrap().is_empty()) {}
                 let answer =
                     format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
                 connection.write_all(answer.as_bytes()).unwrap();

@@ -1,0 +1,147 @@
+//! The parts that a coordinator stands on, and rows as the api would write them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use flowai_actors::ids::{Generation, JobId, Sha256, UserId};
+use flowai_actors::link::{NodeLink, Peer, PeerId, Role};
+use flowai_actors::spec::RenderSpec;
+use flowai_coordinator::{Coordinator, Stand};
+use flowai_embedded::{Listen, Postgres, S3};
+use flowai_store::database::{Database, RolePasswords, migrate};
+use flowai_store::objects::{Objects, ObjectsConfig};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+
+/// Longer than anything here takes.
+pub(crate) const LONG: Duration = Duration::from_secs(120);
+
+pub(crate) struct Farm {
+    pub(crate) database: Database,
+    pub(crate) objects: Objects,
+    owner: PgConnection,
+    pub(crate) postgres: Postgres,
+    _s3: S3,
+    _folder: tempfile::TempDir,
+}
+
+impl Farm {
+    pub(crate) async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let postgres = Postgres::start(folder.path().join("postgres"), Listen::Socket);
+        let postgres = postgres.await.unwrap();
+        let passwords = RolePasswords {
+            app: &postgres.passwords().app,
+            coordinator: &postgres.passwords().coordinator,
+        };
+        let urls = postgres.urls();
+        migrate(&urls.owner, passwords).await.unwrap();
+        let s3 = S3::start(folder.path().join("s3")).await.unwrap();
+        let access = s3.access();
+        let objects = Objects::new(&ObjectsConfig {
+            endpoint: access.endpoint.clone(),
+            region: access.region.clone(),
+            bucket: access.bucket.clone(),
+            access_key_id: access.access_key_id.clone(),
+            secret_access_key: access.secret_access_key.clone(),
+        });
+        let mut farm = Self {
+            database: Database::connect(&urls.coordinator, 8).await.unwrap(),
+            objects,
+            owner: PgConnection::connect(&urls.owner).await.unwrap(),
+            postgres,
+            _s3: s3,
+            _folder: folder,
+        };
+        farm.run("insert into model (id, sha256, family, offer) values ('tiny', sha256('m'), 'svd', '{}')")
+            .await;
+        farm
+    }
+
+    pub(crate) fn coordinator(&self, link: Arc<dyn NodeLink>, stand: Stand) -> Coordinator {
+        Coordinator {
+            database: self.database.clone(),
+            objects: self.objects.clone(),
+            link,
+            stand,
+            holder: "c1-1".to_owned(),
+            address: "127.0.0.1:1".to_owned(),
+        }
+    }
+
+    /// As the owner of the tables, whom the policies do not bind.
+    async fn run(&mut self, statement: &str) {
+        sqlx::query(AssertSqlSafe(statement.to_owned()))
+            .execute(&mut self.owner)
+            .await
+            .unwrap();
+    }
+
+    pub(crate) async fn text(&mut self, query: &str) -> String {
+        let query = format!("select coalesce(({query})::text, 'null')");
+        let found = sqlx::query_scalar(AssertSqlSafe(query));
+        found.fetch_one(&mut self.owner).await.unwrap()
+    }
+
+    pub(crate) async fn sign_up(&mut self) -> UserId {
+        let user = UserId::generate();
+        for statement in [
+            format!("insert into account (id, email) values ('{user}', '{user}@example.org')"),
+            format!(
+                "insert into upload (id, owner_id, purpose, sha256, bytes, content_type, width, height, object_key)
+                 values ('{user}', '{user}', 'image', '{}', 1, 'image/png', 8, 8, 'k')",
+                r"\x".to_owned() + &"01".repeat(32)
+            ),
+        ] {
+            self.run(&statement).await;
+        }
+        user
+    }
+
+    pub(crate) async fn queue(&mut self, user: UserId) -> JobId {
+        let job = JobId::generate();
+        let spec = serde_json::to_string(&spec()).unwrap();
+        self.run(&format!(
+            "with stream as (
+                insert into user_stream as s (user_id, seq) values ('{user}', 1)
+                on conflict (user_id) do update set seq = s.seq + 1 returning seq
+             ), job as (
+                insert into job (id, owner_id, spec, model_id, image_id)
+                values ('{job}', '{user}', '{spec}', 'tiny', '{user}')
+             ), state as (
+                insert into job_state (job_id, owner_id) values ('{job}', '{user}')
+             )
+             insert into job_event (owner_id, user_seq, job_id, seq, kind)
+             select '{user}', seq, '{job}', 1, 'queued' from stream"
+        ))
+        .await;
+        job
+    }
+}
+
+pub(crate) fn spec() -> RenderSpec {
+    RenderSpec {
+        model: "tiny".parse().unwrap(),
+        image: Sha256::from_bytes([1; 32]),
+        adapters: Vec::new(),
+        frames: 2,
+        fps: 7,
+        width: 64,
+        height: 64,
+        steps: 2,
+        motion_bucket_id: 127,
+        noise_aug_strength: 0.0,
+        min_guidance_scale: 1.0,
+        max_guidance_scale: 3.0,
+        decode_chunk_size: 2,
+        seed: 1,
+    }
+}
+
+pub(crate) fn peer(role: Role, name: &str) -> Peer {
+    Peer {
+        id: PeerId::new(role, name).unwrap(),
+        generation: Generation::new(1),
+        build: "test".to_owned(),
+        schema: 1,
+    }
+}

@@ -1,0 +1,239 @@
+//! A render node that keeps to the protocol and renders nothing.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use flowai_actors::ids::{Epoch, Generation, NodeId, Sha256};
+use flowai_actors::limits::NODE_BEAT_MS;
+use flowai_actors::link::{LinkEvent, LinkEvents, PeerId, Request, SimLink};
+use flowai_actors::manifest::{EngineInfo, Manifest, StageTimings};
+use flowai_actors::messages::{
+    ArtefactFile, Assign, AssignAnswer, AttemptRef, Beat, BeatAnswer, Body, Ended, EndedAnswer,
+    ModelOffer, Outcome, ReadyFile, Register, Registered, Stop, UploadTargets, UploadTargetsAnswer,
+    Verdict,
+};
+use flowai_actors::spec::SpecLimits;
+use flowai_actors::wire;
+use flowai_store::journal::artefact_key;
+use flowai_store::objects::Objects;
+use tokio::task::JoinSet;
+
+const GENERATION: Generation = Generation::new(1);
+const BEAT: Duration = Duration::from_millis(NODE_BEAT_MS);
+const ASK_DEADLINE: Duration = Duration::from_millis(500);
+const CLIP: &[u8] = b"a clip";
+
+#[derive(Clone)]
+pub(crate) struct ScriptedNode {
+    pub(crate) id: NodeId,
+    pub(crate) leader: PeerId,
+    pub(crate) link: SimLink,
+    pub(crate) objects: Objects,
+    pub(crate) running: Arc<Mutex<Option<AttemptRef>>>,
+}
+
+impl ScriptedNode {
+    /// Never ends by itself.
+    pub(crate) async fn run(self, mut events: LinkEvents) {
+        let mut renders = JoinSet::new();
+        renders.spawn(self.clone().stay_registered());
+        while let Some(event) = events.next().await {
+            if let LinkEvent::Request(request) = event {
+                let taken = self.asked(request);
+                if let Some(assign) = taken {
+                    renders.spawn(self.clone().render(assign));
+                }
+            }
+        }
+    }
+
+    /// A job that it did not have.
+    fn asked(&self, request: Request) -> Option<Assign> {
+        let (envelope, reply) = (request.envelope, request.reply);
+        let mut running = self.running.lock().unwrap();
+        if envelope.kind == Stop::KIND {
+            let stop: Stop = wire::open(&envelope).unwrap();
+            let is_mine = *running == Some(stop.at);
+            reply
+                .send(wire::seal(stop.at.epoch, &is_mine).unwrap())
+                .unwrap();
+            return None;
+        }
+        let assign: Assign = wire::open(&envelope).unwrap();
+        let is_free = running.is_none();
+        let with = *running.get_or_insert(assign.at);
+        let answer = if with == assign.at {
+            AssignAnswer::Accepted
+        } else {
+            AssignAnswer::Busy { with }
+        };
+        reply
+            .send(wire::seal(assign.at.epoch, &answer).unwrap())
+            .unwrap();
+        is_free.then_some(assign)
+    }
+
+    async fn stay_registered(self) {
+        let mut seq = 0;
+        let mut is_registered = false;
+        loop {
+            let reported = *self.running.lock().unwrap();
+            if !is_registered {
+                let register = self.registration(reported);
+                if let Some(Registered::Welcome { running, .. }) = self.ask(&register).await {
+                    is_registered = true;
+                    self.obey(reported, running);
+                }
+                continue;
+            }
+            seq += 1;
+            let beat = Beat {
+                node: self.id.clone(),
+                generation: GENERATION,
+                seq,
+                running: reported,
+                held_adapters: Vec::new(),
+            };
+            match self.ask(&beat).await {
+                Some(BeatAnswer::Renewed { running, .. }) => {
+                    self.obey(reported, running);
+                    tokio::time::sleep(BEAT).await;
+                }
+                Some(BeatAnswer::Unknown) => is_registered = false,
+                Some(BeatAnswer::Fenced { held }) => panic!("fenced by {held}"),
+                None => {}
+            }
+        }
+    }
+
+    fn obey(&self, reported: Option<AttemptRef>, verdict: Verdict) {
+        if verdict == Verdict::Drop {
+            self.drop_attempt(reported);
+        }
+    }
+
+    fn drop_attempt(&self, at: Option<AttemptRef>) {
+        let mut running = self.running.lock().unwrap();
+        if *running == at {
+            *running = None;
+        }
+    }
+
+    async fn render(self, assign: Assign) {
+        let at = assign.at;
+        for file in ArtefactFile::ALL {
+            let key = artefact_key(at.job, at.attempt, file);
+            let put = self.objects.put(&key, CLIP.into(), file.content_type());
+            put.await.unwrap();
+        }
+        let targets = UploadTargets {
+            at,
+            node: self.id.clone(),
+            generation: GENERATION,
+            files: ArtefactFile::ALL
+                .into_iter()
+                .map(|file| ReadyFile {
+                    file,
+                    sha256: clip_sha256(),
+                    bytes: CLIP.len() as u64,
+                })
+                .collect(),
+        };
+        let ended = Ended {
+            at,
+            node: self.id.clone(),
+            generation: GENERATION,
+            outcome: Outcome::Rendered {
+                clip_sha256: clip_sha256(),
+                clip_bytes: CLIP.len() as u64,
+                manifest: Box::new(self.manifest(&assign)),
+            },
+        };
+        match self.insist(at, &targets).await {
+            Some(UploadTargetsAnswer::Targets { .. }) => {}
+            Some(UploadTargetsAnswer::Refused { reason }) => panic!("{reason}"),
+            Some(UploadTargetsAnswer::Stale) | None => return self.drop_attempt(Some(at)),
+        }
+        match self.insist(at, &ended).await {
+            Some(EndedAnswer::Settled | EndedAnswer::Stale) | None => self.drop_attempt(Some(at)),
+        }
+    }
+
+    async fn ask<Q: wire::Question + Sync>(&self, question: &Q) -> Option<Q::Answer> {
+        let asked = wire::ask(
+            &self.link,
+            &self.leader,
+            Epoch::ZERO,
+            question,
+            ASK_DEADLINE,
+        );
+        asked.await.ok()
+    }
+
+    /// Until it is answered, or the attempt was dropped.
+    async fn insist<Q: wire::Question + Sync>(
+        &self,
+        at: AttemptRef,
+        question: &Q,
+    ) -> Option<Q::Answer> {
+        while *self.running.lock().unwrap() == Some(at) {
+            if let Some(answer) = self.ask(question).await {
+                return Some(answer);
+            }
+        }
+        None
+    }
+
+    fn registration(&self, running: Option<AttemptRef>) -> Register {
+        Register {
+            node: self.id.clone(),
+            generation: GENERATION,
+            version: "1".to_owned(),
+            device_class: "cpu".to_owned(),
+            device: "cpu".to_owned(),
+            memory_bytes: 1,
+            models: vec![ModelOffer {
+                id: "tiny".parse().unwrap(),
+                sha256: Sha256::from_bytes([2; 32]),
+                family: "svd".to_owned(),
+                unet_config: serde_json::Value::Null,
+                limits: SpecLimits {
+                    side_multiple: 8,
+                    frames_max: 8,
+                },
+            }],
+            refused_models: Vec::new(),
+            running,
+        }
+    }
+
+    fn manifest(&self, assign: &Assign) -> Manifest {
+        Manifest {
+            manifest_version: Manifest::VERSION,
+            job: assign.at.job,
+            attempt: assign.at.attempt,
+            epoch: assign.at.epoch,
+            node: self.id.clone(),
+            generation: GENERATION,
+            spec: assign.spec.clone(),
+            model_sha256: assign.model_sha256,
+            adapters: Vec::new(),
+            engine: EngineInfo {
+                name: "svd".to_owned(),
+                version: "1".to_owned(),
+                libtorch: None,
+                encoder: "none".to_owned(),
+                dtype: "float32".to_owned(),
+                noise_dtype: "float32".to_owned(),
+            },
+            device_class: "cpu".to_owned(),
+            clip_sha256: clip_sha256(),
+            clip_bytes: CLIP.len() as u64,
+            timings_ms: StageTimings::default(),
+        }
+    }
+}
+
+fn clip_sha256() -> Sha256 {
+    Sha256::from_bytes([7; 32])
+}
