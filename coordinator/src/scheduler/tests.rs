@@ -3,7 +3,8 @@ use std::collections::BTreeSet;
 use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::{Attempt, Generation, GpuSeconds, JobId, ModelId, NodeId, UserId};
 use flowai_actors::limits::{
-    FORCED_START_EVERY, JOB_RETRY_MS, NODE_BEAT_MS, NODE_LEASE_MS, START_BOUND_MS, USER_RUNNING_MAX,
+    FORCED_START_EVERY, JOB_ATTEMPTS_MAX, JOB_RETRY_MS, NODE_BEAT_MS, NODE_LEASE_MS,
+    START_BOUND_MS, USER_RUNNING_MAX,
 };
 use flowai_actors::state::Tier;
 use flowai_store::journal::Unfinished;
@@ -414,10 +415,13 @@ fn a_job_that_kills_its_only_node_each_time_is_quarantined() {
     farm.arrive(waiting(1, 1, Tier::Free));
     let mut effects = Vec::new();
     for generation in 1..=3 {
+        let pause_ms = JOB_RETRY_MS << JOB_ATTEMPTS_MAX;
         let is_given = |farm: &Farm| farm.scheduler.running_on(&node_id("a")).is_some();
-        while !is_given(&farm) {
-            farm.now_ms += NODE_BEAT_MS;
-            farm.register("a", Generation::new(generation), None);
+        for _ in 0..pause_ms / NODE_BEAT_MS {
+            if !is_given(&farm) {
+                farm.now_ms += NODE_BEAT_MS;
+                farm.register("a", Generation::new(generation), None);
+            }
         }
         effects = farm.register("a", Generation::new(generation + 1), None);
     }
