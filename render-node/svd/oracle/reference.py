@@ -15,7 +15,7 @@ torch.set_num_threads(1)
 torch.use_deterministic_algorithms(True)
 torch.set_grad_enabled(False)
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def main(answer) -> None:

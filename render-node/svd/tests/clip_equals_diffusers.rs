@@ -5,11 +5,12 @@
 
 mod support;
 
+use std::path::PathBuf;
+
 use flowai_svd::{Dtype, Spec};
 use serde_json::{Value, json};
-use support::compare::difference;
 use support::models::{self, Model};
-use support::stages::{compare, finish, job, render};
+use support::stages::{compare, compare_half, finish, half_jobs, job, render};
 use support::{inputs, oracle};
 use tch::Tensor;
 
@@ -85,6 +86,23 @@ fn uneven_levels_from_a_portrait_picture() {
     check(&model, (75, 100), &[("quick GELU at 224 px", spec())]);
 }
 
+/// Without noise on the picture, which would hide that every channel is one value away from the edges. The reference is
+/// diffusers in fp64: in fp32 it takes pictures from files in a layout whose norms keep no digit of so small a deviation, and
+/// its image latents of a grey picture are 0.3 away from its own in fp64.
+#[test]
+fn pictures_of_one_colour() {
+    let model = Model::write(&models::dummy(), 26);
+    let spec = Spec {
+        noise_aug_strength: 0.0,
+        ..spec()
+    };
+    let cases = [("black", 0), ("grey", 128), ("white", 255)].map(|(name, grey)| {
+        let image = inputs::write_flat_picture(model.scratch(), 100, 75, grey);
+        (name, spec.clone(), image)
+    });
+    check_each(&model, "fp64", &cases);
+}
+
 /// diffusers' own pipeline test: a tensor instead of an image file, 32x32, two frames, two steps.
 #[test]
 fn diffusers_own_inputs() {
@@ -132,55 +150,37 @@ fn fp16_is_as_near_to_fp32_as_diffusers_is() {
     check_half(Dtype::Fp16, 25);
 }
 
-/// With 16 bits the errors of both sides are large; ours must not be larger.
 fn check_half(dtype: Dtype, seed: u64) {
     let model = Model::write(&models::four_levels(), seed);
     let image = inputs::write_picture(model.scratch(), 100, 75);
     let spec = spec();
     let half = dtype.name();
-    let with_image = |mut job: Value| {
-        job["image"] = json!(image);
-        job
-    };
-    let jobs = [
-        with_image(job("exact", &model, "fp32", half, &spec)),
-        with_image(job("theirs", &model, half, half, &spec)),
-    ];
-    let expected = oracle::ask("pipeline.py", &json!({ "jobs": jobs }), &[]);
-    let engine = model.engine(dtype);
-    let ours = render(&engine, &spec, &image);
-
-    for stage in [
-        "image_embeds",
-        "image_latents",
-        "latents_0",
-        "latents_2",
-        "frames",
-    ] {
-        let exact = &expected[&format!("exact.{stage}")];
-        let theirs = &expected[&format!("theirs.{stage}")];
-        let theirs = difference(&format!("diffusers' {half} {stage}"), theirs, exact);
-        let ours = difference(&format!("our {half} {stage}"), &ours[stage], exact);
-        assert!(
-            ours.relative_l2 <= 1.2 * theirs.relative_l2,
-            "{stage}: our error is over 1.2 times theirs"
-        );
-    }
+    let jobs = half_jobs(&model.path(), &image, half, &spec);
+    let expected = oracle::ask("pipeline.py", &jobs, &[]);
+    let ours = render(&model.engine(dtype), &spec, &image);
+    compare_half(half, &ours, &expected);
 }
 
-fn check(model: &Model, (width, height): (u32, u32), cases: &[(&str, Spec)]) {
+fn check(model: &Model, (width, height): (u32, u32), cases: &[(&'static str, Spec)]) {
     let image = inputs::write_picture(model.scratch(), width, height);
+    let with_image = |(name, spec): &(&'static str, Spec)| (*name, spec.clone(), image.clone());
+    let cases: Vec<_> = cases.iter().map(with_image).collect();
+    check_each(model, "fp32", &cases);
+}
+
+/// Jobs by name, each with its picture, in fp32 against the reference in `dtype`.
+fn check_each(model: &Model, dtype: &str, cases: &[(&str, Spec, PathBuf)]) {
     let jobs: Vec<Value> = cases
         .iter()
-        .map(|(name, spec)| {
-            let mut job = job(name, model, "fp32", "fp32", spec);
+        .map(|(name, spec, image)| {
+            let mut job = job(name, model, dtype, "fp32", spec);
             job["image"] = json!(image);
             job
         })
         .collect();
     let expected = oracle::ask("pipeline.py", &json!({ "jobs": jobs }), &[]);
     let engine = model.engine(Dtype::Fp32);
-    for (name, spec) in cases {
-        compare(name, &render(&engine, spec, &image), &expected);
+    for (name, spec, image) in cases {
+        compare(name, &render(&engine, spec, image), &expected);
     }
 }

@@ -20,6 +20,14 @@ pub(crate) fn write_picture(dir: &Path, width: u32, height: u32) -> PathBuf {
     path
 }
 
+/// A picture of one grey as a PNG file, black to white.
+pub(crate) fn write_flat_picture(dir: &Path, width: u32, height: u32, grey: u8) -> PathBuf {
+    let path = dir.join(format!("flat-{grey}-{width}x{height}.png"));
+    let picture = image::RgbImage::from_pixel(width, height, image::Rgb([grey; 3]));
+    picture.save(&path).unwrap();
+    path
+}
+
 pub(crate) fn picture(width: u32, height: u32) -> image::RgbImage {
     let count = (width * height) as usize;
     let noise = synthetic::tensor("test.picture", &[count, 1], 0);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use flowai_svd::{Conditioning, Engine, EngineError, Picture, Spec};
 use serde_json::{Value, json};
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use super::compare::{Difference, difference};
 use super::models::Model;
@@ -29,7 +29,10 @@ pub(crate) fn render(engine: &Engine, spec: &Spec, image: &Path) -> Tensors {
 /// Denoises and decodes; the conditioning's own stages are kept too.
 pub(crate) fn finish(engine: &Engine, spec: &Spec, conditioning: Conditioning) -> Tensors {
     let mut stages = Tensors::new();
-    let mut keep = |name: String, tensor: &Tensor| stages.insert(name, tensor.copy());
+    let mut keep = |name: String, tensor: &Tensor| {
+        // A copy also where it is on the CPU already: steps may write into their latents.
+        stages.insert(name, tensor.to_device(Device::Cpu).copy())
+    };
     keep("image_embeds".to_owned(), &conditioning.image_embeds);
     keep("image_latents".to_owned(), &conditioning.image_latents);
     let mut run = engine.start(&conditioning).unwrap();
@@ -77,5 +80,40 @@ pub(crate) fn compare(job: &str, found: &Tensors, expected: &Tensors) {
         } else {
             assert!(difference.relative_l2 <= 1e-4, "{name}: {difference:?}");
         }
+    }
+}
+
+/// The jobs that [`compare_half`] needs: fp32 from the noise of the half precision, and that precision itself.
+pub(crate) fn half_jobs(model: &Path, image: &Path, half: &str, spec: &Spec) -> Value {
+    let job = |name: &str, dtype: &str| {
+        json!({
+            "name": name,
+            "model": model,
+            "dtype": dtype,
+            "noise_dtype": half,
+            "spec": spec,
+            "image": image,
+        })
+    };
+    json!({ "jobs": [job("exact", "fp32"), job("theirs", half)] })
+}
+
+/// With 16 bits the errors of both sides are large; ours must not be larger, but for a fifth.
+pub(crate) fn compare_half(half: &str, found: &Tensors, expected: &Tensors) {
+    let last_latents = found.keys().rfind(|stage| stage.starts_with("latents_"));
+    let stages = ["image_embeds", "image_latents", "latents_0"];
+    for stage in stages
+        .into_iter()
+        .chain(last_latents.map(String::as_str))
+        .chain(["frames"])
+    {
+        let exact = &expected[&format!("exact.{stage}")];
+        let theirs = &expected[&format!("theirs.{stage}")];
+        let theirs = difference(&format!("diffusers' {half} {stage}"), theirs, exact);
+        let ours = difference(&format!("our {half} {stage}"), &found[stage], exact);
+        assert!(
+            ours.relative_l2 <= 1.2 * theirs.relative_l2,
+            "{stage}: our error is over 1.2 times theirs"
+        );
     }
 }
