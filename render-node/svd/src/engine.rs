@@ -230,8 +230,11 @@ impl Engine {
     }
 
     /// Starts denoising.
+    ///
+    /// Errors: adapters that were neither applied nor taken out whole ([`Engine::set_adapters`]), too little memory.
     pub fn start(&self, conditioning: &Conditioning) -> Result<Run<'_>> {
         let _no_grad = tch::no_grad_guard();
+        self.fuser.require_known()?;
         let sampler = self.sampler(&conditioning.spec);
         let noise = self.place(&conditioning.noise, self.kind())?;
         let latents = noise.f_mul_scalar(f64::from(sampler.init_noise_sigma()))?;
@@ -244,6 +247,7 @@ impl Engine {
     /// Errors: another model, set of adapters, dtype, device class or engine version, by name.
     pub fn resume(&self, checkpoint: &Checkpoint) -> Result<Run<'_>> {
         let _no_grad = tch::no_grad_guard();
+        self.fuser.require_known()?;
         let header = &checkpoint.header;
         header.spec.check(self.config())?;
         let sampler = self.sampler(&header.spec);

@@ -19,7 +19,7 @@ use crate::error::Result;
 use crate::params::Params;
 use crate::tensor_file;
 
-/// Why a set of adapters was not applied. The weights are as they were before.
+/// Why a set of adapters was not applied, or a run not started.
 #[derive(Debug, thiserror::Error)]
 pub enum LoraError {
     #[error("weight of adapter {adapter} must be a finite number (got {weight})")]
@@ -32,6 +32,10 @@ pub enum LoraError {
     NoSuchModule { module: String },
     #[error("{module} exceeds the range of {kind:?} with these adapters; lower their weights")]
     OutOfRange { module: String, kind: Kind },
+    #[error(
+        "some weights are still those of an earlier set, because putting them back failed; set adapters again"
+    )]
+    Mixed,
 }
 
 /// Adapters with their weights, in order of their hashes. The order in which a job names them changes nothing.
@@ -117,8 +121,9 @@ impl Engine {
     /// was loaded, bit for bit.
     ///
     /// All new weights are computed before the first is put in place, so an error leaves the adapters as they were. Only when
-    /// putting in place itself fails does the model fall back to no adapters. Costs, beside the arithmetic, a copy of every
-    /// weight that the set changes, for as long as it is applied.
+    /// putting in place itself fails does the model fall back to no adapters. Should that fail too, runs are refused until
+    /// another call succeeds: the weights are those of no set. Costs, beside the arithmetic, a copy of every weight that the
+    /// set changes, for as long as it is applied.
     ///
     /// Errors: an adapter of another model, a weight beyond the range of the model's precision, too little memory.
     pub fn set_adapters(&mut self, set: &AdapterSet) -> Result<()> {
@@ -171,18 +176,28 @@ pub struct Fuser {
     adapters: Vec<AdapterUse>,
     /// Modules that may compute with another weight than the pristine one.
     touched: BTreeSet<String>,
+    /// Taking adapters out failed half-way, so the touched modules compute with weights of no known set.
+    is_mixed: bool,
 }
 
 impl Fuser {
-    /// The adapters that are fused now, in order of their hashes.
+    /// The adapters that are fused now, in order of their hashes. Says nothing of weights that are mixed.
     pub fn adapters(&self) -> &[AdapterUse] {
         &self.adapters
+    }
+
+    /// Errors: [`LoraError::Mixed`], when the weights are not those of [`Fuser::adapters`].
+    pub fn require_known(&self) -> std::result::Result<(), LoraError> {
+        match self.is_mixed {
+            true => Err(LoraError::Mixed),
+            false => Ok(()),
+        }
     }
 
     /// See [`Engine::set_adapters`].
     pub fn apply(&mut self, weights: &mut impl FusableWeights, set: &AdapterSet) -> Result<()> {
         let adapters = set.uses();
-        if adapters == self.adapters {
+        if adapters == self.adapters && !self.is_mixed {
             return Ok(());
         }
         let mut fused = BTreeMap::new();
@@ -191,10 +206,12 @@ impl Fuser {
         }
         if let Err(error) = self.put(weights, fused) {
             self.adapters.clear();
-            self.put(weights, BTreeMap::new())?;
+            // The first failure is what the caller can act on; the second one mostly repeats it.
+            self.is_mixed = self.put(weights, BTreeMap::new()).is_err();
             return Err(error);
         }
         self.adapters = adapters;
+        self.is_mixed = false;
         Ok(())
     }
 
@@ -282,6 +299,8 @@ mod tests {
         replaced: HashMap<String, Tensor>,
         /// Replacing this module fails.
         broken: Option<String>,
+        /// Restoring this module fails.
+        unrestorable: Option<String>,
     }
 
     impl Map {
@@ -304,6 +323,7 @@ mod tests {
                 pristine,
                 replaced: HashMap::new(),
                 broken: None,
+                unrestorable: None,
             }
         }
 
@@ -338,6 +358,9 @@ mod tests {
         }
 
         fn restore(&mut self, module: &str) -> Result<()> {
+            if self.unrestorable.as_deref() == Some(module) {
+                return Err(EngineError::DeviceLost("gone".into()));
+            }
             self.replaced.remove(module);
             Ok(())
         }
@@ -497,6 +520,33 @@ mod tests {
         map.broken = None;
         fuser.apply(&mut map, &set(&[(&b, 1.0)])).unwrap();
         assert_ne!(map.bits(), pristine);
+    }
+
+    #[test]
+    fn weights_that_could_not_be_put_back_are_not_taken_for_the_models_own() {
+        let adapter = adapter(&["conv_in", "proj_in"], 1);
+        let mut map = Map::new(Kind::Float);
+        let mut fuser = Fuser::default();
+        let pristine = map.bits();
+
+        map.broken = Some("mid_block.attentions.0.proj_in".into());
+        map.unrestorable = Some("conv_in".into());
+        let failed = fuser.apply(&mut map, &set(&[(&adapter, 1.0)]));
+        assert!(
+            matches!(failed, Err(EngineError::OutOfMemory(_))),
+            "the first failure is told: {failed:?}"
+        );
+        assert_ne!(map.bits(), pristine);
+        assert!(matches!(fuser.require_known(), Err(LoraError::Mixed)));
+
+        let still_failing = fuser.apply(&mut map, &set(&[]));
+        assert!(matches!(still_failing, Err(EngineError::DeviceLost(_))));
+        assert!(fuser.require_known().is_err());
+
+        map.unrestorable = None;
+        fuser.apply(&mut map, &set(&[])).unwrap();
+        assert_eq!(map.bits(), pristine);
+        assert!(fuser.require_known().is_ok());
     }
 
     #[test]
