@@ -36,8 +36,11 @@ pub enum EngineError {
     /// The frames were asked of a run that is still noisy.
     #[error("run: step {done} of {steps} is done; only a finished run can be decoded")]
     Unfinished { done: usize, steps: usize },
-    /// Latents that are not finite decode to noise; the weights or the adapters are to blame.
-    #[error("run: latents are not finite after step {step}; the model or an adapter is broken")]
+    /// The latents after a step, or frames after the last one, are not finite: the weights or the adapters are to blame,
+    /// or a precision with too little range for them.
+    #[error(
+        "run: latents or frames are not finite after step {step}; the model or an adapter is broken, or needs another dtype"
+    )]
     NotFinite { step: usize },
     /// The device has too little free memory. A smaller job, or a smaller decode chunk (another picture), may fit.
     #[error("out of memory: {0}")]

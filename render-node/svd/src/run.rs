@@ -123,7 +123,7 @@ impl<'a> Run<'a> {
         let i = self.next_step;
         let prediction = self.predict(i)?;
         let latents = self.sampler.step(i, &prediction, &self.latents)?;
-        if latents.f_isfinite()?.f_all()?.f_int64_value(&[])? == 0 {
+        if !is_finite(&latents)? {
             return Err(EngineError::NotFinite { step: i + 1 });
         }
         self.latents = latents;
@@ -151,7 +151,7 @@ impl<'a> Run<'a> {
     /// Decodes the finished latents, `decode_chunk_size` frames at a time, and hands over each chunk as it is ready.
     ///
     /// Errors: a run that is not finished; too little memory (a smaller chunk is another picture, so the caller decides);
-    /// whatever `sink` returns, which ends the decoding.
+    /// frames that are not finite; whatever `sink` returns, which ends the decoding.
     pub fn decode<E>(
         &self,
         mut sink: impl FnMut(Frames) -> std::result::Result<(), E>,
@@ -183,6 +183,11 @@ impl<'a> Run<'a> {
         // A multiplication, as in the reference: it rounds differently from a division in fp16.
         let latents = latents.f_mul_scalar(1.0 / self.engine.config().vae.scaling_factor)?;
         let frames = self.engine.vae_decoder.forward(&latents)?;
+        // Before clamping, which makes white of an infinity, and rounding, which makes some colour of what is no number.
+        if !is_finite(&frames)? {
+            let step = self.sampler.steps();
+            return Err(EngineError::NotFinite { step });
+        }
         let mut frames = frames.f_to_kind(Kind::Float)?;
         Ok(frames
             .f_mul_scalar_(0.5)?
@@ -266,6 +271,10 @@ fn passes(engine: &Engine, halves: &[(Tensor, Tensor)], frames: i64) -> Result<V
         })
     };
     halves.chunks(together).map(pass).collect()
+}
+
+fn is_finite(x: &Tensor) -> Result<bool> {
+    Ok(x.f_isfinite()?.f_all()?.f_int64_value(&[])? != 0)
 }
 
 /// What the model is told beside the picture, in its own precision: (1, 3).
