@@ -59,12 +59,26 @@ impl Case {
 
     /// The largest difference between the frames of two sides, whose values are 0..1.
     pub(crate) fn frames_difference(&self, a: Side, b: Side) -> Result<f32> {
-        let (a, b) = (read_frames(&self.frames(a))?, read_frames(&self.frames(b))?);
-        ensure!(a.len() == b.len(), "frames are not of one size");
-        let differences = a.iter().zip(&b).map(|(a, b)| (a - b).abs());
-        // `max` would drop what is not a number.
-        Ok(differences.fold(0.0, |max, next| if next <= max { max } else { next }))
+        difference(
+            &read_frames(&self.frames(a))?,
+            &read_frames(&self.frames(b))?,
+        )
     }
+}
+
+/// The largest distance between two values at one place. Errors: a distance that is no number, which no bound would catch.
+fn difference(a: &[f32], b: &[f32]) -> Result<f32> {
+    ensure!(a.len() == b.len(), "frames are not of one size");
+    let mut largest: f32 = 0.0;
+    for (place, (a, b)) in a.iter().zip(b).enumerate() {
+        let distance = (a - b).abs();
+        ensure!(
+            distance.is_finite(),
+            "frames are not finite: {a} and {b} at value {place}"
+        );
+        largest = largest.max(distance);
+    }
+    Ok(largest)
 }
 
 /// Guidance, all frames decoded together, and enough steps to outweigh what happens once.
@@ -116,4 +130,28 @@ fn read_frames(path: &Path) -> Result<Vec<f32>> {
     Ok(values
         .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
         .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_that_are_no_numbers_are_never_the_same_work() {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for place in 0..3 {
+                let good = [0.25, 0.5, 0.75];
+                let mut frames = good;
+                frames[place] = bad;
+                assert!(difference(&frames, &good).is_err(), "{bad} at {place}");
+                assert!(difference(&good, &frames).is_err(), "{bad} at {place}");
+                assert!(difference(&frames, &frames).is_err(), "{bad} in both");
+            }
+        }
+        assert_eq!(
+            difference(&[0.0, 0.5, 1.0], &[0.25, 0.5, 1.0]).ok(),
+            Some(0.25)
+        );
+        assert!(difference(&[0.0], &[0.0, 0.0]).is_err());
+    }
 }
