@@ -125,6 +125,44 @@ fn a_checkpoint_on_the_way_to_the_frames() {
     });
 }
 
+/// Whoever pulls the plug while a checkpoint is written still has the one before: files are replaced, never written into.
+#[test]
+fn files_are_replaced_in_one_step() {
+    with_program(|animate| {
+        let path = |name: &str| animate.dir.join(name);
+        for name in ["checkpoint", "stages", "frames"] {
+            fs::write(path(name), "before").unwrap();
+            fs::hard_link(path(name), path(&format!("{name} before"))).unwrap();
+        }
+        let at = ["--checkpoint-at", "1", "--checkpoint", "checkpoint"];
+        let rest = ["--dump-stages", "stages", "--out", "frames"];
+        animate.run(&spec(), &[&at[..], &rest].concat());
+        for name in ["checkpoint", "stages", "frames"] {
+            assert!(animate.bytes(name).len() > 1000, "{name}");
+            assert_eq!(animate.bytes(&format!("{name} before")), b"before");
+        }
+        let over_itself = ["--resume", "checkpoint", "--checkpoint-at", "2"];
+        animate.run(&spec(), &[&over_itself[..], &at[2..]].concat());
+        animate.run(&spec(), &["--resume", "checkpoint", "--out", "again"]);
+        assert!(animate.bytes("again") == animate.bytes("frames"));
+
+        let names = fs::read_dir(animate.dir).unwrap();
+        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let parts: Vec<String> = names.filter(|name| name.ends_with(".part")).collect();
+        assert!(parts.is_empty(), "left behind: {parts:?}");
+    });
+}
+
+/// A pipe cannot be replaced by a file, and whoever names one wants to read it.
+#[test]
+fn what_is_no_file_is_written_into() {
+    with_program(|animate| {
+        animate.run(&spec(), &["--out", "/dev/null"]);
+        let kind = fs::metadata("/dev/null").unwrap().file_type();
+        assert!(!kind.is_file(), "/dev/null was replaced");
+    });
+}
+
 #[test]
 fn stopped_in_bf16() {
     with_program(|animate| {
