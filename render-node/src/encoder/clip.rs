@@ -32,7 +32,7 @@ pub(super) struct ClipWriter {
 impl ClipWriter {
     pub(super) fn create(spec: &EncoderSpec, path: &Path) -> Result<Self, EncodeError> {
         let frame_time = Rational(1, spec.fps as i32);
-        let encoder = open_x264(spec, frame_time)?;
+        let encoder = open_x264(spec)?;
 
         let mut muxer = format::output_as(path, "mp4").action("create the clip")?;
         let mut stream = muxer
@@ -98,8 +98,9 @@ impl ClipWriter {
     }
 }
 
-fn open_x264(spec: &EncoderSpec, frame_time: Rational) -> Result<encoder::Video, EncodeError> {
+pub(super) fn open_x264(spec: &EncoderSpec) -> Result<encoder::Video, EncodeError> {
     const NAME: &str = "libx264";
+    let frame_time = Rational(1, spec.fps as i32);
     let codec = encoder::find_by_name(NAME).ok_or(EncodeError::CodecMissing(NAME))?;
     let mut context = codec::Context::new_with_codec(codec);
     context

@@ -13,6 +13,7 @@ mod error;
 mod files;
 mod spec;
 mod stills;
+mod version;
 mod worker;
 
 use std::path::Path;
@@ -23,9 +24,11 @@ use std::time::Duration;
 /// An 8-bit picture, rows from the top, red, green, blue. `from_raw` checks the buffer's length.
 pub use image::RgbImage as RgbFrame;
 
+use error::Action as _;
 pub use error::EncodeError;
 pub use files::EncodedFile;
 pub use spec::EncoderSpec;
+pub use version::version;
 use worker::{Command, Worker};
 
 /// Frames that may wait for the encoder: one decode chunk, 14 MiB at 1024x576.
@@ -58,11 +61,7 @@ impl Encoder {
     /// A spec out of range, by field; [`EncodeError::OutDir`]; [`EncodeError::CodecMissing`]; what ffmpeg or the disk says.
     pub fn start(spec: EncoderSpec, out_dir: &Path) -> Result<Self, EncodeError> {
         spec.validate()?;
-        ffmpeg_next::init().map_err(|source| EncodeError::Ffmpeg {
-            action: "start",
-            source,
-        })?;
-        ffmpeg_next::log::set_level(ffmpeg_next::log::Level::Error);
+        init()?;
 
         let (sender, receiver) = sync_channel(FRAMES_QUEUED_MAX);
         let (started, opened) = sync_channel(1);
@@ -142,13 +141,9 @@ impl Drop for Encoder {
     }
 }
 
-/// The libavcodec that encodes, e.g. `59.37.100`; part of a clip's manifest.
-pub fn version() -> String {
-    let version = ffmpeg_next::codec::version();
-    format!(
-        "{}.{}.{}",
-        version >> 16,
-        (version >> 8) & 0xff,
-        version & 0xff
-    )
+/// Idempotent.
+fn init() -> Result<(), EncodeError> {
+    ffmpeg_next::init().action("start")?;
+    ffmpeg_next::log::set_level(ffmpeg_next::log::Level::Error);
+    Ok(())
 }
