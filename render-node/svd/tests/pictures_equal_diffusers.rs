@@ -8,6 +8,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use flowai_svd::Picture;
+use image::{DynamicImage, ImageBuffer, LumaA, Rgb, Rgba};
 use serde_json::{Value, json};
 use support::compare::assert_close;
 use support::oracle::{self, Tensors};
@@ -81,6 +82,37 @@ fn exif_orientation_is_applied() {
         let file = dir.path().join(format!("orientation-{name}.png"));
         let orientation = name.parse().unwrap();
         fs::write(&file, with_orientation(&plain, orientation)).unwrap();
+        Case {
+            name,
+            file,
+            size: (48, 32),
+            clip_size: 32,
+        }
+    });
+    check(&cases);
+}
+
+#[test]
+fn sixteen_bits_are_reduced_as_by_pillow() {
+    let dir = tempfile::tempdir().unwrap();
+    let colours = inputs::values("sixteen bits", &[60 * 40 * 4], 0).sigmoid();
+    let colours = Vec::<f32>::try_from(colours).unwrap();
+    let colours: Vec<u16> = colours.iter().map(|x| (x * 65535.0) as u16).collect();
+    let at = |x: u32, y: u32| &colours[((y * 60 + x) * 4) as usize..][..4];
+    let rgb = ImageBuffer::from_fn(60, 40, |x, y| Rgb([at(x, y)[0], at(x, y)[1], at(x, y)[2]]));
+    let rgba = ImageBuffer::from_fn(60, 40, |x, y| {
+        let rgba = at(x, y);
+        Rgba([rgba[0], rgba[1], rgba[2], rgba[3]])
+    });
+    let grey = ImageBuffer::from_fn(60, 40, |x, y| LumaA([at(x, y)[0], at(x, y)[1]]));
+    let pictures: [(&str, DynamicImage); 3] = [
+        ("colour", rgb.into()),
+        ("colour with transparency", rgba.into()),
+        ("grey with transparency", grey.into()),
+    ];
+    let cases = pictures.map(|(name, picture)| {
+        let file = dir.path().join(format!("{name}.png"));
+        picture.save(&file).unwrap();
         Case {
             name,
             file,

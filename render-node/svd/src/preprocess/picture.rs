@@ -3,7 +3,10 @@ use std::io::{Cursor, Read};
 use std::path::Path;
 
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+use image::{
+    DynamicImage, ImageBuffer, ImageDecoder, ImageFormat, ImageReader, Limits, Luma, LumaA, Pixel,
+    Rgb, RgbImage, Rgba,
+};
 use tch::{Kind, Tensor};
 
 use super::antialias::resize_with_antialiasing;
@@ -44,8 +47,9 @@ impl Picture {
 
     /// Decodes a PNG, JPEG or WebP file, told apart by their first bytes. Of an animation, the first frame.
     ///
-    /// Turned as its EXIF orientation says, reduced to eight bits, transparency dropped. JPEG decoders differ in the last
-    /// bit, so a JPEG may differ from what Pillow reads by a level or two; PNG and lossless WebP are exact.
+    /// Turned as its EXIF orientation says, transparency dropped, of 16 bits the upper eight kept. JPEG decoders differ in the
+    /// last bit, so a JPEG may differ from what Pillow reads by a level or two; PNG and lossless WebP are exact, but for grey
+    /// of 16 bits without transparency: there Pillow makes white of everything above 255 of 65535.
     ///
     /// Errors: not such a file, damaged, or sides and area outside of what [`PreprocessError::Size`] names. Sizes are
     /// checked before any pixel is decoded.
@@ -73,7 +77,7 @@ impl Picture {
         let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
         let mut image = DynamicImage::from_decoder(decoder).map_err(damaged)?;
         image.apply_orientation(orientation);
-        let image = image.into_rgb8();
+        let image = into_rgb8(image);
         Ok(Self {
             width: image.width(),
             height: image.height(),
@@ -156,6 +160,26 @@ impl std::fmt::Debug for Picture {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Picture({}x{})", self.width, self.height)
     }
+}
+
+/// As Pillow reduces 16 bits: the crate's own conversion rounds to the nearest of 255 levels instead.
+fn into_rgb8(image: DynamicImage) -> RgbImage {
+    match image {
+        DynamicImage::ImageRgb16(image) => upper_bytes(&image, |&Rgb(rgb)| rgb),
+        DynamicImage::ImageRgba16(image) => upper_bytes(&image, |&Rgba([r, g, b, _])| [r, g, b]),
+        DynamicImage::ImageLuma16(image) => upper_bytes(&image, |&Luma([grey])| [grey; 3]),
+        DynamicImage::ImageLumaA16(image) => upper_bytes(&image, |&LumaA([grey, _])| [grey; 3]),
+        eight_bits => eight_bits.into_rgb8(),
+    }
+}
+
+fn upper_bytes<P: Pixel<Subpixel = u16>>(
+    image: &ImageBuffer<P, Vec<u16>>,
+    rgb: impl Fn(&P) -> [u16; 3],
+) -> RgbImage {
+    RgbImage::from_fn(image.width(), image.height(), |x, y| {
+        Rgb(rgb(image.get_pixel(x, y)).map(|value| (value >> 8) as u8))
+    })
 }
 
 fn check_size(width: u32, height: u32) -> std::result::Result<(), PreprocessError> {
@@ -258,5 +282,24 @@ mod tests {
         grey.write_to(&mut bytes, ImageFormat::Png).unwrap();
         let picture = Picture::decode(bytes.get_ref()).unwrap();
         assert_eq!(picture.rgb(), [77; 48]);
+    }
+
+    /// Rounding instead would make 129 of 0x80ff.
+    #[test]
+    fn of_sixteen_bits_the_upper_eight_are_kept() {
+        let [width, height] = [4, 4];
+        let value: u16 = 0x80ff;
+        let pictures = [
+            DynamicImage::from(ImageBuffer::from_pixel(width, height, Rgb([value; 3]))),
+            DynamicImage::from(ImageBuffer::from_pixel(width, height, Rgba([value; 4]))),
+            DynamicImage::from(ImageBuffer::from_pixel(width, height, Luma([value]))),
+            DynamicImage::from(ImageBuffer::from_pixel(width, height, LumaA([value; 2]))),
+        ];
+        for picture in pictures {
+            let mut bytes = Cursor::new(Vec::new());
+            picture.write_to(&mut bytes, ImageFormat::Png).unwrap();
+            let decoded = Picture::decode(bytes.get_ref()).unwrap();
+            assert_eq!(decoded.rgb(), [0x80; 48], "{:?}", picture.color());
+        }
     }
 }
