@@ -1,6 +1,7 @@
 use std::fmt;
 
 use super::Family;
+use super::settings::METADATA_KEY;
 use crate::gate::GateError;
 
 /// Problems that an error text spells out before it only counts them.
@@ -65,7 +66,8 @@ pub enum AdapterProblem {
     #[error("keys {first:?} and {second:?} are the same part of one module")]
     SamePart { first: String, second: String },
     #[error(
-        "keys begin with \"base_model.model.\", so alpha is in {}: send its text along",
+        "keys begin with \"base_model.model.\", so alpha is in {}, which is not here: save the file again with that \
+         config's text in its metadata, as {METADATA_KEY}",
         super::PEFT_CONFIG_FILE
     )]
     AlphaUnknown,

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::AdapterError;
 
 /// Under which key diffusers stores the settings in a file's metadata.
-const METADATA_KEY: &str = "lora_adapter_metadata";
+pub(super) const METADATA_KEY: &str = "lora_adapter_metadata";
 /// Prefix of each setting when a pipeline saved the file.
 const UNET_PREFIX: &str = "unet.";
 /// PEFT's default of `lora_alpha`.

@@ -533,6 +533,27 @@ fn a_peft_folder_without_its_config_is_refused() {
     }
 }
 
+/// Whoever follows the advice has an adapter that needs no second file.
+#[test]
+fn a_peft_folder_without_its_config_is_refused_with_a_way_out() {
+    const KEYS: [&str; 2] = [
+        "base_model.model.conv_in.lora_A.weight",
+        "base_model.model.conv_in.lora_B.weight",
+    ];
+    let shapes: [&[usize]; 2] = [&[4, 8, 3, 3], &[32, 4, 1, 1]];
+    let tensors = [(KEYS[0], shapes[0], 1.0), (KEYS[1], shapes[1], 1.0)];
+    let said = read(f32_file(&tensors, None)).unwrap_err().to_string();
+    assert!(
+        said.contains("adapter_config.json") && said.ends_with("as lora_adapter_metadata"),
+        "{said}"
+    );
+
+    let config = json!({ "r": 4, "lora_alpha": 12 }).to_string();
+    let metadata = json!({ "lora_adapter_metadata": config });
+    let adapter = read(f32_file(&tensors, Some(metadata))).unwrap();
+    assert_eq!(adapter.modules[0].scale, 3.0);
+}
+
 #[test]
 fn long_lists_are_kept_whole_and_shown_short() {
     let keys: Vec<String> = (0..100)
