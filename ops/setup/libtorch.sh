@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Prepares the libtorch that every crate builds and runs against, and links it as .libtorch in the checkout.
+# `libtorch.sh cpu`, or `libtorch.sh cuda` for a machine with a GPU; without a word, what the checkout had, at first cpu.
 #
 # PyPI has no CPU build of torch for Linux, and its CUDA build is 4.7 GB when installed. A CPU machine needs five of its
 # libraries, two small CUDA libraries that libtorch_cpu.so names, and the headers: about 500 MB. The wheel's own
@@ -7,9 +8,37 @@
 . "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
 
 version=2.11.0
-target=$CACHE/libtorch-$version-cpu
+flavour=${1:-}
+if [[ -z $flavour ]]; then
+    # make calls this script before every build and must not undo the choice of a machine with a GPU.
+    case $(readlink -- "$ROOT/.libtorch" 2>/dev/null) in
+        *-cuda) flavour=cuda ;;
+        *) flavour=cpu ;;
+    esac
+fi
+[[ $flavour == cpu || $flavour == cuda ]] || die "say cpu or cuda (got $flavour)"
+target=$CACHE/libtorch-$version-$flavour
 
 [[ $(uname -sm) == "Linux x86_64" ]] || die "only Linux on x86-64 is supported (this is $(uname -sm))"
+
+# CUDA needs the whole of torch and its CUDA packages, 4.7 GB, which is what the oracle's environment holds.
+if [[ $flavour == cuda ]]; then
+    "$ROOT/ops/setup/oracle.sh"
+    read -r found torch < <("$CACHE/oracle/bin/python" -c '
+import importlib.metadata, importlib.util
+print(importlib.metadata.version("torch").split("+")[0], *importlib.util.find_spec("torch").submodule_search_locations)')
+    [[ $found == "$version" ]] || die "the oracle has torch $found, the engine needs $version: make them one version"
+    [[ -e $torch/lib/libtorch_cuda.so ]] || die "$torch is a build without CUDA: install the one from PyPI"
+    lock "$(basename -- "$target")"
+    # Links and not copies: the libraries find CUDA's own beside the place where they really lie.
+    mkdir -p -- "$target"
+    ln -sfn -- "$torch/lib" "$target/lib"
+    ln -sfn -- "$torch/include" "$target/include"
+    echo "$version" >"$target/build-version"
+    link .libtorch "$target"
+    say "ready: libtorch $version for CUDA (needs the GPU's driver, no CUDA toolkit)"
+    exit
+fi
 
 lock "$(basename -- "$target")"
 if [[ ! -f $target/build-version ]]; then

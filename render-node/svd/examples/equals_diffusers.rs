@@ -6,7 +6,8 @@
 //! ```
 //!
 //! The folder is made when it is not there (4.7 GB for the full size, fp16) and can be used again. Ends with an error when a
-//! stage differs by more than the tests allow.
+//! stage differs by more than the tests allow. `--device cuda` and `--dtype` are for whoever has a GPU; diffusers computes on
+//! the CPU all the same.
 #![allow(
     clippy::unwrap_used,
     reason = "shares the tests' support, which fails by panicking"
@@ -53,6 +54,12 @@ struct Arguments {
     frames: u32,
     #[arg(long, default_value_t = 1)]
     steps: u32,
+    /// Where this engine computes: cpu, cuda or cuda:N
+    #[arg(long, default_value = "cpu")]
+    device: DeviceName,
+    /// fp32; or fp16, bf16, of which the error against fp32 is compared with diffusers' own
+    #[arg(long, default_value = "fp32", value_parser = dtype)]
+    dtype: Dtype,
     /// CPU threads of this engine; the reference takes one
     #[arg(long, default_value_t = 1)]
     threads: usize,
@@ -79,19 +86,34 @@ fn main() -> Result<()> {
 
     // The reference first, in a process of its own: what it takes is given back before the engine loads.
     let started = Instant::now();
-    let job = json!({
-        "name": "clip", "model": arguments.model, "dtype": "fp32", "noise_dtype": "fp32", "spec": spec, "image": image,
-    });
-    let expected = oracle::ask("pipeline.py", &json!({ "jobs": [job] }), &[]);
+    let is_half = arguments.dtype != Dtype::Fp32;
+    let jobs = match is_half {
+        true => stages::half_jobs(&arguments.model, &image, arguments.dtype.name(), &spec),
+        false => json!({ "jobs": [{
+            "name": "clip", "model": arguments.model, "dtype": "fp32", "noise_dtype": "fp32", "spec": spec,
+            "image": image,
+        }] }),
+    };
+    let expected = oracle::ask("pipeline.py", &jobs, &[]);
     report("diffusers", started, peak_of_children_bytes())?;
 
     let started = Instant::now();
     let found = stages::render(&load(&arguments)?, &spec, &image);
     report("flowai-svd", started, peak_bytes()?)?;
 
-    stages::compare("clip", &found, &expected);
+    match is_half {
+        true => stages::compare_half(arguments.dtype.name(), &found, &expected),
+        false => stages::compare("clip", &found, &expected),
+    }
     println!("equal within the tolerances of the tests");
     Ok(())
+}
+
+/// By the name that specs use.
+fn dtype(name: &str) -> Result<Dtype> {
+    let all = [Dtype::Fp32, Dtype::Fp16, Dtype::Bf16];
+    let found = all.into_iter().find(|dtype| dtype.name() == name);
+    found.context("must be fp32, fp16 or bf16")
 }
 
 fn make_model(arguments: &Arguments) -> Result<()> {
@@ -114,8 +136,8 @@ fn make_model(arguments: &Arguments) -> Result<()> {
 
 fn load(arguments: &Arguments) -> Result<Engine> {
     let options = LoadOptions {
-        dtype: Dtype::Fp32,
-        device: DeviceName::Cpu,
+        dtype: arguments.dtype,
+        device: arguments.device,
         threads: Some(arguments.threads),
         identity: None,
     };
