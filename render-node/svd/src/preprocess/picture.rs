@@ -284,11 +284,11 @@ mod tests {
         assert_eq!(picture.rgb(), [77; 48]);
     }
 
-    /// Rounding instead would make 129 of 0x80ff.
+    /// Rounding instead would make 0x41 of 0x40ff.
     #[test]
     fn of_sixteen_bits_the_upper_eight_are_kept() {
         let [width, height] = [4, 4];
-        let value: u16 = 0x80ff;
+        let value: u16 = 0x40ff;
         let pictures = [
             DynamicImage::from(ImageBuffer::from_pixel(width, height, Rgb([value; 3]))),
             DynamicImage::from(ImageBuffer::from_pixel(width, height, Rgba([value; 4]))),
@@ -299,7 +299,7 @@ mod tests {
             let mut bytes = Cursor::new(Vec::new());
             picture.write_to(&mut bytes, ImageFormat::Png).unwrap();
             let decoded = Picture::decode(bytes.get_ref()).unwrap();
-            assert_eq!(decoded.rgb(), [0x80; 48], "{:?}", picture.color());
+            assert_eq!(decoded.rgb(), [0x40; 48], "{:?}", picture.color());
         }
     }
 }
