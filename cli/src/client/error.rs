@@ -16,7 +16,7 @@ pub enum ClientError {
     /// The server answered with something that this client does not know.
     #[error("{url} answered in a way that this version does not understand: {reason}")]
     Answer { url: String, reason: String },
-    #[error("not signed in at {url}: run `flowai login`, or set FLOWAI_API_KEY")]
+    #[error("not signed in at {url}: run `flowai login` or `flowai signup`, or set FLOWAI_API_KEY")]
     NotSignedIn { url: String },
     #[error("{field} {detail}")]
     Input { field: &'static str, detail: String },

@@ -77,7 +77,7 @@ async fn a_day_at_the_terminal() {
         .await;
     let statuses: Vec<_> = watched
         .iter()
-        .filter_map(|event| event["status"].as_str())
+        .filter_map(|event| event["video"]["status"].as_str())
         .collect();
     assert_eq!(statuses.last(), Some(&"done"), "{watched:?}");
     assert_eq!(watched.last().unwrap()["event"], "saved", "{watched:?}");

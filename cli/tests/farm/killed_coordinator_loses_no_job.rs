@@ -20,10 +20,12 @@ async fn killed_coordinator_loses_no_job() {
     let (running, waiting) = (user.submit(60).await, user.submit(2).await);
     let mut follow = user.follow(&running);
     follow.until_denoising().await;
-    let leader: String = farm.one(HOLDER, &running).await;
+    // The program's name and the count of its starts.
+    let holder: String = farm.one(HOLDER, &running).await;
+    let (leader, _) = holder.rsplit_once('-').unwrap();
     let epoch: i32 = farm.one(EPOCH, &running).await;
 
-    farm.signal(&leader, Signal::SIGKILL);
+    farm.signal(leader, Signal::SIGKILL);
 
     let video = follow.until_done().await;
     // Its node never stopped: the new leader adopts the attempt.

@@ -1,35 +1,9 @@
 //! Goal: a picture and an adapter become a clip that plays, through every real part, and the clip is what its manifest says.
 
-use flowai::client::{AdapterWeight, Client, NewVideo, Purpose, Status};
-use flowai_actors::ids::Sha256;
+use flowai::client::{AdapterWeight, NewVideo, Purpose, Status};
 use flowai_model::ModelFolder;
-use flowai_model::adapter::{AdapterFormat, ModuleTable};
-use flowai_model::synthetic::{AdapterSpec, adapter_bytes};
 
-use crate::support::{PICTURE, Probe, TestFarm, probe, sha256_of};
-
-fn random_adapter(model: &ModelFolder) -> Vec<u8> {
-    let spec = AdapterSpec {
-        format: AdapterFormat::Kohya,
-        targets: vec!["to_q".to_owned(), "to_v".to_owned()],
-        ranks: vec![2],
-        alphas: vec![2.0],
-        use_rslora: false,
-        seed: 5,
-    };
-    adapter_bytes(&ModuleTable::of(&model.config.unet), &spec).unwrap()
-}
-
-async fn store_adapter(client: &Client, bytes: Vec<u8>) -> (String, Sha256) {
-    let upload = client
-        .upload(Purpose::Adapter, "style.safetensors", bytes.into())
-        .await;
-    let adapter = client
-        .make_adapter(&upload.unwrap(), "small", "style")
-        .await
-        .unwrap();
-    (adapter.id, adapter.sha256)
-}
+use crate::support::{PICTURE, Probe, TestFarm, probe, sha256_of, store_random_adapter};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_job_goes_all_the_way() {
@@ -37,7 +11,7 @@ async fn one_job_goes_all_the_way() {
     let user = farm.user().await;
     let model = ModelFolder::check(&farm.farm().folder().models().join("small")).unwrap();
     let identity = model.identify().unwrap();
-    let (adapter, adapter_sha256) = store_adapter(&user.client, random_adapter(&model)).await;
+    let (adapter, adapter_sha256) = store_random_adapter(&farm, &user.client).await;
     let image = user
         .client
         .upload(Purpose::Image, "cat.png", PICTURE.into())

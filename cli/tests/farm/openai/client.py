@@ -1,5 +1,6 @@
 """What a program written for the OpenAI videos API does, with the official client. Address and key come from the environment."""
 
+import os
 import pathlib
 
 import openai
@@ -9,7 +10,8 @@ client = openai.OpenAI()
 models = [model.id for model in client.models.list()]
 assert models == ["small"], models
 
-extra = {"frames": 4, "steps": 3, "seed": 7, "fps": 8}
+adapters = [{"id": os.environ["ADAPTER"], "weight": 0.5}]
+extra = {"frames": 4, "steps": 3, "seed": 7, "fps": 8, "adapters": adapters}
 with open("cat.png", "rb") as picture:
     video = client.videos.create_and_poll(
         prompt="a cat turns its head",
@@ -36,6 +38,8 @@ listed = [each.id for each in client.videos.list(limit=1, order="desc")]
 assert listed == [remix.id, video.id], listed
 page = client.videos.list(limit=1, order="desc", after=remix.id)
 assert [each.id for each in page.data] == [video.id], page
+oldest = client.videos.list(limit=1, order="asc")
+assert [each.id for each in oldest.data] == [video.id], oldest
 
 deleted = client.videos.delete(remix.id)
 assert deleted.deleted and deleted.id == remix.id, deleted
@@ -44,6 +48,14 @@ try:
     raise AssertionError("a deleted video is still there")
 except openai.NotFoundError as error:
     assert error.code == "not_found", error
+
+# One that has not ended.
+with open("cat.png", "rb") as picture:
+    unwanted = client.videos.create(
+        prompt="unwanted", size="64x64", seconds="1", input_reference=picture, extra_body={"steps": 100}
+    )
+assert unwanted.seconds == "1", unwanted
+assert client.videos.delete(unwanted.id).deleted
 
 try:
     client.videos.create(prompt="x", model="sora-2", input_reference=pathlib.Path("cat.png"))

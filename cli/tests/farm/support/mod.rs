@@ -1,5 +1,6 @@
 //! Farms, users, jobs and waits for tests.
 
+mod adapter;
 mod command;
 mod database;
 mod follow;
@@ -19,6 +20,7 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 use url::Url;
 
+pub(crate) use adapter::store_random_adapter;
 pub(crate) use command::Flowai;
 pub(crate) use follow::Follow;
 pub(crate) use probe::{Probe, probe, sha256_of};
