@@ -131,6 +131,14 @@ impl EventSender {
         self.emit_waiting(Waiting { event, place });
     }
 
+    /// The same; an event that nobody takes any more comes back. Dropping a request answers it.
+    pub(super) fn offer(&self, event: LinkEvent) -> Option<LinkEvent> {
+        self.backlog.fetch_add(1, Ordering::Relaxed);
+        let place = Credit::none();
+        let sent = self.events.send(Waiting { event, place });
+        sent.err().map(|unsent| unsent.0.event)
+    }
+
     pub(super) fn emit_waiting(&self, waiting: Waiting) {
         self.backlog.fetch_add(1, Ordering::Relaxed);
         self.events.send(waiting).ok();

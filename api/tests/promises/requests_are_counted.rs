@@ -102,10 +102,16 @@ async fn without_redis_strangers_are_refused_and_known_callers_go_on() {
     ada.post("/v1/ws-tickets", &Value::Null)
         .await
         .expect_problem(503, "dependency_down");
-    let first = ada.get("/v1/me").await;
-    first.expect(200);
-    let second = ada.get("/v1/me").await;
-    assert_eq!(remaining(&second), remaining(&first) - 1);
+    // A new minute begins at most once between the three.
+    let mut left = Vec::new();
+    for _ in 0..3 {
+        let answer = ada.get("/v1/me").await;
+        left.push(remaining(answer.expect(200)));
+    }
+    assert!(
+        left.windows(2).any(|pair| pair[1] == pair[0] - 1),
+        "{left:?}"
+    );
     ada.video().await;
     let ready = Answer::of(farm.stranger().request(Method::GET, "/readyz")).await;
     let ready = ready.expect(503).json();

@@ -91,7 +91,8 @@ impl SimNet {
 
     /// Moves virtual time to `now_ms` and delivers what is due, in order. Time never goes back.
     pub fn advance_to(&self, now_ms: u64) {
-        self.world().advance_to(now_ms, self);
+        let unheard = self.world().advance_to(now_ms, self);
+        drop(unheard);
     }
 
     /// Keeps virtual time on tokio's clock. Runs until it is dropped.

@@ -272,3 +272,16 @@ async fn asks_are_answered_rejected_unsupported_or_late() {
     assert_eq!(ask(1).await, Err(AskError::Gone));
     runs.abort();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_no_longer_listens_rejects() {
+    let Pair { net, hub, node } = Pair::new(1, Faults::none());
+    let (hub_link, hub_events) = hub;
+    let (node_link, _node_events) = node;
+    // The program is gone, its end of the network is not.
+    drop(hub_events);
+    let runs = tokio::spawn(async move { net.follow_tokio().await });
+    let answer = node_link.ask(&hub_link.me, envelope(1), Duration::from_secs(1));
+    assert_eq!(answer.await, Err(AskError::Rejected));
+    runs.abort();
+}

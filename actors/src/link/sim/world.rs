@@ -275,8 +275,11 @@ impl World {
         self.on_the_way.keys().next().map(|(due, _)| *due)
     }
 
-    /// Moves the time on and lets happen what is due.
-    pub(super) fn advance_to(&mut self, now_ms: u64, ports: &impl Ports) {
+    /// Moves the time on and lets happen what is due. What nobody takes any more comes back, because dropping a request
+    /// answers it, which needs the world.
+    #[must_use]
+    pub(super) fn advance_to(&mut self, now_ms: u64, ports: &impl Ports) -> Vec<LinkEvent> {
+        let mut unheard = Vec::new();
         while let Some(entry) = self
             .on_the_way
             .first_entry()
@@ -286,10 +289,13 @@ impl World {
             self.now_ms = self.now_ms.max(due_ms);
             match due {
                 Due::Noticed { way, link } => self.notice(&way, link),
-                Due::Copy { way, link, load } => self.deliver(way, link, load, ports),
+                Due::Copy { way, link, load } => {
+                    unheard.extend(self.deliver(way, link, load, ports));
+                }
             }
         }
         self.now_ms = self.now_ms.max(now_ms);
+        unheard
     }
 
     fn notice(&mut self, way: &Way, link: u64) {
@@ -302,58 +308,58 @@ impl World {
         }
     }
 
-    fn deliver(&self, way: Way, link: u64, load: Load, ports: &impl Ports) {
-        let (Some(from), Some(to)) = (self.peers.get(&way.0), self.peers.get(&way.1)) else {
-            return;
-        };
+    /// The event, when nobody takes it any more.
+    fn deliver(&self, way: Way, link: u64, load: Load, ports: &impl Ports) -> Option<LinkEvent> {
+        let (from, to) = (self.peers.get(&way.0)?, self.peers.get(&way.1)?);
         if self.cuts.contains(&way) {
-            return;
+            return None;
         }
         let (way_back, peer) = ((way.1.clone(), way.0.clone()), from.peer.clone());
         match load {
             Load::Message { envelope, credit } => {
-                if (to.may_send)(peer.id.role(), envelope.kind) {
-                    let say_unsupported = ports.say_unsupported(way_back, link);
-                    to.events.emit(LinkEvent::Message(Delivery {
-                        from: peer,
-                        envelope,
-                        say_unsupported,
-                        credit,
-                    }));
+                if !(to.may_send)(peer.id.role(), envelope.kind) {
+                    return None;
                 }
+                let say_unsupported = ports.say_unsupported(way_back, link);
+                to.events.offer(LinkEvent::Message(Delivery {
+                    from: peer,
+                    envelope,
+                    say_unsupported,
+                    credit,
+                }))
             }
             Load::Request {
                 envelope,
                 credit,
                 asker,
             } => {
-                if (to.may_send)(peer.id.role(), envelope.kind) {
-                    let reply =
-                        ReplyPort::new(ports.send_answer(way_back, link, &envelope, asker), credit);
-                    to.events.emit(LinkEvent::Request(Request {
-                        from: peer,
-                        envelope,
-                        reply,
-                    }));
-                } else {
+                if !(to.may_send)(peer.id.role(), envelope.kind) {
                     answer(&asker, Err(AskError::Rejected));
+                    return None;
                 }
+                let send = ports.send_answer(way_back, link, &envelope, asker);
+                to.events.offer(LinkEvent::Request(Request {
+                    from: peer,
+                    envelope,
+                    reply: ReplyPort::new(send, credit),
+                }))
             }
             Load::Answer {
                 asker,
                 answer: outcome,
-            } => answer(&asker, outcome),
+            } => {
+                answer(&asker, outcome);
+                None
+            }
             Load::Unsupported {
                 envelope: Envelope {
                     message_id, kind, ..
                 },
-            } => {
-                to.events.emit(LinkEvent::Unsupported {
-                    peer,
-                    message_id,
-                    kind,
-                });
-            }
+            } => to.events.offer(LinkEvent::Unsupported {
+                peer,
+                message_id,
+                kind,
+            }),
         }
     }
 
