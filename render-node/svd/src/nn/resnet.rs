@@ -1,6 +1,6 @@
 use tch::Tensor;
 
-use super::{After, Blend, Conv2d, GroupNorm, Linear, TemporalConv};
+use super::{After, Blend, Conv2d, GroupNorm, Linear, TemporalConv, each_frame_alone};
 use crate::error::Result;
 use crate::params::Scope;
 
@@ -164,7 +164,10 @@ impl SpatioTemporalResBlock {
 
     /// (B, F, H, W, in) to (B, F, H, W, out). `time` as in [`ResnetBlock2D::forward`].
     pub fn forward(&self, x: &Tensor, time: Option<&Tensor>) -> Result<Tensor> {
-        let spatial = self.spatial_res_block.forward(x, time)?;
+        let spatial = match time {
+            Some(_) => self.spatial_res_block.forward(x, time)?,
+            None => each_frame_alone(x, |frame| self.spatial_res_block.forward(frame, None))?,
+        };
         let change = self.temporal_res_block.change(&spatial, time)?;
         self.time_mixer.mix_change(spatial, &change)
     }

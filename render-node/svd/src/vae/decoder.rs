@@ -4,7 +4,7 @@ use tch::Tensor;
 use crate::error::Result;
 use crate::nn::{
     After, AttentionBlock, Conv2d, GroupNorm, ResnetEps, SpatioTemporalResBlock, TemporalConv,
-    from_maps, to_maps, upsample_nearest,
+    each_frame_alone, from_maps, to_maps, upsample_nearest,
 };
 use crate::params::{Params, Scope};
 
@@ -47,8 +47,9 @@ impl DecoderUpBlock {
         }
         if let Some(conv) = &self.upsampler {
             let (_, _, height, width, _) = x.size5()?;
-            x = upsample_nearest(&x, 2 * height, 2 * width)?;
-            x = conv.forward(&x)?;
+            x = each_frame_alone(&x, |frame| {
+                conv.forward(&upsample_nearest(frame, 2 * height, 2 * width)?)
+            })?;
         }
         Ok(x)
     }
@@ -116,10 +117,11 @@ impl VaeDecoder {
         for block in &self.up_blocks {
             hidden = block.forward(hidden)?;
         }
-        hidden = self.conv_norm_out.each_frame(&hidden, After::Silu)?;
-        hidden = self
-            .time_conv_out
-            .forward(&self.conv_out.forward(&hidden)?)?;
+        hidden = each_frame_alone(&hidden, |frame| {
+            let frame = self.conv_norm_out.each_frame(frame, After::Silu)?;
+            self.conv_out.forward(&frame)
+        })?;
+        hidden = self.time_conv_out.forward(&hidden)?;
         Ok(from_maps(&hidden)?.f_squeeze_dim(0)?)
     }
 }
