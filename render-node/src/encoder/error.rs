@@ -39,6 +39,8 @@ pub enum EncodeError {
     Spritesheet(#[from] image::ImageError),
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
+    #[error("encoder thread cannot be started: {source}")]
+    Thread { source: io::Error },
     /// The encoding thread has ended. [`super::Encoder::finish`] returns the cause.
     #[error("encoder has stopped; finish it to learn why")]
     Stopped,

@@ -1,12 +1,13 @@
 //! Frames in, a clip that browsers play out: H.264 High, yuv420p, BT.709, mp4 with its index in front; beside it a
 //! poster (WebP, first frame), a looped preview (animated WebP) and a sprite sheet (JPEG).
 //!
-//! Encoding runs in a thread of its own, so that frames are compressed while later ones are still being decoded by the
-//! engine. The queue between them is bounded: a fast engine waits for the encoder.
+//! Encoding runs in threads of its own, one for the clip and one for the still pictures, so that frames are compressed while
+//! later ones are still being decoded by the engine. The queues between them are bounded: a fast engine waits for the encoder.
 //!
 //! The same frames give the same bytes (invariant 11): threads, rounding and metadata are fixed, nothing comes from a
 //! clock. The installed libx264 is part of the result, see [`version`].
 
+mod beside;
 mod clip;
 mod colour;
 mod error;

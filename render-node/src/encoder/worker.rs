@@ -1,16 +1,17 @@
 //! The encoding thread: frames in, four files out, or none.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
 use image::RgbImage;
 
 use super::Encoded;
+use super::beside::StillsThread;
 use super::clip::ClipWriter;
 use super::error::EncodeError;
 use super::files::{self, OutputFiles};
 use super::spec::EncoderSpec;
-use super::stills::{self, Thumbnails};
 
 /// What reaches the thread. A hang-up before `Finish` is an abort.
 pub(super) enum Command {
@@ -23,8 +24,7 @@ pub(super) struct Worker {
     spec: EncoderSpec,
     // Before `files`: the muxer closes its file before it is deleted.
     clip: ClipWriter,
-    thumbnails: Thumbnails,
-    poster: Option<Vec<u8>>,
+    stills: StillsThread,
     frames: u32,
     files: OutputFiles,
 }
@@ -34,8 +34,7 @@ impl Worker {
         let files = OutputFiles::inside(out_dir)?;
         Ok(Self {
             clip: ClipWriter::create(&spec, &files.clip)?,
-            thumbnails: Thumbnails::new(&spec)?,
-            poster: None,
+            stills: StillsThread::start(&spec)?,
             frames: 0,
             files,
             spec,
@@ -49,14 +48,14 @@ impl Worker {
     ) -> Result<Option<Encoded>, EncodeError> {
         while let Ok(command) = commands.recv() {
             match command {
-                Command::Frame(picture) => self.write(&picture)?,
+                Command::Frame(picture) => self.write(picture)?,
                 Command::Finish => return self.finish().map(Some),
             }
         }
         Ok(None)
     }
 
-    fn write(&mut self, picture: &RgbImage) -> Result<(), EncodeError> {
+    fn write(&mut self, picture: RgbImage) -> Result<(), EncodeError> {
         self.frames += 1;
         if self.frames > self.spec.frames {
             return Err(EncodeError::FrameCount {
@@ -64,28 +63,27 @@ impl Worker {
                 got: self.frames,
             });
         }
-        self.clip.write(picture)?;
-        if self.poster.is_none() {
-            self.poster = Some(stills::poster(picture)?);
-        }
-        self.thumbnails.write(picture)
+        let picture = Arc::new(picture);
+        // One that has stopped says why when it is finished.
+        let _ = self.stills.push(Arc::clone(&picture));
+        self.clip.write(&picture)
     }
 
     fn finish(self) -> Result<Encoded, EncodeError> {
-        let missing = EncodeError::FrameCount {
-            want: self.spec.frames,
-            got: self.frames,
-        };
-        let (Some(poster), true) = (self.poster, self.frames == self.spec.frames) else {
-            return Err(missing);
-        };
+        if self.frames != self.spec.frames {
+            return Err(EncodeError::FrameCount {
+                want: self.spec.frames,
+                got: self.frames,
+            });
+        }
+        self.stills.close();
         self.clip.finish()?;
-        let (preview, spritesheet) = self.thumbnails.finish()?;
+        let stills = self.stills.finish()?;
         let encoded = Encoded {
             clip: files::hash(&self.files.clip)?,
-            poster: files::write(&self.files.poster, &poster)?,
-            preview: files::write(&self.files.preview, &preview)?,
-            spritesheet: files::write(&self.files.spritesheet, &spritesheet)?,
+            poster: files::write(&self.files.poster, &stills.poster)?,
+            preview: files::write(&self.files.preview, &stills.preview)?,
+            spritesheet: files::write(&self.files.spritesheet, &stills.spritesheet)?,
             frames: self.frames,
             duration: self.spec.duration(),
         };

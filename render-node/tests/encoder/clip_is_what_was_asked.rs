@@ -205,12 +205,22 @@ fn same_frames_give_the_same_bytes() {
         fps: 7,
         frames: 40,
     };
-    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let (first, second) = (encode(spec, one.path()), encode(spec, two.path()));
-    assert_eq!(first.clip.sha256, second.clip.sha256);
-    assert_eq!(first.poster.sha256, second.poster.sha256);
-    assert_eq!(first.preview.sha256, second.preview.sha256);
-    assert_eq!(first.spritesheet.sha256, second.spritesheet.sha256);
+    let hashes = || {
+        let folder = tempfile::tempdir().unwrap();
+        let files = encode(spec, folder.path());
+        [files.clip, files.poster, files.preview, files.spritesheet].map(|file| file.sha256)
+    };
+    let expected = hashes();
+    // Beside others, so that threads come to run in every order.
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..5 {
+                    assert_eq!(hashes(), expected);
+                }
+            });
+        }
+    });
 }
 
 fn psnr(want: &RgbFrame, got: &RgbFrame) -> f64 {
