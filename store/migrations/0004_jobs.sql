@@ -83,6 +83,8 @@ create table job_state (
 ) with (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_cost_delay = 0);
 -- serves recovery and the sweep, nothing else.
 create index job_state_unfinished on job_state (job_id) where finished_at is null;
+-- counts what waits of one owner, at each submission.
+create index job_state_unfinished_of_owner on job_state (owner_id) where finished_at is null;
 alter table job_state enable row level security;
 alter table job_state force row level security;
 grant select, insert, update on job_state to flowai_app, flowai_coordinator;

@@ -155,12 +155,9 @@ impl Database {
     /// Opens a transaction in which the policies know `user`, and only until its end: the connection goes back to the pool
     /// knowing nobody.
     pub async fn begin_as(&self, user: UserId) -> Result<UserTransaction, DatabaseError> {
-        let mut transaction = self.pool.begin().await?;
-        sqlx::query("select set_config('app.user_id', $1, true)")
-            .bind(user.to_string())
-            .execute(&mut *transaction)
-            .await?;
-        Ok(transaction)
+        // One way to the server and back instead of two, for every request. A user's id is digits and dashes.
+        let statement = format!("begin; set local app.user_id = '{user}'");
+        Ok(self.pool.begin_with(AssertSqlSafe(statement)).await?)
     }
 
     /// The pool itself, for statements on nobody's behalf.

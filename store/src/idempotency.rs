@@ -3,7 +3,7 @@
 use flowai_actors::ids::UserId;
 use sqlx::PgConnection;
 
-use crate::database::DatabaseError;
+use crate::database::{DatabaseError, violates};
 
 /// A request that names itself.
 #[derive(Debug, Clone, Copy)]
@@ -36,8 +36,25 @@ pub async fn claim(
     connection: &mut PgConnection,
     request: &NamedRequest<'_>,
 ) -> Result<Claim, DatabaseError> {
-    let is_mine: bool = sqlx::query_scalar(
-        "select pg_try_advisory_xact_lock(hashtextextended('idempotency' || $1::text || $2, 0))",
+    // One statement, for every submission waits for it. It looks before it has the lock: whoever committed in between is met
+    // by `keep`.
+    type Row = (
+        bool,
+        Option<Vec<u8>>,
+        Option<i32>,
+        Option<serde_json::Value>,
+    );
+    let (is_mine, hash, status, body): Row = sqlx::query_as(
+        "with held as materialized (
+             select pg_try_advisory_xact_lock(hashtextextended('idempotency' || $1::text || $2, 0)) as is_mine
+         ), expired as (
+             delete from idempotency
+              where owner_id = (select app_user()) and created_at < now() - interval '24 hours'
+         )
+         select held.is_mine, known.request_hash, known.status, known.body
+           from held left join idempotency known
+             on known.owner_id = (select app_user()) and known.key = $2
+            and known.created_at >= now() - interval '24 hours'",
     )
     .bind(request.owner.as_uuid())
     .bind(request.key)
@@ -46,27 +63,22 @@ pub async fn claim(
     if !is_mine {
         return Ok(Claim::InProgress);
     }
-    sqlx::query(
-        "delete from idempotency
-          where owner_id = (select app_user()) and created_at < now() - interval '24 hours'",
-    )
-    .execute(&mut *connection)
-    .await?;
-    let known: Option<(Vec<u8>, i32, serde_json::Value)> = sqlx::query_as(
-        "select request_hash, status, body from idempotency
-          where owner_id = (select app_user()) and key = $1",
-    )
-    .bind(request.key)
-    .fetch_optional(connection)
-    .await?;
-    Ok(match known {
-        None => Claim::Fresh,
-        Some((hash, _, _)) if hash != request.hash => Claim::Reused,
-        Some((_, status, body)) => Claim::Replay {
+    Ok(match (hash, status, body) {
+        (Some(hash), _, _) if hash != request.hash => Claim::Reused,
+        (Some(_), Some(status), Some(body)) => Claim::Replay {
             status: u16::try_from(status).unwrap_or(200),
             body,
         },
+        _ => Claim::Fresh,
     })
+}
+
+/// What became of an answer that was to be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keeping {
+    Kept,
+    /// The same request was answered while this one claimed the key: the transaction must be dropped.
+    AnsweredMeanwhile,
 }
 
 /// Keeps the answer of a claimed request.
@@ -75,8 +87,8 @@ pub async fn keep(
     request: &NamedRequest<'_>,
     status: u16,
     body: &serde_json::Value,
-) -> Result<(), DatabaseError> {
-    sqlx::query(
+) -> Result<Keeping, DatabaseError> {
+    let kept = sqlx::query(
         "insert into idempotency (owner_id, key, request_hash, status, body) values ($1, $2, $3, $4, $5)",
     )
     .bind(request.owner.as_uuid())
@@ -85,6 +97,10 @@ pub async fn keep(
     .bind(i32::from(status))
     .bind(body)
     .execute(connection)
-    .await?;
-    Ok(())
+    .await;
+    match kept {
+        Ok(_) => Ok(Keeping::Kept),
+        Err(error) if violates(&error, "idempotency_key_used") => Ok(Keeping::AnsweredMeanwhile),
+        Err(error) => Err(error.into()),
+    }
 }

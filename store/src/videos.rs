@@ -25,6 +25,28 @@ pub struct NewVideo<'a> {
     pub parent: Option<JobId>,
 }
 
+impl NewVideo<'_> {
+    /// As its owner sees it when it has just been queued.
+    pub fn queued(&self, at: DateTime<Utc>) -> Video {
+        Video {
+            id: self.id,
+            spec: self.spec.clone(),
+            image: self.image,
+            prompt: self.prompt.to_owned(),
+            parent: self.parent,
+            created_at: at,
+            state: JobState::Queued,
+            attempt: 0,
+            is_cancelling: false,
+            seq: 1,
+            error: None,
+            started_at: None,
+            finished_at: None,
+            clip: None,
+        }
+    }
+}
+
 /// A job as its owner sees it.
 #[derive(Debug, Clone)]
 pub struct Video {
@@ -66,7 +88,8 @@ pub struct Artefact {
 /// What became of the wish to queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Queueing {
-    Queued,
+    /// At this time.
+    Queued(DateTime<Utc>),
     /// [`USER_QUEUED_MAX`] of the user's jobs wait already.
     TooMany,
     /// The picture was removed a moment ago.
@@ -183,7 +206,7 @@ pub async fn queue(
     // First, because it also makes two submissions of one user count each other.
     let user_seq = next_user_seq(connection, video.owner).await?;
     let adapters: Vec<uuid::Uuid> = video.adapters.iter().map(|id| id.as_uuid()).collect();
-    let inserted = sqlx::query(
+    let queued_at: Result<Option<DateTime<Utc>>, sqlx::Error> = sqlx::query_scalar(
         "with room as (
              select 1 where (select count(*) from job_state
                               where finished_at is null and state = 'queued'
@@ -199,7 +222,7 @@ pub async fn queue(
              insert into job_state (job_id, owner_id) select id, owner_id from new_job
          )
          insert into job_event (owner_id, user_seq, job_id, seq, kind)
-         select owner_id, $10, id, 1, 'queued' from new_job",
+         select owner_id, $10, id, 1, 'queued' from new_job returning at",
     )
     .bind(video.id.as_uuid())
     .bind(video.owner.as_uuid())
@@ -211,11 +234,11 @@ pub async fn queue(
     .bind(adapters)
     .bind(i64::from(USER_QUEUED_MAX))
     .bind(user_seq)
-    .execute(connection)
+    .fetch_optional(connection)
     .await;
-    match inserted {
-        Ok(inserted) if inserted.rows_affected() == 0 => Ok(Queueing::TooMany),
-        Ok(_) => Ok(Queueing::Queued),
+    match queued_at {
+        Ok(None) => Ok(Queueing::TooMany),
+        Ok(Some(at)) => Ok(Queueing::Queued(at)),
         Err(error) if violates(&error, "job_image_not_found") => Ok(Queueing::NoImage),
         Err(error) if violates(&error, "job_adapter_not_found") => Ok(Queueing::NoAdapter),
         Err(error) => Err(error.into()),

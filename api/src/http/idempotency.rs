@@ -4,7 +4,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use flowai_actors::ids::UserId;
 use flowai_store::database::UserTransaction;
-use flowai_store::idempotency::{self, Claim, NamedRequest};
+use flowai_store::idempotency::{self, Claim, Keeping, NamedRequest};
 use sha2::{Digest, Sha256};
 
 use crate::error::ApiError;
@@ -86,6 +86,9 @@ pub(crate) async fn claim(
 }
 
 /// Keeps the answer, in the transaction of what it tells of.
+///
+/// # Errors
+/// `IdempotencyInProgress`.
 pub(crate) async fn keep(
     transaction: &mut UserTransaction,
     named: Option<&Named>,
@@ -93,7 +96,11 @@ pub(crate) async fn keep(
     body: &serde_json::Value,
 ) -> Result<(), ApiError> {
     if let Some(named) = named {
-        idempotency::keep(transaction, &named.request(), status.as_u16(), body).await?;
+        match idempotency::keep(transaction, &named.request(), status.as_u16(), body).await? {
+            Keeping::Kept => {}
+            // Its answer is there by now: the next try gets it.
+            Keeping::AnsweredMeanwhile => return Err(ApiError::IdempotencyInProgress),
+        }
     }
     Ok(())
 }

@@ -237,8 +237,8 @@ async fn write_down(
         prompt: wish.prompt.trim(),
         parent: wish.parent,
     };
-    match videos::queue(transaction, &new).await? {
-        Queueing::Queued => {}
+    let video = match videos::queue(transaction, &new).await? {
+        Queueing::Queued(at) => new.queued(at),
         Queueing::NoImage => {
             return Err(ApiError::NamedNotFound(format!("upload {}", picture.id)));
         }
@@ -250,9 +250,7 @@ async fn write_down(
                 max: USER_QUEUED_MAX,
             });
         }
-    }
-    let video = videos::find(transaction, id).await?;
-    let video = video.ok_or(ApiError::Internal)?;
+    };
     let body = show(&video).map_err(|_| ApiError::Internal)?;
     idempotency::keep(transaction, named, StatusCode::ACCEPTED, &body).await?;
     Ok(Submitted::Accepted { id, body })
@@ -310,6 +308,9 @@ async fn chosen_adapters(
     if wishes.len() > ADAPTERS_MAX {
         let detail = format!("at most {ADAPTERS_MAX} may be given (got {})", wishes.len());
         return Err(ApiError::field("/adapters", "length", detail));
+    }
+    if wishes.is_empty() {
+        return Ok(Vec::new());
     }
     let ids: Vec<AdapterId> = wishes.iter().map(|w| AdapterId::from_uuid(w.id)).collect();
     let found = adapters::find(transaction, &ids).await?;
