@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::{Flowai, PICTURE, TestFarm, probe};
+use crate::support::{Flowai, PICTURE, TestFarm, probe, within};
 
 const PASSWORD: &str = "correct horse battery";
 
@@ -110,11 +110,19 @@ async fn unfinished_jobs_end_commands_with_their_own_codes() {
     user.follow(&job).until_denoising().await;
     let late = run(&["watch", &job, "--timeout", "1"]).await;
     late.assert_refused(8, &[&job, "goes on"]);
-    let nodes = Flowai::run(&farm, &operator, folder.path(), &["nodes", "--json"]).await;
-    let [node] = &nodes.objects()[..] else {
-        panic!("{nodes:?}");
+    let node_runs_it = async {
+        loop {
+            let nodes = Flowai::run(&farm, &operator, folder.path(), &["nodes", "--json"]).await;
+            let [node] = &nodes.objects()[..] else {
+                panic!("{nodes:?}");
+            };
+            // As its last beat said.
+            if node["running"]["video"] == job.as_str() {
+                return;
+            }
+        }
     };
-    assert_eq!(node["running"]["video"], job.as_str());
+    within("the node says what it runs", node_runs_it).await;
 
     let cancelled = run(&["cancel", &job]).await;
     assert_eq!(cancelled.status, Some(0), "{cancelled:?}");
