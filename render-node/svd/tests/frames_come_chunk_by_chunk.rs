@@ -5,7 +5,7 @@
 mod support;
 
 use flowai_model::Preset;
-use flowai_svd::{Checkpoint, Dtype, EngineError, Picture, Spec};
+use flowai_svd::{Checkpoint, Dtype, Engine, EngineError, Picture, Spec};
 use safetensors::SafeTensors;
 use serde_json::json;
 use support::inputs;
@@ -13,6 +13,20 @@ use support::models::Model;
 
 const FRAMES: usize = 5;
 const CHUNK: usize = 2;
+
+/// A run whose steps are done.
+fn finished_run(model: &Model, engine: &Engine) -> Checkpoint {
+    let picture = Picture::open(&inputs::write_picture(model.scratch(), 60, 40)).unwrap();
+    let fields = json!({
+        "height": 16, "width": 24, "frames": FRAMES, "steps": 1, "decode_chunk_size": CHUNK,
+    });
+    let spec = Spec::from_json(fields.as_object().unwrap(), engine.config()).unwrap();
+    let mut run = engine
+        .start(&engine.prepare(&spec, &picture).unwrap())
+        .unwrap();
+    run.step().unwrap();
+    run.checkpoint().unwrap()
+}
 
 /// The finished run with latents that are no numbers from frame `first` on.
 fn with_broken_latents(checkpoint: &Checkpoint, first: usize) -> Checkpoint {
@@ -35,16 +49,7 @@ fn with_broken_latents(checkpoint: &Checkpoint, first: usize) -> Checkpoint {
 fn before_later_chunks_are_decoded() {
     let model = Model::write(&Preset::Tiny.config(), 81);
     let engine = model.engine(Dtype::Fp32);
-    let picture = Picture::open(&inputs::write_picture(model.scratch(), 60, 40)).unwrap();
-    let fields = json!({
-        "height": 16, "width": 24, "frames": FRAMES, "steps": 1, "decode_chunk_size": CHUNK,
-    });
-    let spec = Spec::from_json(fields.as_object().unwrap(), engine.config()).unwrap();
-    let mut run = engine
-        .start(&engine.prepare(&spec, &picture).unwrap())
-        .unwrap();
-    run.step().unwrap();
-    let finished = run.checkpoint().unwrap();
+    let finished = finished_run(&model, &engine);
 
     for (broken_from, expected) in [
         (0, vec![]),
@@ -72,17 +77,9 @@ fn before_later_chunks_are_decoded() {
 fn and_stop_when_the_taker_does() {
     let model = Model::write(&Preset::Tiny.config(), 82);
     let engine = model.engine(Dtype::Fp32);
-    let picture = Picture::open(&inputs::write_picture(model.scratch(), 60, 40)).unwrap();
-    let fields = json!({
-        "height": 16, "width": 24, "frames": FRAMES, "steps": 1, "decode_chunk_size": CHUNK,
-    });
-    let spec = Spec::from_json(fields.as_object().unwrap(), engine.config()).unwrap();
-    let mut run = engine
-        .start(&engine.prepare(&spec, &picture).unwrap())
-        .unwrap();
-    run.step().unwrap();
+    let finished = finished_run(&model, &engine);
     let run = engine
-        .resume(&with_broken_latents(&run.checkpoint().unwrap(), CHUNK))
+        .resume(&with_broken_latents(&finished, CHUNK))
         .unwrap();
 
     #[derive(Debug, PartialEq)]

@@ -24,6 +24,16 @@ struct Case {
 }
 
 impl Case {
+    /// A picture whose content matters and not its size.
+    fn small(name: &'static str, file: PathBuf) -> Self {
+        Self {
+            name,
+            file,
+            size: (48, 32),
+            clip_size: 32,
+        }
+    }
+
     fn to_json(&self) -> Value {
         let (width, height) = self.size;
         json!({
@@ -82,12 +92,7 @@ fn exif_orientation_is_applied() {
         let file = dir.path().join(format!("orientation-{name}.png"));
         let orientation = name.parse().unwrap();
         fs::write(&file, with_orientation(&plain, orientation)).unwrap();
-        Case {
-            name,
-            file,
-            size: (48, 32),
-            clip_size: 32,
-        }
+        Case::small(name, file)
     });
     check(&cases);
 }
@@ -113,12 +118,7 @@ fn sixteen_bits_are_reduced_as_by_pillow() {
     let cases = pictures.map(|(name, picture)| {
         let file = dir.path().join(format!("{name}.png"));
         picture.save(&file).unwrap();
-        Case {
-            name,
-            file,
-            size: (48, 32),
-            clip_size: 32,
-        }
+        Case::small(name, file)
     });
     check(&cases);
 }

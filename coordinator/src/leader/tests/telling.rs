@@ -1,0 +1,100 @@
+//! Who hears what, and who is believed.
+
+use super::*;
+
+#[test]
+fn only_the_holder_is_believed_about_progress() {
+    let mut leader = Leader::new();
+    leader.hear_api();
+    let held = leader.running("a");
+    let progress = Progress {
+        at: held.at,
+        phase: Phase::Denoising,
+        step: 1,
+        steps: 2,
+        left_s: Some(1.0),
+    };
+    let from = |name: &str| Event::Progress {
+        node: node(name),
+        progress: progress.clone(),
+    };
+    let user = leader.user;
+    let effects = leader.apply(from("a"));
+    assert!(matches!(
+        tells(&effects)[..],
+        [Live { user: to, live: LiveState::Progress { step: 1, .. }, .. }] if *to == user
+    ));
+    assert_eq!(tells(&leader.apply(from("b"))), Vec::<&Live>::new());
+}
+
+#[test]
+fn those_who_wait_hear_their_place_and_a_new_listener_hears_it_again() {
+    let mut leader = Leader::new();
+    leader.hear_api();
+    let (job, _) = leader.arrive();
+    leader.now_ms += 1_000;
+    let place = |effects: &[Effect]| {
+        tells(effects).first().map(|live| match &live.live {
+            LiveState::Position { position, .. } => (live.job, *position),
+            other => panic!("{other:?}"),
+        })
+    };
+    assert_eq!(place(&leader.apply(Event::Tick)), Some((job, 1)));
+    // Told again for those who were not there.
+    let effects = {
+        leader.hear_api();
+        leader.now_ms += 1_000;
+        leader.apply(Event::Tick)
+    };
+    assert_eq!(place(&effects), Some((job, 1)));
+}
+
+#[test]
+fn uploads_are_signed_for_the_holder_and_for_whole_sets_of_files() {
+    let mut leader = Leader::new();
+    let held = leader.running("a");
+    let files = ready_files(hash(4));
+    assert!(matches!(
+        leader.ask_targets(&held, files.clone())[..],
+        [Effect::Presign { .. }]
+    ));
+    let mut stranger = held.clone();
+    stranger.node = node("b");
+    assert!(matches!(
+        leader.ask_targets(&stranger, files.clone())[..],
+        [Effect::Answer(
+            _,
+            Answer::Targets(UploadTargetsAnswer::Stale)
+        )]
+    ));
+    let mut empty = files.clone();
+    empty[1].bytes = 0;
+    for bad in [files[..3].to_vec(), empty] {
+        assert!(is_refused(&leader.ask_targets(&held, bad)));
+    }
+}
+
+#[test]
+fn what_the_sweep_finds_is_read() {
+    let mut leader = Leader::new();
+    let effects = leader.apply(Event::Tick);
+    assert!(matches!(effects[..], [Effect::Sweep { .. }]));
+    let job = JobId::generate();
+    let effects = leader.apply(Event::Swept {
+        unfinished: vec![job],
+        cancelled: Vec::new(),
+    });
+    assert!(matches!(&effects[..], [Effect::Read(jobs)] if *jobs == [job]));
+}
+
+#[test]
+fn a_fenced_leader_says_nothing_more() {
+    let mut leader = Leader::new();
+    let held = leader.running("a");
+    assert!(matches!(
+        leader.apply(Event::Fenced)[..],
+        [Effect::StepDown]
+    ));
+    assert!(leader.beat("a", Some(held.at)).is_empty());
+    assert!(leader.apply(Event::Tick).is_empty());
+}

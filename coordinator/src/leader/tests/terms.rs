@@ -1,0 +1,203 @@
+//! Rows, terms and nodes that do not agree.
+
+use super::*;
+
+#[test]
+fn the_end_of_a_zombie_changes_nothing() {
+    let mut leader = Leader::new();
+    let held = leader.running("a");
+    leader.register("b", None);
+    leader.now_ms += 9_000;
+    leader.beat("b", None);
+    leader.now_ms += 2_000;
+    let effects = leader.apply(Event::Tick);
+    let [
+        Change::Requeue {
+            held: lost,
+            outcome: Unfinished::Lost,
+            ..
+        },
+    ] = &changes(&effects)[..]
+    else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(*lost, held);
+    let (_, effects) = leader.end(&held, rendered(&held));
+    assert_eq!(changes(&effects), []);
+    assert!(matches!(effects[..], [Effect::LookBack { .. }]));
+}
+
+#[test]
+fn a_new_term_adopts_before_it_welcomes() {
+    let mut leader = Leader::new();
+    let before = Holding {
+        at: AttemptRef {
+            job: JobId::generate(),
+            attempt: Attempt::new(1),
+            epoch: Epoch::new(6),
+        },
+        node: node("a"),
+        generation: FIRST,
+    };
+    let mut row = leader.row(before.at.job, JobState::Running, 1);
+    row.held = Some(before.clone());
+    leader.state.recover(Monotonic::default(), vec![row]);
+
+    let effects = leader.register("a", Some(before.at));
+    assert_eq!(changes(&effects), [Change::Adopt(before.clone())]);
+    assert_eq!(welcome(&effects), None);
+    assert_eq!(welcome(&leader.committed(1)), Some((TERM, Verdict::GoOn)));
+
+    let (_, effects) = leader.end(&before, Told::Stopped);
+    let [Change::Requeue { held, .. }] = &changes(&effects)[..] else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(held.at.epoch, TERM);
+}
+
+#[test]
+fn a_job_that_its_owner_ended_first_is_given_to_nobody() {
+    let mut leader = Leader::new();
+    leader.register("a", None);
+    let (job, _) = leader.arrive();
+    let effects = leader.stale();
+    assert!(!is_dispatched(&effects));
+    assert!(matches!(&effects[..], [Effect::Read(jobs)] if *jobs == [job]));
+    let row = leader.row(job, JobState::Cancelled, 0);
+    assert_eq!(changes(&leader.read(row)), []);
+    // The node is free for the next.
+    let (_, effects) = leader.arrive();
+    assert!(matches!(changes(&effects)[..], [Change::Assign(_)]));
+}
+
+#[test]
+fn a_row_read_before_its_job_ended_brings_nothing_back() {
+    let mut leader = Leader::new();
+    let held = leader.running("a");
+    let effects = leader.apply(Event::Rang(held.at.job));
+    assert!(matches!(effects[..], [Effect::Read(_)]));
+    let (_, effects) = leader.end(
+        &held,
+        Told::Failed {
+            code: "bad_input".into(),
+            detail: "no picture".into(),
+            retryable: false,
+        },
+    );
+    assert!(matches!(changes(&effects)[..], [Change::Fail { .. }]));
+    leader.committed(1);
+    let mut row = leader.row(held.at.job, JobState::Running, 1);
+    row.held = Some(held.clone());
+    let effects = leader.read(row);
+    assert!(!leader.state.scheduler.knows(held.at.job));
+    assert!(matches!(effects[..], [Effect::Read(_)]), "{effects:?}");
+}
+
+#[test]
+fn a_cancel_reaches_a_job_whose_node_is_about_to_take_it() {
+    let mut leader = Leader::new();
+    leader.register("a", None);
+    let (job, effects) = leader.arrive();
+    let [Change::Assign(held)] = &changes(&effects)[..] else {
+        panic!("{effects:?}")
+    };
+    leader.committed(1);
+    leader.apply(Event::Rang(job));
+    let mut row = leader.row(job, JobState::Running, 1);
+    row.cancel_requested = true;
+    assert_eq!(stops(&leader.read(row)), []);
+    let effects = leader.apply(Event::Dispatched {
+        held: held.clone(),
+        result: Ok(()),
+    });
+    assert_eq!(stops(&effects), [held.at]);
+    // That word may be lost: the next beat brings another.
+    assert_eq!(stops(&leader.beat("a", Some(held.at))), [held.at]);
+    let (_, effects) = leader.end(held, Told::Stopped);
+    assert_eq!(changes(&effects), [Change::Cancel(held.clone())]);
+}
+
+#[test]
+fn a_node_that_does_not_name_its_job_loses_it() {
+    let mut leader = Leader::new();
+    let held = leader.running("a");
+    assert_eq!(changes(&leader.beat("a", None)), []);
+    let named = leader.beat("a", Some(held.at));
+    assert_eq!(renewal(&named), Some(Verdict::GoOn));
+    assert_eq!(changes(&leader.beat("a", None)), []);
+    let effects = leader.beat("a", None);
+    assert!(
+        matches!(&changes(&effects)[..], [Change::Requeue { held: of, .. }] if *of == held),
+        "{effects:?}"
+    );
+}
+
+#[test]
+fn a_job_that_no_node_was_told_of_is_not_blamed_for_the_databases_outage() {
+    let mut leader = Leader::new();
+    leader.register("a", None);
+    let (_, effects) = leader.arrive();
+    let [Change::Assign(held)] = &changes(&effects)[..] else {
+        panic!("{effects:?}")
+    };
+    let pass = |leader: &mut Leader| {
+        let until = leader.now_ms + JOB_NO_PROGRESS_MS;
+        let mut effects = Vec::new();
+        while leader.now_ms < until {
+            leader.now_ms += NODE_BEAT_MS;
+            effects.extend(leader.beat("a", None));
+            effects.extend(leader.apply(Event::Tick));
+        }
+        effects
+    };
+    let effects = pass(&mut leader);
+    assert_eq!(changes(&effects), []);
+    assert!(is_dispatched(&leader.committed(1)));
+    leader.apply(Event::Dispatched {
+        held: held.clone(),
+        result: Ok(()),
+    });
+    let until = leader.now_ms + JOB_NO_PROGRESS_MS;
+    while leader.now_ms < until {
+        leader.now_ms += NODE_BEAT_MS;
+        leader.beat("a", Some(held.at));
+    }
+    let effects = leader.apply(Event::Tick);
+    assert!(
+        matches!(&changes(&effects)[..], [Change::Requeue { reason, .. }] if reason.contains("no_progress")),
+        "{effects:?}"
+    );
+}
+
+#[test]
+fn a_node_is_told_to_drop_what_is_not_its_own() {
+    let mut leader = Leader::new();
+    let held = leader.running("a");
+    leader.register("b", None);
+    assert_eq!(
+        renewal(&leader.beat("b", Some(held.at))),
+        Some(Verdict::Drop)
+    );
+    let effects = leader.register("b", Some(held.at));
+    assert_eq!(welcome(&effects), Some((TERM, Verdict::Drop)));
+}
+
+#[test]
+fn a_job_that_no_node_can_run_fails_by_name() {
+    let mut leader = Leader::new();
+    leader.register("a", None);
+    let (_, effects) = leader.arrive();
+    let [Change::Assign(held)] = &changes(&effects)[..] else {
+        panic!("{effects:?}")
+    };
+    leader.committed(1);
+    let effects = leader.apply(Event::Dispatched {
+        held: held.clone(),
+        result: Err(NotDispatched::Impossible("adapter is not stored".into())),
+    });
+    let changes = changes(&effects);
+    assert!(
+        matches!(&changes[..], [Change::Fail { code, .. }] if code == "inputs_missing"),
+        "{changes:?}"
+    );
+}

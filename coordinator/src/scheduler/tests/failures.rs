@@ -1,0 +1,240 @@
+//! Which node gets a job, and what follows a death or a failure.
+
+use super::*;
+
+#[test]
+fn a_job_goes_only_to_a_node_that_offers_its_model() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    let mut big = waiting(1, 1, Tier::Free);
+    big.model = model("svd-xt");
+    assert_eq!(farm.arrive(big), []);
+    assert_eq!(farm.arrive(waiting(2, 1, Tier::Free)), [assign(2, 1, "a")]);
+}
+
+#[test]
+fn a_doubled_arrival_is_one_job() {
+    let mut farm = Farm::new();
+    farm.arrive(waiting(1, 1, Tier::Free));
+    farm.arrive(waiting(1, 1, Tier::Free));
+    let effects = farm.register("a", FIRST, None);
+    assert_eq!(start_order(&mut farm, effects), [1]);
+}
+
+#[test]
+fn a_silent_nodes_job_runs_elsewhere_and_its_late_result_is_stale() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    assert_eq!(farm.arrive(waiting(1, 1, Tier::Free)), [assign(1, 1, "a")]);
+    farm.register("b", FIRST, None);
+    let effects = farm.pass(NODE_LEASE_MS, &["b"]);
+    assert!(
+        matches!(
+            effects[0],
+            Effect::Requeue {
+                outcome: Unfinished::Lost,
+                ..
+            }
+        ),
+        "{effects:?}"
+    );
+    assert_eq!(effects[1], assign(1, 2, "b"));
+
+    let late = farm.ended("a", 1, 1, AttemptEnd::Rendered);
+    assert_eq!(
+        late,
+        [Effect::Stale {
+            node: node_id("a"),
+            job: job_id(1),
+            attempt: Attempt::new(1)
+        }]
+    );
+    assert!(matches!(
+        farm.ended("b", 1, 2, AttemptEnd::Rendered)[..],
+        [Effect::Settle { .. }]
+    ));
+    // Told again because the answer was lost: the job is known to be over, and nothing happens twice.
+    assert!(matches!(
+        farm.ended("b", 1, 2, AttemptEnd::Rendered)[..],
+        [Effect::Stale { .. }]
+    ));
+}
+
+#[test]
+fn a_beating_node_keeps_its_job() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    farm.arrive(waiting(1, 1, Tier::Free));
+    assert_eq!(farm.pass(10 * NODE_LEASE_MS, &["a"]), []);
+}
+
+#[test]
+fn a_job_that_kills_nodes_is_quarantined() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    farm.arrive(waiting(1, 1, Tier::Free));
+    farm.register("b", FIRST, None);
+    farm.register("c", FIRST, None);
+    assert!(
+        farm.pass(NODE_LEASE_MS, &["b", "c"])
+            .contains(&assign(1, 2, "b"))
+    );
+    let effects = farm.pass(NODE_LEASE_MS, &["c"]);
+    assert_eq!(
+        effects,
+        [Effect::Quarantine {
+            job: job_id(1),
+            attempt: Attempt::new(2),
+            node_deaths: 2
+        }]
+    );
+}
+
+#[test]
+fn one_bad_node_gets_no_job_quarantined() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    let mut job = waiting(1, 1, Tier::Free);
+    job.attempt = Attempt::new(1);
+    job.failures = 1;
+    job.node_deaths = 1;
+    job.failed_on.insert(node_id("a"));
+    job.died_on.insert(node_id("a"));
+    assert_eq!(farm.arrive(job), [assign(1, 2, "a")]);
+    farm.register("b", FIRST, None);
+    let effects = farm.pass(NODE_LEASE_MS, &["b"]);
+    assert!(effects.contains(&assign(1, 3, "b")), "{effects:?}");
+}
+
+#[test]
+fn a_job_that_kills_its_only_node_each_time_is_quarantined() {
+    let mut farm = Farm::new();
+    farm.arrive(waiting(1, 1, Tier::Free));
+    let mut effects = Vec::new();
+    for generation in 1..=3 {
+        let pause_ms = JOB_RETRY_MS << JOB_ATTEMPTS_MAX;
+        let is_given = |farm: &Farm| farm.scheduler.running_on(&node_id("a")).is_some();
+        for _ in 0..pause_ms / NODE_BEAT_MS {
+            if !is_given(&farm) {
+                farm.now_ms += NODE_BEAT_MS;
+                farm.register("a", Generation::new(generation), None);
+            }
+        }
+        effects = farm.register("a", Generation::new(generation + 1), None);
+    }
+    assert_eq!(
+        effects,
+        [Effect::Quarantine {
+            job: job_id(1),
+            attempt: Attempt::new(3),
+            node_deaths: 3
+        }]
+    );
+}
+
+#[test]
+fn a_restarted_node_gives_its_old_job_back_at_once() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    farm.arrive(waiting(1, 1, Tier::Free));
+    let effects = farm.register("a", SECOND, None);
+    assert!(
+        matches!(
+            effects[..],
+            [Effect::Requeue {
+                outcome: Unfinished::Lost,
+                ..
+            }]
+        ),
+        "{effects:?}"
+    );
+    let effects = farm.pass(JOB_RETRY_MS, &[]);
+    assert!(
+        matches!(&effects[..], [Effect::Assign { generation, .. }] if *generation == SECOND),
+        "{effects:?}"
+    );
+    assert_eq!(farm.register("a", FIRST, Some((1, 1))), []);
+    assert_eq!(
+        farm.scheduler.newer_generation(&node_id("a"), FIRST),
+        Some(SECOND)
+    );
+}
+
+#[test]
+fn a_retryable_failure_is_tried_again_up_to_the_limit() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    farm.arrive(waiting(1, 1, Tier::Free));
+    for attempt in 1..3 {
+        farm.ended("a", 1, attempt, failure(true));
+        let pause_ms = JOB_RETRY_MS << (attempt - 1);
+        assert_eq!(farm.pass(pause_ms - 1, &["a"]), []);
+        assert_eq!(farm.pass(1, &["a"]), [assign(1, attempt + 1, "a")]);
+    }
+    assert!(matches!(
+        farm.ended("a", 1, 3, failure(true))[..],
+        [Effect::Fail { .. }]
+    ));
+}
+
+#[test]
+fn a_failed_job_goes_to_a_node_where_it_did_not_fail() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    farm.arrive(waiting(1, 1, Tier::Free));
+    farm.register("b", FIRST, None);
+    let effects = farm.ended("a", 1, 1, failure(true));
+    assert_eq!(effects[1..], [assign(1, 2, "b")]);
+    // Both have failed it: after the pause the first free one has it again.
+    assert!(matches!(
+        farm.ended("b", 1, 2, failure(true))[..],
+        [Effect::Requeue { .. }]
+    ));
+    assert_eq!(
+        farm.pass(2 * JOB_RETRY_MS, &["a", "b"]),
+        [assign(1, 3, "a")]
+    );
+}
+
+#[test]
+fn a_failed_job_waits_for_another_node_that_is_busy_and_goes_back_when_that_dies() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    farm.arrive(waiting(1, 1, Tier::Free));
+    farm.register("b", FIRST, None);
+    farm.arrive(waiting(2, 2, Tier::Free));
+    farm.ended("a", 1, 1, failure(true));
+    assert_eq!(farm.pass(3 * JOB_RETRY_MS, &["a", "b"]), []);
+    // Others are not held up by it.
+    assert_eq!(farm.arrive(waiting(3, 1, Tier::Free)), [assign(3, 1, "a")]);
+    farm.ended("a", 3, 1, AttemptEnd::Rendered);
+    let effects = farm.pass(NODE_LEASE_MS, &["a"]);
+    assert!(effects.contains(&assign(2, 2, "a")), "{effects:?}");
+    assert_eq!(
+        farm.ended("a", 2, 2, AttemptEnd::Rendered)[1..],
+        [assign(1, 2, "a")]
+    );
+}
+
+#[test]
+fn a_new_leader_knows_where_a_job_failed() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    farm.register("b", FIRST, None);
+    let mut failed = waiting(1, 1, Tier::Free);
+    failed.attempt = Attempt::new(1);
+    failed.failures = 1;
+    failed.failed_on.insert(node_id("a"));
+    assert_eq!(farm.arrive(failed), [assign(1, 2, "b")]);
+}
+
+#[test]
+fn a_failure_of_the_job_itself_is_not_tried_again() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    farm.arrive(waiting(1, 1, Tier::Free));
+    assert!(matches!(
+        farm.ended("a", 1, 1, failure(false))[..],
+        [Effect::Fail { .. }]
+    ));
+}

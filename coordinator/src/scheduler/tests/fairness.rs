@@ -1,0 +1,155 @@
+//! Who starts first, and who waits how long.
+
+use super::*;
+
+#[test]
+fn a_paying_users_job_starts_before_a_free_users_when_both_wait() {
+    let mut farm = Farm::new();
+    farm.arrive(waiting(1, 1, Tier::Free));
+    farm.arrive(waiting(2, 2, Tier::Pro));
+    let effects = farm.register("a", FIRST, None);
+    assert_eq!(start_order(&mut farm, effects), [2, 1]);
+}
+
+#[test]
+fn a_free_user_is_not_starved_by_paying_ones() {
+    let mut farm = Farm::new();
+    farm.arrive(waiting(1, 1, Tier::Free));
+    for n in 0..40 {
+        farm.arrive(waiting(100 + n, 2, Tier::Studio));
+    }
+    let effects = farm.register("a", FIRST, None);
+    let order = start_order(&mut farm, effects);
+    assert_eq!(order.len(), 41);
+    // Weight 8 against 1: at most eight of the studio's start before the free one's first.
+    assert!(
+        order.iter().position(|n| *n == 1).unwrap() <= 8,
+        "{order:?}"
+    );
+}
+
+/// Users 1 to `free` wait with a job each, on one node. For each start `arrivals` paying users come who were never seen before.
+/// Gives the starts in order.
+fn starts_under_a_stream(free: u64, arrivals: u64, render_ms: u64, starts: u32) -> Vec<u64> {
+    let mut farm = Farm::new();
+    farm.arrive(waiting(9_000, 9_000, Tier::Studio));
+    let mut running = match farm.register("a", FIRST, None)[..] {
+        [Effect::Assign { job, .. }] => job,
+        ref other => panic!("{other:?}"),
+    };
+    for n in 1..=free {
+        farm.arrive(waiting(n, n, Tier::Free));
+    }
+    let mut newcomer = 10_000;
+    let mut order = Vec::new();
+    for _ in 0..starts {
+        for _ in 0..arrivals {
+            newcomer += 1;
+            farm.arrive(waiting(newcomer, newcomer, Tier::Studio));
+        }
+        farm.pass(render_ms, &["a"]);
+        let ended = running.as_uuid().as_u64_pair().1;
+        let effects = farm.ended("a", ended, 1, AttemptEnd::Rendered);
+        let [Effect::Settle { .. }, Effect::Assign { job, .. }] = effects[..] else {
+            panic!("{effects:?}")
+        };
+        running = job;
+        order.push(job.as_uuid().as_u64_pair().1);
+    }
+    order
+}
+
+#[test]
+fn a_stream_of_new_paying_users_holds_a_free_one_up_for_few_starts() {
+    let order = starts_under_a_stream(1, 1, 0, 40);
+    // At most as many of the others as their weight is greater.
+    let bound = Tier::Studio.weight() as usize + 1;
+    assert!(order.iter().take(bound).any(|job| *job == 1), "{order:?}");
+}
+
+#[test]
+fn a_paying_user_who_comes_later_still_starts_before_free_ones() {
+    let order = starts_under_a_stream(20, 1, 0, 3);
+    assert!(order.iter().all(|job| *job > 10_000), "{order:?}");
+}
+
+#[test]
+fn in_overload_the_longest_wait_is_ended_by_the_start_bound() {
+    let render_ms = 10_000;
+    let until_bound = (START_BOUND_MS / render_ms) as usize;
+    let order = starts_under_a_stream(3, 4, render_ms, until_bound as u32 + 40);
+    for (place, free) in [1, 2, 3].into_iter().enumerate() {
+        let start = order.iter().position(|job| *job == free);
+        let bound = until_bound + FORCED_START_EVERY as usize * (place + 1);
+        assert!(start.is_some_and(|start| start <= bound), "{start:?}");
+        assert!(start >= Some(until_bound - 1), "{start:?}");
+    }
+}
+
+#[test]
+fn whoever_waits_longest_goes_first_among_equals() {
+    let mut farm = Farm::new();
+    for (n, user) in [(1, 30), (2, 20), (3, 10)] {
+        farm.arrive(waiting(n, user, Tier::Free));
+    }
+    let effects = farm.register("a", FIRST, None);
+    assert_eq!(start_order(&mut farm, effects), [1, 2, 3]);
+}
+
+#[test]
+fn a_user_whose_jobs_cannot_run_gathers_no_claims() {
+    let mut farm = Farm::new();
+    let mut parked = waiting(1, 1, Tier::Free);
+    parked.model = model("nobody-has-it");
+    farm.arrive(parked);
+    let effects = farm.register("a", FIRST, None);
+    assert_eq!(effects, []);
+    for n in 0..30 {
+        let effects = farm.arrive(waiting(100 + n, 100 + n, Tier::Free));
+        start_order(&mut farm, effects);
+    }
+    for n in 0..4 {
+        farm.arrive(waiting(200 + n, 1, Tier::Free));
+        farm.arrive(waiting(300 + n, 2, Tier::Free));
+    }
+    let effects = farm.step(Event::JobGone(job_id(200)));
+    let order = start_order(&mut farm, effects);
+    let first = order.iter().take(4).filter(|n| **n < 300).count();
+    assert!(first <= 2, "{order:?}");
+}
+
+#[test]
+fn one_user_with_many_jobs_does_not_hold_up_another() {
+    let mut farm = Farm::new();
+    for n in 0..50 {
+        farm.arrive(waiting(100 + n, 1, Tier::Free));
+    }
+    let effects = farm.register("a", FIRST, None);
+    assert_eq!(effects, [assign(100, 1, "a")]);
+    farm.arrive(waiting(1, 2, Tier::Free));
+    assert_eq!(
+        farm.ended("a", 100, 1, AttemptEnd::Rendered)[1],
+        assign(1, 1, "a")
+    );
+}
+
+#[test]
+fn a_user_runs_no_more_jobs_than_the_limit() {
+    let mut farm = Farm::new();
+    for node in ["a", "b", "c", "d"] {
+        farm.register(node, FIRST, None);
+    }
+    let effects: Vec<Effect> = (0..4)
+        .flat_map(|n| farm.arrive(waiting(n, 1, Tier::Free)))
+        .collect();
+    assert_eq!(effects.len() as u32, USER_RUNNING_MAX);
+    assert!(matches!(
+        farm.arrive(waiting(9, 2, Tier::Free))[..],
+        [Effect::Assign { .. }]
+    ));
+    let effects = farm.ended("a", 0, 1, AttemptEnd::Rendered);
+    assert!(
+        matches!(effects[..], [Effect::Settle { .. }, Effect::Assign { .. }]),
+        "{effects:?}"
+    );
+}

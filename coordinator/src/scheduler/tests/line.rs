@@ -1,0 +1,103 @@
+//! The line as those who wait in it see it.
+
+use super::*;
+
+#[test]
+fn the_line_is_the_order_in_which_jobs_start() {
+    let mut farm = Farm::new();
+    let jobs = [
+        (1, 1, Tier::Free),
+        (2, 1, Tier::Free),
+        (3, 2, Tier::Pro),
+        (4, 2, Tier::Pro),
+        (5, 3, Tier::Studio),
+        (6, 3, Tier::Studio),
+        (7, 1, Tier::Free),
+    ];
+    for (n, user, tier) in jobs {
+        farm.arrive(waiting(n, user, tier));
+    }
+    let line: Vec<u64> = farm
+        .scheduler
+        .line(10)
+        .iter()
+        .map(|place| place.job.as_uuid().as_u64_pair().1)
+        .collect();
+    let effects = farm.register("a", FIRST, None);
+    assert_eq!(line, start_order(&mut farm, effects));
+}
+
+#[test]
+fn a_place_in_the_line_says_what_it_waits_for() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    farm.register("b", FIRST, None);
+    for n in 1..=3 {
+        farm.arrive(waiting(n, 1, Tier::Free));
+    }
+    let mut big = waiting(4, 2, Tier::Free);
+    big.model = model("svd-xt");
+    farm.arrive(big);
+    farm.arrive(waiting(5, 3, Tier::Free));
+    farm.arrive(waiting(6, 4, Tier::Free));
+    let waits = |n: u64| {
+        let line = farm.scheduler.line(10);
+        line.iter()
+            .find(|place| place.job == job_id(n))
+            .unwrap()
+            .waits_for
+    };
+    assert_eq!(waits(3), WaitsFor::OwnJobs);
+    assert_eq!(waits(4), WaitsFor::Model);
+    assert_eq!(waits(5), WaitsFor::Node);
+}
+
+#[test]
+fn a_job_that_pauses_after_a_failure_says_so() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    farm.arrive(waiting(1, 1, Tier::Free));
+    farm.ended("a", 1, 1, failure(true));
+    let waits = |farm: &Farm| farm.scheduler.line(1)[0].waits_for;
+    assert_eq!(waits(&farm), WaitsFor::Retry);
+    farm.register("b", FIRST, None);
+    assert_eq!(farm.scheduler.line(1), []);
+}
+
+/// With a look at every waiting user for every place, each line would take 20 million claims: the test would not end in minutes.
+#[test]
+fn a_long_line_of_many_users_is_told_in_order_and_cheaply() {
+    let (users, jobs_each) = (2_000, 5);
+    let mut farm = Farm::new();
+    for n in 0..users * jobs_each {
+        let tier = Tier::ALL[(n % 3) as usize];
+        let mut job = waiting(n, n % users, tier);
+        job.cost = GpuSeconds(1.0 + (n % 7) as f64);
+        farm.arrive(job);
+    }
+    let jobs = (users * jobs_each) as usize;
+    let line = farm.scheduler.line(jobs);
+    for _ in 0..20 {
+        assert_eq!(farm.scheduler.line(jobs), line);
+    }
+    let effects = farm.register("a", FIRST, None);
+    let mut started = start_order_of(&mut farm, effects, 200);
+    started.reverse();
+    for place in &line[..200] {
+        assert_eq!(Some(place.job), started.pop().map(job_id));
+    }
+}
+
+#[test]
+fn time_and_beats_that_change_nothing_move_no_line() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    for n in 1..=3 {
+        farm.arrive(waiting(n, n, Tier::Free));
+    }
+    let before = farm.scheduler.revision();
+    farm.pass(NODE_LEASE_MS - NODE_BEAT_MS, &["a"]);
+    assert_eq!(farm.scheduler.revision(), before);
+    farm.ended("a", 1, 1, AttemptEnd::Rendered);
+    assert_ne!(farm.scheduler.revision(), before);
+}
