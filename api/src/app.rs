@@ -16,6 +16,7 @@ use crate::http::rate::RateLimits;
 use crate::live::LiveBoard;
 use crate::session::Sessions;
 use crate::uploads::Gate;
+use crate::videos::Catalogue;
 
 pub use crate::farm::LeaderLink;
 
@@ -61,6 +62,7 @@ pub struct Parts {
     pub authenticator: Authenticator,
     pub rates: RateLimits,
     pub gate: Gate,
+    pub(crate) catalogue: Catalogue,
     pub sessions: Sessions,
     pub live: Arc<LiveBoard>,
     pub link: LeaderLink,
@@ -95,6 +97,7 @@ impl App {
             rates: RateLimits::new(redis.clone(), config.rate_scale),
             passwords: Passwords::new(config.password_cost).map_err(StartError::Passwords)?,
             gate: Gate::default(),
+            catalogue: Catalogue::default(),
             authenticator,
             database,
             redis,

@@ -22,6 +22,7 @@ mod http;
 mod live;
 mod me;
 mod media;
+mod memory;
 mod models;
 mod openai;
 mod service;

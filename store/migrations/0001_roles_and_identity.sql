@@ -18,10 +18,10 @@ $$;
 revoke all on schema public from public;
 grant usage on schema public to flowai_app, flowai_coordinator, flowai_auth;
 
--- after a transaction that set it, the setting reads as an empty string and not as null.
+-- after a transaction that set it, the setting reads as an empty string and not as null. its body is bound to its operators
+-- here, so it needs no search path of its own, which would keep it from being inlined into the policies that call it.
 create function app_user() returns uuid
     language sql stable
-    set search_path = ''
     return nullif(current_setting('app.user_id', true), '')::uuid;
 
 revoke all on function app_user() from public;

@@ -25,12 +25,12 @@ create table job (
     prompt     text        not null default '' check (length(prompt) <= 2000),
     parent_id  uuid,
     created_at timestamptz not null default now(),
+    -- also the order of an owner's list.
     unique (owner_id, id),
     constraint job_image_not_found foreign key (owner_id, image_id) references upload (owner_id, id),
     constraint job_parent_not_found foreign key (owner_id, parent_id) references job (owner_id, id)
         on delete set null (parent_id)
 );
-create index job_of_owner on job (owner_id, id desc);
 create index job_image on job (owner_id, image_id);
 create index job_parent on job (owner_id, parent_id) where parent_id is not null;
 alter table job enable row level security;
@@ -175,8 +175,12 @@ create table idempotency (
     created_at   timestamptz not null default now(),
     constraint idempotency_key_used primary key (owner_id, key)
 );
+-- finds the few that are too old, at next to no cost for those that come.
+create index idempotency_by_age on idempotency using brin (created_at);
 alter table idempotency enable row level security;
 alter table idempotency force row level security;
-grant select, insert, delete on idempotency to flowai_app;
+grant select, insert, update on idempotency to flowai_app;
+grant select (created_at), delete on idempotency to flowai_coordinator;
 create policy own on idempotency to flowai_app
     using (owner_id = (select app_user())) with check (owner_id = (select app_user()));
+create policy expired on idempotency to flowai_coordinator using (created_at < now() - interval '24 hours');

@@ -3,7 +3,7 @@
 use flowai_actors::ids::UserId;
 use sqlx::PgConnection;
 
-use crate::database::{DatabaseError, violates};
+use crate::database::{Database, DatabaseError};
 
 /// A request that names itself.
 #[derive(Debug, Clone, Copy)]
@@ -15,92 +15,53 @@ pub struct NamedRequest<'a> {
     pub hash: [u8; 32],
 }
 
-/// What is known of a request before it is carried out.
+/// What is known of a request that was carried out.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Claim {
-    /// Go on; nobody else can until this transaction ends.
-    Fresh,
-    /// It was carried out; this was the answer.
-    Replay {
+pub enum Known {
+    /// This was the answer.
+    Answered {
         status: u16,
         body: serde_json::Value,
     },
     /// Another request had this key.
     Reused,
-    /// The same key is at work at this moment.
-    InProgress,
 }
 
-/// Takes the key for the rest of the transaction.
-pub async fn claim(
-    connection: &mut PgConnection,
-    request: &NamedRequest<'_>,
-) -> Result<Claim, DatabaseError> {
-    // One statement, for every submission waits for it. It looks before it has the lock: whoever committed in between is met
-    // by `keep`.
-    type Row = (
-        bool,
-        Option<Vec<u8>>,
-        Option<i32>,
-        Option<serde_json::Value>,
-    );
-    let (is_mine, hash, status, body): Row = sqlx::query_as(
-        "with held as materialized (
-             select pg_try_advisory_xact_lock(hashtextextended('idempotency' || $1::text || $2, 0)) as is_mine
-         ), expired as (
-             delete from idempotency
-              where owner_id = (select app_user()) and created_at < now() - interval '24 hours'
-         )
-         select held.is_mine, known.request_hash, known.status, known.body
-           from held left join idempotency known
-             on known.owner_id = (select app_user()) and known.key = $2
-            and known.created_at >= now() - interval '24 hours'",
-    )
-    .bind(request.owner.as_uuid())
-    .bind(request.key)
-    .fetch_one(&mut *connection)
-    .await?;
-    if !is_mine {
-        return Ok(Claim::InProgress);
-    }
-    Ok(match (hash, status, body) {
-        (Some(hash), _, _) if hash != request.hash => Claim::Reused,
-        (Some(_), Some(status), Some(body)) => Claim::Replay {
+impl Known {
+    pub(crate) fn answered(status: i32, body: serde_json::Value) -> Self {
+        Self::Answered {
             status: u16::try_from(status).unwrap_or(200),
             body,
-        },
-        _ => Claim::Fresh,
-    })
+        }
+    }
 }
 
-/// What became of an answer that was to be kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Keeping {
-    Kept,
-    /// The same request was answered while this one claimed the key: the transaction must be dropped.
-    AnsweredMeanwhile,
-}
-
-/// Keeps the answer of a claimed request.
-pub async fn keep(
+/// Whether the caller's request was carried out before. One that is at work at this moment is not known yet.
+pub async fn find(
     connection: &mut PgConnection,
     request: &NamedRequest<'_>,
-    status: u16,
-    body: &serde_json::Value,
-) -> Result<Keeping, DatabaseError> {
-    let kept = sqlx::query(
-        "insert into idempotency (owner_id, key, request_hash, status, body) values ($1, $2, $3, $4, $5)",
+) -> Result<Option<Known>, DatabaseError> {
+    let known: Option<(Vec<u8>, i32, serde_json::Value)> = sqlx::query_as(
+        "select request_hash, status, body from idempotency
+          where owner_id = (select app_user()) and key = $1 and created_at >= now() - interval '24 hours'",
     )
-    .bind(request.owner.as_uuid())
     .bind(request.key)
-    .bind(request.hash.as_slice())
-    .bind(i32::from(status))
-    .bind(body)
-    .execute(connection)
-    .await;
-    match kept {
-        Ok(_) => Ok(Keeping::Kept),
-        Err(error) if violates(&error, "idempotency_key_used") => Ok(Keeping::AnsweredMeanwhile),
-        Err(error) => Err(error.into()),
-    }
+    .fetch_optional(connection)
+    .await?;
+    Ok(known.map(|(hash, status, body)| {
+        if hash == request.hash {
+            Known::answered(status, body)
+        } else {
+            Known::Reused
+        }
+    }))
+}
+
+/// Forgets the answers whose time is over, of all users. For the coordinator.
+pub async fn forget_expired(database: &Database) -> Result<u64, DatabaseError> {
+    let forgotten =
+        sqlx::query("delete from idempotency where created_at < now() - interval '24 hours'")
+            .execute(database.pool())
+            .await?;
+    Ok(forgotten.rows_affected())
 }

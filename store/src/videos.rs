@@ -9,7 +9,8 @@ use flowai_actors::state::{EventKind, JobState};
 use sqlx::types::Json;
 use sqlx::{Connection as _, PgConnection};
 
-use crate::database::{DatabaseError, not_of, violates};
+use crate::database::{Database, DatabaseError, not_of, violates};
+use crate::idempotency::{Known, NamedRequest};
 use crate::uploads::{self, Removal, sha256_of};
 
 /// A render that was asked for and found possible.
@@ -23,18 +24,20 @@ pub struct NewVideo<'a> {
     pub adapters: &'a [AdapterId],
     pub prompt: &'a str,
     pub parent: Option<JobId>,
+    /// In whole microseconds, as the database keeps it.
+    pub created_at: DateTime<Utc>,
 }
 
 impl NewVideo<'_> {
     /// As its owner sees it when it has just been queued.
-    pub fn queued(&self, at: DateTime<Utc>) -> Video {
+    pub fn queued(&self) -> Video {
         Video {
             id: self.id,
             spec: self.spec.clone(),
             image: self.image,
             prompt: self.prompt.to_owned(),
             parent: self.parent,
-            created_at: at,
+            created_at: self.created_at,
             state: JobState::Queued,
             attempt: 0,
             is_cancelling: false,
@@ -86,10 +89,13 @@ pub struct Artefact {
 }
 
 /// What became of the wish to queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Queueing {
-    /// At this time.
-    Queued(DateTime<Utc>),
+    Queued,
+    /// A request of this name was carried out before; nothing was written.
+    Known(Known),
+    /// A request of this name is at work at this moment.
+    InProgress,
     /// [`USER_QUEUED_MAX`] of the user's jobs wait already.
     TooMany,
     /// The picture was removed a moment ago.
@@ -198,50 +204,51 @@ async fn next_user_seq(connection: &mut PgConnection, owner: UserId) -> Result<i
     Ok(seq)
 }
 
-/// Writes a job, its state and its first event. After anything but `Queued` the transaction must be dropped.
+/// Writes a job, its state, its first event and the answer that a request of this name gets again, in a transaction of its own:
+/// what is `Queued` is durable.
 pub async fn queue(
-    connection: &mut PgConnection,
+    database: &Database,
     video: &NewVideo<'_>,
+    named: Option<&NamedRequest<'_>>,
+    answer: (u16, &serde_json::Value),
 ) -> Result<Queueing, DatabaseError> {
-    // First, because it also makes two submissions of one user count each other.
-    let user_seq = next_user_seq(connection, video.owner).await?;
+    type Verdict = (String, Option<i32>, Option<serde_json::Value>);
     let adapters: Vec<uuid::Uuid> = video.adapters.iter().map(|id| id.as_uuid()).collect();
-    let queued_at: Result<Option<DateTime<Utc>>, sqlx::Error> = sqlx::query_scalar(
-        "with room as (
-             select 1 where (select count(*) from job_state
-                              where finished_at is null and state = 'queued'
-                                and owner_id = (select app_user())) < $9
-         ), new_job as (
-             insert into job (id, owner_id, spec, model_id, image_id, prompt, parent_id)
-             select $1, $2, $3, $4, $5, $6, $7 from room
-             returning id, owner_id
-         ), new_adapter as (
-             insert into job_adapter (job_id, owner_id, adapter_id)
-             select id, owner_id, unnest($8::uuid[]) from new_job
-         ), new_state as (
-             insert into job_state (job_id, owner_id) select id, owner_id from new_job
-         )
-         insert into job_event (owner_id, user_seq, job_id, seq, kind)
-         select owner_id, $10, id, 1, 'queued' from new_job returning at",
+    let verdict: Result<Verdict, sqlx::Error> = sqlx::query_as(
+        "select verdict, known_status, known_answer
+           from submit_video($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
     )
-    .bind(video.id.as_uuid())
     .bind(video.owner.as_uuid())
+    .bind(video.id.as_uuid())
+    .bind(video.created_at)
     .bind(Json(video.spec))
     .bind(video.spec.model.as_str())
     .bind(video.image.as_uuid())
+    .bind(adapters)
     .bind(video.prompt)
     .bind(video.parent.map(JobId::as_uuid))
-    .bind(adapters)
     .bind(i64::from(USER_QUEUED_MAX))
-    .bind(user_seq)
-    .fetch_optional(connection)
+    .bind(named.map(|request| request.key))
+    .bind(named.map(|request| request.hash.as_slice()))
+    .bind(i32::from(answer.0))
+    .bind(answer.1)
+    .fetch_one(database.pool())
     .await;
-    match queued_at {
-        Ok(None) => Ok(Queueing::TooMany),
-        Ok(Some(at)) => Ok(Queueing::Queued(at)),
-        Err(error) if violates(&error, "job_image_not_found") => Ok(Queueing::NoImage),
-        Err(error) if violates(&error, "job_adapter_not_found") => Ok(Queueing::NoAdapter),
-        Err(error) => Err(error.into()),
+    let (verdict, status, body) = match verdict {
+        Ok(verdict) => verdict,
+        Err(error) if violates(&error, "job_too_many_queued") => return Ok(Queueing::TooMany),
+        Err(error) if violates(&error, "job_image_not_found") => return Ok(Queueing::NoImage),
+        Err(error) if violates(&error, "job_adapter_not_found") => return Ok(Queueing::NoAdapter),
+        Err(error) => return Err(error.into()),
+    };
+    match (verdict.as_str(), status, body) {
+        ("queued", ..) => Ok(Queueing::Queued),
+        ("in_progress", ..) => Ok(Queueing::InProgress),
+        ("reused", ..) => Ok(Queueing::Known(Known::Reused)),
+        ("replayed", Some(status), Some(body)) => {
+            Ok(Queueing::Known(Known::answered(status, body)))
+        }
+        (other, ..) => Err(not_of("submit_video.verdict", other)),
     }
 }
 

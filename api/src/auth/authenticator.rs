@@ -1,10 +1,8 @@
 //! The check of every bearer credential: signature in memory, the sign-in or key in the database, remembered for some
 //! seconds.
 
-use std::collections::HashMap;
-use std::hash::Hash;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use flowai_actors::ids::SignInId;
 use flowai_store::accounts;
@@ -17,13 +15,12 @@ use super::principal::{Credential, Principal};
 use super::scope::Scope;
 use super::token;
 use crate::error::ApiError;
+use crate::memory::Memory;
 
 /// API keys begin with it, so that a leaked one is found by scanners.
 pub(super) const API_KEY_PREFIX: &str = "flk_";
 /// How long an ended sign-in may still be believed on another instance.
 const BELIEVED: Duration = Duration::from_secs(4);
-/// Credentials remembered at once; over it the memory starts anew.
-const REMEMBERED_MAX: usize = 10_000;
 
 /// Cheap to clone; all clones remember together.
 #[derive(Clone)]
@@ -39,8 +36,8 @@ impl Authenticator {
         Self {
             database,
             keys,
-            sign_ins: Arc::default(),
-            api_keys: Arc::default(),
+            sign_ins: Arc::new(Memory::new(BELIEVED)),
+            api_keys: Arc::new(Memory::new(BELIEVED)),
         }
     }
 
@@ -107,45 +104,5 @@ impl Authenticator {
         let is_open = accounts::sign_in_is_open(&self.database, sign_in).await?;
         self.sign_ins.remember(sign_in, is_open);
         Ok(is_open)
-    }
-}
-
-/// Answers that are believed for some seconds.
-struct Memory<K, V> {
-    answers: Mutex<HashMap<K, (Instant, V)>>,
-}
-
-impl<K, V> Default for Memory<K, V> {
-    fn default() -> Self {
-        Self {
-            answers: Mutex::default(),
-        }
-    }
-}
-
-impl<K: Eq + Hash, V: Clone> Memory<K, V> {
-    fn recall(&self, key: &K) -> Option<V> {
-        let answers = self.lock();
-        let (since, answer) = answers.get(key)?;
-        (since.elapsed() < BELIEVED).then(|| answer.clone())
-    }
-
-    fn remember(&self, key: K, answer: V) {
-        let mut answers = self.lock();
-        if answers.len() >= REMEMBERED_MAX {
-            answers.retain(|_, (since, _)| since.elapsed() < BELIEVED);
-        }
-        if answers.len() >= REMEMBERED_MAX {
-            answers.clear();
-        }
-        answers.insert(key, (Instant::now(), answer));
-    }
-
-    fn clear(&self) {
-        self.lock().clear();
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<K, (Instant, V)>> {
-        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

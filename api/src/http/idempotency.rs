@@ -3,10 +3,10 @@
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use flowai_actors::ids::UserId;
-use flowai_store::database::UserTransaction;
-use flowai_store::idempotency::{self, Claim, Keeping, NamedRequest};
+use flowai_store::idempotency::{self, Known, NamedRequest};
 use sha2::{Digest, Sha256};
 
+use crate::app::App;
 use crate::error::ApiError;
 
 const HEADER: &str = "idempotency-key";
@@ -54,7 +54,7 @@ pub(crate) fn named(
 }
 
 impl Named {
-    fn request(&self) -> NamedRequest<'_> {
+    pub(crate) fn request(&self) -> NamedRequest<'_> {
         NamedRequest {
             owner: self.owner,
             key: &self.key,
@@ -63,46 +63,32 @@ impl Named {
     }
 }
 
-/// Takes the key for the rest of the transaction. `Some` is the answer that was given before.
+/// The answer that was given before to the request of this name, if there was one.
 ///
 /// # Errors
-/// `IdempotencyInProgress`, `IdempotencyKeyReused`.
-pub(crate) async fn claim(
-    transaction: &mut UserTransaction,
+/// `IdempotencyKeyReused`.
+pub(crate) async fn answered(
+    app: &App,
     named: Option<&Named>,
 ) -> Result<Option<(StatusCode, serde_json::Value)>, ApiError> {
     let Some(named) = named else {
         return Ok(None);
     };
-    match idempotency::claim(transaction, &named.request()).await? {
-        Claim::Fresh => Ok(None),
-        Claim::Replay { status, body } => {
-            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
-            Ok(Some((status, body)))
-        }
-        Claim::Reused => Err(ApiError::IdempotencyKeyReused),
-        Claim::InProgress => Err(ApiError::IdempotencyInProgress),
-    }
+    let mut transaction = app.database.begin_as(named.owner).await?;
+    let known = idempotency::find(&mut transaction, &named.request()).await?;
+    known.map(answer_of).transpose()
 }
 
-/// Keeps the answer, in the transaction of what it tells of.
-///
 /// # Errors
-/// `IdempotencyInProgress`.
-pub(crate) async fn keep(
-    transaction: &mut UserTransaction,
-    named: Option<&Named>,
-    status: StatusCode,
-    body: &serde_json::Value,
-) -> Result<(), ApiError> {
-    if let Some(named) = named {
-        match idempotency::keep(transaction, &named.request(), status.as_u16(), body).await? {
-            Keeping::Kept => {}
-            // Its answer is there by now: the next try gets it.
-            Keeping::AnsweredMeanwhile => return Err(ApiError::IdempotencyInProgress),
+/// `IdempotencyKeyReused`.
+pub(crate) fn answer_of(known: Known) -> Result<(StatusCode, serde_json::Value), ApiError> {
+    match known {
+        Known::Answered { status, body } => {
+            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+            Ok((status, body))
         }
+        Known::Reused => Err(ApiError::IdempotencyKeyReused),
     }
-    Ok(())
 }
 
 /// The answer of before, marked as such.

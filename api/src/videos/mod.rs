@@ -1,12 +1,14 @@
 //! `/v1/videos`: renders, from the wish to the clip.
 
 mod cancel;
+mod catalogue;
 mod list;
 mod read;
 mod resource;
 mod submit;
 
 pub(crate) use cancel::{cancel, purge};
+pub(crate) use catalogue::Catalogue;
 pub(crate) use read::{find, wait_for_end};
 pub(crate) use resource::present;
 pub(crate) use submit::{AdapterWish, Submitted, Wish, again, submit};

@@ -3,6 +3,7 @@
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use chrono::{SubsecRound as _, Utc};
 use flowai_actors::ids::{AdapterId, JobId, ModelId, UploadId, UserId};
 use flowai_actors::limits::{
     ADAPTER_WEIGHT_ABS_MAX, ADAPTERS_MAX, PROMPT_CHARS_MAX, SEED_MAX, USER_QUEUED_MAX,
@@ -10,9 +11,6 @@ use flowai_actors::limits::{
 use flowai_actors::messages::ModelOffer;
 use flowai_actors::spec::{AdapterUse, InvalidField, RenderSpec};
 use flowai_store::adapters::{self, Adapter};
-use flowai_store::database::{DatabaseError, UserTransaction, commit};
-use flowai_store::models;
-use flowai_store::uploads::{self, Purpose, Upload};
 use flowai_store::videos::{self, NewVideo, Queueing, Video};
 use rand::Rng;
 use serde::Deserialize;
@@ -20,6 +18,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::catalogue::Picture;
 use super::resource::{VideoResource, present};
 use crate::adapters::checked_against;
 use crate::app::App;
@@ -196,81 +195,94 @@ pub(crate) async fn submit(
     named: Option<&Named>,
     show: impl Fn(&Video) -> serde_json::Result<Value>,
 ) -> Result<Submitted, ApiError> {
-    let mut transaction = app.database.begin_as(user).await?;
-    let submitted = write_down(&mut transaction, user, &wish, named, show).await;
-    let Ok(Submitted::Accepted { id, .. }) = submitted else {
-        // Waited for: until it is done the key counts as at work, and the caller may come again at once.
-        transaction.rollback().await.map_err(DatabaseError::from)?;
-        return submitted;
+    let submitted = match plan(app, user, &wish).await {
+        Ok(plan) => write_down(app, user, &wish, &plan, named, show).await?,
+        // A retry gets the answer of before, also when its model has been withdrawn since.
+        Err(error) => match idempotency::answered(app, named).await? {
+            Some((status, body)) => Submitted::Replayed { status, body },
+            None => return Err(error),
+        },
     };
-    commit(transaction).await?;
+    if let Submitted::Accepted { id, .. } = submitted {
+        app.link.ring(id);
+        app.sessions.events_ready(user);
+        metrics::counter!("flowai_api_videos_accepted_total").increment(1);
+    }
+    Ok(submitted)
+}
 
-    app.link.ring(id);
-    app.sessions.events_ready(user);
-    metrics::counter!("flowai_api_videos_accepted_total").increment(1);
-    submitted
+/// What a wish comes to.
+struct Plan {
+    spec: RenderSpec,
+    image: UploadId,
+    /// In the order of the wish.
+    adapters: Vec<AdapterId>,
+}
+
+async fn plan(app: &App, user: UserId, wish: &Wish) -> Result<Plan, ApiError> {
+    let offer = chosen_model(app, user, wish.model.as_deref()).await?;
+    let missing = || ApiError::field("/image", "missing", "must name an upload");
+    let image = wish.image.ok_or_else(missing)?;
+    let picture = app.catalogue.picture(&app.database, user, image).await?;
+    let adapters = chosen_adapters(app, user, &wish.adapters, &offer).await?;
+    Ok(Plan {
+        spec: spec_of(wish, &offer, &picture, &adapters)?,
+        image,
+        adapters: adapters.iter().map(|adapter| adapter.id).collect(),
+    })
 }
 
 async fn write_down(
-    transaction: &mut UserTransaction,
+    app: &App,
     user: UserId,
     wish: &Wish,
+    plan: &Plan,
     named: Option<&Named>,
     show: impl Fn(&Video) -> serde_json::Result<Value>,
 ) -> Result<Submitted, ApiError> {
-    if let Some((status, body)) = idempotency::claim(transaction, named).await? {
-        return Ok(Submitted::Replayed { status, body });
-    }
-    let offer = chosen_model(transaction, wish.model.as_deref()).await?;
-    let picture = chosen_picture(transaction, wish.image).await?;
-    let adapters = chosen_adapters(transaction, &wish.adapters, &offer).await?;
-    let spec = spec_of(wish, &offer, &picture, &adapters)?;
-
-    let id = JobId::generate();
-    let adapter_ids: Vec<AdapterId> = adapters.iter().map(|adapter| adapter.id).collect();
     let new = NewVideo {
-        id,
+        id: JobId::generate(),
         owner: user,
-        spec: &spec,
-        image: picture.id,
-        adapters: &adapter_ids,
+        spec: &plan.spec,
+        image: plan.image,
+        adapters: &plan.adapters,
         prompt: wish.prompt.trim(),
         parent: wish.parent,
+        created_at: Utc::now().trunc_subsecs(6),
     };
-    let video = match videos::queue(transaction, &new).await? {
-        Queueing::Queued(at) => new.queued(at),
+    let body = show(&new.queued()).map_err(|_| ApiError::Internal)?;
+    let answer = (StatusCode::ACCEPTED.as_u16(), &body);
+    let request = named.map(Named::request);
+    match videos::queue(&app.database, &new, request.as_ref(), answer).await? {
+        Queueing::Queued => Ok(Submitted::Accepted { id: new.id, body }),
+        Queueing::Known(known) => {
+            let (status, body) = idempotency::answer_of(known)?;
+            Ok(Submitted::Replayed { status, body })
+        }
+        Queueing::InProgress => Err(ApiError::IdempotencyInProgress),
         Queueing::NoImage => {
-            return Err(ApiError::NamedNotFound(format!("upload {}", picture.id)));
+            app.catalogue.forget_picture(user, plan.image);
+            Err(ApiError::NamedNotFound(format!("upload {}", plan.image)))
         }
-        Queueing::NoAdapter => {
-            return Err(ApiError::NamedNotFound("one of the adapters".to_owned()));
-        }
-        Queueing::TooMany => {
-            return Err(ApiError::TooManyQueued {
-                max: USER_QUEUED_MAX,
-            });
-        }
-    };
-    let body = show(&video).map_err(|_| ApiError::Internal)?;
-    idempotency::keep(transaction, named, StatusCode::ACCEPTED, &body).await?;
-    Ok(Submitted::Accepted { id, body })
+        Queueing::NoAdapter => Err(ApiError::NamedNotFound("one of the adapters".to_owned())),
+        Queueing::TooMany => Err(ApiError::TooManyQueued {
+            max: USER_QUEUED_MAX,
+        }),
+    }
 }
 
-async fn chosen_model(
-    transaction: &mut UserTransaction,
-    name: Option<&str>,
-) -> Result<ModelOffer, ApiError> {
+async fn chosen_model(app: &App, user: UserId, name: Option<&str>) -> Result<ModelOffer, ApiError> {
     let Some(name) = name else {
-        let mut offered = models::list(transaction).await?;
-        return match (offered.pop(), offered.is_empty()) {
-            (Some(only), true) => Ok(only.offer),
-            (Some(_), false) => {
+        let offers = app.catalogue.offers(&app.database, user).await?;
+        return match &offers[..] {
+            [only] => Ok(only.clone()),
+            [] => Err(ApiError::ImpossibleJob(
+                "no model is offered yet".to_owned(),
+            )),
+            _ => {
                 let detail = "must be given: the farm offers several models";
                 Err(ApiError::field("/model", "missing", detail))
             }
-            (None, _) => Err(ApiError::ImpossibleJob(
-                "no model is offered yet".to_owned(),
-            )),
         };
     };
     let unknown = || {
@@ -278,30 +290,14 @@ async fn chosen_model(
         ApiError::ImpossibleJob(format!("model {name:?} is not offered; see /v1/models"))
     };
     let id: ModelId = name.parse().map_err(|_| unknown())?;
-    let model = models::find(transaction, &id).await?;
-    Ok(model.ok_or_else(unknown)?.offer)
-}
-
-async fn chosen_picture(
-    transaction: &mut UserTransaction,
-    image: Option<UploadId>,
-) -> Result<Upload, ApiError> {
-    let missing = || ApiError::field("/image", "missing", "must name an upload");
-    let id = image.ok_or_else(missing)?;
-    let upload = uploads::find(transaction, id).await?;
-    let upload = upload.ok_or_else(|| ApiError::NamedNotFound(format!("upload {id}")))?;
-    match upload.purpose {
-        Purpose::Image => Ok(upload),
-        Purpose::Adapter => {
-            let detail = "must be an upload with the purpose image";
-            Err(ApiError::field("/image", "invalid", detail))
-        }
-    }
+    let offer = app.catalogue.offer(&app.database, user, &id).await?;
+    offer.ok_or_else(unknown)
 }
 
 /// In the order of the wish. A missing or foreign one is named: nothing is rendered without it (invariant 10).
 async fn chosen_adapters(
-    transaction: &mut UserTransaction,
+    app: &App,
+    user: UserId,
     wishes: &[AdapterWish],
     offer: &ModelOffer,
 ) -> Result<Vec<Adapter>, ApiError> {
@@ -313,7 +309,8 @@ async fn chosen_adapters(
         return Ok(Vec::new());
     }
     let ids: Vec<AdapterId> = wishes.iter().map(|w| AdapterId::from_uuid(w.id)).collect();
-    let found = adapters::find(transaction, &ids).await?;
+    let mut transaction = app.database.begin_as(user).await?;
+    let found = adapters::find(&mut transaction, &ids).await?;
     ids.iter()
         .map(|id| {
             let adapter = found.iter().find(|adapter| adapter.id == *id);
@@ -329,13 +326,12 @@ async fn chosen_adapters(
 fn spec_of(
     wish: &Wish,
     offer: &ModelOffer,
-    picture: &Upload,
+    picture: &Picture,
     adapters: &[Adapter],
 ) -> Result<RenderSpec, ApiError> {
     let defaults = Defaults::of(offer)?;
     let (frames, fps) = timing(wish, &defaults, offer.limits.frames_max);
-    let shape = picture.size.unwrap_or((1, 1));
-    let (width, height) = defaults.size(shape, wish.width, wish.height);
+    let (width, height) = defaults.size(picture.size, wish.width, wish.height);
     let uses = adapters.iter().zip(&wish.adapters);
     let spec = RenderSpec {
         model: offer.id.clone(),

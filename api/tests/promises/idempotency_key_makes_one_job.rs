@@ -2,12 +2,15 @@
 //! Method: in turn, at the same time, with another body, by another account.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
+use flowai_store::database::Database;
+use flowai_store::idempotency::forget_expired;
 use futures::future::join_all;
 use reqwest::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::farm::{Answer, Caller, Farm, wish};
+use crate::farm::{Answer, Caller, DEADLINE, Farm, wish};
 
 async fn post(caller: &Caller, path: &str, key: &str, body: &Value) -> Answer {
     let request = caller.request(Method::POST, path).json(body);
@@ -115,4 +118,52 @@ async fn a_key_that_is_none_is_refused() {
         .await
         .expect(202);
     assert_eq!(farm.number("select count(*) from job").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_answer_comes_again_also_when_the_wish_is_no_longer_possible() {
+    let farm = Farm::start().await;
+    let ada = farm.user("ada").await;
+    let wish = wish(&ada.picture().await);
+    let first = post(&ada, "/v1/videos", "k", &wish).await;
+    first.expect(202);
+    farm.run("delete from node_offer").await;
+    // The api believes for a moment that the model is there.
+    let refused = async {
+        while ada.post("/v1/videos", &wish).await.status == 202 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, refused).await.unwrap();
+    let again = post(&ada, "/v1/videos", "k", &wish).await;
+    assert_eq!(again.expect(202).json(), first.json());
+    let other = post(&ada, "/v1/videos", "k", &json!({ "image": "x" })).await;
+    other.expect_problem(422, "validation_failed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_kept_for_a_day() {
+    let farm = Farm::start().await;
+    let ada = farm.user("ada").await;
+    let wish = wish(&ada.picture().await);
+    let send = async |key| post(&ada, "/v1/videos", key, &wish).await.expect(202).id();
+    let (old, young) = (send("old").await, send("young").await);
+    let age = |hours| {
+        let age = format!("update idempotency set created_at = now() - interval '{hours} hours'");
+        format!("{age} where key = 'old'")
+    };
+    farm.run(&age(23)).await;
+    assert_eq!(send("old").await, old);
+    farm.run(&age(25)).await;
+    let anew = send("old").await;
+    assert_ne!(anew, old);
+    assert_eq!(send("old").await, anew);
+
+    let coordinator = &farm.parts.database().coordinator;
+    let coordinator = Database::connect(coordinator, 1).await.unwrap();
+    assert_eq!(forget_expired(&coordinator).await.unwrap(), 0);
+    farm.run(&age(25)).await;
+    assert_eq!(forget_expired(&coordinator).await.unwrap(), 1);
+    assert_eq!(send("young").await, young);
+    assert_eq!(farm.number("select count(*) from idempotency").await, 1);
 }

@@ -45,4 +45,9 @@ async fn a_purge_removes_every_file_and_keeps_what_others_need() {
     ada.get(&format!("/v1/uploads/{picture}")).await.expect(404);
     assert_eq!(files("clips/".to_owned()).await, []);
     assert_eq!(files("uploads/".to_owned()).await, []);
+
+    // The api remembers the picture of the submissions before.
+    let refused = ada.post("/v1/videos", &wish(&picture)).await;
+    refused.expect_problem(404, "not_found");
+    assert!(refused.json()["detail"].to_string().contains(&picture));
 }

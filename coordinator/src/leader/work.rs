@@ -16,7 +16,7 @@ use flowai_store::database::{Database, DatabaseError};
 use flowai_store::journal::{self, Batch, JournalError, artefact_key};
 use flowai_store::objects::{ObjectHead, Objects, ResponseHeaders, UploadTerms};
 use flowai_store::sources::{self, SourcesError, StoredFile};
-use flowai_store::{nodes, recovery};
+use flowai_store::{idempotency, nodes, recovery};
 
 use super::Tools;
 use super::event::{Answer, Event, NotDelivered, NotDispatched, Outcome, ReplyId};
@@ -123,6 +123,10 @@ pub(super) async fn sweep(database: &Database, running: &[JobId], is_thorough: b
                 break;
             }
         }
+        insist("forgetting answers", || {
+            idempotency::forget_expired(database)
+        })
+        .await;
     }
     let cancelled = insist("sweep", || recovery::cancel_requests(database, running)).await;
     Event::Swept {

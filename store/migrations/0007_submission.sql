@@ -1,0 +1,63 @@
+-- a submission in one statement, which is one way to the database and one transaction of its own: this is the request that
+-- users wait for, and its statements are planned once for each connection and not for each submission.
+
+-- queues a video on behalf of `owner` and keeps the answer under the request's own key, if it has one.
+-- `queued`: it is durable when this returns. `replayed`: the same request got this answer before. `reused`: another request
+-- had the key. `in_progress`: the same request is at work at this moment. nothing was written but for `queued`.
+-- too many waiting jobs, a picture or an adapter that is not the owner's are errors that name their constraint.
+create function submit_video(
+    owner uuid, video uuid, queued_at timestamptz, video_spec jsonb, model text, image uuid, adapters uuid[], wish text,
+    remix_of uuid, queued_max bigint, request_key text, hash bytea, answer_status int, answer jsonb)
+    returns table (verdict text, known_status int, known_answer jsonb)
+    language plpgsql
+    set search_path = public, pg_temp
+as $$
+declare
+    known record;
+    next_seq bigint;
+begin
+    -- the policies below know the owner, until the end of the transaction.
+    perform set_config('app.user_id', owner::text, true);
+    if request_key is not null then
+        if not pg_try_advisory_xact_lock(hashtextextended('idempotency' || owner::text || request_key, 0)) then
+            return query select 'in_progress', null::int, null::jsonb;
+            return;
+        end if;
+        select i.request_hash, i.status, i.body into known from idempotency i
+         where i.owner_id = owner and i.key = request_key and i.created_at >= now() - interval '24 hours';
+        if found then
+            if known.request_hash = hash then
+                return query select 'replayed', known.status, known.body;
+            else
+                return query select 'reused', null::int, null::jsonb;
+            end if;
+            return;
+        end if;
+    end if;
+    -- first, because it also makes two submissions of one user count each other.
+    insert into user_stream (user_id, seq) values (owner, 1)
+        on conflict (user_id) do update set seq = user_stream.seq + 1 returning seq into next_seq;
+    if (select count(*) from job_state s where s.owner_id = owner and s.finished_at is null and s.state = 'queued') >= queued_max then
+        raise check_violation using constraint = 'job_too_many_queued', message = 'too many jobs of the owner wait';
+    end if;
+    insert into job (id, owner_id, spec, model_id, image_id, prompt, parent_id, created_at)
+        values (video, owner, video_spec, model, image, wish, remix_of, queued_at);
+    if cardinality(adapters) > 0 then
+        insert into job_adapter (job_id, owner_id, adapter_id) select video, owner, unnest(adapters);
+    end if;
+    insert into job_state (job_id, owner_id) values (video, owner);
+    insert into job_event (owner_id, user_seq, job_id, seq, kind, at) values (owner, next_seq, video, 1, 'queued', queued_at);
+    if request_key is not null then
+        insert into idempotency (owner_id, key, request_hash, status, body)
+            values (owner, request_key, hash, answer_status, answer)
+            on conflict on constraint idempotency_key_used do update
+            set request_hash = excluded.request_hash, status = excluded.status, body = excluded.body, created_at = now();
+    end if;
+    return query select 'queued', null::int, null::jsonb;
+end;
+$$;
+
+revoke all on function submit_video(
+    uuid, uuid, timestamptz, jsonb, text, uuid, uuid[], text, uuid, bigint, text, bytea, int, jsonb) from public;
+grant execute on function submit_video(
+    uuid, uuid, timestamptz, jsonb, text, uuid, uuid[], text, uuid, bigint, text, bytea, int, jsonb) to flowai_app;
