@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::multipart::MultipartRejection;
 use axum::extract::{DefaultBodyLimit, FromRequest, Multipart, Request, State};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use flowai_actors::ids::{JobId, ModelId};
@@ -112,12 +112,16 @@ async fn create(
         let (answer, _) = accept(&app, &principal, wish, named.as_ref()).await?;
         return Ok(answer);
     };
+    // So that a retry stores no picture. The look that counts is the one of the submission.
+    if let Some((_, body)) = idempotency::answered(&app, named.as_ref()).await? {
+        return Ok(idempotency::replayed(StatusCode::OK, body));
+    }
     let stored = store_picture(&app, principal.user, picture).await?.id;
     wish.image = Some(stored);
     let accepted = accept(&app, &principal, wish, named.as_ref()).await;
     if !matches!(accepted, Ok((_, true))) {
         // Nobody was told of it.
-        remove_picture(&app, principal.user, stored).await?;
+        remove_picture(&app, principal.user, stored).await;
     }
     Ok(accepted?.0)
 }
@@ -161,10 +165,7 @@ async fn accept(
     let shown = |video: &Video| serde_json::to_value(VideoObject::of(app, user, video));
     Ok(match submit(app, user, wish, named, shown).await? {
         Submitted::Accepted { body, .. } => (Json::<Value>(body).into_response(), true),
-        Submitted::Replayed { body, .. } => (
-            idempotency::replayed(axum::http::StatusCode::OK, body),
-            false,
-        ),
+        Submitted::Replayed { body, .. } => (idempotency::replayed(StatusCode::OK, body), false),
     })
 }
 

@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use flowai_actors::ids::{Sha256, UploadId, UserId};
 use flowai_actors::limits::{ADAPTER_BYTES_MAX, IMAGE_BYTES_MAX};
 use flowai_model::Sha256Digest;
-use flowai_store::database::commit;
+use flowai_store::database::{DatabaseError, commit};
 use flowai_store::uploads::{self, Purpose, Removal, Upload};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -219,14 +219,30 @@ pub(crate) async fn store_picture(
     insert(app, owner, upload).await
 }
 
-/// Takes back a picture that no video was made from.
-pub(crate) async fn remove_picture(app: &App, owner: UserId, id: UploadId) -> Result<(), ApiError> {
-    let mut transaction = app.database.begin_as(owner).await?;
-    if let Removal::Removed { object_key } = uploads::remove(&mut transaction, id).await? {
-        commit(transaction).await?;
-        app.forget_object(&object_key).await;
+/// Takes back a picture, unless a video names it, also one that is being submitted. One that stays costs space and nothing
+/// else, so a failure is logged and changes no answer.
+pub(crate) async fn remove_picture(app: &App, owner: UserId, id: UploadId) {
+    match remove_unused(app, owner, id).await {
+        Ok(Some(object_key)) => app.forget_object(&object_key).await,
+        Ok(None) => {}
+        Err(error) => tracing::warn!(%error, upload = %id, "a picture that nothing needs stays"),
     }
-    Ok(())
+}
+
+/// The key of its object, if it was removed.
+async fn remove_unused(
+    app: &App,
+    owner: UserId,
+    id: UploadId,
+) -> Result<Option<String>, DatabaseError> {
+    let mut transaction = app.database.begin_as(owner).await?;
+    match uploads::remove(&mut transaction, id).await? {
+        Removal::Removed { object_key } => {
+            commit(transaction).await?;
+            Ok(Some(object_key))
+        }
+        Removal::InUse | Removal::NotFound => Ok(None),
+    }
 }
 
 async fn store_adapter_file(

@@ -8,9 +8,10 @@ use flowai_store::database::Database;
 use flowai_store::idempotency::forget_expired;
 use futures::future::join_all;
 use reqwest::Method;
+use reqwest::multipart::{Form, Part};
 use serde_json::{Value, json};
 
-use crate::farm::{Answer, Caller, DEADLINE, Farm, wish};
+use crate::farm::{Answer, Caller, DEADLINE, Farm, picture, wish};
 
 async fn post(caller: &Caller, path: &str, key: &str, body: &Value) -> Answer {
     let request = caller.request(Method::POST, path).json(body);
@@ -74,29 +75,55 @@ async fn of_many_at_once_one_counts() {
     assert_eq!(farm.number("select count(*) from job").await, 5);
 }
 
+/// A wish by a form, with its picture in it.
+async fn post_form(caller: &Caller, key: &str, side: u32, seed: &'static str) -> Answer {
+    let picture = Part::bytes(picture(side, 48)).file_name("p.png");
+    let form = Form::new()
+        .text("prompt", "a boat")
+        .text("size", "64x48")
+        .text("seed", seed)
+        .part("input_reference", picture);
+    let request = caller
+        .request(Method::POST, "/openai/v1/videos")
+        .multipart(form);
+    Answer::of(request.header("idempotency-key", key)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_stores_no_picture_and_takes_none_back() {
+    let farm = Farm::start().await;
+    let ada = farm.user("ada").await;
+    let first = post_form(&ada, "k", 64, "1").await.expect(200).id();
+    farm.run("revoke insert, delete on upload from flowai_app")
+        .await;
+    let again = post_form(&ada, "k", 64, "1").await;
+    assert_eq!(again.expect(200).id(), first);
+    assert_eq!(again.header("idempotent-replayed"), "true");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_is_told_also_when_its_picture_cannot_be_taken_back() {
+    let farm = Farm::start().await;
+    let ada = farm.user("ada").await;
+    farm.run("revoke delete on upload from flowai_app").await;
+    let refused = post_form(&ada, "k", 64, "9007199254740992")
+        .await
+        .expect(422)
+        .json();
+    assert_eq!(refused["error"]["param"], "seed", "{refused}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_form_is_known_by_what_it_says() {
     let farm = Farm::start().await;
     let ada = farm.user("ada").await;
-    let send = async |key: &'static str, side: u32, seed: &'static str| {
-        let picture =
-            reqwest::multipart::Part::bytes(crate::farm::picture(side, 48)).file_name("p.png");
-        let form = reqwest::multipart::Form::new()
-            .text("prompt", "a boat")
-            .text("size", "64x48")
-            .text("seed", seed)
-            .part("input_reference", picture);
-        let request = ada
-            .request(Method::POST, "/openai/v1/videos")
-            .multipart(form);
-        Answer::of(request.header("idempotency-key", key)).await
-    };
-    let first = send("k", 64, "1").await;
+    let first = post_form(&ada, "k", 64, "1").await;
     first.expect(200);
     // Each form has another boundary.
-    assert_eq!(send("k", 64, "1").await.expect(200).id(), first.id());
+    let again = post_form(&ada, "k", 64, "1").await;
+    assert_eq!(again.expect(200).id(), first.id());
     for (side, seed) in [(64, "2"), (72, "1")] {
-        let other = send("k", side, seed).await;
+        let other = post_form(&ada, "k", side, seed).await;
         assert_eq!(
             other.expect(422).json()["error"]["code"],
             "idempotency_key_reused"
