@@ -6,6 +6,7 @@ use std::io::Cursor;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64URL;
+use flowai_actors::limits::ADAPTERS_MAX;
 use flowai_model::Preset;
 use image::{GrayImage, ImageFormat};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -325,6 +326,11 @@ async fn fields_of_a_wish() {
             "adapters",
             json!([{ "id": adapter }, { "id": adapter }]),
             "/adapters/1",
+        ),
+        (
+            "adapters",
+            json!(vec![json!({ "id": adapter }); ADAPTERS_MAX + 1]),
+            "/adapters",
         ),
         ("adapters", json!([{ "id": "x" }]), "/adapters/0/id"),
         (
