@@ -3,7 +3,6 @@
 
 mod a_leader_that_always_fails_ends_its_process;
 mod a_leader_without_its_database_stands_down;
-mod a_new_leader_knows_where_a_job_failed;
 mod each_job_ends_once_on_a_rough_network;
 mod farm;
 mod scripted_node;

@@ -217,7 +217,7 @@ fn a_failed_job_waits_for_another_node_that_is_busy_and_goes_back_when_that_dies
 }
 
 #[test]
-fn a_new_leader_knows_where_a_job_failed() {
+fn a_job_that_failed_under_an_earlier_leader_goes_to_another_node() {
     let mut farm = Farm::new();
     farm.register("a", FIRST, None);
     farm.register("b", FIRST, None);

@@ -1,0 +1,200 @@
+//! A migrated PostgreSQL whose first term has begun, and rows as the api would write them.
+
+use flowai_actors::ids::{Attempt, Epoch, Generation, JobId, NodeId, Sha256, UserId};
+use flowai_actors::messages::{AttemptRef, Holding};
+use flowai_actors::spec::RenderSpec;
+use flowai_embedded::{Listen, Postgres};
+use flowai_store::database::{Database, RolePasswords, migrate};
+use flowai_store::journal::{Batch, Change, JournalError, Written, commit};
+use flowai_store::{leader, recovery};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+
+pub(crate) const FIRST: Epoch = Epoch::new(1);
+pub(crate) const SECOND: Epoch = Epoch::new(2);
+
+pub(crate) struct Farm {
+    pub(crate) database: Database,
+    owner: PgConnection,
+    pub(crate) user: UserId,
+    _server: Postgres,
+    _folder: tempfile::TempDir,
+}
+
+impl Farm {
+    /// A farm whose first term has begun, with one user.
+    pub(crate) async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let server = Postgres::start(folder.path(), Listen::Socket)
+            .await
+            .unwrap();
+        let passwords = RolePasswords {
+            app: &server.passwords().app,
+            coordinator: &server.passwords().coordinator,
+        };
+        let urls = server.urls();
+        migrate(&urls.owner, passwords).await.unwrap();
+        let mut farm = Self {
+            database: Database::connect(&urls.coordinator, 4).await.unwrap(),
+            owner: PgConnection::connect(&urls.owner).await.unwrap(),
+            user: UserId::generate(),
+            _server: server,
+            _folder: folder,
+        };
+        farm.sign_up(farm.user).await;
+        let taken = leader::take_over(&farm.database, "c1", "127.0.0.1:1").await;
+        assert_eq!(taken.unwrap(), Some(FIRST));
+        farm
+    }
+
+    pub(crate) async fn sign_up(&mut self, user: UserId) {
+        for statement in [
+            format!("insert into account (id, email) values ('{user}', '{user}@example.org')"),
+            format!(
+                "insert into upload (id, owner_id, purpose, sha256, bytes, content_type, width, height, object_key)
+                 values ('{user}', '{user}', 'image', sha256('i'), 1, 'image/png', 8, 8, 'k')"
+            ),
+            "insert into model (id, sha256, family, offer) values ('tiny', sha256('m'), 'svd', '{}')
+             on conflict do nothing"
+                .to_owned(),
+        ] {
+            self.run(&statement).await;
+        }
+    }
+
+    /// As the owner of the tables, whom the policies do not bind.
+    pub(crate) async fn run(&mut self, statement: &str) {
+        sqlx::query(AssertSqlSafe(statement.to_owned()))
+            .execute(&mut self.owner)
+            .await
+            .unwrap();
+    }
+
+    pub(crate) async fn text(&mut self, query: &str) -> String {
+        sqlx::query_scalar(AssertSqlSafe(format!(
+            "select coalesce(({query})::text, 'null')"
+        )))
+        .fetch_one(&mut self.owner)
+        .await
+        .unwrap()
+    }
+
+    pub(crate) async fn queue_for(&mut self, user: UserId) -> JobId {
+        let job = JobId::generate();
+        let spec = serde_json::to_string(&spec()).unwrap();
+        self.run(&format!(
+            "with stream as (
+                insert into user_stream as s (user_id, seq) values ('{user}', 1)
+                on conflict (user_id) do update set seq = s.seq + 1 returning seq
+             ), job as (
+                insert into job (id, owner_id, spec, model_id, image_id)
+                values ('{job}', '{user}', '{spec}', 'tiny', '{user}')
+             ), state as (
+                insert into job_state (job_id, owner_id) values ('{job}', '{user}')
+             )
+             insert into job_event (owner_id, user_seq, job_id, seq, kind)
+             select '{user}', seq, '{job}', 1, 'queued' from stream"
+        ))
+        .await;
+        job
+    }
+
+    pub(crate) async fn queue(&mut self) -> JobId {
+        self.queue_for(self.user).await
+    }
+
+    pub(crate) async fn commit(
+        &self,
+        epoch: Epoch,
+        changes: Vec<Change>,
+    ) -> Result<Vec<Written>, JournalError> {
+        commit(&self.database, epoch, &batch(changes)).await
+    }
+
+    /// Commits one change in the first term.
+    pub(crate) async fn write(&self, change: Change) -> Written {
+        self.commit(FIRST, vec![change]).await.unwrap()[0]
+    }
+
+    /// Everything the rows say about a job.
+    pub(crate) async fn rows(&mut self, job: JobId) -> String {
+        let state = self
+            .text(&format!(
+                "select to_jsonb(s) from job_state s where job_id = '{job}'"
+            ))
+            .await;
+        let attempts = self
+            .text(&format!(
+                "select jsonb_agg(a order by attempt) from attempt a where job_id = '{job}'"
+            ))
+            .await;
+        let events = self
+            .text(&format!(
+                "select jsonb_agg(e order by seq) from job_event e where job_id = '{job}'"
+            ))
+            .await;
+        format!("{state}\n{attempts}\n{events}")
+    }
+
+    pub(crate) async fn events(&mut self, job: JobId) -> String {
+        self.text(&format!(
+            "select string_agg(kind, ' ' order by seq) from job_event where job_id = '{job}'"
+        ))
+        .await
+    }
+
+    pub(crate) async fn row(&self, job: JobId) -> recovery::JobRow {
+        recovery::jobs(&self.database, &[job])
+            .await
+            .unwrap()
+            .remove(0)
+    }
+
+    pub(crate) async fn next_term(&self) {
+        assert!(leader::give_up(&self.database, FIRST).await.unwrap());
+        let taken = leader::take_over(&self.database, "c2", "127.0.0.1:2").await;
+        assert_eq!(taken.unwrap(), Some(SECOND));
+    }
+}
+
+fn batch(changes: Vec<Change>) -> Batch {
+    let mut batch = Batch::default();
+    for change in changes {
+        batch.push(change).unwrap();
+    }
+    batch
+}
+
+pub(crate) fn spec() -> RenderSpec {
+    RenderSpec {
+        model: "tiny".parse().unwrap(),
+        image: Sha256::from_bytes([1; 32]),
+        adapters: Vec::new(),
+        frames: 2,
+        fps: 7,
+        width: 64,
+        height: 64,
+        steps: 2,
+        motion_bucket_id: 127,
+        noise_aug_strength: 0.0,
+        min_guidance_scale: 1.0,
+        max_guidance_scale: 3.0,
+        decode_chunk_size: 2,
+        seed: 1,
+    }
+}
+
+pub(crate) fn node(name: &str) -> NodeId {
+    name.parse().unwrap()
+}
+
+pub(crate) fn held(job: JobId, attempt: u32) -> Holding {
+    Holding {
+        at: AttemptRef {
+            job,
+            attempt: Attempt::new(attempt),
+            epoch: FIRST,
+        },
+        node: node("n1"),
+        generation: Generation::new(1),
+    }
+}
