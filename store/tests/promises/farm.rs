@@ -13,7 +13,10 @@ pub(crate) const FIRST: Epoch = Epoch::new(1);
 pub(crate) const SECOND: Epoch = Epoch::new(2);
 
 pub(crate) struct Farm {
+    /// As the leader.
     pub(crate) database: Database,
+    /// As the api.
+    pub(crate) app: Database,
     owner: PgConnection,
     pub(crate) user: UserId,
     _server: Postgres,
@@ -35,6 +38,7 @@ impl Farm {
         migrate(&urls.owner, passwords).await.unwrap();
         let mut farm = Self {
             database: Database::connect(&urls.coordinator, 4).await.unwrap(),
+            app: Database::connect(&urls.app, 4).await.unwrap(),
             owner: PgConnection::connect(&urls.owner).await.unwrap(),
             user: UserId::generate(),
             _server: server,
