@@ -3,17 +3,22 @@
 use flowai_actors::ids::{Generation, NodeId};
 use flowai_actors::messages::ModelOffer;
 use serde_json::Value;
+use sqlx::PgConnection;
 
 use crate::database::{Database, DatabaseError};
 use crate::number::{generation_from, int};
 
-/// Records that this process of the node is the newest, which proves every older one dead. `Err` with the generation that is
-/// known when it is greater.
+/// Records that this process of the node is the newest, which proves every older one dead, and makes its models known to the
+/// api: no longer those that the node has stopped to offer, and one whose folder changed as it is now. `Err` with the
+/// generation that is known when it is greater; then nothing changes.
 pub async fn register(
     database: &Database,
     node: &NodeId,
     generation: Generation,
+    offers: &[ModelOffer],
 ) -> Result<Result<(), Generation>, DatabaseError> {
+    let mut transaction = database.pool().begin().await?;
+    // Locks the node's row: a newer process waits until the offers of this one are written, and then replaces them.
     let held: i32 = sqlx::query_scalar(
         "insert into node (id, generation) values ($1, $2)
          on conflict (id) do update
@@ -23,20 +28,19 @@ pub async fn register(
     )
     .bind(node.as_str())
     .bind(int(generation.get()))
-    .fetch_one(database.pool())
+    .fetch_one(&mut *transaction)
     .await?;
     let held = generation_from(held);
-    Ok(if held == generation {
-        Ok(())
-    } else {
-        Err(held)
-    })
+    if held != generation {
+        return Ok(Err(held));
+    }
+    offer_models(&mut transaction, node, offers).await?;
+    transaction.commit().await?;
+    Ok(Ok(()))
 }
 
-/// Makes the models of a node known to the api, and no longer those that it has stopped to offer. A model whose folder
-/// changed is offered as it is now.
-pub async fn offer_models(
-    database: &Database,
+async fn offer_models(
+    connection: &mut PgConnection,
     node: &NodeId,
     offers: &[ModelOffer],
 ) -> Result<(), DatabaseError> {
@@ -54,7 +58,6 @@ pub async fn offer_models(
         .iter()
         .map(|offer| serde_json::to_value(offer).map_err(|error| sqlx::Error::Encode(error.into())))
         .collect::<Result<_, _>>()?;
-    let mut transaction = database.pool().begin().await?;
     sqlx::query(
         "insert into model (id, sha256, family, offer)
          select * from unnest($1::text[], $2::bytea[], $3::text[], $4::jsonb[])
@@ -66,20 +69,19 @@ pub async fn offer_models(
     .bind(hashes)
     .bind(families)
     .bind(bodies)
-    .execute(&mut *transaction)
+    .execute(&mut *connection)
     .await?;
     sqlx::query("delete from node_offer where node_id = $1 and model_id <> all($2)")
         .bind(node.as_str())
         .bind(&ids)
-        .execute(&mut *transaction)
+        .execute(&mut *connection)
         .await?;
     sqlx::query(
         "insert into node_offer (node_id, model_id) select $1, unnest($2::text[]) on conflict do nothing",
     )
     .bind(node.as_str())
     .bind(&ids)
-    .execute(&mut *transaction)
+    .execute(connection)
     .await?;
-    transaction.commit().await?;
     Ok(())
 }

@@ -136,17 +136,15 @@ pub(super) async fn sweep(database: &Database, running: &[JobId], is_thorough: b
 }
 
 pub(super) async fn admit(database: &Database, reply: ReplyId, register: Box<Register>) -> Event {
-    let (node, generation) = (&register.node, register.generation);
     let result = insist("registering a node", || {
-        nodes::register(database, node, generation)
+        nodes::register(
+            database,
+            &register.node,
+            register.generation,
+            &register.models,
+        )
     })
     .await;
-    if result.is_ok() {
-        insist("storing a node's models", || {
-            nodes::offer_models(database, node, &register.models)
-        })
-        .await;
-    }
     Event::Admitted {
         reply,
         register,

@@ -1,6 +1,7 @@
-//! What the rows promise to leaders and users, kept against a migrated PostgreSQL.
+//! What the rows promise to leaders, nodes and users, kept against a migrated PostgreSQL.
 #![allow(clippy::unwrap_used)]
 
+mod a_model_is_offered_while_a_node_has_it;
 mod a_new_leader_knows_where_a_job_failed;
 mod a_removed_file_is_missed_by_its_kind;
 mod a_stale_leader_changes_nothing;
