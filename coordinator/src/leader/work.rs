@@ -28,9 +28,8 @@ const RETRY_MOST: Duration = Duration::from_secs(1);
 const ASSIGN_DEADLINE: Duration = Duration::from_secs(2);
 /// A node that has not heard yet that its last end was written says that it is busy.
 const BUSY_TRIES: u32 = 8;
-/// Of looking at one file. Then the node is to tell its end again, and all of them are looked at anew.
-const HEAD_TRIES: u32 = 3;
-/// Of one look, with all tries of the client itself: a store that does not answer by then is asked again.
+/// Of looking at one file, with all tries of the client itself. If the store does not answer by then, the node is to tell its
+/// end again, and all files are looked at anew.
 const HEAD_DEADLINE: Duration = Duration::from_secs(5);
 /// Waiting jobs younger than this are looked for in each sweep.
 const NEWCOMER_AGE: Duration = Duration::from_secs(10);
@@ -249,17 +248,10 @@ async fn look(objects: &Objects, ended: &Ended) -> Result<(), NotDelivered> {
 }
 
 async fn head(objects: &Objects, key: &str) -> Result<Option<ObjectHead>, String> {
-    let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MOST);
-    let mut reason = String::new();
-    for _ in 0..HEAD_TRIES {
-        match tokio::time::timeout(HEAD_DEADLINE, objects.head(key)).await {
-            Ok(Ok(head)) => return Ok(head),
-            Ok(Err(error)) => reason = error.to_string(),
-            Err(_) => reason = format!("object store did not answer about {key} in time"),
-        }
-        pause(&mut backoff).await;
+    match tokio::time::timeout(HEAD_DEADLINE, objects.head(key)).await {
+        Ok(head) => head.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("object store did not answer about {key} in time")),
     }
-    Err(reason)
 }
 
 /// What a node is told that asks about an attempt which is not its any more.
