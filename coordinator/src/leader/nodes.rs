@@ -1,7 +1,7 @@
 //! What nodes say, and what they are told.
 
 use flowai_actors::clock::Monotonic;
-use flowai_actors::ids::{Generation, NodeId};
+use flowai_actors::ids::{Generation, NodeId, Sha256};
 use flowai_actors::limits::ARTEFACT_BYTES_MAX;
 use flowai_actors::messages::{
     ArtefactFile, AttemptRef, Beat, BeatAnswer, Ended, EndedAnswer, Holding, Live, LiveState,
@@ -240,7 +240,7 @@ impl State {
             self.answer_ended(key, EndedAnswer::Stale, effects);
             return;
         }
-        let missing = match result {
+        let artefact = match result {
             // Bounded like the render itself: a job without progress for too long is taken from its node.
             Err(NotDelivered::Unanswered(reason)) => {
                 tracing::warn!(at = ?held.at, reason, "clip could not be looked at; its node tells again");
@@ -250,9 +250,12 @@ impl State {
                 return;
             }
             Err(NotDelivered::Missing(detail)) => Err(detail),
-            Ok(()) => self.check_announced(&ended),
+            Ok(()) => {
+                let known = self.held.get(&held.at.job);
+                delivered(ended, known.and_then(|known| known.announced_clip))
+            }
         };
-        match missing.and_then(|()| delivered(ended)) {
+        match artefact {
             Ok(artefact) => {
                 let rendered = end_of(&held, AttemptEnd::Rendered);
                 self.step_with(now, rendered, Some(artefact), effects);
@@ -268,32 +271,16 @@ impl State {
         }
     }
 
-    /// The store compared what was uploaded with what was announced, and here what is told is: none is another clip. An
-    /// announcement to an earlier term is not known any more.
-    fn check_announced(&self, ended: &Ended) -> Result<(), String> {
-        let held = self.held.get(&ended.at.job);
-        let announced = held.and_then(|held| held.announced_clip);
-        match (&ended.outcome, announced) {
-            (Outcome::Rendered { clip_sha256, .. }, Some(announced))
-                if *clip_sha256 != announced =>
-            {
-                Err("the told clip is not the one that was announced".to_owned())
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// Remembers which clip the attempt uploads. A second one would be told, while the first lies in the store.
     fn announce(&mut self, question: &UploadTargets) -> Result<(), String> {
-        check_files(&question.files)?;
-        let mut files = question.files.iter();
-        let clip = files.find(|ready| ready.file == ArtefactFile::Clip);
-        let held = self.held.get_mut(&question.at.job);
-        let (Some(clip), Some(held)) = (clip, held) else {
+        for file in ArtefactFile::ALL {
+            announced(&question.files, file)?;
+        }
+        let clip = announced(&question.files, ArtefactFile::Clip)?.sha256;
+        let Some(held) = self.held.get_mut(&question.at.job) else {
             return Ok(());
         };
-        let announced = *held.announced_clip.get_or_insert(clip.sha256);
-        if announced != clip.sha256 {
+        if *held.announced_clip.get_or_insert(clip) != clip {
             return Err("another clip was announced for this attempt before".to_owned());
         }
         Ok(())
@@ -375,8 +362,10 @@ fn holding(ended: &Ended) -> Holding {
     }
 }
 
-/// What a rendered attempt delivers, when its manifest is of this very attempt.
-fn delivered(ended: Ended) -> Result<Box<Artefact>, String> {
+/// What a rendered attempt delivers, when its manifest is of this very attempt. The store compared what was uploaded with
+/// what was announced, and here what is told is: none is another clip. An announcement to an earlier term is not known any
+/// more.
+fn delivered(ended: Ended, announced_clip: Option<Sha256>) -> Result<Box<Artefact>, String> {
     let Outcome::Rendered {
         clip_sha256,
         clip_bytes,
@@ -385,6 +374,9 @@ fn delivered(ended: Ended) -> Result<Box<Artefact>, String> {
     else {
         return Err("the node delivered nothing".to_owned());
     };
+    if announced_clip.is_some_and(|announced| announced != clip_sha256) {
+        return Err("the told clip is not the one that was announced".to_owned());
+    }
     let is_its_own = manifest.job == ended.at.job
         && manifest.attempt == ended.at.attempt
         && manifest.node == ended.node
@@ -400,22 +392,18 @@ fn delivered(ended: Ended) -> Result<Box<Artefact>, String> {
     }))
 }
 
-fn check_files(files: &[ReadyFile]) -> Result<(), String> {
-    for wanted in ArtefactFile::ALL {
-        let name = wanted.file_name();
-        let mut found = files.iter().filter(|ready| ready.file == wanted);
-        match (found.next(), found.next()) {
-            (Some(ready), None) if (1..=ARTEFACT_BYTES_MAX).contains(&ready.bytes) => {}
-            (Some(ready), None) => {
-                return Err(format!(
-                    "{name} must have 1 to {ARTEFACT_BYTES_MAX} bytes (got {})",
-                    ready.bytes
-                ));
-            }
-            _ => return Err(format!("{name} must be announced once")),
-        }
+/// The one file of its kind, of a size that is taken.
+fn announced(files: &[ReadyFile], wanted: ArtefactFile) -> Result<&ReadyFile, String> {
+    let name = wanted.file_name();
+    let mut found = files.iter().filter(|ready| ready.file == wanted);
+    match (found.next(), found.next()) {
+        (Some(ready), None) if (1..=ARTEFACT_BYTES_MAX).contains(&ready.bytes) => Ok(ready),
+        (Some(ready), None) => Err(format!(
+            "{name} must have 1 to {ARTEFACT_BYTES_MAX} bytes (got {})",
+            ready.bytes
+        )),
+        _ => Err(format!("{name} must be announced once")),
     }
-    Ok(())
 }
 
 /// PostgreSQL takes no NUL, and a terminal no control characters.
