@@ -78,7 +78,7 @@ pub(super) struct Shares {
 }
 
 /// What a candidate's next job would cost it.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Claim {
     pub user: UserId,
     pub cost: GpuSeconds,
@@ -101,9 +101,26 @@ impl Claim {
 }
 
 impl Shares {
-    /// The claim that is served next.
-    pub(super) fn pick(&self, claims: &[Claim], now: Monotonic) -> Option<Claim> {
-        self.overdue(claims, now).or_else(|| self.first(claims))
+    /// Chooses whose turn it is among the claims that stand beside each other, and charges it. Users who wait keep their standing
+    /// although the farm's virtual time passes it.
+    pub(super) fn serve_next(
+        &mut self,
+        claims: &[Claim],
+        now: Monotonic,
+        is_waiting: impl Fn(UserId) -> bool,
+    ) -> Option<Claim> {
+        let overdue = self.overdue(claims, now);
+        let claim = overdue.or_else(|| self.first(claims))?;
+        self.starts_since_forced = if overdue.is_some() {
+            0
+        } else {
+            self.starts_since_forced.saturating_add(1)
+        };
+        self.charge(&claim, weights(claims), now);
+        let passed = self.now;
+        self.standings
+            .retain(|user, standing| standing.tag > passed || is_waiting(*user));
+        Some(claim)
     }
 
     fn first(&self, claims: &[Claim]) -> Option<Claim> {
@@ -143,27 +160,6 @@ impl Shares {
             ..before
         };
         self.standings.insert(user, standing);
-    }
-
-    /// The claim was served before all that stood beside it. Users who wait keep their standing although the farm's virtual
-    /// time passes it.
-    pub(super) fn serve(
-        &mut self,
-        claim: &Claim,
-        beside: &[Claim],
-        now: Monotonic,
-        is_waiting: impl Fn(UserId) -> bool,
-    ) {
-        let is_forced = self.overdue(beside, now).as_ref() == Some(claim);
-        self.starts_since_forced = if is_forced {
-            0
-        } else {
-            self.starts_since_forced.saturating_add(1)
-        };
-        self.charge(claim, weights(beside), now);
-        let passed = self.now;
-        self.standings
-            .retain(|user, standing| standing.tag > passed || is_waiting(*user));
     }
 
     fn charge(&mut self, claim: &Claim, weights: u64, now: Monotonic) {

@@ -580,13 +580,10 @@ impl Scheduler {
             .collect();
         for node in free {
             let (heads, claims) = self.candidates(&node);
-            let Some(claim) = self.shares.pick(&claims, self.now) else {
-                continue;
-            };
-            self.shares.serve(&claim, &claims, self.now, |user| {
-                self.waiting.contains_key(&user)
-            });
-            if let Some(job) = heads.get(&claim.user) {
+            let served = self
+                .shares
+                .serve_next(&claims, self.now, |user| self.waiting.contains_key(&user));
+            if let Some(job) = served.and_then(|claim| heads.get(&claim.user)) {
                 effects.extend(self.assign(*job, node));
             }
         }
