@@ -48,7 +48,9 @@ impl PartialEq for Virtual {
 
 impl Eq for Virtual {}
 
-/// Since when a user waits: began to, or was served last.
+/// Since when a user waits: began to, or was served last. It runs on while none of the user's jobs may start, because
+/// `USER_RUNNING_MAX` of them run or no node offers their model: then the next start comes early, and the one after it waits
+/// like all others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 struct Since {
     at: Monotonic,
