@@ -228,7 +228,7 @@ impl State {
                 job, node_deaths, ..
             } => self.release(job).map(|held| Change::Quarantine {
                 held,
-                detail: format!("its node died {node_deaths} times while it ran it"),
+                detail: format!("{node_deaths} times a node died while it ran this"),
             }),
             // Whoever said it is answered by the one who heard it.
             Decided::Stale { .. } => None,

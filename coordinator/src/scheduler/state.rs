@@ -471,7 +471,8 @@ impl Scheduler {
             })
             .map(|job| job.spec.job)
             .collect();
-        // Dialling may take longer than this, so it proves no death. Of one the node's next process tells.
+        // Dialling may take longer than this, so it proves no death and counts as none. Only a next process of the node that
+        // comes sooner tells of one.
         for job in unclaimed {
             let reason = "its node did not come back to the new leader".to_owned();
             self.requeue(job, Unfinished::Stopped, reason, effects);

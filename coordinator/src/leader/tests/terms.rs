@@ -201,3 +201,25 @@ fn a_job_that_no_node_can_run_fails_by_name() {
         "{changes:?}"
     );
 }
+
+/// Not that one node died of it twice: it takes two.
+#[test]
+fn a_quarantined_job_says_how_often_a_node_died() {
+    let mut leader = Leader::new();
+    let mut row = leader.row(JobId::generate(), JobState::Queued, 1);
+    (row.failures, row.node_deaths) = (1, 1);
+    row.failed_on.insert(node("b"));
+    row.died_on.insert(node("b"));
+    leader.register("a", None);
+    leader.read(row);
+    leader.committed(1);
+    leader.now_ms += NODE_LEASE_MS;
+    let effects = leader.apply(Event::Tick);
+    assert!(
+        matches!(
+            &changes(&effects)[..],
+            [Change::Quarantine { detail, .. }] if detail == "2 times a node died while it ran this"
+        ),
+        "{effects:?}"
+    );
+}
