@@ -155,7 +155,7 @@ impl Database {
     /// Opens a transaction in which the policies know `user`, and only until its end: the connection goes back to the pool
     /// knowing nobody.
     pub async fn begin_as(&self, user: UserId) -> Result<UserTransaction, DatabaseError> {
-        // One way to the server and back instead of two, for every request. A user's id is digits and dashes.
+        // One way to the server and back instead of two, for every request. A user's id is hex digits and dashes.
         let statement = format!("begin; set local app.user_id = '{user}'");
         Ok(self.pool.begin_with(AssertSqlSafe(statement)).await?)
     }
