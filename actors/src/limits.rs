@@ -113,14 +113,20 @@ pub const ARTEFACT_BYTES_MAX: u64 = 512 << 20;
 
 /// An outage of the object store that costs nothing but time (reliability.md, P17).
 pub const STORE_OUTAGE_MS: u64 = 30_000;
-/// A download is tried again for so long while the store is down: less than the five minutes that its URL lives.
+/// A signed URL to read an object by lives so long; a leaked one is worth nothing after this.
+pub const DOWNLOAD_URL_MS: u64 = 300_000;
+/// A signed URL to write an object by lives so long. An upload begins within this time; it may take longer.
+pub const UPLOAD_URL_MS: u64 = 120_000;
+/// A download is tried again for so long while the store is down: less than its URL lives.
 pub const FETCH_PATIENCE_MS: u64 = 240_000;
-/// An upload keeps to one URL for so long while the store is down: half of the two minutes that the URL lives.
+/// An upload keeps to one URL for so long while the store is down: half of what the URL lives.
 pub const TARGET_PATIENCE_MS: u64 = 60_000;
 /// A finished clip waits so long for a store that is down, with new URLs: it may have cost more than that to render.
 pub const CLIP_PATIENCE_MS: u64 = 600_000;
 
 const _: () = assert!(2 * STORE_OUTAGE_MS <= FETCH_PATIENCE_MS);
+const _: () = assert!(FETCH_PATIENCE_MS < DOWNLOAD_URL_MS);
+const _: () = assert!(2 * TARGET_PATIENCE_MS <= UPLOAD_URL_MS);
 const _: () = assert!(STORE_OUTAGE_MS < TARGET_PATIENCE_MS);
 const _: () = assert!(2 * TARGET_PATIENCE_MS <= CLIP_PATIENCE_MS);
 

@@ -171,8 +171,8 @@ pub enum EndedAnswer {
     Stale,
 }
 
-/// Where to put the files of an attempt, asked when all of them lie ready on the node (ask): the URLs live for two minutes,
-/// a render may take longer. May be asked again; the answer is anew each time.
+/// Where to put the files of an attempt, asked when all of them lie ready on the node (ask): the URLs live for
+/// `UPLOAD_URL_MS`, a render may take longer. May be asked again; the answer is anew each time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UploadTargets {
     pub at: AttemptRef,
@@ -265,7 +265,8 @@ pub struct Assign {
     pub adapters: Vec<Source>,
 }
 
-/// Bytes to fetch at once, before the model is loaded: known by hash, reached by a presigned URL that lives for five minutes.
+/// Bytes to fetch at once, before the model is loaded: known by hash, reached by a presigned URL that lives for
+/// `DOWNLOAD_URL_MS`.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
     pub sha256: Sha256,

@@ -17,14 +17,13 @@ use aws_sdk_s3::types::{Delete, ObjectIdentifier};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
+use flowai_actors::limits::{DOWNLOAD_URL_MS, UPLOAD_URL_MS};
 use tokio::io::AsyncBufRead;
 
 /// The longest key in bytes. S3 allows 1024; the embedded server names files after keys, and this is what fits.
 pub const KEY_LENGTH_MAX: usize = 160;
-/// A leaked link to a clip is worth nothing after this.
-pub const PRESIGNED_GET_TTL_MAX: Duration = Duration::from_secs(300);
-/// An upload begins within this time; it may take longer.
-pub const PRESIGNED_PUT_TTL_MAX: Duration = Duration::from_secs(120);
+pub const PRESIGNED_GET_TTL_MAX: Duration = Duration::from_millis(DOWNLOAD_URL_MS);
+pub const PRESIGNED_PUT_TTL_MAX: Duration = Duration::from_millis(UPLOAD_URL_MS);
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// From a request to the first byte of its answer, the upload included.

@@ -14,7 +14,9 @@ use flowai_actors::messages::{
 use flowai_actors::wire;
 use flowai_store::database::{Database, DatabaseError};
 use flowai_store::journal::{self, Batch, JournalError, artefact_key};
-use flowai_store::objects::{ObjectHead, Objects, ResponseHeaders, UploadTerms};
+use flowai_store::objects::{
+    ObjectHead, Objects, PRESIGNED_GET_TTL_MAX, PRESIGNED_PUT_TTL_MAX, ResponseHeaders, UploadTerms,
+};
 use flowai_store::sources::{self, SourcesError, StoredFile};
 use flowai_store::{idempotency, nodes, recovery};
 
@@ -33,10 +35,6 @@ const BUSY_TRIES: u32 = 8;
 const HEAD_DEADLINE: Duration = Duration::from_secs(5);
 /// Waiting jobs younger than this are looked for in each sweep.
 const NEWCOMER_AGE: Duration = Duration::from_secs(10);
-/// For the node to begin to fetch.
-const SOURCE_LIFETIME: Duration = Duration::from_secs(300);
-/// For the node to upload what lies ready.
-const TARGET_LIFETIME: Duration = Duration::from_secs(120);
 
 /// Commits the batch, however long the database is away. Content that the database refuses is found one by one.
 pub(super) async fn commit_batch(database: &Database, epoch: Epoch, batch: &Batch) -> Event {
@@ -188,7 +186,7 @@ async fn assignment(
 
 async fn source(objects: &Objects, file: &StoredFile) -> Result<Source, NotDispatched> {
     let signed = objects
-        .presign_get(&file.key, SOURCE_LIFETIME, ResponseHeaders::default())
+        .presign_get(&file.key, PRESIGNED_GET_TTL_MAX, ResponseHeaders::default())
         .await
         .map_err(|error| NotDispatched::NotTaken(error.to_string()))?;
     Ok(Source {
@@ -277,7 +275,10 @@ pub(super) async fn presign(
             sha256: *ready.sha256.as_bytes(),
         };
         let key = artefact_key(at.job, at.attempt, ready.file);
-        match objects.presign_put(&key, TARGET_LIFETIME, &terms).await {
+        match objects
+            .presign_put(&key, PRESIGNED_PUT_TTL_MAX, &terms)
+            .await
+        {
             Ok(signed) => targets.push(Target {
                 file: ready.file,
                 url: signed.url,
