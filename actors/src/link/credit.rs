@@ -74,7 +74,7 @@ impl Receipts {
 
 /// One envelope's place in the window of its sender; free again when dropped.
 #[derive(Debug)]
-pub(super) struct Credit(Option<Arc<Receipts>>);
+pub struct Credit(Option<Arc<Receipts>>);
 
 impl Credit {
     /// For what holds its place elsewhere, or needs none.

@@ -67,7 +67,7 @@ pub enum LinkEvent {
     Message(Delivery),
     /// A message that waits for an answer.
     Request(Request),
-    /// The peer does not know the kind of a one-way message sent to it. Shed when the program leaves many of them lying.
+    /// The peer does not know the kind of a one-way message sent to it. Shed while the program holds many of them.
     Unsupported {
         /// The peer with the older build.
         peer: Peer,
@@ -75,6 +75,8 @@ pub enum LinkEvent {
         message_id: MessageId,
         /// Its kind.
         kind: u32,
+        /// Its place among those that the program holds.
+        place: Credit,
     },
     /// A hub answered our dialling with a refusal. The link keeps trying; `StaleGeneration` means that this process
     /// has been replaced and should end.
@@ -91,26 +93,17 @@ pub enum LinkEvent {
 /// What comes in through a link, in order. One consumer.
 #[derive(Debug)]
 pub struct LinkEvents {
-    events: mpsc::UnboundedReceiver<Waiting>,
+    events: mpsc::UnboundedReceiver<LinkEvent>,
     backlog: Arc<AtomicUsize>,
 }
 
 impl LinkEvents {
     /// The next event; `None` after the link was shut down.
     pub async fn next(&mut self) -> Option<LinkEvent> {
-        let Waiting { event, place } = self.events.recv().await?;
-        drop(place);
+        let event = self.events.recv().await?;
         self.backlog.fetch_sub(1, Ordering::Relaxed);
         Some(event)
     }
-}
-
-/// An event on its way to the program.
-#[derive(Debug)]
-pub(super) struct Waiting {
-    pub(super) event: LinkEvent,
-    /// Free again when the program takes the event.
-    pub(super) place: Credit,
 }
 
 /// The link's end of [`LinkEvents`].
@@ -120,28 +113,20 @@ pub(super) struct Waiting {
 /// `Refused` has none but the pace of this side's own dialling, which waits longer each time.
 #[derive(Debug, Clone)]
 pub(super) struct EventSender {
-    events: mpsc::UnboundedSender<Waiting>,
+    events: mpsc::UnboundedSender<LinkEvent>,
     backlog: Arc<AtomicUsize>,
 }
 
 impl EventSender {
     /// Hands an event to the program; one that has dropped its `LinkEvents` no longer cares.
     pub(super) fn emit(&self, event: LinkEvent) {
-        let place = Credit::none();
-        self.emit_waiting(Waiting { event, place });
+        drop(self.offer(event));
     }
 
     /// The same; an event that nobody takes any more comes back. Dropping a request answers it.
     pub(super) fn offer(&self, event: LinkEvent) -> Option<LinkEvent> {
         self.backlog.fetch_add(1, Ordering::Relaxed);
-        let place = Credit::none();
-        let sent = self.events.send(Waiting { event, place });
-        sent.err().map(|unsent| unsent.0.event)
-    }
-
-    pub(super) fn emit_waiting(&self, waiting: Waiting) {
-        self.backlog.fetch_add(1, Ordering::Relaxed);
-        self.events.send(waiting).ok();
+        self.events.send(event).err().map(|unsent| unsent.0)
     }
 
     /// Events the program has not taken yet.

@@ -186,14 +186,9 @@ impl Switchboard {
             Some(Content::Unsupported(unsupported)) => {
                 let message_id = uuid::Uuid::from_slice(&unsupported.message_id)
                     .map_err(|_| Refusal::Malformed)?;
-                let peer = link.peer.clone();
                 // Not acknowledged, since it is not the program's to handle. It should answer one of our 64, but nothing
                 // holds the peer to that.
-                let is_taken = link.emit_notice(LinkEvent::Unsupported {
-                    peer,
-                    message_id,
-                    kind: unsupported.kind,
-                });
+                let is_taken = link.emit_unsupported(message_id, unsupported.kind);
                 if !is_taken && self.counters.unsupported_shed.worth_a_line() {
                     tracing::warn!(peer = %link.peer.id, "shed an answer `unsupported`: too many wait for the program");
                 }

@@ -11,10 +11,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ids::Generation;
 use crate::limits::{LINK_EVENTS_MAX, LINKS_MAX};
-use crate::link::credit::{Credit, Receipts, Window};
+use crate::link::credit::{Receipts, Window};
+use crate::link::envelope::MessageId;
 use crate::link::greeting::LinkToken;
 use crate::link::peer::{Peer, PeerId};
-use crate::link::port::{DownReason, EventSender, LinkEvent, Waiting};
+use crate::link::port::{DownReason, EventSender, LinkEvent};
 use crate::link::transport::KillSwitch;
 
 /// Names one connection, for the life of this process.
@@ -28,7 +29,7 @@ pub(super) struct Link<G> {
     pub(super) token: LinkToken,
     pub(super) window: Window,
     pub(super) receipts: Arc<Receipts>,
-    /// Of `Unsupported` answers, which the peer sends without credit: those that wait for the program. Never acknowledged.
+    /// Of `Unsupported` answers, which the peer sends without credit: those that the program has not dropped yet. Never acknowledged.
     notices: Arc<Receipts>,
     /// Where the program hears of this link.
     events: EventSender,
@@ -39,7 +40,7 @@ pub(super) struct Link<G> {
 #[derive(Debug)]
 enum Stage<G> {
     /// Events that came before the gateway was found: the peer may be ready first. Bounded as they are later.
-    Opening(Vec<Waiting>),
+    Opening(Vec<LinkEvent>),
     Up(G),
 }
 
@@ -153,8 +154,8 @@ impl<G> LinkTable<G> {
         let link = self.links.get_mut(&serial)?;
         if let Stage::Opening(early) = std::mem::replace(&mut link.stage, Stage::Up(gateway)) {
             link.events.emit(LinkEvent::Up(link.peer.clone()));
-            for waiting in early {
-                link.events.emit_waiting(waiting);
+            for event in early {
+                link.events.emit(event);
             }
             link.signals.up.cancel();
         }
@@ -225,27 +226,27 @@ impl<G> Link<G> {
         }
     }
 
-    /// Hands a message or request, which holds its credit, to the program, after `Up`.
+    /// Hands an event, which holds its credit, to the program, after `Up`.
     pub(super) fn emit(&mut self, event: LinkEvent) {
-        let place = Credit::none();
-        self.emit_waiting(Waiting { event, place });
+        match &mut self.stage {
+            Stage::Opening(early) => early.push(event),
+            Stage::Up(_) => self.events.emit(event),
+        }
     }
 
-    /// Hands over what the peer sends without credit. `false` when it was shed: the program has left
-    /// [`crate::limits::LINK_CREDIT_ENVELOPES`] of them lying.
-    pub(super) fn emit_notice(&mut self, event: LinkEvent) -> bool {
+    /// Tells the program that the peer does not know a kind, which the peer says without credit. `false` when it was shed:
+    /// the program holds [`crate::limits::LINK_CREDIT_ENVELOPES`] of them.
+    pub(super) fn emit_unsupported(&mut self, message_id: MessageId, kind: u32) -> bool {
         let Ok(place) = self.notices.arrive() else {
             return false;
         };
-        self.emit_waiting(Waiting { event, place });
+        self.emit(LinkEvent::Unsupported {
+            peer: self.peer.clone(),
+            message_id,
+            kind,
+            place,
+        });
         true
-    }
-
-    fn emit_waiting(&mut self, waiting: Waiting) {
-        match &mut self.stage {
-            Stage::Opening(early) => early.push(waiting),
-            Stage::Up(_) => self.events.emit_waiting(waiting),
-        }
     }
 }
 
@@ -253,6 +254,7 @@ impl<G> Link<G> {
 mod tests {
     use super::*;
     use crate::limits::LINK_CREDIT_ENVELOPES;
+    use crate::link::credit::Credit;
     use crate::link::port::{LinkEvents, event_channel};
     use futures::FutureExt;
 
@@ -281,6 +283,7 @@ mod tests {
             peer: peer(1),
             message_id: uuid::Uuid::nil(),
             kind,
+            place: Credit::none(),
         }
     }
 
@@ -327,7 +330,7 @@ mod tests {
             let (_, link) = table.by_token(&token).unwrap();
             let kinds = 0..10 * LINK_CREDIT_ENVELOPES as u32;
             kinds
-                .filter(|kind| link.emit_notice(unsupported(*kind)))
+                .filter(|kind| link.emit_unsupported(uuid::Uuid::nil(), *kind))
                 .count() as u64
         };
         assert_eq!(flood(&mut table), LINK_CREDIT_ENVELOPES);

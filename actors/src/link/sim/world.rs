@@ -359,6 +359,7 @@ impl World {
                 peer,
                 message_id,
                 kind,
+                place: Credit::none(),
             }),
         }
     }
