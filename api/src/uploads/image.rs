@@ -38,6 +38,10 @@ pub(super) enum PictureError {
     SideTooLong { width: u32, height: u32 },
     #[error("is {width}x{height} pixels; at most {IMAGE_PIXELS_MAX} pixels are read")]
     TooManyPixels { width: u32, height: u32 },
+    #[error(
+        "has {bytes} bytes of pixels; at most {PIXEL_BYTES_MAX} are read: save it with 8 bits a channel"
+    )]
+    TooManyBytes { bytes: u64 },
     #[error("cannot be written anew: {0}")]
     Encode(String),
 }
@@ -67,9 +71,10 @@ pub(super) fn read_picture(bytes: &[u8]) -> Result<Picture, PictureError> {
     reader.limits(limits);
     let mut decoder = reader.into_decoder().map_err(damaged)?;
     // The decoder counts what it needs itself, and not the pixels that it is asked to fill.
-    let mut pixels = Limits::no_limits();
-    pixels.max_alloc = Some(PIXEL_BYTES_MAX);
-    pixels.reserve(decoder.total_bytes()).map_err(damaged)?;
+    let pixel_bytes = decoder.total_bytes();
+    if pixel_bytes > PIXEL_BYTES_MAX {
+        return Err(PictureError::TooManyBytes { bytes: pixel_bytes });
+    }
     let orientation = decoder.orientation().map_err(damaged)?;
     let mut picture = DynamicImage::from_decoder(decoder).map_err(damaged)?;
     picture.apply_orientation(orientation);
@@ -215,7 +220,7 @@ mod tests {
 
     #[test]
     fn pixels_that_take_too_much_memory_are_refused() {
-        // 16 bits and transparency: 320 MB, though the side and the number of pixels are allowed.
+        // 16 bits and transparency: 288 MB, though the side and the number of pixels are allowed.
         let (width, height) = (6_000, 6_000);
         let mut bytes = Vec::new();
         let rows = vec![0; width as usize * height as usize * 8];
@@ -223,7 +228,8 @@ mod tests {
             .write_image(&rows, width, height, ExtendedColorType::Rgba16)
             .unwrap();
         let verdict = read_picture(&bytes).err().unwrap();
-        assert!(matches!(verdict, PictureError::Damaged { .. }), "{verdict}");
+        let is_told = matches!(verdict, PictureError::TooManyBytes { bytes: 288_000_000 });
+        assert!(is_told, "{verdict}");
     }
 
     #[test]
