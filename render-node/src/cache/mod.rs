@@ -1,12 +1,12 @@
 //! Files by their sha256 on disk: adapters and pictures are fetched once and checked before anyone sees them.
 //!
 //! A name in the folder is the hash of the content. A file gets its name only after every byte was hashed, so a crash
-//! leaves parts (`*.part`, deleted at the next start), never a wrong file. Disks rot, so it is hashed again for each job that
-//! reads it, and fetched anew when it is not what its name says: 100 MB take some 0.15 s on a processor with instructions
-//! for sha256, and one flipped bit could be a wrong clip with a manifest that looks right. When the cache is over its size the
-//! file that was not used for the longest goes; a file that a job reads never goes.
+//! leaves parts (`*.part`, deleted at the next start), never a wrong file. Disks rot, and one flipped bit could be a wrong clip
+//! with a manifest that looks right, so it is hashed again by whoever reads it for a job: a picture here ([`Cache::hold`]); an
+//! adapter, which may have a gigabyte and may be fused already, by the engine as it loads it ([`Cache::hold_unread`]). What is
+//! not as its name says leaves the cache and is fetched anew. When the cache is over its size the file that was not used for
+//! the longest goes; a file that a job reads never goes.
 
-mod content;
 mod error;
 mod index;
 
@@ -19,6 +19,7 @@ use std::time::{Duration, SystemTime};
 use flowai_actors::ids::Sha256;
 use flowai_actors::limits::FETCH_PATIENCE_MS;
 use flowai_actors::messages::Source;
+use flowai_model::Sha256Digest;
 use futures::StreamExt as _;
 use sha2::Digest as _;
 use tokio::io::AsyncWriteExt as _;
@@ -122,18 +123,42 @@ impl Cache {
         Ok(Self { inner })
     }
 
-    /// The file of `source`, fetched unless it is here and whole, for [`FETCH_PATIENCE_MS`] while the store is down. `pulse` beats while
-    /// bytes come in.
+    /// The file of `source`, fetched unless it is here and whole, for [`FETCH_PATIENCE_MS`] while the store is down. `pulse`
+    /// beats while bytes come in.
     ///
     /// # Errors
     /// See [`FetchError`]. Nothing is left of a file that did not come whole.
     pub async fn hold(&self, source: &Source, pulse: &Pulse) -> Result<Held, FetchError> {
-        const PATIENCE: Duration = Duration::from_millis(FETCH_PATIENCE_MS);
-        if self.is_whole(source.sha256, pulse).await
+        if self.is_whole(source.sha256).await
             && let Some(held) = self.hold_present(source.sha256)
         {
             return Ok(held);
         }
+        self.fetch(source, pulse).await
+    }
+
+    /// [`Cache::hold`] for a reader that compares the bytes with the name itself and calls [`Cache::discard`] when they differ:
+    /// a file that is here is only looked at for its length.
+    ///
+    /// # Errors
+    /// As [`Cache::hold`].
+    pub async fn hold_unread(&self, source: &Source, pulse: &Pulse) -> Result<Held, FetchError> {
+        let sha256 = source.sha256;
+        if let Some(held) = self.hold_present(sha256) {
+            let problem = match fs::metadata(held.path()) {
+                Ok(metadata) if metadata.len() == source.bytes => return Ok(held),
+                Ok(metadata) => format!("it has {} bytes", metadata.len()),
+                Err(error) => error.to_string(),
+            };
+            drop(held);
+            rotten(sha256, &problem);
+            self.discard(sha256);
+        }
+        self.fetch(source, pulse).await
+    }
+
+    async fn fetch(&self, source: &Source, pulse: &Pulse) -> Result<Held, FetchError> {
+        const PATIENCE: Duration = Duration::from_millis(FETCH_PATIENCE_MS);
         let max = self.inner.limits.file_bytes_max;
         if source.bytes > max {
             return Err(FetchError::TooLarge {
@@ -157,18 +182,27 @@ impl Cache {
     }
 
     /// Whether the file is here with the bytes that its name says. One that has rotted leaves the cache.
-    pub async fn is_whole(&self, sha256: Sha256, pulse: &Pulse) -> bool {
+    pub async fn is_whole(&self, sha256: Sha256) -> bool {
         if !self.inner.index().has(sha256) {
             return false;
         }
-        let problem = match content::hash(&self.inner.path(sha256), pulse).await {
-            Ok(content) if content == sha256 => return true,
+        let path = self.inner.path(sha256);
+        let hashing = tokio::task::spawn_blocking(move || Sha256Digest::of_file(&path));
+        let problem = match hashing.await.map_err(io::Error::other).flatten() {
+            Ok(content) if content.as_bytes() == sha256.as_bytes() => return true,
             Ok(content) => format!("its bytes are {content}"),
             Err(error) => error.to_string(),
         };
-        tracing::warn!(%sha256, problem, "cached file is not what its name says; it leaves the cache");
-        self.inner.discard(sha256);
+        rotten(sha256, &problem);
+        self.discard(sha256);
         false
+    }
+
+    /// Takes a file out of the cache, so that the next job fetches it anew. One that another job still reads stays.
+    pub fn discard(&self, sha256: Sha256) {
+        if self.inner.index().remove(sha256) {
+            self.inner.delete(sha256);
+        }
     }
 
     /// The hashes of all files, the newest in use first.
@@ -270,13 +304,6 @@ impl Inner {
         evicted.into_iter().for_each(|sha256| self.delete(sha256));
     }
 
-    /// A file that a job still reads stays until it is fetched anew, which puts another in its place.
-    fn discard(&self, sha256: Sha256) {
-        if self.index().remove(sha256) {
-            self.delete(sha256);
-        }
-    }
-
     fn delete(&self, sha256: Sha256) {
         if let Err(error) = fs::remove_file(self.path(sha256)) {
             tracing::warn!(%sha256, %error, "file was not deleted from the cache");
@@ -313,6 +340,10 @@ impl Drop for Part {
             }
         }
     }
+}
+
+fn rotten(sha256: Sha256, problem: &str) {
+    tracing::warn!(%sha256, problem, "cached file is not what its name says; it is fetched anew");
 }
 
 fn disk(path: &Path, source: io::Error) -> FetchError {

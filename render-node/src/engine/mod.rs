@@ -30,7 +30,8 @@ pub trait RenderEngine {
     /// Makes this the model of the following calls; costs nothing when it is already.
     fn load(&mut self, model: &LocalModel) -> Result<(), EngineError>;
 
-    /// Lets the model compute with exactly these adapters. Says what was fused, in the order of fusing.
+    /// Lets the model compute with exactly these adapters. Says what was fused, in the order of fusing. Nobody has looked at
+    /// the files: that they have the bytes of their names is judged here.
     fn fuse(&mut self, adapters: &[AdapterFile<'_>]) -> Result<Vec<FusedAdapter>, EngineError>;
 
     /// Reads the picture and makes the first noise.
@@ -73,6 +74,9 @@ pub enum EngineError {
     /// This job cannot be rendered; the next one may.
     #[error(transparent)]
     Failed(#[from] JobFailure),
+    /// An adapter's file on this disk is not what its name says. The job is not to blame: fetched anew, it may be rendered.
+    #[error("adapter {sha256} on this node's disk: {reason}")]
+    AdapterRotten { sha256: Sha256, reason: String },
     /// The device's context is poisoned: the process must end and be started again.
     #[error("{0}")]
     Lost(String),

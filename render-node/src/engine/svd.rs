@@ -3,12 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use flowai_actors::ids::Sha256;
 use flowai_actors::manifest::FusedAdapter;
 use flowai_actors::spec::RenderSpec;
-use flowai_model::adapter::{Adapter, AdapterError};
+use flowai_model::adapter::{Adapter, AdapterError, ModuleTable};
 use flowai_model::gate::GateError;
-use flowai_model::safetensors::SafetensorsError;
+use flowai_model::safetensors::{Limits, SafetensorsError, map_file};
 use flowai_model::{ModelIdentity, Sha256Digest};
 use flowai_svd::{
     AdapterSet, DeviceName, Dtype, Engine, EngineError as SvdError, LoadOptions, Picture,
@@ -207,14 +206,20 @@ fn require_unchanged(model: &LocalModel) -> Result<(), EngineError> {
     }
 }
 
+/// The bytes are compared with their name before anything is said of them: garbage would be no adapter, for good.
 fn read_adapter(engine: &Engine, file: &AdapterFile<'_>) -> Result<Adapter, EngineError> {
-    let read = engine.read_adapter(file.path);
-    let adapter = read.map_err(|error| about(file, error))?;
-    if hash(&adapter.sha256) == file.sha256 {
-        return Ok(adapter);
+    let rotten = |reason: String| EngineError::AdapterRotten {
+        sha256: file.sha256,
+        reason,
+    };
+    let bytes = map_file(file.path, &Limits::ADAPTER).map_err(|error| rotten(error.to_string()))?;
+    let found = Sha256Digest::of(&bytes);
+    if found.as_bytes() != file.sha256.as_bytes() {
+        return Err(rotten(format!("its bytes are {found}")));
     }
-    let detail = format!("adapter {} on this disk is {}", file.sha256, adapter.sha256);
-    Err(JobFailure::new(FailureCode::InputCorrupt, detail).into())
+    let table = ModuleTable::of(&engine.config().unet);
+    let read = Adapter::read_hashed(bytes, found, None, &table);
+    read.map_err(|error| about(file, error.into()))
 }
 
 /// Says which adapter it is about: a job may have eight.
@@ -258,10 +263,6 @@ fn svd_spec(spec: &RenderSpec) -> Spec {
 /// the f64 of that.
 fn as_written(number: f32) -> f64 {
     number.to_string().parse().unwrap_or(f64::from(number))
-}
-
-fn hash(digest: &Sha256Digest) -> Sha256 {
-    Sha256::from_bytes(*digest.as_bytes())
 }
 
 fn count(modules: usize) -> u32 {

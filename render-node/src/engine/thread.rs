@@ -174,8 +174,16 @@ fn serve(engine: &mut impl RenderEngine, order: Order) -> Result<(), String> {
         Err(EngineError::Lost(reason)) => return Err(reason),
         result => result.map(Box::new),
     };
+    let Order {
+        image,
+        adapters,
+        events,
+        ..
+    } = order;
+    // Whoever hears the end may have to discard one of them.
+    drop((image, adapters));
     // A job that nobody follows any more was dropped; its folder goes with its order.
-    order.events.blocking_send(EngineEvent::Ended(result)).ok();
+    events.blocking_send(EngineEvent::Ended(result)).ok();
     Ok(())
 }
 

@@ -153,7 +153,7 @@ impl Workshop {
                     });
                 }
                 EngineEvent::Ended(Err(error)) => {
-                    return Err(self.not_rendered(assign, error, &pulse).await);
+                    return Err(self.not_rendered(assign, error).await);
                 }
             }
             report(estimate.standing());
@@ -219,30 +219,21 @@ impl Workshop {
         Ok(model.clone())
     }
 
-    async fn not_rendered(
-        &self,
-        assign: &Assign,
-        error: EngineError,
-        pulse: &Pulse,
-    ) -> NotRendered {
-        let failure = match error {
+    /// What rotted on this disk is discarded, and says nothing about the job.
+    async fn not_rendered(&self, assign: &Assign, error: EngineError) -> NotRendered {
+        let failure = match &error {
             EngineError::Stopped => return NotRendered::Stopped,
-            EngineError::Failed(failure) => failure,
+            EngineError::Failed(failure) => failure.clone(),
+            EngineError::AdapterRotten { sha256, .. } => {
+                self.adapters.discard(*sha256);
+                JobFailure::new(FailureCode::DiskFailed, &error)
+            }
             EngineError::Lost(reason) => JobFailure::new(FailureCode::EngineFailed, reason),
         };
-        let (cache, blamed) = if failure.code == FailureCode::InvalidImage {
-            (&self.pictures, std::slice::from_ref(&assign.image))
-        } else if failure.code == FailureCode::AdapterIncompatible {
-            (&self.adapters, &assign.adapters[..])
-        } else {
-            return NotRendered::Failed(failure);
-        };
-        // A file that rotted after it was checked says nothing about the job.
-        for source in blamed {
-            if !cache.is_whole(source.sha256, pulse).await {
-                let detail = format!("{} has rotted on this node's disk", source.sha256);
-                return NotRendered::Failed(JobFailure::new(FailureCode::DiskFailed, detail));
-            }
+        let picture = assign.image.sha256;
+        if failure.code == FailureCode::InvalidImage && !self.pictures.is_whole(picture).await {
+            let detail = format!("image {picture} has rotted on this node's disk");
+            return NotRendered::Failed(JobFailure::new(FailureCode::DiskFailed, detail));
         }
         NotRendered::Failed(failure)
     }
@@ -263,7 +254,7 @@ impl Workshop {
             .zip(&assign.spec.adapters)
             .enumerate();
         let adapters = adapters.map(|(i, (source, asked))| async move {
-            let held = self.adapters.hold(source, pulse).await;
+            let held = self.adapters.hold_unread(source, pulse).await;
             let held = held.map_err(|error| not_fetched(&format!("adapters[{i}]"), &error))?;
             Ok((held, asked.weight))
         });

@@ -70,13 +70,13 @@ async fn bad_orders_and_inputs() {
 
 /// The job is not to blame for it, and another try may succeed.
 #[tokio::test]
-async fn an_adapter_that_rots_under_the_engine_is_this_nodes_failure() {
+async fn a_picture_that_rots_under_the_engine_is_this_nodes_failure() {
     let engine = || Rotting {
         engine: StandInEngine::new(Duration::ZERO),
         is_first: true,
     };
     let mut farm = Farm::start(Faults::none(), "rotting", engine).await;
-    let mut job = farm.job(b"a picture", &[(b"an adapter", 1.0)]).await;
+    let mut job = farm.job(b"a picture", &[]).await;
     check(&mut farm, &job, "disk_failed", true, &["rotted"]).await;
 
     job.at.attempt = Attempt::new(2);
@@ -84,7 +84,7 @@ async fn an_adapter_that_rots_under_the_engine_is_this_nodes_failure() {
     assert!(matches!(outcome, Outcome::Rendered { .. }), "{outcome:?}");
 }
 
-/// Finds other bytes in the first adapter than the cache did a moment before.
+/// Finds other bytes in the first picture than the cache did a moment before.
 struct Rotting {
     engine: StandInEngine,
     is_first: bool,
@@ -96,13 +96,6 @@ impl RenderEngine for Rotting {
     }
 
     fn fuse(&mut self, adapters: &[AdapterFile<'_>]) -> Result<Vec<FusedAdapter>, EngineError> {
-        if std::mem::take(&mut self.is_first) {
-            std::fs::write(adapters[0].path, b"rotten").unwrap();
-        }
-        if std::fs::read(adapters[0].path).unwrap() == b"rotten" {
-            let code = FailureCode::AdapterIncompatible;
-            return Err(JobFailure::new(code, "no adapter").into());
-        }
         self.engine.fuse(adapters)
     }
 
@@ -111,6 +104,13 @@ impl RenderEngine for Rotting {
         spec: &RenderSpec,
         image: &Path,
     ) -> Result<Box<dyn EngineRun + 'a>, EngineError> {
+        if std::mem::take(&mut self.is_first) {
+            std::fs::write(image, b"rotten").unwrap();
+        }
+        if std::fs::read(image).unwrap() == b"rotten" {
+            let code = FailureCode::InvalidImage;
+            return Err(JobFailure::new(code, "no picture").into());
+        }
         self.engine.start(spec, image)
     }
 

@@ -1,6 +1,6 @@
 //! One node on a simulated network, with a leader that the test scripts, and a real S3 server.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -380,6 +380,11 @@ impl Farm {
             image,
             adapters: sources,
         }
+    }
+
+    /// Where the node keeps an adapter.
+    pub(crate) fn adapter_file(&self, sha256: Sha256) -> PathBuf {
+        self.folder.path().join("adapters").join(sha256.to_string())
     }
 
     /// How many jobs have files on the node's disk.

@@ -1,6 +1,7 @@
 //! Goal: the real engine's frames become the clip that the manifest names, and what it cannot render fails by name.
 //! Method: a tiny random model, a picture made here, adapters made for and not for the model.
 
+use flowai_actors::ids::JobId;
 use flowai_actors::link::Faults;
 use flowai_actors::messages::Outcome;
 use flowai_model::adapter::{AdapterFormat, ModuleTable};
@@ -111,7 +112,7 @@ async fn a_picture_becomes_a_clip_with_its_adapters() {
     }
 
     // The same job again is the same clip, also with its adapters named in another order.
-    job.at.job = flowai_actors::ids::JobId::generate();
+    job.at.job = JobId::generate();
     job.spec.adapters.reverse();
     job.adapters.reverse();
     let again = outcome(&mut farm, &job).await;
@@ -121,7 +122,7 @@ async fn a_picture_becomes_a_clip_with_its_adapters() {
     let one = farm.job(&picture(), &[(&attention, 0.8)]).await;
     let without = self::clip_sha256(outcome(&mut farm, &one).await);
     assert_ne!(without, clip_sha256);
-    job.at.job = flowai_actors::ids::JobId::generate();
+    job.at.job = JobId::generate();
     assert_eq!(
         self::clip_sha256(outcome(&mut farm, &job).await),
         clip_sha256
@@ -160,6 +161,41 @@ async fn what_it_cannot_render_fails_by_name() {
     let mut fresh = self::farm().await;
     let alone = fresh.job(&picture(), &[]).await;
     assert_eq!(clip_sha256(outcome(&mut fresh, &alone).await), first);
+}
+
+/// The job is not to blame for it, and another try succeeds.
+#[tokio::test]
+async fn an_adapter_that_rotted_on_the_disk_is_this_nodes_failure_and_is_fetched_anew() {
+    type Rot = fn(&mut Vec<u8>);
+    let rots: [Rot; 2] = [
+        // Still an adapter of this model, and its header is no longer one.
+        |bytes| *bytes.last_mut().unwrap() ^= 1,
+        |bytes| bytes[..8].fill(0xff),
+    ];
+    let mut farm = farm().await;
+    let attention = adapter(Preset::Tiny, &["to_v"], 1);
+    let convolution = adapter(Preset::Tiny, &["conv_in"], 2);
+    let file = farm.adapter_file(sha256(&attention));
+    let mut with = farm.job(&picture(), &[(&attention, 0.8)]).await;
+    let clip = clip_sha256(outcome(&mut farm, &with).await);
+    for rot in rots {
+        let mut bytes = attention.clone();
+        rot(&mut bytes);
+        std::fs::write(&file, &bytes).unwrap();
+
+        // What is fused is not read.
+        with.at.job = JobId::generate();
+        assert_eq!(clip_sha256(outcome(&mut farm, &with).await), clip);
+
+        let other = farm.job(&picture(), &[(&convolution, 1.0)]).await;
+        clip_sha256(outcome(&mut farm, &other).await);
+        with.at.job = JobId::generate();
+        let hash = sha256(&attention).to_string();
+        check(&mut farm, &with, "disk_failed", true, &[&hash, "bytes are"]).await;
+        with.at.job = JobId::generate();
+        assert_eq!(clip_sha256(outcome(&mut farm, &with).await), clip);
+        assert_eq!(std::fs::read(&file).unwrap(), attention);
+    }
 }
 
 #[tokio::test]

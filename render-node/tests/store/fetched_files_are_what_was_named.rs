@@ -149,6 +149,36 @@ async fn a_file_that_rotted_on_the_disk_is_fetched_anew() {
     }
 }
 
+/// Its bytes are for the reader to judge.
+#[tokio::test]
+async fn a_file_that_its_reader_judges_is_only_looked_at_for_its_length() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::start(&[Reply::Body(FILE)]).await;
+    let wanted = source(&store, FILE);
+    let cache = cache(dir.path(), 1_000);
+    let pulse = Pulse::unheard();
+    let path = dir.path().join(wanted.sha256.to_string());
+    let other = b"an adapter, for all the cache KNOWS";
+    drop(cache.hold_unread(&wanted, &pulse).await.unwrap());
+    std::fs::write(&path, other).unwrap();
+    drop(cache.hold_unread(&wanted, &pulse).await.unwrap());
+    assert_eq!(std::fs::read(&path).unwrap(), other);
+
+    cache.discard(wanted.sha256);
+    assert!(cache.newest().is_empty() && files(dir.path()).is_empty());
+    drop(cache.hold_unread(&wanted, &pulse).await.unwrap());
+    assert_eq!(std::fs::read(&path).unwrap(), FILE);
+
+    std::fs::write(&path, b"short").unwrap();
+    drop(cache.hold_unread(&wanted, &pulse).await.unwrap());
+    assert_eq!(std::fs::read(&path).unwrap(), FILE);
+    std::fs::remove_file(&path).unwrap();
+    store.answer_with(&[Reply::Status(404)]);
+    let gone = cache.hold_unread(&wanted, &pulse).await;
+    assert!(matches!(gone, Err(FetchError::Http { .. })));
+    assert!(cache.newest().is_empty());
+}
+
 /// A pulse and how often it was heard.
 fn counted() -> (Pulse, Arc<AtomicU32>) {
     let beats = Arc::new(AtomicU32::new(0));

@@ -112,6 +112,17 @@ impl Adapter {
         peft_config: Option<&str>,
         table: &ModuleTable,
     ) -> Result<Self, AdapterError> {
+        let sha256 = identity(&bytes, peft_config);
+        Self::read_hashed(bytes, sha256, peft_config, table)
+    }
+
+    /// [`Self::read`] of bytes whose [`Self::sha256`] the caller has computed.
+    pub fn read_hashed(
+        bytes: Bytes,
+        sha256: Sha256Digest,
+        peft_config: Option<&str>,
+        table: &ModuleTable,
+    ) -> Result<Self, AdapterError> {
         let file = gate::check(bytes.clone())?;
         let settings = Settings::read(&file.metadata, peft_config)?;
         let mut problems = Vec::new();
@@ -151,7 +162,6 @@ impl Adapter {
             }
             effective
         });
-        let sha256 = identity(&bytes, peft_config);
         let report = AdapterReport {
             sha256,
             bytes: bytes.len(),
