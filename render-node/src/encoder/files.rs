@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use flowai_actors::ids::Sha256;
 use flowai_actors::messages::ArtefactFile;
-use sha2::Digest as _;
+use flowai_model::Sha256Digest;
 
 use super::error::EncodeError;
 
@@ -72,22 +72,24 @@ pub(super) fn write(path: &Path, content: &[u8]) -> Result<EncodedFile, EncodeEr
         .map_err(|source| io(path, source))?;
     Ok(EncodedFile {
         path: path.to_owned(),
-        sha256: Sha256::from_bytes(sha2::Sha256::digest(content).into()),
+        sha256: named(Sha256Digest::of(content)),
         bytes: content.len() as u64,
     })
 }
 
 /// Hashes a file that a muxer wrote, from the disk: faststart rewrites it after the last frame.
 pub(super) fn hash(path: &Path) -> Result<EncodedFile, EncodeError> {
-    let mut hasher = sha2::Sha256::new();
-    let bytes = fs::File::open(path)
-        .and_then(|mut file| std::io::copy(&mut file, &mut hasher))
-        .map_err(|source| io(path, source))?;
+    let failed = |source| io(path, source);
+    let sha256 = Sha256Digest::of_file(path).map_err(failed)?;
     Ok(EncodedFile {
         path: path.to_owned(),
-        sha256: Sha256::from_bytes(hasher.finalize().into()),
-        bytes,
+        sha256: named(sha256),
+        bytes: fs::metadata(path).map_err(failed)?.len(),
     })
+}
+
+fn named(digest: Sha256Digest) -> Sha256 {
+    Sha256::from_bytes(*digest.as_bytes())
 }
 
 fn io(path: &Path, source: std::io::Error) -> EncodeError {
