@@ -1,8 +1,8 @@
-//! The device of this node, for operators and for the device class.
+//! The device of this node, for operators.
 
 use std::fs;
 
-use flowai_svd::{DeviceName, EngineError, Gpu};
+use flowai_svd::DeviceClass;
 
 /// What the farm is told about the device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,36 +15,30 @@ pub struct Device {
 
 /// The device cannot be described.
 #[derive(Debug, thiserror::Error)]
-pub enum DeviceError {
-    #[error("{path} cannot be read: {source}")]
-    Read {
-        path: &'static str,
-        source: std::io::Error,
-    },
-    #[error(transparent)]
-    Gpu(#[from] EngineError),
+#[error("{path} cannot be read: {source}")]
+pub struct DeviceError {
+    path: &'static str,
+    source: std::io::Error,
 }
 
 impl Device {
-    /// Asks the system.
+    /// Asks the system about a CPU; a GPU's class knows it.
     ///
     /// # Errors
-    /// `/proc` is not there, or `nvidia-smi` for a GPU.
-    pub fn describe(device: DeviceName) -> Result<Self, DeviceError> {
-        match device {
-            DeviceName::Cpu => Self::cpu(),
-            DeviceName::Cuda(index) => {
-                let Gpu {
-                    name, memory_bytes, ..
-                } = Gpu::at(index)?;
-                Ok(Self { name, memory_bytes })
-            }
+    /// `/proc` is not there.
+    pub fn describe(class: &DeviceClass) -> Result<Self, DeviceError> {
+        match class {
+            DeviceClass::Cpu => Self::cpu(),
+            DeviceClass::Gpu { gpu, .. } => Ok(Self {
+                name: gpu.name.clone(),
+                memory_bytes: gpu.memory_bytes,
+            }),
         }
     }
 
     fn cpu() -> Result<Self, DeviceError> {
         let read = |path: &'static str| {
-            fs::read_to_string(path).map_err(|source| DeviceError::Read { path, source })
+            fs::read_to_string(path).map_err(|source| DeviceError { path, source })
         };
         let name = value_of(&read("/proc/cpuinfo")?, "model name");
         let memory_kib = value_of(&read("/proc/meminfo")?, "MemTotal")
@@ -70,7 +64,7 @@ mod tests {
 
     #[test]
     fn this_machine_has_a_processor_and_memory() {
-        let device = Device::describe(DeviceName::Cpu).unwrap();
+        let device = Device::describe(&DeviceClass::Cpu).unwrap();
         assert!(!device.name.is_empty());
         assert!(device.memory_bytes > 64 << 20, "{device:?}");
     }

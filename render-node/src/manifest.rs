@@ -12,6 +12,8 @@ pub struct Maker {
     pub node: NodeId,
     pub generation: Generation,
     pub engine: EngineInfo,
+    /// Equal classes give equal bits.
+    pub device_class: String,
 }
 
 impl Maker {
@@ -28,7 +30,7 @@ impl Maker {
             model_sha256: assign.model_sha256,
             adapters: ready.adapters.clone(),
             engine: self.engine.clone(),
-            device_class: ready.device_class.clone(),
+            device_class: self.device_class.clone(),
             clip_sha256: ready.encoded.clip.sha256,
             clip_bytes: ready.encoded.clip.bytes,
             timings_ms: ready.timings_ms.clone(),

@@ -40,9 +40,6 @@ pub trait RenderEngine {
         spec: &RenderSpec,
         image: &Path,
     ) -> Result<Box<dyn EngineRun + 'a>, EngineError>;
-
-    /// What equal bits need, after a model was loaded.
-    fn device_class(&self) -> String;
 }
 
 /// A clip between its first noise and its last frame.

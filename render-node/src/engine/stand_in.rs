@@ -52,10 +52,6 @@ impl RenderEngine for StandInEngine {
             spec: spec.clone(),
         }))
     }
-
-    fn device_class(&self) -> String {
-        Self::NAME.to_owned()
-    }
 }
 
 struct StandInRun {

@@ -10,8 +10,8 @@ use flowai_model::gate::GateError;
 use flowai_model::safetensors::{Limits, SafetensorsError, map_file};
 use flowai_model::{ModelIdentity, Sha256Digest};
 use flowai_svd::{
-    AdapterSet, DeviceName, Dtype, Engine, EngineError as SvdError, LoadOptions, Picture,
-    PreprocessError, Run, Spec,
+    AdapterSet, DeviceClass, DeviceName, Dtype, Engine, EngineError as SvdError, LoadOptions,
+    Picture, PreprocessError, Run, Spec,
 };
 
 use super::{AdapterFile, EngineError, EngineRun, RenderEngine};
@@ -38,12 +38,13 @@ impl SvdOptions {
         }
     }
 
-    /// What equal bits need on this machine.
-    ///
-    /// # Errors
-    /// Nobody can say which GPU it is.
-    pub fn device_class(&self) -> Result<String, SvdError> {
-        Ok(device_class(&self.device.class()?.text(self.threads)))
+    /// What equal bits need on a device of this class; also the version of the kernels decides about them.
+    pub fn device_class(&self, class: &DeviceClass) -> String {
+        format!(
+            "{} libtorch {}",
+            class.text(self.threads),
+            SvdEngine::LIBTORCH
+        )
     }
 }
 
@@ -143,14 +144,6 @@ impl RenderEngine for SvdEngine {
             height: spec.height,
         }))
     }
-
-    fn device_class(&self) -> String {
-        let loaded = self.loaded.as_ref();
-        loaded.map_or_else(
-            || "no model is loaded".to_owned(),
-            |loaded| device_class(&loaded.engine.device_class()),
-        )
-    }
 }
 
 struct SvdRun<'a> {
@@ -181,11 +174,6 @@ impl EngineRun for SvdRun<'_> {
             Ok(())
         })
     }
-}
-
-/// Also the version of the kernels decides about bits.
-fn device_class(device: &str) -> String {
-    format!("{device} libtorch {}", SvdEngine::LIBTORCH)
 }
 
 /// The hash names files as they were; a clip of other files would have a false manifest.
@@ -303,6 +291,17 @@ mod tests {
         for (number, expected) in [(0.02_f32, 0.02), (3.0, 3.0), (-0.7, -0.7), (1e-7, 1e-7)] {
             assert_eq!(as_written(number), expected);
         }
+    }
+
+    #[test]
+    fn a_device_class_names_all_that_bits_hang_on() {
+        let options = SvdOptions {
+            device: DeviceName::Cpu,
+            dtype: Dtype::Fp32,
+            threads: 3,
+        };
+        let class = options.device_class(&DeviceClass::Cpu);
+        assert!(class.starts_with("cpu ") && class.ends_with("threads 3 libtorch 2.11.0"));
     }
 
     #[test]

@@ -59,7 +59,6 @@ pub struct Rendered {
     pub encoded: Encoded,
     /// In the order of fusing.
     pub adapters: Vec<FusedAdapter>,
-    pub device_class: String,
     /// All stages but fetching and uploading.
     pub timings_ms: StageTimings,
 }
@@ -206,7 +205,6 @@ fn render(engine: &mut impl RenderEngine, order: &Order) -> Result<Rendered, Eng
     let adapters = engine.fuse(&files.collect::<Vec<_>>())?;
     require_all_fused(spec, &adapters)?;
     timings_ms.fuse = ms(clock.elapsed());
-    let device_class = engine.device_class();
 
     order.control.boundary()?;
     let clock = Instant::now();
@@ -244,7 +242,6 @@ fn render(engine: &mut impl RenderEngine, order: &Order) -> Result<Rendered, Eng
     Ok(Rendered {
         encoded,
         adapters,
-        device_class,
         timings_ms,
     })
 }

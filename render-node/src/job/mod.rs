@@ -54,7 +54,6 @@ pub struct Standing {
 pub struct Ready {
     pub encoded: Encoded,
     pub adapters: Vec<FusedAdapter>,
-    pub device_class: String,
     /// All stages but the upload.
     pub timings_ms: StageTimings,
     _folder: JobFolder,
@@ -147,7 +146,6 @@ impl Workshop {
                     return Ok(Ready {
                         encoded: rendered.encoded,
                         adapters: rendered.adapters,
-                        device_class: rendered.device_class,
                         timings_ms,
                         _folder: folder,
                     });

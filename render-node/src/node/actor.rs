@@ -254,14 +254,13 @@ impl Running {
             maker,
             version,
             device,
-            device_class,
         } = &self.setup;
         let models = &self.workshop.models;
         let question = Register {
             node: maker.node.clone(),
             generation: maker.generation,
             version: version.clone(),
-            device_class: device_class.clone(),
+            device_class: maker.device_class.clone(),
             device: device.name.clone(),
             memory_bytes: device.memory_bytes,
             models: models.offered().map(|model| model.offer.clone()).collect(),

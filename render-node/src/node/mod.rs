@@ -42,8 +42,6 @@ pub struct Setup {
     /// The build.
     pub version: String,
     pub device: Device,
-    /// Equal classes give equal bits.
-    pub device_class: String,
 }
 
 /// The running node.

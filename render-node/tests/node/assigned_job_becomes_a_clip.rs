@@ -76,7 +76,7 @@ async fn a_job_goes_all_the_way() {
     );
     assert_eq!(manifest.model_sha256, job.model_sha256);
     assert_eq!(manifest.engine.name, "stand-in");
-    assert_eq!(manifest.device_class, "stand-in");
+    assert_eq!(manifest.device_class, "a class");
     let fused: Vec<(Sha256, f32)> = manifest
         .adapters
         .iter()

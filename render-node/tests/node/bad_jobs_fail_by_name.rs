@@ -113,10 +113,6 @@ impl RenderEngine for Rotting {
         }
         self.engine.start(spec, image)
     }
-
-    fn device_class(&self) -> String {
-        self.engine.device_class()
-    }
 }
 
 pub(crate) async fn check(

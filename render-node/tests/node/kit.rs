@@ -290,13 +290,13 @@ impl Farm {
                     dtype: "float32".to_owned(),
                     noise_dtype: "float32".to_owned(),
                 },
+                device_class: "a class".to_owned(),
             },
             version: "test".to_owned(),
             device: Device {
                 name: "test".to_owned(),
                 memory_bytes: 1,
             },
-            device_class: "test".to_owned(),
         };
 
         let net = SimNet::new(7, faults);

@@ -90,10 +90,6 @@ impl RenderEngine for Broken {
     ) -> Result<Box<dyn EngineRun + 'a>, EngineError> {
         Ok(Box::new(BrokenRun { step: self.step }))
     }
-
-    fn device_class(&self) -> String {
-        "broken".to_owned()
-    }
 }
 
 struct BrokenRun {

@@ -117,8 +117,4 @@ impl RenderEngine for Counting {
         self.starts.fetch_add(1, Ordering::Relaxed);
         self.engine.start(spec, image)
     }
-
-    fn device_class(&self) -> String {
-        self.engine.device_class()
-    }
 }

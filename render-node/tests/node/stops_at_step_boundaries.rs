@@ -173,10 +173,6 @@ impl RenderEngine for Gated {
             step: 0,
         }))
     }
-
-    fn device_class(&self) -> String {
-        "gated".to_owned()
-    }
 }
 
 struct GatedRun<'a> {

@@ -92,9 +92,6 @@ async fn a_picture_becomes_a_clip_with_its_adapters() {
         .unwrap();
     assert!(of_attention.modules > 0 && of_attention.noop_modules > 0);
 
-    // The device class that was told before a model was loaded is the one that the engine says.
-    assert_eq!(manifest.device_class, OPTIONS.device_class().unwrap());
-    assert!(manifest.device_class.contains("threads 1 libtorch 2.11.0"));
     let model = farm.models.get(&job.spec.model).unwrap();
     let identity = ModelFolder::check(&model.dir).unwrap().identify().unwrap();
     assert_eq!(

@@ -194,10 +194,10 @@ fn build(
             node: settings.id.clone(),
             generation,
             engine: chosen.info,
+            device_class: chosen.device_class,
         },
         version: VERSION.to_owned(),
         device: chosen.device,
-        device_class: chosen.device_class,
     };
     Ok((workshop, setup))
 }
@@ -212,7 +212,8 @@ struct Chosen {
 
 impl Chosen {
     fn of(settings: &Settings) -> anyhow::Result<Self> {
-        let device = Device::describe(settings.device)?;
+        let class = settings.device.class()?;
+        let device = Device::describe(&class)?;
         let info = |name: &str, libtorch: Option<&str>, dtype: &str| EngineInfo {
             name: name.to_owned(),
             version: VERSION.to_owned(),
@@ -235,7 +236,7 @@ impl Chosen {
                         Some(SvdEngine::LIBTORCH),
                         options.dtype_name(),
                     ),
-                    device_class: options.device_class()?,
+                    device_class: options.device_class(&class),
                     engine: EngineHandle::start(move || SvdEngine::new(options))?,
                     device,
                 })
