@@ -48,7 +48,8 @@ pub struct Engine {
     identity: OnceCell<ModelIdentity>,
     options: LoadOptions,
     device: Device,
-    device_class: DeviceClass,
+    /// Looked up when a checkpoint needs it: on a GPU a program must run to name it.
+    device_class: OnceCell<DeviceClass>,
     clip: ClipVision,
     vae_encoder: VaeEncoder,
     vae_encoder_kind: Kind,
@@ -130,7 +131,7 @@ impl Engine {
             unet: Unet::load(&unet_params, &config.unet)?,
             unet_params,
             fuser: Fuser::default(),
-            device_class: options.device.class()?,
+            device_class: OnceCell::new(),
             folder,
             options,
         })
@@ -150,8 +151,14 @@ impl Engine {
     }
 
     /// Where bits are equal: runs of one class can be resumed in another process of it.
-    pub fn device_class(&self) -> String {
-        self.device_class.text_here()
+    ///
+    /// Errors: nobody can say which GPU it is.
+    fn device_class(&self) -> Result<String> {
+        if let Some(class) = self.device_class.get() {
+            return Ok(class.text_here());
+        }
+        let class = self.options.device.class()?;
+        Ok(self.device_class.get_or_init(|| class).text_here())
     }
 
     /// The adapters that are fused now.
@@ -280,7 +287,7 @@ impl Engine {
             self.adapters().to_vec(),
             spec.clone(),
             self.dtype(),
-            self.device_class(),
+            self.device_class()?,
             step,
             sampler.sigmas(),
         ))
