@@ -5,6 +5,7 @@
 
 mod support;
 
+use flowai_model::Preset;
 use flowai_model::config::ModelConfig;
 use flowai_svd::clip::ClipVision;
 use flowai_svd::nn::{
@@ -71,6 +72,20 @@ fn vae() {
         }
         comparison.check(TOLERANCE);
     }
+}
+
+/// Frames so large that the decoder takes them one after the other in every place where it does: upsampler, resnets, output.
+/// In a million values some are a rounding further apart than in the small ones above.
+#[test]
+fn vae_decoder_frame_by_frame() {
+    let config = Preset::Small.config();
+    let model = Model::write(&config, 11);
+    let decoder = VaeDecoder::load(&model.vae_params(), &config.vae).unwrap();
+    let latents = values("latents", &[2, 4, 48, 64], 11);
+    let found = decoder.forward(&latents).unwrap();
+    let mut comparison = Comparison::of(&model);
+    comparison.add("large frames", "vae_decoder", json!({}), &[&latents], found);
+    comparison.check_beside_exact(TOLERANCE, 3.0);
 }
 
 /// Away from the edges every channel is one value, so norms magnify the rounding of their statistics up to a thousandfold,
