@@ -6,6 +6,9 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::FileTypeExt as _;
+use std::process::Command;
+use std::thread;
 
 use flowai_model::Preset;
 use flowai_svd::{Dtype, EngineError, Picture, Spec};
@@ -158,9 +161,18 @@ fn files_are_replaced_in_one_step() {
 #[test]
 fn what_is_no_file_is_written_into() {
     with_program(|animate| {
-        animate.run(&spec(), &["--out", "/dev/null"]);
-        let kind = fs::metadata("/dev/null").unwrap().file_type();
-        assert!(!kind.is_file(), "/dev/null was replaced");
+        let pipe = animate.dir.join("pipe");
+        let made = Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.is_ok_and(|status| status.success()));
+        let reader = thread::spawn({
+            let pipe = pipe.clone();
+            move || fs::read(pipe).unwrap()
+        });
+        animate.run(&spec(), &["--out", "pipe"]);
+        let kind = fs::metadata(&pipe).unwrap().file_type();
+        assert!(kind.is_fifo(), "the pipe was replaced");
+        animate.run(&spec(), &["--out", "whole"]);
+        assert!(reader.join().unwrap() == animate.bytes("whole"));
     });
 }
 
