@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use flowai::farm::Engine;
+use flowai_actors::limits::USER_QUEUED_MAX;
 use futures::future::try_join_all;
 use reqwest::{RequestBuilder, StatusCode};
 use serde::{Deserialize, Serialize};
@@ -14,11 +15,13 @@ use crate::figures;
 use crate::machine::Machine;
 use crate::statistics::{Percentiles, Summary};
 
-/// Everybody submits until the bound of queued jobs, so this and [`USERS`] bound the submissions of a round.
 const POSTS_OF_A_CONNECTION: usize = 24;
 const GETS_OF_A_CONNECTION: usize = 250;
-/// Below the rate of sign-ups from one address.
-const USERS: usize = 16;
+const CONNECTIONS_OF_A_USER: usize = 4;
+/// Nothing of a user is refused: all its jobs may be queued at once.
+const _: () = assert!(CONNECTIONS_OF_A_USER * POSTS_OF_A_CONNECTION <= USER_QUEUED_MAX as usize);
+/// So many connections stay below every rate limit, that of sign-ups from one address too; more need higher ones.
+const CONNECTIONS_WITHIN_RATES: usize = 64;
 /// Jobs stay queued while submissions come in: the farm has that much to keep in line.
 const STEP: Duration = Duration::from_secs(1);
 
@@ -30,7 +33,7 @@ pub(crate) struct Options {
     /// Measured rounds, each on a new farm
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Connections at a time, each sending its next request when the last is answered; a multiple of 16
+    /// Connections at a time, each sending its next request when the last is answered; four a user
     #[arg(long, default_value_t = 64)]
     connections: usize,
 }
@@ -68,12 +71,13 @@ struct Round {
 pub(super) async fn run(options: &Options) -> Result<()> {
     ensure!(options.rounds > 0, "--rounds must be 1 or more");
     ensure!(
-        options.connections > 0 && options.connections.is_multiple_of(USERS),
-        "--connections must be a multiple of {USERS}"
+        options.connections > 0 && options.connections.is_multiple_of(CONNECTIONS_OF_A_USER),
+        "--connections must be a multiple of {CONNECTIONS_OF_A_USER}"
     );
+    let rate_scale = u32::try_from(options.connections.div_ceil(CONNECTIONS_WITHIN_RATES))?;
     let mut rounds = Vec::new();
     for _ in 0..options.rounds {
-        let farm = BenchFarm::start(Engine::StandIn { step: STEP }).await?;
+        let farm = BenchFarm::start(Engine::StandIn { step: STEP }, rate_scale).await?;
         let mut connections = connect(&farm, options.connections).await?;
         let round = Round {
             post: phase(&mut connections, POSTS_OF_A_CONNECTION, Kind::Post).await?,
@@ -100,7 +104,8 @@ pub(super) async fn run(options: &Options) -> Result<()> {
         "machine": Machine::read()?,
         "settings": {
             "connections": options.connections,
-            "users": USERS,
+            "users": options.connections / CONNECTIONS_OF_A_USER,
+            "rate_scale": rate_scale,
             "rounds": options.rounds,
             "load_generator": "on the same machine, a request behind the other on each connection",
         },
@@ -116,7 +121,7 @@ pub(super) async fn run(options: &Options) -> Result<()> {
 /// Connections that are open, of users in turn.
 async fn connect(farm: &BenchFarm, count: usize) -> Result<Vec<Connection>> {
     let mut users = Vec::new();
-    for number in 0..USERS {
+    for number in 0..count / CONNECTIONS_OF_A_USER {
         users.push(farm.user(&format!("user-{number}")).await?);
     }
     let connections = users.iter().cycle().take(count).map(async |user| {

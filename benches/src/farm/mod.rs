@@ -6,12 +6,10 @@ mod overhead;
 use anyhow::{Context, Result};
 use clap::Subcommand;
 use flowai::client::{Account, Client, NewVideo, Purpose, Secret};
+use flowai::commands::demo;
 use flowai::farm::{Engine, Farm, FarmOptions};
 use tempfile::TempDir;
 use url::Url;
-
-/// A photograph.
-const PICTURE: &[u8] = include_bytes!("../../../cli/assets/chelsea.png");
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -45,7 +43,8 @@ struct User {
 }
 
 impl BenchFarm {
-    async fn start(engine: Engine) -> Result<Self> {
+    /// `rate_scale` multiplies every rate limit.
+    async fn start(engine: Engine, rate_scale: u32) -> Result<Self> {
         let data = tempfile::Builder::new().prefix("flowai-bench-").tempdir()?;
         let programs = std::env::current_exe()?;
         let programs = programs
@@ -53,6 +52,7 @@ impl BenchFarm {
             .context("this program lies in no folder")?;
         let mut options = FarmOptions::new(data.path().to_owned(), programs.to_owned());
         options.engine = engine;
+        options.api.rate_scale = Some(rate_scale);
         let farm = Farm::start(options).await?;
         let url = farm.url().context("the api ended right after its start")?;
         Ok(Self {
@@ -71,7 +71,7 @@ impl BenchFarm {
         let scopes = ["videos", "adapters"];
         let (client, Account { api_key, .. }) = login.make_key("bench", &scopes).await?;
         let upload = client
-            .upload(Purpose::Image, "chelsea.png", PICTURE.into())
+            .upload(Purpose::Image, "chelsea.png", demo::PICTURE.into())
             .await?;
         Ok(User {
             client,
@@ -89,14 +89,8 @@ impl User {
     /// The clip that `make demo` renders, without its adapter, of so many steps.
     fn video(&self, steps: u32) -> NewVideo {
         NewVideo {
-            image: self.image.clone(),
-            frames: Some(14),
-            fps: Some(7),
-            width: Some(256),
-            height: Some(192),
             steps: Some(steps),
-            seed: Some(7),
-            ..NewVideo::default()
+            ..demo::video(self.image.clone())
         }
     }
 }

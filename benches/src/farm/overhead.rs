@@ -48,7 +48,7 @@ impl Render {
 
 pub(super) async fn run(options: &Options) -> Result<()> {
     ensure!(options.rounds > 0, "--rounds must be 1 or more");
-    let farm = BenchFarm::start(Engine::Svd).await?;
+    let farm = BenchFarm::start(Engine::Svd, 1).await?;
     let user = farm.user("overhead").await?;
     // The first one loads the model.
     let first = render(&user).await?;

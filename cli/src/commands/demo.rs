@@ -26,7 +26,7 @@ pub(super) struct Args {
 }
 
 /// Chelsea the cat; see assets/LICENSE.
-const PICTURE: &[u8] = include_bytes!("../../assets/chelsea.png");
+pub const PICTURE: &[u8] = include_bytes!("../../assets/chelsea.png");
 const EMAIL: &str = "demo@flowai.localhost";
 
 pub(super) async fn run(args: Args, output: Output) -> Result<(), CommandError> {
@@ -84,8 +84,15 @@ async fn make_clip(
         image.sha256
     ));
 
+    let styled = NewVideo {
+        adapters: vec![AdapterWeight {
+            id: adapter.id,
+            weight: 0.8,
+        }],
+        ..video(image.id)
+    };
     let submitted = Instant::now();
-    let job = client.submit(&video(image.id, adapter.id)).await?;
+    let job = client.submit(&styled).await?;
     output.note(format_args!("submitted {}", job.id));
     let job = follow::follow(&client, &job.id, None, output).await?;
     let render_s = submitted.elapsed().as_secs_f64();
@@ -98,13 +105,9 @@ async fn make_clip(
 }
 
 /// Large enough to look at, small enough for a CPU to render within seconds.
-fn video(image: String, adapter: String) -> NewVideo {
+pub fn video(image: String) -> NewVideo {
     NewVideo {
         image,
-        adapters: vec![AdapterWeight {
-            id: adapter,
-            weight: 0.8,
-        }],
         frames: Some(14),
         fps: Some(7),
         width: Some(256),

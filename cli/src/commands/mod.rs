@@ -3,7 +3,7 @@
 mod account;
 mod cancel;
 mod completions;
-mod demo;
+pub mod demo;
 mod error;
 mod exit_codes;
 mod follow;
