@@ -22,7 +22,6 @@ setup: ## install what building and testing needs
 demo: ## from a picture to out/demo.mp4 on a farm of its own
 	ops/setup/all.sh demo
 	cargo build --release $(PROGRAMS)
-	mkdir -p out
 	$(TARGET)/release/flowai demo --out out/demo.mp4
 
 up: ## start the farm and keep it running
@@ -41,13 +40,11 @@ lint: setup ## formatting, clippy, shell syntax
 
 bench: setup ## the engine beside diffusers, into target/bench/engine.json
 	cargo build --release $(PROGRAMS) -p flowai-benches
-	mkdir -p $(TARGET)/bench
 	cargo run --release -p flowai-benches -- engine --out $(TARGET)/bench/engine.json
 
 bench-farm: ## what the farm adds to a render, and the API under load, into target/bench
 	ops/setup/all.sh demo
 	cargo build --release $(PROGRAMS) -p flowai-benches
-	mkdir -p $(TARGET)/bench
 	$(TARGET)/release/flowai-benches farm overhead --out $(TARGET)/bench/farm.json
 	$(TARGET)/release/flowai-benches farm api --out $(TARGET)/bench/api.json
 
