@@ -5,7 +5,7 @@
 //! cargo run --release -p flowai-svd --features oracle --example equals_diffusers -- --model target/full-svd
 //! ```
 //!
-//! The folder is made when it is not there (4.7 GB for the full size, fp16) and can be used again. Ends with an error when a
+//! The folder is made when it is not there (4.5 GB for the full size, fp16) and can be used again. Ends with an error when a
 //! stage differs by more than the tests allow. `--device cuda` and `--dtype` are for whoever has a GPU; diffusers computes on
 //! the CPU all the same.
 #![allow(
