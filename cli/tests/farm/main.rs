@@ -8,6 +8,7 @@ mod acked_job_survives_postgres_kill;
 mod bad_input_is_named;
 mod cancel_frees_the_node;
 mod commands_work_as_typed;
+mod cut_off_node_loses_no_job;
 mod damaged_model_is_not_offered;
 mod demo_makes_a_clip;
 mod frozen_node_is_noticed_and_its_result_refused;

@@ -3,6 +3,7 @@
 mod adapter;
 mod command;
 mod database;
+mod far_node;
 mod follow;
 mod probe;
 mod zombie;
@@ -22,6 +23,7 @@ use url::Url;
 
 pub(crate) use adapter::store_random_adapter;
 pub(crate) use command::Flowai;
+pub(crate) use far_node::FarNode;
 pub(crate) use follow::Follow;
 pub(crate) use probe::{Probe, probe, sha256_of};
 pub(crate) use zombie::{Zombie, first_attempt};
