@@ -1,9 +1,13 @@
 //! Goal: every command does what its help says, for people and for programs, and ends with the exit code that it promises.
 //! Method: the real command against a real farm, one user's day from signing up to signing out.
 
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::support::{Flowai, PICTURE, TestFarm, probe, within};
@@ -129,6 +133,24 @@ async fn unfinished_jobs_end_commands_with_their_own_codes() {
     run(&["watch", &job])
         .await
         .assert_refused(6, &["cancelled"]);
+    let video = user.small_video().await;
+    farm.spoil_pictures();
+    let failed = user.client.submit(&video).await.unwrap().id;
+    run(&["watch", &failed])
+        .await
+        .assert_refused(5, &["input_corrupt"]);
+
+    let long = user.submit(100).await;
+    let mut watching = Flowai::command(folder.path());
+    watching
+        .env("FLOWAI_URL", farm.url().as_str())
+        .env("FLOWAI_API_KEY", user.key.reveal())
+        .args(["watch", &long, "--json"]);
+    let (status, said) = interrupt_after(watching, "{").await;
+    assert_eq!(status, Some(130), "{said}");
+    let goes_on = user.client.video(&long).await.unwrap();
+    assert!(!goes_on.status.is_end(), "{goes_on:?}");
+
     let nobodys = "0198c0de-0000-7000-8000-000000000000";
     run(&["watch", nobodys])
         .await
@@ -144,6 +166,22 @@ async fn unfinished_jobs_end_commands_with_their_own_codes() {
     farm.stop().await;
     let gone = Flowai::finish(gone).await;
     gone.assert_refused(7, &["cannot be reached"]);
+}
+
+/// Runs a command until a line of it contains `word`, and interrupts it; how it ended, and all that it printed.
+async fn interrupt_after(mut command: Command, word: &'static str) -> (Option<i32>, String) {
+    let run = tokio::task::spawn_blocking(move || {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut said = String::new();
+        while !said.contains(word) {
+            assert!(stdout.read_line(&mut said).unwrap() > 0, "{said}");
+        }
+        kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGINT).unwrap();
+        stdout.read_to_string(&mut said).unwrap();
+        (child.wait().unwrap().code(), said)
+    });
+    within("the command ends", run).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -172,7 +210,63 @@ async fn models_are_made_and_checked_without_a_farm() {
     let page = run(&["man"]).await;
     assert!(page.stdout.contains(".TH"), "{page:?}");
     let codes = run(&["help", "exit-codes"]).await;
-    for code in ["0", "3", "130"] {
-        assert!(codes.stdout.contains(code), "{codes:?}");
+    assert!(codes.stdout.ends_with(&flowai::exit::table()), "{codes:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn up_says_how_the_farm_is_used_and_tells_the_api_its_options() {
+    let folder = tempfile::Builder::new()
+        .prefix("flowai-up-")
+        .tempdir()
+        .unwrap();
+    let listen = free_address();
+    let metrics = free_address();
+    let mut up = Flowai::command(folder.path());
+    up.args(["up", "--engine", "stand-in", "--public-url"])
+        .args(["https://films.example", "--listen", &listen])
+        .args(["--metrics-listen", &metrics, "--data"])
+        .arg(folder.path().join("data"));
+    let looking = tokio::spawn({
+        let listen = listen.clone();
+        async move {
+            let get = async |url: String| loop {
+                // Until it is there.
+                if let Ok(answer) = reqwest::get(&url).await {
+                    return answer;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            };
+            let live = get(format!("http://{listen}/healthz")).await;
+            let counted = get(format!("http://{metrics}/metrics")).await;
+            (live.headers().clone(), counted.text().await.unwrap())
+        }
+    });
+
+    let (status, said) = interrupt_after(up, "Ctrl-C").await;
+
+    assert_eq!(status, Some(0), "{said}");
+    let program = env!("CARGO_BIN_EXE_flowai");
+    for words in [
+        &format!("FlowAI listens at http://{listen}/"),
+        "signed in on this machine",
+        &format!("{program} render PICTURE --out clip.mp4"),
+        &format!("http://{listen}/docs"),
+        "data/logs",
+    ] {
+        assert!(said.contains(words), "{words} is not in {said}");
     }
+    let looked = within("the api is looked at", looking).await;
+    let (headers, counted) = looked.unwrap();
+    // Only of an api that is reached over https.
+    assert!(
+        headers.contains_key("strict-transport-security"),
+        "{headers:?}"
+    );
+    assert!(counted.contains("flowai_api_requests_total"), "{counted}");
+}
+
+/// An address of this machine where nobody listens at this moment.
+fn free_address() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().to_string()
 }

@@ -133,6 +133,28 @@ impl TestFarm {
             .unwrap();
     }
 
+    /// Rots every picture that was uploaded, in the store and on the first node's disk.
+    pub(crate) fn spoil_pictures(&self) {
+        let root = self.farm.folder().root();
+        let mut folders = vec![root.join("s3"), root.join("state/node-1/pictures")];
+        let mut spoiled = 0;
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                let name = path.to_string_lossy();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if name.ends_with(".png") || name.contains("/pictures/") {
+                    let mut bytes = std::fs::read(&path).unwrap();
+                    *bytes.last_mut().unwrap() ^= 1;
+                    std::fs::write(&path, bytes).unwrap();
+                    spoiled += 1;
+                }
+            }
+        }
+        assert!(spoiled > 0);
+    }
+
     fn program_state(&self, program: &str) -> watch::Receiver<ProgramState> {
         let program = self.farm.program(program);
         program.expect("the program's name").state()
