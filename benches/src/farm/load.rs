@@ -2,24 +2,36 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
 use clap::Args;
 use flowai::farm::Engine;
 use flowai_actors::limits::USER_QUEUED_MAX;
 use futures::future::try_join_all;
-use reqwest::{RequestBuilder, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::header::{self, HeaderValue};
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tokio::net::TcpStream;
+use url::Url;
 
-use super::BenchFarm;
+use super::{BenchFarm, User};
 use crate::figures;
 use crate::machine::Machine;
 use crate::statistics::{Percentiles, Summary};
 
-const POSTS_OF_A_CONNECTION: usize = 24;
+const POSTS_OF_A_CONNECTION: usize = 20;
+/// Unmeasured, so that the api's connections to its database have planned their statements, as those of a farm that runs have.
+const WARMING_POSTS_OF_A_CONNECTION: usize = 4;
 const GETS_OF_A_CONNECTION: usize = 250;
 const CONNECTIONS_OF_A_USER: usize = 4;
 /// Nothing of a user is refused: all its jobs may be queued at once.
-const _: () = assert!(CONNECTIONS_OF_A_USER * POSTS_OF_A_CONNECTION <= USER_QUEUED_MAX as usize);
+const _: () = assert!(
+    CONNECTIONS_OF_A_USER * (WARMING_POSTS_OF_A_CONNECTION + POSTS_OF_A_CONNECTION)
+        <= USER_QUEUED_MAX as usize
+);
 /// So many connections stay below every rate limit, that of sign-ups from one address too; more need higher ones.
 const CONNECTIONS_WITHIN_RATES: usize = 64;
 /// Jobs stay queued while submissions come in: the farm has that much to keep in line.
@@ -40,10 +52,10 @@ pub(crate) struct Options {
 
 /// One connection of one user.
 struct Connection {
-    http: reqwest::Client,
-    videos: String,
-    key: String,
-    submission: serde_json::Value,
+    http: SendRequest<Full<Bytes>>,
+    host: HeaderValue,
+    authorization: HeaderValue,
+    submission: Bytes,
     /// Videos that this connection submitted.
     submitted: Vec<String>,
 }
@@ -79,6 +91,7 @@ pub(super) async fn run(options: &Options) -> Result<()> {
     for _ in 0..options.rounds {
         let farm = BenchFarm::start(Engine::StandIn { step: STEP }, rate_scale).await?;
         let mut connections = connect(&farm, options.connections).await?;
+        phase(&mut connections, WARMING_POSTS_OF_A_CONNECTION, Kind::Post).await?;
         let round = Round {
             post: phase(&mut connections, POSTS_OF_A_CONNECTION, Kind::Post).await?,
             get: phase(&mut connections, GETS_OF_A_CONNECTION, Kind::Get).await?,
@@ -107,6 +120,7 @@ pub(super) async fn run(options: &Options) -> Result<()> {
             "users": options.connections / CONNECTIONS_OF_A_USER,
             "rate_scale": rate_scale,
             "rounds": options.rounds,
+            "warming_posts": options.connections * WARMING_POSTS_OF_A_CONNECTION,
             "load_generator": "on the same machine, a request behind the other on each connection",
         },
         "post_p50_ms": post_p50_ms,
@@ -124,19 +138,8 @@ async fn connect(farm: &BenchFarm, count: usize) -> Result<Vec<Connection>> {
     for number in 0..count / CONNECTIONS_OF_A_USER {
         users.push(farm.user(&format!("user-{number}")).await?);
     }
-    let connections = users.iter().cycle().take(count).map(async |user| {
-        let connection = Connection {
-            http: reqwest::Client::builder().http1_only().build()?,
-            videos: farm.url.join("/v1/videos")?.to_string(),
-            key: user.key.reveal().to_owned(),
-            submission: serde_json::to_value(user.video(25))?,
-            submitted: Vec::new(),
-        };
-        let me = connection.http.get(farm.url.join("/v1/me")?);
-        connection.ask(me, StatusCode::OK).await?;
-        anyhow::Ok(connection)
-    });
-    try_join_all(connections).await
+    let connections = users.iter().cycle().take(count);
+    try_join_all(connections.map(|user| Connection::open(&farm.url, user))).await
 }
 
 #[derive(Clone, Copy)]
@@ -172,27 +175,55 @@ async fn phase(connections: &mut [Connection], requests: usize, kind: Kind) -> R
 }
 
 impl Connection {
+    async fn open(url: &Url, user: &User) -> Result<Self> {
+        let host = url.authority();
+        let stream = TokioIo::new(TcpStream::connect(host).await?);
+        // Not a whole client: what it computes would be taken from the two cores that the farm is measured on.
+        let (http, connection) = http1::handshake(stream).await?;
+        tokio::spawn(connection);
+        let mut connection = Self {
+            http,
+            host: host.try_into()?,
+            authorization: format!("Bearer {}", user.key.reveal()).try_into()?,
+            submission: serde_json::to_vec(&user.video(25))?.into(),
+            submitted: Vec::new(),
+        };
+        let me = Request::get("/v1/me").body(Full::default())?;
+        connection.ask(me, StatusCode::OK).await?;
+        Ok(connection)
+    }
+
     async fn submit(&mut self) -> Result<()> {
-        let request = self.http.post(&self.videos).json(&self.submission);
-        let request = request.header("Idempotency-Key", uuid::Uuid::now_v7().to_string());
+        let request = Request::post("/v1/videos")
+            .header(header::CONTENT_TYPE, "application/json")
+            .header("idempotency-key", uuid::Uuid::now_v7().to_string())
+            .body(Full::new(self.submission.clone()))?;
         let answer = self.ask(request, StatusCode::ACCEPTED).await?;
         let Submitted { id } = serde_json::from_slice(&answer)?;
         self.submitted.push(id);
         Ok(())
     }
 
-    async fn look_up(&self, number: usize) -> Result<()> {
+    async fn look_up(&mut self, number: usize) -> Result<()> {
         let id = &self.submitted[number % self.submitted.len()];
-        let request = self.http.get(format!("{}/{id}", self.videos));
+        let request = Request::get(format!("/v1/videos/{id}")).body(Full::default())?;
         self.ask(request, StatusCode::OK).await?;
         Ok(())
     }
 
     /// The answer's body. Whatever is not `expected` ends the benchmark: refusals are fast and would flatter it.
-    async fn ask(&self, request: RequestBuilder, expected: StatusCode) -> Result<bytes::Bytes> {
-        let answer = request.bearer_auth(&self.key).send().await?;
+    async fn ask(
+        &mut self,
+        mut request: Request<Full<Bytes>>,
+        expected: StatusCode,
+    ) -> Result<Bytes> {
+        let headers = request.headers_mut();
+        headers.insert(header::HOST, self.host.clone());
+        headers.insert(header::AUTHORIZATION, self.authorization.clone());
+        self.http.ready().await?;
+        let answer = self.http.send_request(request).await?;
         let status = answer.status();
-        let body = answer.bytes().await?;
+        let body = answer.into_body().collect().await?.to_bytes();
         ensure!(
             status == expected,
             "answered {status}: {}",

@@ -244,7 +244,8 @@ impl Running {
             Effect::Commit(batch) => self.work(LeaderTask::Commit, async move {
                 work::commit_batch(&database, epoch, &batch).await
             }),
-            Effect::Read(jobs) => self.work(LeaderTask::Read, async move {
+            Effect::Read { jobs, after } => self.work(LeaderTask::Read, async move {
+                tokio::time::sleep(after).await;
                 work::read_rows(&database, jobs).await
             }),
             Effect::Sweep {

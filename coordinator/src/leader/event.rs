@@ -1,6 +1,7 @@
 //! What the leader hears and what it does about it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use flowai_actors::ids::{Generation, JobId, NodeId, Sha256, UserId};
 use flowai_actors::link::PeerId;
@@ -113,7 +114,11 @@ pub(super) enum Effect {
         register: Box<Register>,
     },
     Commit(Arc<Batch>),
-    Read(Vec<JobId>),
+    /// Read the rows when so much time has passed.
+    Read {
+        jobs: Vec<JobId>,
+        after: Duration,
+    },
     /// Look for waiting jobs, and for cancels among the running ones.
     Sweep {
         running: Vec<JobId>,

@@ -27,6 +27,9 @@ use crate::scheduler::{self, AttemptEnd, Event as Heard, Recovered, Scheduler, W
 /// Every so many sweeps all unfinished jobs are looked at, not only the newest.
 const THOROUGH_SWEEP_EVERY: u64 = 20;
 
+/// Between the beginnings of two reads: what rings meanwhile is read together. A lone job is read at once.
+const READ_INTERVAL_MS: u64 = 10;
+
 /// An attempt that a node holds.
 #[derive(Debug)]
 pub(super) struct Held {
@@ -55,6 +58,7 @@ pub(super) struct State {
     line: Line,
     to_read: BTreeSet<JobId>,
     is_reading: bool,
+    next_read: Monotonic,
     /// Jobs that changed since the present read began: what it finds of them may be older.
     touched: BTreeSet<JobId>,
     next_sweep: Monotonic,
@@ -77,6 +81,7 @@ impl State {
             line: Line::default(),
             to_read: BTreeSet::new(),
             is_reading: false,
+            next_read: Monotonic::default(),
             touched: BTreeSet::new(),
             next_sweep: Monotonic::default(),
             sweeps: 0,
@@ -541,9 +546,11 @@ impl State {
             let jobs: Vec<JobId> = ripe.take(RECOVERY_PAGE_JOBS as usize).copied().collect();
             if !jobs.is_empty() {
                 self.to_read.retain(|job| jobs.binary_search(job).is_err());
+                let after = self.next_read.since(now);
+                self.next_read = self.next_read.max(now).plus_ms(READ_INTERVAL_MS);
                 self.is_reading = true;
                 self.touched.clear();
-                effects.push(Effect::Read(jobs));
+                effects.push(Effect::Read { jobs, after });
             }
         }
         if !self.apis.is_empty() {

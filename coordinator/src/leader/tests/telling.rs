@@ -1,6 +1,40 @@
 //! Who hears what, and who is believed.
 
+use std::time::Duration;
+
 use super::*;
+
+/// The farm's rows are read for the first at once, and for those that ring meanwhile in one look.
+#[test]
+fn what_rings_in_a_burst_is_read_together() {
+    let mut leader = Leader::new();
+    let mut jobs: Vec<JobId> = (0..5).map(|_| JobId::generate()).collect();
+    jobs.sort_unstable();
+    let reads = |effects: &[Effect]| -> Vec<(Vec<JobId>, Duration)> {
+        let read = effects.iter().filter_map(|effect| match effect {
+            Effect::Read { jobs, after } => Some((jobs.clone(), *after)),
+            _ => None,
+        });
+        read.collect()
+    };
+    let first = leader.apply(Event::Rang(jobs[0]));
+    assert_eq!(reads(&first), [(vec![jobs[0]], Duration::ZERO)]);
+    for job in &jobs[1..4] {
+        leader.now_ms += 1;
+        assert_eq!(reads(&leader.apply(Event::Rang(*job))), []);
+    }
+    let row = leader.row(jobs[0], JobState::Queued, 0);
+    let second = leader.read(row);
+    assert_eq!(
+        reads(&second),
+        [(jobs[1..4].to_vec(), Duration::from_millis(7))]
+    );
+    let row = leader.row(jobs[1], JobState::Queued, 0);
+    assert_eq!(reads(&leader.read(row)), []);
+    leader.now_ms += 100;
+    let alone = leader.apply(Event::Rang(jobs[4]));
+    assert_eq!(reads(&alone), [(vec![jobs[4]], Duration::ZERO)]);
+}
 
 #[test]
 fn only_the_holder_is_believed_about_progress() {
@@ -84,7 +118,7 @@ fn what_the_sweep_finds_is_read() {
         unfinished: vec![job],
         cancelled: Vec::new(),
     });
-    assert!(matches!(&effects[..], [Effect::Read(jobs)] if *jobs == [job]));
+    assert!(matches!(&effects[..], [Effect::Read { jobs, .. }] if *jobs == [job]));
 }
 
 #[test]

@@ -62,7 +62,7 @@ fn a_job_that_its_owner_ended_first_is_given_to_nobody() {
     let (job, _) = leader.arrive();
     let effects = leader.stale();
     assert!(!is_dispatched(&effects));
-    assert!(matches!(&effects[..], [Effect::Read(jobs)] if *jobs == [job]));
+    assert!(matches!(&effects[..], [Effect::Read { jobs, .. }] if *jobs == [job]));
     let row = leader.row(job, JobState::Cancelled, 0);
     assert_eq!(changes(&leader.read(row)), []);
     // The node is free for the next.
@@ -75,7 +75,7 @@ fn a_row_read_before_its_job_ended_brings_nothing_back() {
     let mut leader = Leader::new();
     let held = leader.running("a");
     let effects = leader.apply(Event::Rang(held.at.job));
-    assert!(matches!(effects[..], [Effect::Read(_)]));
+    assert!(matches!(effects[..], [Effect::Read { .. }]));
     let (_, effects) = leader.end(
         &held,
         Told::Failed {
@@ -90,7 +90,7 @@ fn a_row_read_before_its_job_ended_brings_nothing_back() {
     row.held = Some(held.clone());
     let effects = leader.read(row);
     assert!(!leader.state.scheduler.knows(held.at.job));
-    assert!(matches!(effects[..], [Effect::Read(_)]), "{effects:?}");
+    assert!(matches!(effects[..], [Effect::Read { .. }]), "{effects:?}");
 }
 
 #[test]
