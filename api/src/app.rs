@@ -72,8 +72,9 @@ pub struct Parts {
     is_draining: AtomicBool,
 }
 
-/// Connections to the database of one instance: each request holds one for a few milliseconds.
-const DATABASE_CONNECTIONS_MAX: u32 = 16;
+/// Connections to the database of one instance. A request holds one for a millisecond or two; with more of them PostgreSQL's
+/// processes compete for its cores and answers come later (docs/benchmarks.md).
+const DATABASE_CONNECTIONS_MAX: u32 = 8;
 
 impl App {
     /// Removes an object that no row names any more. What stays behind costs space and nothing else.
