@@ -2,6 +2,7 @@
 //!
 //! What is compared are the programs that people run, as whole processes. This crate links neither libtorch nor Python.
 
+mod child;
 mod engine;
 mod farm;
 mod figures;

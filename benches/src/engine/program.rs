@@ -1,15 +1,16 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, ensure};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
 use serde::{Deserialize, Serialize};
 
 use super::case::Case;
+use crate::child::{finish, reported};
 
 /// The engine's own setting (`keep_freed_memory`), by glibc's variables.
 const KEEP_FREED_MEMORY: [(&str, &str); 2] = [
@@ -135,29 +136,6 @@ impl Run {
             ..self
         }
     }
-}
-
-fn finish(mut command: Command) -> Result<Output> {
-    let program = command.get_program().to_owned();
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| program.display().to_string())?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        bail!(
-            "{} ended with {}:\n{said}",
-            program.display(),
-            output.status
-        );
-    }
-    Ok(output)
-}
-
-fn reported(output: &Output) -> Result<Reported> {
-    let said = String::from_utf8_lossy(&output.stderr);
-    let line = said.lines().next_back().unwrap_or_default();
-    serde_json::from_str(line).with_context(|| format!("no line of figures at the end of:\n{said}"))
 }
 
 /// User and system time of all children that were waited for.

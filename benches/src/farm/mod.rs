@@ -3,6 +3,8 @@
 mod load;
 mod overhead;
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result};
 use clap::Subcommand;
 use flowai::client::{Account, Client, NewVideo, Purpose, Secret};
@@ -27,6 +29,13 @@ pub(crate) fn run(command: &Command) -> Result<()> {
     }
 }
 
+/// Where the programs lie that are measured: beside this one.
+fn programs() -> Result<PathBuf> {
+    let this = std::env::current_exe()?;
+    let folder = this.parent().context("this program lies in no folder")?;
+    Ok(folder.to_owned())
+}
+
 /// A farm of one coordinator and one node, which goes away with the value.
 struct BenchFarm {
     farm: Farm,
@@ -46,11 +55,7 @@ impl BenchFarm {
     /// `rate_scale` multiplies every rate limit.
     async fn start(engine: Engine, rate_scale: u32) -> Result<Self> {
         let data = tempfile::Builder::new().prefix("flowai-bench-").tempdir()?;
-        let programs = std::env::current_exe()?;
-        let programs = programs
-            .parent()
-            .context("this program lies in no folder")?;
-        let mut options = FarmOptions::new(data.path().to_owned(), programs.to_owned());
+        let mut options = FarmOptions::new(data.path().to_owned(), programs()?);
         options.engine = engine;
         options.api.rate_scale = Some(rate_scale);
         let farm = Farm::start(options).await?;
@@ -78,6 +83,11 @@ impl BenchFarm {
             key: api_key,
             image: upload.id,
         })
+    }
+
+    /// The model that it makes for itself.
+    fn model(&self) -> PathBuf {
+        self.farm.folder().models().join("small")
     }
 
     async fn stop(self) -> Result<()> {

@@ -1,14 +1,19 @@
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Result, bail, ensure};
 use clap::Args;
 use flowai::client::{Status, Update};
+use flowai::commands::demo;
 use flowai::farm::Engine;
-use serde::Serialize;
+use flowai_actors::manifest::Manifest;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
+use tempfile::TempDir;
 
-use super::{BenchFarm, User};
+use super::{BenchFarm, User, programs};
+use crate::child;
 use crate::figures;
 use crate::machine::Machine;
 use crate::statistics::Summary;
@@ -31,8 +36,10 @@ pub(crate) struct Options {
 struct Render {
     /// From before the submission until its user heard of `done`.
     wall_ms: f64,
-    /// Fusing, preparing, denoising and decoding on the node.
+    /// Fusing, preparing and denoising on the node, and decoding by the engine alone.
     engine_ms: f64,
+    /// How much longer decoding took on the node, which encodes beside it.
+    encode_beside_ms: f64,
     /// From before the submission until it was answered.
     submit_ms: f64,
     fetch_ms: f64,
@@ -51,10 +58,11 @@ pub(super) async fn run(options: &Options) -> Result<()> {
     let farm = BenchFarm::start(Engine::Svd, 1).await?;
     let user = farm.user("overhead").await?;
     // The first one loads the model.
-    let first = render(&user).await?;
+    let alone = EngineAlone::prepare(&farm)?;
+    let first = render(&user, &alone).await?;
     let mut renders = Vec::new();
     for _ in 0..options.rounds {
-        renders.push(render(&user).await?);
+        renders.push(render(&user, &alone).await?);
     }
     farm.stop().await?;
 
@@ -69,14 +77,16 @@ pub(super) async fn run(options: &Options) -> Result<()> {
         "settings": { "frames": 14, "size": "256x192", "steps": STEPS, "rounds": options.rounds },
         "definitions": {
             "wall_ms": "from before POST /v1/videos until the client has read over its event stream that the job is done",
-            "engine_ms": "fuse + prepare + denoise + decode, as the manifest has them",
-            "added_ms": "wall_ms - engine_ms: HTTP, database, scheduling, fetching, the rest of encoding, uploading, settling, telling",
+            "engine_ms": "fuse + prepare + denoise, as the manifest has them, and the decoding of the same frames by flowai-svd, run alone after each render",
+            "added_ms": "wall_ms - engine_ms: HTTP, database, scheduling, fetching, encoding, uploading, settling, telling",
+            "encode_beside_ms": "decode, as the manifest has it, less the decoding of flowai-svd alone",
         },
         "added_ms": added,
         "wall_ms": summary(|render| render.wall_ms),
         "engine_ms": summary(|render| render.engine_ms),
         "submit_ms": summary(|render| render.submit_ms),
         "fetch_ms": summary(|render| render.fetch_ms),
+        "encode_beside_ms": summary(|render| render.encode_beside_ms),
         "encode_tail_ms": summary(|render| render.encode_tail_ms),
         "upload_ms": summary(|render| render.upload_ms),
         "first_added_ms": first.added_ms(),
@@ -85,7 +95,53 @@ pub(super) async fn run(options: &Options) -> Result<()> {
     figures::write(&options.out, &report)
 }
 
-async fn render(user: &User) -> Result<Render> {
+/// The engine's own program with the farm's model, picture and spec.
+struct EngineAlone {
+    program: PathBuf,
+    model: PathBuf,
+    folder: TempDir,
+}
+
+/// Of its line of figures, what is used here.
+#[derive(Deserialize)]
+struct Reported {
+    decode_s: f64,
+}
+
+impl EngineAlone {
+    fn prepare(farm: &BenchFarm) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        std::fs::write(folder.path().join("picture.png"), demo::PICTURE)?;
+        Ok(Self {
+            program: programs()?.join("flowai-svd"),
+            model: farm.model(),
+            folder,
+        })
+    }
+
+    /// How long decoding takes without a farm around it, ms. One step, because noise decodes as slowly as a picture.
+    fn decode_ms(&self, manifest: &Manifest) -> Result<f64> {
+        let spec = &manifest.spec;
+        let spec = json!({
+            "height": spec.height, "width": spec.width, "frames": spec.frames, "steps": 1, "fps": spec.fps,
+            "motion_bucket_id": spec.motion_bucket_id, "noise_aug_strength": spec.noise_aug_strength,
+            "min_guidance_scale": spec.min_guidance_scale, "max_guidance_scale": spec.max_guidance_scale,
+            "decode_chunk_size": spec.decode_chunk_size, "seed": spec.seed, "dtype": manifest.engine.dtype,
+            "device": "cpu", "threads": std::thread::available_parallelism()?,
+        });
+        let file = |name| self.folder.path().join(name);
+        std::fs::write(file("spec.json"), spec.to_string())?;
+        let mut command = Command::new(&self.program);
+        command.arg("animate").arg("--model").arg(&self.model);
+        command.arg("--image").arg(file("picture.png"));
+        command.arg("--spec").arg(file("spec.json"));
+        command.arg("--out").arg(file("frames.safetensors"));
+        let Reported { decode_s } = child::reported(&child::finish(command)?)?;
+        Ok(decode_s * 1e3)
+    }
+}
+
+async fn render(user: &User, alone: &EngineAlone) -> Result<Render> {
     let video = user.video(STEPS);
     let begun = Instant::now();
     let job = user.client.submit(&video).await?;
@@ -101,10 +157,13 @@ async fn render(user: &User) -> Result<Render> {
     if status != Status::Done {
         bail!("job {} is {}", job.id, status.as_str());
     }
-    let stages = user.client.manifest(&job.id).await?.timings_ms;
+    let manifest = user.client.manifest(&job.id).await?;
+    let decode_ms = alone.decode_ms(&manifest)?;
+    let stages = manifest.timings_ms;
     Ok(Render {
         wall_ms: wall.as_secs_f64() * 1e3,
-        engine_ms: stages.fuse + stages.prepare + stages.denoise + stages.decode,
+        engine_ms: stages.fuse + stages.prepare + stages.denoise + decode_ms,
+        encode_beside_ms: stages.decode - decode_ms,
         submit_ms: submitted.as_secs_f64() * 1e3,
         fetch_ms: stages.fetch,
         encode_tail_ms: stages.encode_tail,

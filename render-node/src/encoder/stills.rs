@@ -10,10 +10,15 @@ use super::spec::EncoderSpec;
 
 /// Of the preview and of a tile of the sprite sheet.
 const THUMBNAIL_SIDE_MAX: u32 = 256;
-/// Quality, 0..=100, and how hard libwebp tries to be small, 0..=6.
-const POSTER: [&str; 2] = ["85", "4"];
-/// Half the time of 4 for a twentieth more bytes; the last frames' share of it is what a finished clip waits for.
-const PREVIEW: [&str; 2] = ["70", "2"];
+const POSTER: Effort = Effort {
+    quality: "85",
+    method: "4",
+};
+/// Method 2 takes half the time of 4, for 6 % more bytes; the last frames' share of it is what a finished clip waits for.
+const PREVIEW: Effort = Effort {
+    quality: "70",
+    method: "2",
+};
 const SPRITESHEET_QUALITY: u8 = 85;
 
 /// Encodes the first frame at full size as a lossy WebP.
@@ -43,7 +48,11 @@ impl Thumbnails {
     }
 
     pub(super) fn write(&mut self, picture: &RgbImage) -> Result<(), EncodeError> {
-        let tile = imageops::thumbnail(picture, self.width, self.height);
+        let tile = if picture.dimensions() == (self.width, self.height) {
+            picture.clone()
+        } else {
+            imageops::thumbnail(picture, self.width, self.height)
+        };
         self.preview.write(&tile)?;
         self.tiles.push(tile);
         Ok(())
@@ -88,6 +97,15 @@ fn spritesheet(tiles: &[RgbImage]) -> Result<Vec<u8>, EncodeError> {
     Ok(jpeg)
 }
 
+/// What libwebp is asked for.
+#[derive(Clone, Copy)]
+struct Effort {
+    /// 0..=100.
+    quality: &'static str,
+    /// How hard it tries to be small, 0..=6.
+    method: &'static str,
+}
+
 /// One WebP file, still or animated. libavcodec's two WebP encoders hand out whole files, so no muxer is involved.
 struct Webp {
     encoder: encoder::Video,
@@ -99,7 +117,7 @@ struct Webp {
 impl Webp {
     fn open(
         codec: &'static str,
-        [quality, effort]: [&str; 2],
+        effort: Effort,
         (width, height): (u32, u32),
         fps: u32,
     ) -> Result<Self, EncodeError> {
@@ -115,10 +133,10 @@ impl Webp {
         video.set_height(height);
         video.set_format(format::Pixel::BGRA);
         let mut options = Dictionary::new();
-        options.set("quality", quality);
+        options.set("quality", effort.quality);
         // Counts only without a preset.
         options.set("preset", "none");
-        options.set("compression_level", effort);
+        options.set("compression_level", effort.method);
         let encoder = video.open_with(options).action("open the webp encoder")?;
         Ok(Self {
             encoder,
