@@ -6,12 +6,12 @@ use flowai_actors::limits::USER_QUEUED_MAX;
 use flowai_actors::manifest::Manifest;
 use flowai_actors::spec::RenderSpec;
 use flowai_actors::state::{EventKind, JobState};
-use sqlx::PgConnection;
 use sqlx::types::Json;
+use sqlx::{Connection as _, PgConnection};
 
 use crate::database::{Database, DatabaseError, not_of, violates};
 use crate::idempotency::{Known, NamedRequest};
-use crate::uploads::sha256_of;
+use crate::uploads::{self, Removal, sha256_of};
 
 /// A render that was asked for and found possible.
 #[derive(Debug)]
@@ -121,9 +121,9 @@ pub enum Cancelling {
 /// What became of the wish to purge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Purge {
-    /// The rows are gone; every file of the job's attempts may go, and its picture when no other job names it.
+    /// The rows are gone; every file of the job's attempts may go, and the picture under this key.
     Purged {
-        image: UploadId,
+        picture_key: Option<String>,
     },
     /// It has not ended yet.
     Unfinished,
@@ -427,7 +427,7 @@ async fn how_it_ended(
     })
 }
 
-/// Removes an ended job with its events and its clip.
+/// Removes an ended job with its events and its clip, and its picture when no other job names it.
 pub async fn purge(connection: &mut PgConnection, id: JobId) -> Result<Purge, DatabaseError> {
     let known: Option<(bool, uuid::Uuid)> = sqlx::query_as(
         "select s.finished_at is not null, j.image_id from job j join job_state s on s.job_id = j.id
@@ -444,9 +444,19 @@ pub async fn purge(connection: &mut PgConnection, id: JobId) -> Result<Purge, Da
     }
     sqlx::query("delete from job where id = $1 and owner_id = (select app_user())")
         .bind(id.as_uuid())
-        .execute(connection)
+        .execute(&mut *connection)
         .await?;
-    Ok(Purge::Purged {
-        image: UploadId::from_uuid(image),
-    })
+    // Another job may name the picture, also one that is being submitted: then it stays, and the purge goes on.
+    let mut savepoint = connection.begin().await?;
+    let picture_key = match uploads::remove(&mut savepoint, UploadId::from_uuid(image)).await? {
+        Removal::Removed { object_key } => {
+            savepoint.commit().await?;
+            Some(object_key)
+        }
+        Removal::InUse | Removal::NotFound => {
+            savepoint.rollback().await?;
+            None
+        }
+    };
+    Ok(Purge::Purged { picture_key })
 }

@@ -17,7 +17,6 @@ use crate::app::App;
 use crate::auth::{Principal, Scope};
 use crate::error::{ApiError, Problem};
 use crate::http::{Path, Query};
-use crate::uploads::remove_picture;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -77,8 +76,8 @@ pub(crate) async fn cancel(app: &App, user: UserId, id: JobId) -> Result<Video, 
 /// `StateConflict` when it has not ended, `NotFound`.
 pub(crate) async fn purge(app: &App, user: UserId, id: JobId) -> Result<(), ApiError> {
     let mut transaction = app.database.begin_as(user).await?;
-    let image = match videos::purge(&mut transaction, id).await? {
-        Purge::Purged { image } => image,
+    let picture_key = match videos::purge(&mut transaction, id).await? {
+        Purge::Purged { picture_key } => picture_key,
         Purge::Unfinished => {
             let detail = "the video has not ended; cancel it and wait for its end";
             return Err(ApiError::StateConflict(detail.to_owned()));
@@ -86,7 +85,9 @@ pub(crate) async fn purge(app: &App, user: UserId, id: JobId) -> Result<(), ApiE
         Purge::NotFound => return Err(ApiError::NotFound("a video of this id")),
     };
     commit(transaction).await?;
-    remove_picture(app, user, image).await;
+    if let Some(key) = picture_key {
+        app.forget_object(&key).await;
+    }
     // Also what attempts left that were lost, cancelled or too late.
     let files = artefacts_prefix(id);
     if let Err(error) = app.objects.delete_prefix(&files).await {

@@ -51,17 +51,3 @@ async fn a_purge_removes_every_file_and_keeps_what_others_need() {
     refused.expect_problem(404, "not_found");
     assert!(refused.json()["detail"].to_string().contains(&picture));
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_picture_that_cannot_be_removed_keeps_no_video() {
-    let farm = Farm::start().await;
-    let ada = farm.user("ada").await;
-    let video = ada.video().await;
-    farm.deliver(&video).await;
-    farm.run("revoke delete on upload from flowai_app").await;
-    ada.delete(&format!("/v1/videos/{video}?purge=true"))
-        .await
-        .expect(204);
-    ada.get(&format!("/v1/videos/{video}")).await.expect(404);
-    assert_eq!(farm.objects.list("clips/", None, 1).await.unwrap(), []);
-}
