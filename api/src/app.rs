@@ -33,6 +33,9 @@ pub struct Config {
     pub password_cost: PasswordCost,
     /// Multiplies every rate limit, for load tests.
     pub rate_scale: u32,
+    /// At most so many at a time. A request holds one for a millisecond or two; more of them than the database's cores can serve
+    /// make answers later (docs/benchmarks.md).
+    pub database_connections: u32,
 }
 
 /// Why an api instance cannot start.
@@ -72,10 +75,6 @@ pub struct Parts {
     is_draining: AtomicBool,
 }
 
-/// Connections to the database of one instance. A request holds one for a millisecond or two; with more of them PostgreSQL's
-/// processes compete for its cores and answers come later (docs/benchmarks.md).
-const DATABASE_CONNECTIONS_MAX: u32 = 8;
-
 impl App {
     /// Removes an object that no row names any more. What stays behind costs space and nothing else.
     pub(crate) async fn forget_object(&self, key: &str) {
@@ -89,7 +88,7 @@ impl App {
     /// # Errors
     /// Either cannot be reached, or row level security does not bind the role.
     pub async fn start(config: Config, link: LeaderLink) -> Result<Self, StartError> {
-        let database = Database::connect(&config.database_url, DATABASE_CONNECTIONS_MAX).await?;
+        let database = Database::connect(&config.database_url, config.database_connections).await?;
         let redis = Redis::connect(&config.redis_url).await?;
         let live = Arc::new(LiveBoard::default());
         let authenticator = Authenticator::new(database.clone(), config.keys.clone());

@@ -18,6 +18,9 @@ const RATE_SCALE_MAX: u32 = 1_000_000;
 /// Shorter secrets of the object store can be guessed from a signed link that leaked.
 const SECRET_BYTES_MIN: usize = 32;
 
+/// PostgreSQL itself takes a hundred by default, from all instances together.
+const DATABASE_CONNECTIONS_MAX: u32 = 1_000;
+
 /// Everything that the program must know.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -38,6 +41,8 @@ pub struct Settings {
     pub metrics_listen: Option<SocketAddr>,
     /// Multiplies every rate limit, for load tests.
     pub rate_scale: u32,
+    /// At most so many at a time.
+    pub database_connections: u32,
     /// Written when it serves.
     pub ready_file: Option<PathBuf>,
     pub secrets: Secrets,
@@ -129,6 +134,10 @@ struct Flags {
     /// Multiplies every rate limit, for load tests [env: FLOWAI_RATE_SCALE] [default: 1]
     #[arg(long)]
     rate_scale: Option<String>,
+    /// Connections to the database at a time; about two for each core of its server [env: FLOWAI_DATABASE_CONNECTIONS]
+    /// [default: 8]
+    #[arg(long)]
+    database_connections: Option<String>,
     /// Written when it serves, as one JSON object with its address [env: FLOWAI_READY_FILE]
     #[arg(long)]
     ready_file: Option<String>,
@@ -170,6 +179,13 @@ impl Settings {
             rate_scale: source
                 .or(flags.rate_scale, "FLOWAI_RATE_SCALE", "1")?
                 .number(1..=RATE_SCALE_MAX)?,
+            database_connections: source
+                .or(
+                    flags.database_connections,
+                    "FLOWAI_DATABASE_CONNECTIONS",
+                    "8",
+                )?
+                .number(1..=DATABASE_CONNECTIONS_MAX)?,
             ready_file: source
                 .optional(flags.ready_file, "FLOWAI_READY_FILE")?
                 .map(Value::into),
@@ -392,6 +408,7 @@ mod tests {
         );
         check(("FLOWAI_PUBLIC_URL", "ftp://farm.example"), "http or https");
         check(("FLOWAI_RATE_SCALE", "0"), "1..=1000000");
+        check(("FLOWAI_DATABASE_CONNECTIONS", "0"), "1..=1000");
         check(("FLOWAI_TLS_IN_FRONT", "maybe"), "true or false");
         check(("S3_SECRET_ACCESS_KEY", "minioadmin"), "make a random one");
         check(("FLOWAI_READY_FILE_FILE", "/no/such/file"), "/no/such/file");

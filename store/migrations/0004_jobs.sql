@@ -175,12 +175,12 @@ create table idempotency (
     created_at   timestamptz not null default now(),
     constraint idempotency_key_used primary key (owner_id, key)
 );
--- finds the few that are too old, at next to no cost for those that come.
-create index idempotency_by_age on idempotency using brin (created_at);
+-- finds those that are too old.
+create index idempotency_by_age on idempotency (created_at);
 alter table idempotency enable row level security;
 alter table idempotency force row level security;
 grant select, insert, update on idempotency to flowai_app;
-grant select (created_at), delete on idempotency to flowai_coordinator;
+grant select (owner_id, key, created_at), delete on idempotency to flowai_coordinator;
 create policy own on idempotency to flowai_app
     using (owner_id = (select app_user())) with check (owner_id = (select app_user()));
 create policy expired on idempotency to flowai_coordinator using (created_at < now() - interval '24 hours');

@@ -1,10 +1,11 @@
 -- a submission in one statement, which is one way to the database and one transaction of its own: this is the request that
--- users wait for, and its statements are planned once for each connection and not for each submission.
+-- users wait for, and the plans of its statements are kept by each connection. it says itself on whose behalf it acts, so it is
+-- never called within a transaction of somebody else's.
 
 -- queues a video on behalf of `owner` and keeps the answer under the request's own key, if it has one.
 -- `queued`: it is durable when this returns. `replayed`: the same request got this answer before. `reused`: another request
--- had the key. `in_progress`: the same request is at work at this moment. nothing was written but for `queued`.
--- too many waiting jobs, a picture or an adapter that is not the owner's are errors that name their constraint.
+-- had the key. `in_progress`: a request with this key is at work at this moment. nothing was written but for `queued`.
+-- too many waiting jobs, a picture, an adapter or a parent that is not the owner's are errors that name their constraint.
 create function submit_video(
     owner uuid, video uuid, queued_at timestamptz, video_spec jsonb, model text, image uuid, adapters uuid[], wish text,
     remix_of uuid, queued_max bigint, request_key text, hash bytea, answer_status int, answer jsonb)

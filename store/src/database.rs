@@ -160,7 +160,8 @@ impl Database {
         Ok(self.pool.begin_with(AssertSqlSafe(statement)).await?)
     }
 
-    /// The pool itself, for statements on nobody's behalf.
+    /// The pool itself, for statements on nobody's behalf, and for the one that says itself on whose behalf it acts
+    /// ([`crate::videos::queue`]).
     pub fn pool(&self) -> &PgPool {
         &self.pool
     }

@@ -57,11 +57,15 @@ pub async fn find(
     }))
 }
 
-/// Forgets the answers whose time is over, of all users. For the coordinator.
-pub async fn forget_expired(database: &Database) -> Result<u64, DatabaseError> {
-    let forgotten =
-        sqlx::query("delete from idempotency where created_at < now() - interval '24 hours'")
-            .execute(database.pool())
-            .await?;
+/// Forgets answers whose time is over, of all users, at most `max` of them and the oldest first. For the coordinator.
+pub async fn forget_expired(database: &Database, max: u32) -> Result<u64, DatabaseError> {
+    let forgotten = sqlx::query(
+        "delete from idempotency where (owner_id, key) in (
+             select owner_id, key from idempotency
+              where created_at < now() - interval '24 hours' order by created_at limit $1)",
+    )
+    .bind(i64::from(max))
+    .execute(database.pool())
+    .await?;
     Ok(forgotten.rows_affected())
 }

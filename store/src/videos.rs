@@ -102,6 +102,8 @@ pub enum Queueing {
     NoImage,
     /// One of the adapters was removed a moment ago.
     NoAdapter,
+    /// The video that it is a remix of was purged a moment ago.
+    NoParent,
 }
 
 /// What became of the wish to cancel.
@@ -204,8 +206,8 @@ async fn next_user_seq(connection: &mut PgConnection, owner: UserId) -> Result<i
     Ok(seq)
 }
 
-/// Writes a job, its state, its first event and the answer that a request of this name gets again, in a transaction of its own:
-/// what is `Queued` is durable.
+/// Writes a job, its state, its first event and the answer that a request of this name gets again, in a transaction of its own,
+/// on its owner's behalf: what is `Queued` is durable.
 pub async fn queue(
     database: &Database,
     video: &NewVideo<'_>,
@@ -239,6 +241,7 @@ pub async fn queue(
         Err(error) if violates(&error, "job_too_many_queued") => return Ok(Queueing::TooMany),
         Err(error) if violates(&error, "job_image_not_found") => return Ok(Queueing::NoImage),
         Err(error) if violates(&error, "job_adapter_not_found") => return Ok(Queueing::NoAdapter),
+        Err(error) if violates(&error, "job_parent_not_found") => return Ok(Queueing::NoParent),
         Err(error) => return Err(error.into()),
     };
     match (verdict.as_str(), status, body) {

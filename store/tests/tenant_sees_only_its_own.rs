@@ -2,9 +2,14 @@
 //! Method: two users on the roles that the programs use, against a migrated PostgreSQL, and its catalogue read as an auditor.
 #![allow(clippy::unwrap_used)]
 
-use flowai_actors::ids::UserId;
+use chrono::Utc;
+use flowai_actors::ids::{JobId, Sha256, UploadId, UserId};
+use flowai_actors::spec::RenderSpec;
 use flowai_embedded::{Listen, Postgres};
 use flowai_store::database::{Database, DatabaseError, RolePasswords, migrate};
+use flowai_store::idempotency::NamedRequest;
+use flowai_store::videos::{self, NewVideo, Queueing};
+use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use uuid::Uuid;
 
@@ -58,6 +63,44 @@ impl Farm {
             .map_err(|error| error.to_string())?;
         transaction.commit().await.unwrap();
         Ok(done.rows_affected())
+    }
+
+    /// A job of the picture, as the api writes it down.
+    async fn submit(&self, owner: UserId, image: UploadId) -> Queueing {
+        let spec = RenderSpec {
+            model: "tiny".parse().unwrap(),
+            image: Sha256::from_bytes([0; 32]),
+            adapters: Vec::new(),
+            frames: 2,
+            fps: 7,
+            width: 64,
+            height: 64,
+            steps: 2,
+            motion_bucket_id: 127,
+            noise_aug_strength: 0.0,
+            min_guidance_scale: 1.0,
+            max_guidance_scale: 3.0,
+            decode_chunk_size: 2,
+            seed: 0,
+        };
+        let video = NewVideo {
+            id: JobId::generate(),
+            owner,
+            spec: &spec,
+            image,
+            adapters: &[],
+            prompt: "",
+            parent: None,
+            created_at: Utc::now(),
+        };
+        let key = video.id.to_string();
+        let named = NamedRequest {
+            owner,
+            key: &key,
+            hash: [0; 32],
+        };
+        let queueing = videos::queue(&self.app, &video, Some(&named), (202, &json!({}))).await;
+        queueing.unwrap()
     }
 
     /// A model, and for `user` a picture, a job on it, its state and its first event.
@@ -164,17 +207,74 @@ async fn a_connection_forgets_who_it_served() {
         farm.sign_up("alice@example.org").await,
         farm.sign_up("bob@example.org").await,
     );
-    farm.queue_job(alice).await;
+    let (image, _) = farm.queue_job(alice).await;
+    let image = UploadId::from_uuid(image);
+    let mut of_alice = 1;
     // The pool holds a single connection, so that all of these share it.
     for round in 0..200 {
-        let (user, sees) = if round % 3 == 0 { (alice, 1) } else { (bob, 0) };
-        assert_eq!(farm.run_as(user, "select from job").await, Ok(sees));
+        if round % 5 == 0 {
+            // Another way to say on whose behalf a statement acts; in turn one that is carried out and one that is refused.
+            let owner = if round % 10 == 0 { alice } else { bob };
+            let queueing = farm.submit(owner, image).await;
+            match owner == alice {
+                true => assert_eq!(queueing, Queueing::Queued),
+                false => assert_eq!(queueing, Queueing::NoImage),
+            }
+            of_alice += u64::from(owner == alice);
+        }
+        let (user, sees) = match round % 3 {
+            0 => (alice, of_alice),
+            1 => (bob, 0),
+            _ => (UserId::generate(), 0),
+        };
+        if round % 2 == 0 {
+            assert_eq!(farm.run_as(user, "select from job").await, Ok(sees));
+        }
         let nobody: i64 = sqlx::query_scalar("select count(*) from job")
             .fetch_one(farm.app.pool())
             .await
             .unwrap();
         assert_eq!(nobody, 0, "round {round}");
     }
+}
+
+#[tokio::test]
+async fn an_answer_is_its_owners_for_a_day_and_nobodys_afterwards() {
+    let mut farm = farm().await;
+    let (alice, bob) = (
+        farm.sign_up("alice@example.org").await,
+        farm.sign_up("bob@example.org").await,
+    );
+    let (image, _) = farm.queue_job(alice).await;
+    let image = UploadId::from_uuid(image);
+    for _ in 0..2 {
+        assert_eq!(farm.submit(alice, image).await, Queueing::Queued);
+    }
+    let change = "update idempotency set status = 500";
+    assert_eq!(farm.run_as(bob, "select from idempotency").await, Ok(0));
+    assert_eq!(farm.run_as(bob, change).await, Ok(0));
+    assert_eq!(farm.run_as(alice, "select from idempotency").await, Ok(2));
+    // The coordinator may forget what is old, and sees nothing else.
+    let forget = async || {
+        let forget = sqlx::query("delete from idempotency").execute(farm.coordinator.pool());
+        forget.await.unwrap().rows_affected()
+    };
+    assert_eq!(forget().await, 0);
+    sqlx::query(
+        "update idempotency set created_at = now() - interval '25 hours'
+          where key = (select min(key) from idempotency)",
+    )
+    .execute(&mut farm.owner)
+    .await
+    .unwrap();
+    assert_eq!(forget().await, 1);
+    let body = sqlx::query("select body from idempotency").execute(farm.coordinator.pool());
+    assert!(
+        body.await
+            .unwrap_err()
+            .to_string()
+            .contains("permission denied")
+    );
 }
 
 #[tokio::test]

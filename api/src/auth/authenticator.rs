@@ -14,8 +14,8 @@ use super::keys::Keys;
 use super::principal::{Credential, Principal};
 use super::scope::Scope;
 use super::token;
+use crate::cache::TtlCache;
 use crate::error::ApiError;
-use crate::memory::Memory;
 
 /// API keys begin with it, so that a leaked one is found by scanners.
 pub(super) const API_KEY_PREFIX: &str = "flk_";
@@ -27,8 +27,8 @@ const BELIEVED: Duration = Duration::from_secs(4);
 pub struct Authenticator {
     database: Database,
     keys: Keys,
-    sign_ins: Arc<Memory<SignInId, bool>>,
-    api_keys: Arc<Memory<TokenHash, Option<KeyHolder>>>,
+    sign_ins: Arc<TtlCache<SignInId, bool>>,
+    api_keys: Arc<TtlCache<TokenHash, Option<KeyHolder>>>,
 }
 
 impl Authenticator {
@@ -36,8 +36,8 @@ impl Authenticator {
         Self {
             database,
             keys,
-            sign_ins: Arc::new(Memory::new(BELIEVED)),
-            api_keys: Arc::new(Memory::new(BELIEVED)),
+            sign_ins: Arc::new(TtlCache::new(BELIEVED)),
+            api_keys: Arc::new(TtlCache::new(BELIEVED)),
         }
     }
 
@@ -57,11 +57,11 @@ impl Authenticator {
     }
 
     async fn by_api_key(&self, hash: TokenHash) -> Result<Principal, ApiError> {
-        let holder = match self.api_keys.recall(&hash) {
+        let holder = match self.api_keys.get(&hash) {
             Some(holder) => holder,
             None => {
                 let holder = api_keys::by_hash(&self.database, &hash).await?;
-                self.api_keys.remember(hash, holder.clone());
+                self.api_keys.insert(hash, holder.clone());
                 holder
             }
         };
@@ -98,11 +98,11 @@ impl Authenticator {
     }
 
     async fn sign_in_is_open(&self, sign_in: SignInId) -> Result<bool, DatabaseError> {
-        if let Some(is_open) = self.sign_ins.recall(&sign_in) {
+        if let Some(is_open) = self.sign_ins.get(&sign_in) {
             return Ok(is_open);
         }
         let is_open = accounts::sign_in_is_open(&self.database, sign_in).await?;
-        self.sign_ins.remember(sign_in, is_open);
+        self.sign_ins.insert(sign_in, is_open);
         Ok(is_open)
     }
 }

@@ -321,6 +321,10 @@ async fn remix(
     let route = format!("POST /openai/v1/videos/{id}/remix");
     let prompt = request.prompt.as_bytes();
     let named = idempotency::named(&headers, principal.user, &route, prompt)?;
+    // A retry gets the answer of before, also when the source was purged since.
+    if let Some((_, body)) = idempotency::answered(&app, named.as_ref()).await? {
+        return Ok(idempotency::replayed(StatusCode::OK, body));
+    }
     let source = videos::find(&app, principal.user, id).await?;
     let adapters = used_adapters(&app, &principal, &source).await?;
     let wish = Wish {

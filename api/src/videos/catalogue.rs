@@ -1,4 +1,4 @@
-//! What submissions name, remembered for a moment: most submissions read nothing before they are written down.
+//! What submissions name, cached for a moment: most submissions read nothing before they are written down.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,13 +9,13 @@ use flowai_store::database::Database;
 use flowai_store::models;
 use flowai_store::uploads::{self, Purpose};
 
+use crate::cache::TtlCache;
 use crate::error::ApiError;
-use crate::memory::Memory;
 
 /// How long a model that was withdrawn may still be chosen. Its job waits, as one does that was queued a moment before.
-const OFFERS_BELIEVED: Duration = Duration::from_secs(1);
+const OFFERS_TTL: Duration = Duration::from_secs(1);
 /// Pictures never change; one that was removed is refused when the job is written.
-const PICTURES_BELIEVED: Duration = Duration::from_secs(60);
+const PICTURES_TTL: Duration = Duration::from_secs(60);
 
 /// A picture that somebody may have animated.
 #[derive(Debug, Clone, Copy)]
@@ -27,15 +27,15 @@ pub(crate) struct Picture {
 
 #[derive(Debug)]
 pub(crate) struct Catalogue {
-    offers: Memory<(), Arc<[ModelOffer]>>,
-    pictures: Memory<(UserId, UploadId), Picture>,
+    offers: TtlCache<(), Arc<[ModelOffer]>>,
+    pictures: TtlCache<(UserId, UploadId), Picture>,
 }
 
 impl Default for Catalogue {
     fn default() -> Self {
         Self {
-            offers: Memory::new(OFFERS_BELIEVED),
-            pictures: Memory::new(PICTURES_BELIEVED),
+            offers: TtlCache::new(OFFERS_TTL),
+            pictures: TtlCache::new(PICTURES_TTL),
         }
     }
 }
@@ -47,7 +47,7 @@ impl Catalogue {
         database: &Database,
         user: UserId,
     ) -> Result<Arc<[ModelOffer]>, ApiError> {
-        match self.offers.recall(&()) {
+        match self.offers.get(&()) {
             Some(offers) => Ok(offers),
             None => self.read_offers(database, user).await,
         }
@@ -61,7 +61,7 @@ impl Catalogue {
         id: &ModelId,
     ) -> Result<Option<ModelOffer>, ApiError> {
         let named = |offers: &[ModelOffer]| offers.iter().find(|offer| offer.id == *id).cloned();
-        if let Some(offer) = self.offers.recall(&()).and_then(|offers| named(&offers)) {
+        if let Some(offer) = self.offers.get(&()).and_then(|offers| named(&offers)) {
             return Ok(Some(offer));
         }
         Ok(named(&self.read_offers(database, user).await?))
@@ -75,7 +75,7 @@ impl Catalogue {
         let mut transaction = database.begin_as(user).await?;
         let models = models::list(&mut transaction).await?;
         let offers: Arc<[ModelOffer]> = models.into_iter().map(|model| model.offer).collect();
-        self.offers.remember((), Arc::clone(&offers));
+        self.offers.insert((), Arc::clone(&offers));
         Ok(offers)
     }
 
@@ -89,7 +89,7 @@ impl Catalogue {
         user: UserId,
         id: UploadId,
     ) -> Result<Picture, ApiError> {
-        if let Some(picture) = self.pictures.recall(&(user, id)) {
+        if let Some(picture) = self.pictures.get(&(user, id)) {
             return Ok(picture);
         }
         let mut transaction = database.begin_as(user).await?;
@@ -103,11 +103,7 @@ impl Catalogue {
             sha256: upload.sha256,
             size,
         };
-        self.pictures.remember((user, id), picture);
+        self.pictures.insert((user, id), picture);
         Ok(picture)
-    }
-
-    pub(crate) fn forget_picture(&self, user: UserId, id: UploadId) {
-        self.pictures.forget(&(user, id));
     }
 }

@@ -260,10 +260,8 @@ async fn write_down(
             Ok(Submitted::Replayed { status, body })
         }
         Queueing::InProgress => Err(ApiError::IdempotencyInProgress),
-        Queueing::NoImage => {
-            app.catalogue.forget_picture(user, plan.image);
-            Err(ApiError::NamedNotFound(format!("upload {}", plan.image)))
-        }
+        Queueing::NoImage => Err(ApiError::NamedNotFound(format!("upload {}", plan.image))),
+        Queueing::NoParent => Err(ApiError::NotFound("the video to remix")),
         Queueing::NoAdapter => Err(ApiError::NamedNotFound("one of the adapters".to_owned())),
         Queueing::TooMany => Err(ApiError::TooManyQueued {
             max: USER_QUEUED_MAX,

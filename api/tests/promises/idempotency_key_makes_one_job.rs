@@ -169,6 +169,24 @@ async fn the_first_answer_comes_again_also_when_the_wish_is_no_longer_possible()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_remix_is_answered_again_when_its_source_is_gone() {
+    let farm = Farm::start().await;
+    let ada = farm.user("ada").await;
+    let source = ada.video().await;
+    farm.deliver(&source).await;
+    let remix = format!("/openai/v1/videos/{source}/remix");
+    let wish = json!({ "prompt": "at night" });
+    let first = post(&ada, &remix, "k", &wish).await;
+    first.expect(200);
+    ada.delete(&format!("/v1/videos/{source}?purge=true"))
+        .await
+        .expect(204);
+    let again = post(&ada, &remix, "k", &wish).await;
+    assert_eq!(again.expect(200).json(), first.json());
+    post(&ada, &remix, "another", &wish).await.expect(404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_key_is_kept_for_a_day() {
     let farm = Farm::start().await;
     let ada = farm.user("ada").await;
@@ -188,9 +206,10 @@ async fn a_key_is_kept_for_a_day() {
 
     let coordinator = &farm.parts.database().coordinator;
     let coordinator = Database::connect(coordinator, 1).await.unwrap();
-    assert_eq!(forget_expired(&coordinator).await.unwrap(), 0);
+    assert_eq!(forget_expired(&coordinator, 9).await.unwrap(), 0);
     farm.run(&age(25)).await;
-    assert_eq!(forget_expired(&coordinator).await.unwrap(), 1);
+    assert_eq!(forget_expired(&coordinator, 0).await.unwrap(), 0);
+    assert_eq!(forget_expired(&coordinator, 9).await.unwrap(), 1);
     assert_eq!(send("young").await, young);
     assert_eq!(farm.number("select count(*) from idempotency").await, 1);
 }

@@ -1,7 +1,6 @@
 //! Goal: every command does what its help says, for people and for programs, and ends with the exit code that it promises.
 //! Method: the real command against a real farm, one user's day from signing up to signing out.
 
-use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -9,6 +8,8 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdout};
 
 use crate::support::{Flowai, PICTURE, TestFarm, probe, within};
 
@@ -146,7 +147,9 @@ async fn unfinished_jobs_end_commands_with_their_own_codes() {
         .env("FLOWAI_URL", farm.url().as_str())
         .env("FLOWAI_API_KEY", user.key.reveal())
         .args(["watch", &long, "--json"]);
-    let (status, said) = interrupt_after(watching, "{").await;
+    let mut watching = GoesOn::start(watching);
+    watching.until("{").await;
+    let (status, said) = watching.interrupt().await;
     assert_eq!(status, Some(130), "{said}");
     let goes_on = user.client.video(&long).await.unwrap();
     assert!(!goes_on.status.is_end(), "{goes_on:?}");
@@ -168,20 +171,53 @@ async fn unfinished_jobs_end_commands_with_their_own_codes() {
     gone.assert_refused(7, &["cannot be reached"]);
 }
 
-/// Runs a command until a line of it contains `word`, and interrupts it; how it ended, and all that it printed.
-async fn interrupt_after(mut command: Command, word: &'static str) -> (Option<i32>, String) {
-    let run = tokio::task::spawn_blocking(move || {
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut said = String::new();
-        while !said.contains(word) {
-            assert!(stdout.read_line(&mut said).unwrap() > 0, "{said}");
+/// A command that goes on until it is interrupted. Dropped before, it is killed.
+struct GoesOn {
+    child: Child,
+    stdout: Lines<BufReader<ChildStdout>>,
+    said: String,
+}
+
+impl GoesOn {
+    fn start(command: Command) -> Self {
+        let mut command = tokio::process::Command::from(command);
+        command.stdout(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self {
+            child,
+            stdout,
+            said: String::new(),
         }
-        kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGINT).unwrap();
-        stdout.read_to_string(&mut said).unwrap();
-        (child.wait().unwrap().code(), said)
-    });
-    within("the command ends", run).await.unwrap()
+    }
+
+    /// Reads until a line contains `word`.
+    async fn until(&mut self, word: &str) {
+        let line = async {
+            while !self.said.contains(word) {
+                let line = self.stdout.next_line().await.unwrap();
+                let line = line.unwrap_or_else(|| panic!("no {word} in {}", self.said));
+                self.said.push_str(&line);
+                self.said.push('\n');
+            }
+        };
+        within(word, line).await;
+    }
+
+    /// How it ends when it is interrupted, and all that it printed.
+    async fn interrupt(mut self) -> (Option<i32>, String) {
+        let pid = self.child.id().unwrap();
+        kill(Pid::from_raw(pid.cast_signed()), Signal::SIGINT).unwrap();
+        let end = async {
+            while let Some(line) = self.stdout.next_line().await.unwrap() {
+                self.said.push_str(&line);
+                self.said.push('\n');
+            }
+            self.child.wait().await.unwrap().code()
+        };
+        let status = within("the command ends", end).await;
+        (status, self.said)
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -226,23 +262,13 @@ async fn up_says_how_the_farm_is_used_and_tells_the_api_its_options() {
         .args(["https://films.example", "--listen", &listen])
         .args(["--metrics-listen", &metrics, "--data"])
         .arg(folder.path().join("data"));
-    let looking = tokio::spawn({
-        let listen = listen.clone();
-        async move {
-            let get = async |url: String| loop {
-                // Until it is there.
-                if let Ok(answer) = reqwest::get(&url).await {
-                    return answer;
-                }
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            };
-            let live = get(format!("http://{listen}/healthz")).await;
-            let counted = get(format!("http://{metrics}/metrics")).await;
-            (live.headers().clone(), counted.text().await.unwrap())
-        }
-    });
-
-    let (status, said) = interrupt_after(up, "Ctrl-C").await;
+    let mut up = GoesOn::start(up);
+    up.until("Ctrl-C").await;
+    let get = async |url: String| reqwest::get(&url).await.unwrap();
+    let live = get(format!("http://{listen}/healthz")).await;
+    let counted = get(format!("http://{metrics}/metrics")).await;
+    let counted = counted.text().await.unwrap();
+    let (status, said) = up.interrupt().await;
 
     assert_eq!(status, Some(0), "{said}");
     let program = env!("CARGO_BIN_EXE_flowai");
@@ -255,8 +281,7 @@ async fn up_says_how_the_farm_is_used_and_tells_the_api_its_options() {
     ] {
         assert!(said.contains(words), "{words} is not in {said}");
     }
-    let looked = within("the api is looked at", looking).await;
-    let (headers, counted) = looked.unwrap();
+    let headers = live.headers();
     // Only of an api that is reached over https.
     assert!(
         headers.contains_key("strict-transport-security"),

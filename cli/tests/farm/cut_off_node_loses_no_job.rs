@@ -1,7 +1,7 @@
 //! Goal: a node that lives and cannot be reached is noticed within 15 seconds, its job runs elsewhere and is delivered once, and
 //! the node is good for work when it is reached again.
 //! Method: the link of one node leads through a proxy that stops forwarding in the middle of denoising and closes nothing, as
-//! a cut network does. The store is still reached: nothing but the leases keeps the node from delivering.
+//! a cut network does.
 
 use std::time::{Duration, Instant};
 

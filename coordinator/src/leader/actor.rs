@@ -15,7 +15,7 @@ use flowai_actors::messages::{
     UploadTargets,
 };
 use flowai_actors::wire;
-use flowai_store::recovery;
+use flowai_store::{idempotency, recovery};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -32,6 +32,8 @@ const MAILBOX_MAX: usize = 1_024;
 const POST_DEADLINE: Duration = Duration::from_secs(30);
 /// Leases, sweeps and places in the line need no finer clock.
 const TICK: Duration = Duration::from_millis(100);
+/// Kept answers that are forgotten at a time, so that no statement takes long: a thousand a second, more than come.
+const ANSWERS_FORGOTTEN_MAX: u32 = 10_000;
 /// A node's actor answers at once, or is frozen: its next beat tells.
 const STOP_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -264,6 +266,10 @@ impl Running {
                     work::dispatch(&tools, held, model_sha256).await
                 });
             }
+            Effect::Forget => self.tasks.spawn(LeaderTask::Forget, |_| async move {
+                idempotency::forget_expired(&database, ANSWERS_FORGOTTEN_MAX).await?;
+                Ok(())
+            }),
             Effect::Stop { node, at } => self.tasks.spawn(LeaderTask::Stop, |_| async move {
                 let to = PeerId::from(&node);
                 wire::ask(link.as_ref(), &to, epoch, &Stop { at }, STOP_DEADLINE).await?;

@@ -124,6 +124,8 @@ pub(super) enum Effect {
         running: Vec<JobId>,
         is_thorough: bool,
     },
+    /// Forget the kept answers whose time is over.
+    Forget,
     /// The assignment is committed: tell the node.
     Dispatch {
         held: Holding,

@@ -273,10 +273,10 @@ impl State {
 
     /// Remembers which clip the attempt uploads. A second one would be told, while the first lies in the store.
     fn announce(&mut self, question: &UploadTargets) -> Result<(), String> {
-        for file in ArtefactFile::ALL {
-            announced(&question.files, file)?;
-        }
         let clip = announced(&question.files, ArtefactFile::Clip)?.sha256;
+        for other in ArtefactFile::ALL {
+            announced(&question.files, other)?;
+        }
         let Some(held) = self.held.get_mut(&question.at.job) else {
             return Ok(());
         };

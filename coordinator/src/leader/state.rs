@@ -531,10 +531,14 @@ impl State {
         self.is_sweeping = true;
         self.next_sweep = now.plus_ms(SWEEP_MS);
         self.sweeps += 1;
+        let is_thorough = self.sweeps.is_multiple_of(THOROUGH_SWEEP_EVERY);
         effects.push(Effect::Sweep {
             running: self.held.keys().copied().collect(),
-            is_thorough: self.sweeps.is_multiple_of(THOROUGH_SWEEP_EVERY),
+            is_thorough,
         });
+        if is_thorough {
+            effects.push(Effect::Forget);
+        }
     }
 
     /// Sends on what has gathered: the next batch, the next rows to read, news of the line.

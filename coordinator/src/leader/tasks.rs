@@ -16,6 +16,8 @@ pub(super) enum LeaderTask {
     Dispatch,
     /// Tells one node to stop.
     Stop,
+    /// Forgets what is kept no longer.
+    Forget,
     /// Asks the object store for one clip, or signs uploads of one.
     Store,
 }
@@ -26,10 +28,11 @@ impl TaskKind for LeaderTask {
         OnCancel::Abort
     }
 
-    /// Each of them owes the leader a word, but for a stop, which is told again with the next beat.
+    /// Each of them owes the leader a word, but for a stop, which is told again with the next beat, and for what is forgotten
+    /// at the next sweep as well.
     fn on_failure(self) -> OnFailure {
         match self {
-            Self::Stop => OnFailure::Log,
+            Self::Stop | Self::Forget => OnFailure::Log,
             _ => OnFailure::EndProcess,
         }
     }

@@ -18,7 +18,7 @@ use flowai_store::objects::{
     ObjectHead, Objects, PRESIGNED_GET_TTL_MAX, PRESIGNED_PUT_TTL_MAX, ResponseHeaders, UploadTerms,
 };
 use flowai_store::sources::{self, SourcesError, StoredFile};
-use flowai_store::{idempotency, nodes, recovery};
+use flowai_store::{nodes, recovery};
 
 use super::Tools;
 use super::event::{Answer, Event, NotDelivered, NotDispatched, Outcome, ReplyId};
@@ -120,10 +120,6 @@ pub(super) async fn sweep(database: &Database, running: &[JobId], is_thorough: b
                 break;
             }
         }
-        insist("forgetting answers", || {
-            idempotency::forget_expired(database)
-        })
-        .await;
     }
     let cancelled = insist("sweep", || recovery::cancel_requests(database, running)).await;
     Event::Swept {

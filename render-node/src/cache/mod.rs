@@ -343,7 +343,7 @@ impl Drop for Part {
 }
 
 fn rotten(sha256: Sha256, problem: &str) {
-    tracing::warn!(%sha256, problem, "cached file is not what its name says; it is fetched anew");
+    tracing::warn!(%sha256, problem, "cached file is not what its name says and is dropped");
 }
 
 fn disk(path: &Path, source: io::Error) -> FetchError {

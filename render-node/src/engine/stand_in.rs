@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use flowai_actors::manifest::FusedAdapter;
 use flowai_actors::spec::RenderSpec;
+use flowai_model::Sha256Digest;
 
 use super::{AdapterFile, EngineError, EngineRun, RenderEngine};
 use crate::encoder::RgbFrame;
@@ -33,13 +34,16 @@ impl RenderEngine for StandInEngine {
     }
 
     fn fuse(&mut self, adapters: &[AdapterFile<'_>]) -> Result<Vec<FusedAdapter>, EngineError> {
-        let fused = |adapter: &AdapterFile<'_>| FusedAdapter {
-            sha256: adapter.sha256,
-            weight: adapter.weight,
-            modules: 0,
-            noop_modules: 0,
+        let fused = |adapter: &AdapterFile<'_>| {
+            require_unchanged(adapter)?;
+            Ok(FusedAdapter {
+                sha256: adapter.sha256,
+                weight: adapter.weight,
+                modules: 0,
+                noop_modules: 0,
+            })
         };
-        Ok(adapters.iter().map(fused).collect())
+        adapters.iter().map(fused).collect()
     }
 
     fn start<'a>(
@@ -52,6 +56,18 @@ impl RenderEngine for StandInEngine {
             spec: spec.clone(),
         }))
     }
+}
+
+fn require_unchanged(adapter: &AdapterFile<'_>) -> Result<(), EngineError> {
+    let reason = match Sha256Digest::of_file(adapter.path) {
+        Ok(found) if found.as_bytes() == adapter.sha256.as_bytes() => return Ok(()),
+        Ok(found) => format!("its bytes are {found}"),
+        Err(error) => error.to_string(),
+    };
+    Err(EngineError::AdapterRotten {
+        sha256: adapter.sha256,
+        reason,
+    })
 }
 
 struct StandInRun {

@@ -70,6 +70,7 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
         is_behind_proxy: settings.is_behind_proxy,
         password_cost: PasswordCost::SAFE,
         rate_scale: settings.rate_scale,
+        database_connections: settings.database_connections,
     };
     let app = App::start(config, LeaderLink::new(Arc::new(link.clone()))).await?;
     let tasks = Tasks::new();

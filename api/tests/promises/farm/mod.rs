@@ -78,6 +78,7 @@ impl Farm {
             is_behind_proxy: false,
             password_cost: PasswordCost::TEST,
             rate_scale: options.rate_scale,
+            database_connections: 8,
         };
         let app = App::start(config, LeaderLink::new(Arc::new(link)))
             .await

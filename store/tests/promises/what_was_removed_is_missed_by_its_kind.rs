@@ -1,5 +1,5 @@
-//! Goal: a submission whose file was removed after it was looked for learns which kind of file it was, and nothing of it
-//! stays.
+//! Goal: a submission that names what was removed after it was looked for learns which kind of thing it was, and nothing of
+//! it stays.
 //! Method: the api's statements, in the order of the race.
 
 use chrono::Utc;
@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::farm::{Farm, spec};
 
 #[tokio::test]
-async fn a_file_that_was_removed_meanwhile_is_missed_by_its_kind() {
+async fn what_was_removed_meanwhile_is_missed_by_its_kind() {
     let mut farm = Farm::start().await;
     let (image, adapter) = (UploadId::generate(), AdapterId::generate());
     let user = farm.user;
@@ -34,9 +34,11 @@ async fn a_file_that_was_removed_meanwhile_is_missed_by_its_kind() {
     commit(early).await.unwrap();
 
     let kept = UploadId::from_uuid(user.as_uuid());
-    for (image, adapters, expected) in [
-        (image, &[][..], Queueing::NoImage),
-        (kept, &[adapter], Queueing::NoAdapter),
+    let purged = Some(JobId::generate());
+    for (image, adapters, parent, expected) in [
+        (image, &[][..], None, Queueing::NoImage),
+        (kept, &[adapter], None, Queueing::NoAdapter),
+        (kept, &[], purged, Queueing::NoParent),
     ] {
         let video = NewVideo {
             id: JobId::generate(),
@@ -45,7 +47,7 @@ async fn a_file_that_was_removed_meanwhile_is_missed_by_its_kind() {
             image,
             adapters,
             prompt: "",
-            parent: None,
+            parent,
             created_at: Utc::now(),
         };
         let queueing = videos::queue(&farm.app, &video, None, (202, &json!({}))).await;
