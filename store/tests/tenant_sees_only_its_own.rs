@@ -122,6 +122,7 @@ impl Farm {
                 "insert into job (id, owner_id, spec, model_id, image_id) values ('{job}', '{user}', '{{}}', 'tiny', '{image}')"
             ),
             format!("insert into job_state (job_id, owner_id) values ('{job}', '{user}')"),
+            format!("insert into user_stream (user_id, seq) values ('{user}', 1)"),
             format!(
                 "insert into job_event (owner_id, user_seq, job_id, seq, kind) values ('{user}', 1, '{job}', 1, 'queued')"
             ),
