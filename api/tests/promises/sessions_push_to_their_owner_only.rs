@@ -2,7 +2,8 @@
 //! Method: Ada and Bob listen on all kinds of streams while things happen to a video of Ada's; then something happens to Bob's own
 //! video, which must be the first thing that Bob hears.
 
-use flowai_actors::messages::LiveState;
+use flowai_actors::ids::Attempt;
+use flowai_actors::messages::{LiveState, Phase};
 use serde_json::{Value, json};
 
 use crate::farm::{Caller, Farm, Socket, Sse};
@@ -51,12 +52,20 @@ async fn every_tab_of_the_owner_and_nobody_else() {
         position: 3,
         reason: "two wait before it".to_owned(),
     };
-    farm.leader.say_live(user, &of_ada, position.clone());
+    farm.leader.say_live(user, &of_ada, position);
     expect(&mut adas, "position", &of_ada).await;
-    // Somebody else's job under Bob's name: a leader that errs.
     farm.leader.assign(&of_ada).await;
     farm.leader.hint(user);
     expect(&mut adas, "assigned", &of_ada).await;
+    let progress = LiveState::Progress {
+        attempt: Attempt::new(1),
+        phase: Phase::Denoising,
+        step: 1,
+        steps: 2,
+        left_s: Some(1.5),
+    };
+    farm.leader.say_live(user, &of_ada, progress);
+    expect(&mut adas, "progress", &of_ada).await;
 
     let second = ada.video().await;
     expect(&mut adas, "queued", &second).await;
