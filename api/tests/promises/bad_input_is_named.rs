@@ -176,6 +176,23 @@ async fn adapter_files() {
     ada.adapter(1).await;
 }
 
+/// An adapter for `tiny` one of whose halves has its rows for columns, and what the answer must say of it.
+fn swapped_adapter() -> (Vec<u8>, String) {
+    let file = adapter(1);
+    let (length, rest) = file.split_at(8);
+    let length = u64::from_le_bytes(length.try_into().unwrap()) as usize;
+    let (header, data) = rest.split_at(length);
+    let mut header: Value = serde_json::from_slice(header).unwrap();
+    let tensors = header.as_object_mut().unwrap();
+    let is_down = |key: &&String| key.ends_with(".lora_A.weight");
+    let key = tensors.keys().find(is_down).unwrap().clone();
+    let shape = tensors[&key]["shape"].as_array_mut().unwrap();
+    let columns = shape[1].clone();
+    shape.reverse();
+    let words = format!("key {key:?} has shape [{columns}, 2], must have [rank, {columns}]");
+    (safetensors(&header.to_string(), data), words)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn adapters() {
     let farm = Farm::start().await;
@@ -190,6 +207,8 @@ async fn adapters() {
         .await
         .expect(201)
         .id();
+    let (swapped, shapes) = swapped_adapter();
+    let swapped = ada.upload("adapter", swapped).await.expect(201).id();
     let unknown = two_tensors([8, 16], &[0; 16]);
     let unknown = ada.upload("adapter", unknown).await.expect(201).id();
     let nobodys = "0198c0de-0000-7000-8000-000000000000";
@@ -207,6 +226,7 @@ async fn adapters() {
             "for model tiny",
         ),
         (&unknown, "tiny", "n", 422, "adapter_incompatible", "\"a\""),
+        (&swapped, "tiny", "n", 422, "adapter_incompatible", &shapes),
         (
             &file,
             "huge",
