@@ -166,6 +166,15 @@ impl TestFarm {
 }
 
 impl User {
+    /// What a path of the farm answers, redirects followed, which must be a 200.
+    pub(crate) async fn get(&self, farm: &TestFarm, path: &str) -> reqwest::Response {
+        let request = reqwest::Client::new().get(farm.url().join(path).unwrap());
+        let answer = request.bearer_auth(self.key.reveal()).send().await;
+        let answer = answer.unwrap();
+        assert_eq!(answer.status(), 200, "{path}");
+        answer
+    }
+
     /// A small render of the sample picture, to be changed as needed.
     pub(crate) async fn small_video(&self) -> NewVideo {
         let image = self
