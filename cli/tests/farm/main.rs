@@ -4,6 +4,7 @@
 //! for the same profile: `make test` does it, and a missing one is said by name.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod a_job_that_kills_nodes_is_quarantined;
 mod acked_job_survives_postgres_kill;
 mod bad_input_is_named;
 mod cancel_frees_the_node;
