@@ -21,3 +21,4 @@ mod openai_client_works_unchanged;
 mod paying_user_starts_first;
 mod stream_resumes_after_disconnect;
 mod support;
+mod user_gets_only_so_many_nodes_at_once;
