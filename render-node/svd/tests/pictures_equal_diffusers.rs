@@ -5,10 +5,11 @@
 mod support;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use flowai_svd::Picture;
-use image::{DynamicImage, ImageBuffer, LumaA, Rgb, Rgba};
+use image::{DynamicImage, ImageBuffer, LumaA, Rgb, RgbImage, Rgba, RgbaImage};
 use serde_json::{Value, json};
 use support::compare::assert_close;
 use support::oracle::{self, Tensors};
@@ -123,13 +124,88 @@ fn sixteen_bits_are_reduced_as_by_pillow() {
     check(&cases);
 }
 
+#[test]
+fn webp_equals_pillow() {
+    let dir = tempfile::tempdir().unwrap();
+    let picture = inputs::picture(60, 40);
+    let file = |name: &str| dir.path().join(format!("{name}.webp"));
+    picture.save(file("own")).unwrap();
+    save_by_pillow(&picture, &file("lossless"), "lossless=True");
+    save_by_pillow(&picture, &file("lossy"), "quality=80");
+    let transparent = RgbaImage::from_fn(60, 40, |x, y| {
+        let Rgb([r, g, b]) = *picture.get_pixel(x, y);
+        Rgba([r, g, b, (x * 4) as u8])
+    });
+    transparent.save(file("transparent")).unwrap();
+    let names = ["own", "lossless", "lossy", "transparent"];
+    check(&names.map(|name| Case::small(name, file(name))));
+}
+
+#[test]
+fn jpeg_is_near_pillow() {
+    let dir = tempfile::tempdir().unwrap();
+    // Neither side is a multiple of a block's, with or without halved colours.
+    let picture = inputs::picture(203, 149);
+    // The standard leaves rounding to the decoder, and how halved colours become whole again.
+    let cases = [
+        ("colours whole", "quality=90, subsampling=0", (3, 0.03)),
+        (
+            "colours halved across",
+            "quality=90, subsampling=1",
+            (3, 0.2),
+        ),
+        (
+            "colours halved both ways",
+            "quality=75, subsampling=2",
+            (4, 0.4),
+        ),
+        ("progressive", "quality=90, progressive=True", (4, 0.4)),
+    ];
+    let pictures = cases.map(|(name, how, _)| {
+        let file = dir.path().join(format!("{name}.jpg"));
+        save_by_pillow(&picture, &file, how);
+        Case::small(name, file)
+    });
+    let expected = ask(&pictures);
+    for (picture, (name, _, (levels_max, mean_max))) in pictures.iter().zip(cases) {
+        let found = as_tensor(&Picture::open(&picture.file).unwrap());
+        let expected = &expected[&format!("{name}.rgb")];
+        assert_eq!(found.size(), expected.size(), "{name}");
+        let differences = (found.to_kind(Kind::Int) - expected).abs();
+        let levels = differences.max().int64_value(&[]);
+        let mean = differences.mean(Kind::Float).double_value(&[]);
+        assert!(
+            levels <= levels_max && mean <= mean_max,
+            "{name}: up to {levels} levels, {mean} on average"
+        );
+    }
+}
+
+/// Lets Pillow write the picture, with these arguments of its `save`.
+fn save_by_pillow(picture: &RgbImage, file: &Path, how: &str) {
+    let png = file.with_extension("png");
+    picture.save(&png).unwrap();
+    let program = format!(
+        "import sys\nfrom PIL import Image\nImage.open(sys.argv[1]).save(sys.argv[2], {how})"
+    );
+    let saved = Command::new(oracle::python())
+        .args(["-c", &program])
+        .args([&png, file])
+        .status();
+    assert!(saved.unwrap().success());
+}
+
 /// Bit for bit in eight bits, and within rounding in floats.
 fn check(cases: &[Case]) {
-    let pictures: Vec<Value> = cases.iter().map(Case::to_json).collect();
-    let expected = oracle::ask("pictures.py", &json!({ "pictures": pictures }), &[]);
+    let expected = ask(cases);
     for case in cases {
         check_one(case, &expected);
     }
+}
+
+fn ask(cases: &[Case]) -> Tensors {
+    let pictures: Vec<Value> = cases.iter().map(Case::to_json).collect();
+    oracle::ask("pictures.py", &json!({ "pictures": pictures }), &[])
 }
 
 fn check_one(case: &Case, expected: &Tensors) {
@@ -153,11 +229,16 @@ fn check_one(case: &Case, expected: &Tensors) {
 }
 
 fn assert_eq_bytes(case: &Case, found: &Picture, expected: &Tensor) {
-    let size = [i64::from(found.height()), i64::from(found.width()), 3];
-    assert_eq!(size, *expected.size(), "{}", case.name);
-    let found = Tensor::from_data_size(found.rgb(), &size, Kind::Uint8);
+    let found = as_tensor(found);
+    assert_eq!(found.size(), expected.size(), "{}", case.name);
     let differing = found.ne_tensor(expected).sum(Kind::Int64).int64_value(&[]);
     assert_eq!(differing, 0, "{}: bytes differ from Pillow's", case.name);
+}
+
+/// (H, W, 3) u8.
+fn as_tensor(picture: &Picture) -> Tensor {
+    let size = [i64::from(picture.height()), i64::from(picture.width()), 3];
+    Tensor::from_data_size(picture.rgb(), &size, Kind::Uint8)
 }
 
 /// The PNG with an `eXIf` chunk after its header that says nothing but the orientation, 1..=8.

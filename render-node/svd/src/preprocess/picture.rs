@@ -47,9 +47,10 @@ impl Picture {
 
     /// Decodes a PNG, JPEG or WebP file, told apart by their first bytes. Of an animation, the first frame.
     ///
-    /// Turned as its EXIF orientation says, transparency dropped, of 16 bits the upper eight kept. JPEG decoders differ in the
-    /// last bit, so a JPEG may differ from what Pillow reads by a level or two; PNG and lossless WebP are exact, but for grey
-    /// of 16 bits without transparency: there Pillow makes white of everything above 255 of 65535.
+    /// Turned as its EXIF orientation says, transparency dropped, of 16 bits the upper eight kept. JPEG decoders differ in
+    /// rounding and in how they widen halved colours, so a JPEG may differ from what Pillow reads by up to four levels; PNG
+    /// and WebP are exact, but for grey of 16 bits without transparency: there Pillow makes white of everything
+    /// above 255 of 65535.
     ///
     /// Errors: not such a file, damaged, or sides and area outside of what [`PreprocessError::Size`] names. Sizes are
     /// checked before any pixel is decoded.
