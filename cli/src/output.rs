@@ -77,7 +77,8 @@ impl Output {
             (Style::Human, true) => ProgressDrawTarget::stderr(),
             (Style::Human, false) | (Style::Json | Style::Quiet, _) => ProgressDrawTarget::hidden(),
         };
-        let bar = ProgressBar::with_draw_target(Some(0), target).with_style(bar_style());
+        // Until the steps are known; a bar of length 0 is drawn as full.
+        let bar = ProgressBar::with_draw_target(Some(1), target).with_style(bar_style());
         bar.enable_steady_tick(Duration::from_millis(200));
         JobDisplay {
             output: *self,

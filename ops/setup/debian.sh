@@ -47,7 +47,13 @@ fi
 say "installing ${missing[*]}"
 apt_get=("${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=600)
 "${apt_get[@]}" update
-"${apt_get[@]}" install --yes --no-install-recommends "${missing[@]}" >&2
+# dpkg has a line for each package and each step, which nobody reads unless it fails.
+log=$(mktemp)
+trap 'rm -f -- "$log"' EXIT
+if ! "${apt_get[@]}" install --yes --no-install-recommends "${missing[@]}" >"$log" 2>&1; then
+    cat -- "$log" >&2
+    die "apt-get could not install them; what it said stands above"
+fi
 
 # The farm starts its own PostgreSQL and Redis: servers that came only with the packages are switched off again.
 if [[ -d /run/systemd/system ]]; then

@@ -40,13 +40,14 @@ impl Flowai {
         command
     }
 
-    pub(crate) async fn finish(mut command: Command) -> Self {
-        let output = tokio::task::spawn_blocking(move || command.output()).await;
+    /// Killed when nobody waits for it any more, so that a test that has failed ends.
+    pub(crate) async fn finish(command: Command) -> Self {
+        let mut command = tokio::process::Command::from(command);
         let Output {
             status,
             stdout,
             stderr,
-        } = output.unwrap().unwrap();
+        } = command.kill_on_drop(true).output().await.unwrap();
         Self {
             status: status.code(),
             stdout: String::from_utf8(stdout).unwrap(),
