@@ -28,7 +28,17 @@ pub fn default_data_dir() -> PathBuf {
 pub(crate) struct Folder {
     path: PathBuf,
     /// The kernel gives the lock back when the process ends, however it ends.
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Folder {
+    /// Closing the file is not enough: a child that another thread starts at this moment has it open until it executes its
+    /// program, and the lock with it.
+    fn drop(&mut self) {
+        if let Err(error) = self.lock.unlock() {
+            tracing::debug!(%error, path = %self.path.display(), "a data folder stays locked until this process ends");
+        }
+    }
 }
 
 impl Folder {
@@ -48,7 +58,7 @@ impl Folder {
             .open(&lock_path)
             .map_err(Error::io(format!("opening {}", lock_path.display())))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path, _lock: lock }),
+            Ok(()) => Ok(Self { path, lock }),
             Err(TryLockError::WouldBlock) => Err(Error::FolderInUse(path)),
             Err(TryLockError::Error(source)) => Err(Error::Io {
                 what: format!("locking {}", lock_path.display()),
