@@ -153,20 +153,10 @@ fn job(folder: &Path, offered: &Register, store: &str) -> Assign {
             epoch: EPOCH,
         },
         spec: RenderSpec {
-            model: offered.models[0].id.clone(),
-            image,
-            adapters: Vec::new(),
-            frames: 2,
-            fps: 7,
             width: 32,
             height: 32,
             steps: 100,
-            motion_bucket_id: 127,
-            noise_aug_strength: 0.02,
-            min_guidance_scale: 1.0,
-            max_guidance_scale: 3.0,
-            decode_chunk_size: 2,
-            seed: 1,
+            ..RenderSpec::small(offered.models[0].id.clone(), image)
         },
         model_sha256: offered.models[0].sha256,
         image: Source {

@@ -11,7 +11,6 @@ use flowai_store::idempotency::NamedRequest;
 use flowai_store::videos::{self, NewVideo, Queueing};
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
-use uuid::Uuid;
 
 struct Farm {
     app: Database,
@@ -66,23 +65,8 @@ impl Farm {
     }
 
     /// A job of the picture, as the api writes it down.
-    async fn submit(&self, owner: UserId, image: UploadId) -> Queueing {
-        let spec = RenderSpec {
-            model: "tiny".parse().unwrap(),
-            image: Sha256::from_bytes([0; 32]),
-            adapters: Vec::new(),
-            frames: 2,
-            fps: 7,
-            width: 64,
-            height: 64,
-            steps: 2,
-            motion_bucket_id: 127,
-            noise_aug_strength: 0.0,
-            min_guidance_scale: 1.0,
-            max_guidance_scale: 3.0,
-            decode_chunk_size: 2,
-            seed: 0,
-        };
+    async fn submit(&self, owner: UserId, image: UploadId) -> (JobId, Queueing) {
+        let spec = RenderSpec::small("tiny".parse().unwrap(), Sha256::from_bytes([0; 32]));
         let video = NewVideo {
             id: JobId::generate(),
             owner,
@@ -100,12 +84,12 @@ impl Farm {
             hash: [0; 32],
         };
         let queueing = videos::queue(&self.app, &video, Some(&named), (202, &json!({}))).await;
-        queueing.unwrap()
+        (video.id, queueing.unwrap())
     }
 
-    /// A model, and for `user` a picture, a job on it, its state and its first event.
-    async fn queue_job(&self, user: UserId) -> (Uuid, Uuid) {
-        let (image, job) = (Uuid::now_v7(), Uuid::now_v7());
+    /// A model, and for `user` a picture and a job of it.
+    async fn queue_job(&self, user: UserId) -> (UploadId, JobId) {
+        let image = UploadId::generate();
         sqlx::query(
             "insert into model (id, sha256, family, offer) values ('tiny', sha256('m'), 'svd', '{}')
              on conflict do nothing",
@@ -113,22 +97,13 @@ impl Farm {
         .execute(self.coordinator.pool())
         .await
         .unwrap();
-        for statement in [
-            format!(
-                "insert into upload (id, owner_id, purpose, sha256, bytes, content_type, width, height, object_key)
-                 values ('{image}', '{user}', 'image', sha256('i'), 1, 'image/png', 8, 8, 'k')"
-            ),
-            format!(
-                "insert into job (id, owner_id, spec, model_id, image_id) values ('{job}', '{user}', '{{}}', 'tiny', '{image}')"
-            ),
-            format!("insert into job_state (job_id, owner_id) values ('{job}', '{user}')"),
-            format!("insert into user_stream (user_id, seq) values ('{user}', 1)"),
-            format!(
-                "insert into job_event (owner_id, user_seq, job_id, seq, kind) values ('{user}', 1, '{job}', 1, 'queued')"
-            ),
-        ] {
-            self.run_as(user, &statement).await.unwrap();
-        }
+        let upload = format!(
+            "insert into upload (id, owner_id, purpose, sha256, bytes, content_type, width, height, object_key)
+             values ('{image}', '{user}', 'image', sha256('i'), 1, 'image/png', 8, 8, 'k')"
+        );
+        self.run_as(user, &upload).await.unwrap();
+        let (job, queueing) = self.submit(user, image).await;
+        assert_eq!(queueing, Queueing::Queued);
         (image, job)
     }
 }
@@ -209,14 +184,13 @@ async fn a_connection_forgets_who_it_served() {
         farm.sign_up("bob@example.org").await,
     );
     let (image, _) = farm.queue_job(alice).await;
-    let image = UploadId::from_uuid(image);
     let mut of_alice = 1;
     // The pool holds a single connection, so that all of these share it.
     for round in 0..200 {
         if round % 5 == 0 {
             // Another way to say on whose behalf a statement acts; in turn one that is carried out and one that is refused.
             let owner = if round % 10 == 0 { alice } else { bob };
-            let queueing = farm.submit(owner, image).await;
+            let (_, queueing) = farm.submit(owner, image).await;
             match owner == alice {
                 true => assert_eq!(queueing, Queueing::Queued),
                 false => assert_eq!(queueing, Queueing::NoImage),
@@ -247,10 +221,8 @@ async fn an_answer_is_its_owners_for_a_day_and_nobodys_afterwards() {
         farm.sign_up("bob@example.org").await,
     );
     let (image, _) = farm.queue_job(alice).await;
-    let image = UploadId::from_uuid(image);
-    for _ in 0..2 {
-        assert_eq!(farm.submit(alice, image).await, Queueing::Queued);
-    }
+    let (_, second) = farm.submit(alice, image).await;
+    assert_eq!(second, Queueing::Queued);
     let change = "update idempotency set status = 500";
     assert_eq!(farm.run_as(bob, "select from idempotency").await, Ok(0));
     assert_eq!(farm.run_as(bob, change).await, Ok(0));

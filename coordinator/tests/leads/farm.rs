@@ -1,22 +1,28 @@
-//! The parts that a coordinator stands on, and rows as the api would write them.
+//! The parts that a coordinator stands on, and jobs as the api queues them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use flowai_actors::ids::{Generation, JobId, Sha256, UserId};
+use chrono::Utc;
+use flowai_actors::ids::{Generation, JobId, Sha256, UploadId, UserId};
 use flowai_actors::link::{NodeLink, Peer, PeerId, Role};
 use flowai_actors::spec::RenderSpec;
 use flowai_coordinator::{Coordinator, Stand};
 use flowai_embedded::{Listen, Postgres, S3};
 use flowai_store::database::{Database, RolePasswords, migrate};
 use flowai_store::objects::{Objects, ObjectsConfig};
+use flowai_store::videos::{self, NewVideo, Queueing};
+use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 /// Longer than anything here takes.
 pub(crate) const LONG: Duration = Duration::from_secs(120);
 
 pub(crate) struct Farm {
+    /// As the leader.
     pub(crate) database: Database,
+    /// As the api.
+    app: Database,
     pub(crate) objects: Objects,
     owner: PgConnection,
     pub(crate) postgres: Postgres,
@@ -46,6 +52,7 @@ impl Farm {
         });
         let mut farm = Self {
             database: Database::connect(&urls.coordinator, 8).await.unwrap(),
+            app: Database::connect(&urls.app, 2).await.unwrap(),
             objects,
             owner: PgConnection::connect(&urls.owner).await.unwrap(),
             postgres,
@@ -97,44 +104,25 @@ impl Farm {
         user
     }
 
-    pub(crate) async fn queue(&mut self, user: UserId) -> JobId {
-        let job = JobId::generate();
-        let spec = serde_json::to_string(&spec()).unwrap();
-        self.run(&format!(
-            "with stream as (
-                insert into user_stream as s (user_id, seq) values ('{user}', 1)
-                on conflict (user_id) do update set seq = s.seq + 1 returning seq
-             ), job as (
-                insert into job (id, owner_id, spec, model_id, image_id)
-                values ('{job}', '{user}', '{spec}', 'tiny', '{user}')
-             ), state as (
-                insert into job_state (job_id, owner_id) values ('{job}', '{user}')
-             )
-             insert into job_event (owner_id, user_seq, job_id, seq, kind)
-             select '{user}', seq, '{job}', 1, 'queued' from stream"
-        ))
-        .await;
-        job
+    pub(crate) async fn queue(&self, user: UserId) -> JobId {
+        let video = NewVideo {
+            id: JobId::generate(),
+            owner: user,
+            spec: &spec(),
+            image: UploadId::from_uuid(user.as_uuid()),
+            adapters: &[],
+            prompt: "",
+            parent: None,
+            created_at: Utc::now(),
+        };
+        let queueing = videos::queue(&self.app, &video, None, (202, &json!({}))).await;
+        assert_eq!(queueing.unwrap(), Queueing::Queued);
+        video.id
     }
 }
 
 pub(crate) fn spec() -> RenderSpec {
-    RenderSpec {
-        model: "tiny".parse().unwrap(),
-        image: Sha256::from_bytes([1; 32]),
-        adapters: Vec::new(),
-        frames: 2,
-        fps: 7,
-        width: 64,
-        height: 64,
-        steps: 2,
-        motion_bucket_id: 127,
-        noise_aug_strength: 0.0,
-        min_guidance_scale: 1.0,
-        max_guidance_scale: 3.0,
-        decode_chunk_size: 2,
-        seed: 1,
-    }
+    RenderSpec::small("tiny".parse().unwrap(), Sha256::from_bytes([1; 32]))
 }
 
 pub(crate) fn peer(role: Role, name: &str) -> Peer {

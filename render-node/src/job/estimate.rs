@@ -122,21 +122,10 @@ mod tests {
     use std::sync::Arc;
 
     fn estimate(pace: &Arc<Pace>) -> Estimate {
+        let image = flowai_actors::ids::Sha256::from_bytes([0; 32]);
         let spec = RenderSpec {
-            model: "tiny".parse().unwrap(),
-            image: flowai_actors::ids::Sha256::from_bytes([0; 32]),
-            adapters: Vec::new(),
-            frames: 2,
-            fps: 7,
-            width: 16,
-            height: 16,
             steps: 4,
-            motion_bucket_id: 127,
-            noise_aug_strength: 0.02,
-            min_guidance_scale: 1.0,
-            max_guidance_scale: 3.0,
-            decode_chunk_size: 2,
-            seed: 0,
+            ..RenderSpec::small("tiny".parse().unwrap(), image)
         };
         Estimate::new(&spec, pace.clone())
     }

@@ -9,7 +9,7 @@ use crate::farm::{Farm, held, node};
 
 #[tokio::test]
 async fn a_new_leader_knows_where_a_job_failed() {
-    let mut farm = Farm::start().await;
+    let farm = Farm::start().await;
     let (job, untried) = (farm.queue().await, farm.queue().await);
     let ends = [
         ("n1", Unfinished::Lost),

@@ -1,12 +1,15 @@
-//! A migrated PostgreSQL whose first term has begun, and rows as the api would write them.
+//! A migrated PostgreSQL whose first term has begun, and jobs as the api queues them.
 
-use flowai_actors::ids::{Attempt, Epoch, Generation, JobId, NodeId, Sha256, UserId};
+use chrono::Utc;
+use flowai_actors::ids::{Attempt, Epoch, Generation, JobId, NodeId, Sha256, UploadId, UserId};
 use flowai_actors::messages::{AttemptRef, Holding};
 use flowai_actors::spec::RenderSpec;
 use flowai_embedded::{Listen, Postgres};
 use flowai_store::database::{Database, RolePasswords, migrate};
 use flowai_store::journal::{Batch, Change, JournalError, Written, commit};
+use flowai_store::videos::{self, NewVideo, Queueing};
 use flowai_store::{leader, recovery};
+use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 pub(crate) const FIRST: Epoch = Epoch::new(1);
@@ -82,27 +85,23 @@ impl Farm {
         .unwrap()
     }
 
-    pub(crate) async fn queue_for(&mut self, user: UserId) -> JobId {
-        let job = JobId::generate();
-        let spec = serde_json::to_string(&spec()).unwrap();
-        self.run(&format!(
-            "with stream as (
-                insert into user_stream as s (user_id, seq) values ('{user}', 1)
-                on conflict (user_id) do update set seq = s.seq + 1 returning seq
-             ), job as (
-                insert into job (id, owner_id, spec, model_id, image_id)
-                values ('{job}', '{user}', '{spec}', 'tiny', '{user}')
-             ), state as (
-                insert into job_state (job_id, owner_id) values ('{job}', '{user}')
-             )
-             insert into job_event (owner_id, user_seq, job_id, seq, kind)
-             select '{user}', seq, '{job}', 1, 'queued' from stream"
-        ))
-        .await;
-        job
+    pub(crate) async fn queue_for(&self, user: UserId) -> JobId {
+        let video = NewVideo {
+            id: JobId::generate(),
+            owner: user,
+            spec: &spec(),
+            image: UploadId::from_uuid(user.as_uuid()),
+            adapters: &[],
+            prompt: "",
+            parent: None,
+            created_at: Utc::now(),
+        };
+        let queueing = videos::queue(&self.app, &video, None, (202, &json!({}))).await;
+        assert_eq!(queueing.unwrap(), Queueing::Queued);
+        video.id
     }
 
-    pub(crate) async fn queue(&mut self) -> JobId {
+    pub(crate) async fn queue(&self) -> JobId {
         self.queue_for(self.user).await
     }
 
@@ -169,22 +168,7 @@ fn batch(changes: Vec<Change>) -> Batch {
 }
 
 pub(crate) fn spec() -> RenderSpec {
-    RenderSpec {
-        model: "tiny".parse().unwrap(),
-        image: Sha256::from_bytes([1; 32]),
-        adapters: Vec::new(),
-        frames: 2,
-        fps: 7,
-        width: 64,
-        height: 64,
-        steps: 2,
-        motion_bucket_id: 127,
-        noise_aug_strength: 0.0,
-        min_guidance_scale: 1.0,
-        max_guidance_scale: 3.0,
-        decode_chunk_size: 2,
-        seed: 1,
-    }
+    RenderSpec::small("tiny".parse().unwrap(), Sha256::from_bytes([1; 32]))
 }
 
 pub(crate) fn node(name: &str) -> NodeId {

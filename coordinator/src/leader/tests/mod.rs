@@ -175,22 +175,7 @@ fn hash(byte: u8) -> Sha256 {
 }
 
 fn spec() -> RenderSpec {
-    RenderSpec {
-        model: model(),
-        image: hash(1),
-        adapters: Vec::new(),
-        frames: 2,
-        fps: 7,
-        width: 64,
-        height: 64,
-        steps: 2,
-        motion_bucket_id: 127,
-        noise_aug_strength: 0.02,
-        min_guidance_scale: 1.0,
-        max_guidance_scale: 3.0,
-        decode_chunk_size: 2,
-        seed: 0,
-    }
+    RenderSpec::small(model(), hash(1))
 }
 
 fn register(name: &str, running: Option<AttemptRef>) -> Register {

@@ -36,20 +36,8 @@ fn at(attempt: u32, epoch: u32) -> AttemptRef {
 
 fn spec() -> RenderSpec {
     RenderSpec {
-        model: "tiny".parse().unwrap(),
-        image: Sha256::from_bytes([1; 32]),
-        adapters: Vec::new(),
-        frames: 2,
-        fps: 7,
-        width: 64,
-        height: 64,
         steps: 4,
-        motion_bucket_id: 127,
-        noise_aug_strength: 0.02,
-        min_guidance_scale: 1.0,
-        max_guidance_scale: 3.0,
-        decode_chunk_size: 2,
-        seed: 1,
+        ..RenderSpec::small("tiny".parse().unwrap(), Sha256::from_bytes([1; 32]))
     }
 }
 
