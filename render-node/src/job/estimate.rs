@@ -124,6 +124,8 @@ mod tests {
     fn estimate(pace: &Arc<Pace>) -> Estimate {
         let image = flowai_actors::ids::Sha256::from_bytes([0; 32]);
         let spec = RenderSpec {
+            width: 16,
+            height: 16,
             steps: 4,
             ..RenderSpec::small("tiny".parse().unwrap(), image)
         };

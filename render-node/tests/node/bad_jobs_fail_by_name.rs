@@ -6,16 +6,12 @@ use std::time::Duration;
 
 use flowai_actors::ids::{Attempt, Sha256};
 use flowai_actors::link::Faults;
-use flowai_actors::manifest::FusedAdapter;
 use flowai_actors::messages::{Assign, AssignAnswer, Outcome};
-use flowai_actors::spec::RenderSpec;
-use flowai_render_node::engine::{
-    AdapterFile, EngineError, EngineRun, RenderEngine, StandInEngine,
-};
+use flowai_render_node::engine::StandInEngine;
 use flowai_render_node::failure::{FailureCode, JobFailure};
-use flowai_render_node::models::LocalModel;
 
 use crate::kit::{Farm, sha256};
+use crate::watched::Watched;
 
 #[tokio::test]
 async fn bad_orders_and_inputs() {
@@ -71,9 +67,22 @@ async fn bad_orders_and_inputs() {
 /// The job is not to blame for it, and another try may succeed.
 #[tokio::test]
 async fn a_picture_that_rots_under_the_engine_is_this_nodes_failure() {
-    let engine = || Rotting {
-        engine: StandInEngine::new(Duration::ZERO),
-        is_first: true,
+    let engine = || {
+        let mut is_first = true;
+        Watched {
+            engine: StandInEngine::new(Duration::ZERO),
+            // Other bytes than the cache found a moment before.
+            on_start: move |image: &Path| {
+                if std::mem::take(&mut is_first) {
+                    std::fs::write(image, b"rotten").unwrap();
+                }
+                if std::fs::read(image).unwrap() == b"rotten" {
+                    let code = FailureCode::InvalidImage;
+                    return Err(JobFailure::new(code, "no picture").into());
+                }
+                Ok(())
+            },
+        }
     };
     let mut farm = Farm::start(Faults::none(), "rotting", engine).await;
     let mut job = farm.job(b"a picture", &[]).await;
@@ -82,37 +91,6 @@ async fn a_picture_that_rots_under_the_engine_is_this_nodes_failure() {
     job.at.attempt = Attempt::new(2);
     let outcome = outcome(&mut farm, &job).await;
     assert!(matches!(outcome, Outcome::Rendered { .. }), "{outcome:?}");
-}
-
-/// Finds other bytes in the first picture than the cache did a moment before.
-struct Rotting {
-    engine: StandInEngine,
-    is_first: bool,
-}
-
-impl RenderEngine for Rotting {
-    fn load(&mut self, model: &LocalModel) -> Result<(), EngineError> {
-        self.engine.load(model)
-    }
-
-    fn fuse(&mut self, adapters: &[AdapterFile<'_>]) -> Result<Vec<FusedAdapter>, EngineError> {
-        self.engine.fuse(adapters)
-    }
-
-    fn start<'a>(
-        &'a mut self,
-        spec: &RenderSpec,
-        image: &Path,
-    ) -> Result<Box<dyn EngineRun + 'a>, EngineError> {
-        if std::mem::take(&mut self.is_first) {
-            std::fs::write(image, b"rotten").unwrap();
-        }
-        if std::fs::read(image).unwrap() == b"rotten" {
-            let code = FailureCode::InvalidImage;
-            return Err(JobFailure::new(code, "no picture").into());
-        }
-        self.engine.start(spec, image)
-    }
 }
 
 pub(crate) async fn check(

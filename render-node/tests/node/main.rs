@@ -10,3 +10,4 @@ mod stays_true_when_messages_do_not;
 mod stops_at_step_boundaries;
 mod store_outage_costs_no_try;
 mod svd_makes_the_clip;
+mod watched;

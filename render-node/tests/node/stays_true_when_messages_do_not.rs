@@ -1,29 +1,29 @@
 //! Goal: lost, doubled and late messages, and a leader that changes, lose no clip and start nothing twice.
 //! Method: the simulated network's bad weather; a leader that does not answer; a second leader in its place.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use flowai_actors::ids::Epoch;
 use flowai_actors::link::Faults;
-use flowai_actors::manifest::FusedAdapter;
 use flowai_actors::messages::{AssignAnswer, EndedAnswer, Outcome};
-use flowai_actors::spec::RenderSpec;
-use flowai_render_node::engine::{
-    AdapterFile, EngineError, EngineRun, RenderEngine, StandInEngine,
-};
-use flowai_render_node::models::LocalModel;
+use flowai_render_node::engine::StandInEngine;
 
 use crate::kit::Farm;
+use crate::watched::Watched;
 
 #[tokio::test]
 async fn rough_weather_loses_no_clip_and_starts_no_job_twice() {
     let starts = Arc::new(AtomicU32::new(0));
     let counted = starts.clone();
-    let engine = move || Counting {
+    let engine = move || Watched {
         engine: StandInEngine::new(Duration::from_millis(1)),
-        starts: counted,
+        on_start: move |_: &Path| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        },
     };
     let mut farm = Farm::start(Faults::rough(), StandInEngine::NAME, engine).await;
     const JOBS: u32 = 5;
@@ -92,29 +92,5 @@ async fn a_stale_end_frees_the_node() {
             tokio::task::yield_now().await;
         }
         farm.hear_end().await;
-    }
-}
-
-struct Counting {
-    engine: StandInEngine,
-    starts: Arc<AtomicU32>,
-}
-
-impl RenderEngine for Counting {
-    fn load(&mut self, model: &LocalModel) -> Result<(), EngineError> {
-        self.engine.load(model)
-    }
-
-    fn fuse(&mut self, adapters: &[AdapterFile<'_>]) -> Result<Vec<FusedAdapter>, EngineError> {
-        self.engine.fuse(adapters)
-    }
-
-    fn start<'a>(
-        &'a mut self,
-        spec: &RenderSpec,
-        image: &std::path::Path,
-    ) -> Result<Box<dyn EngineRun + 'a>, EngineError> {
-        self.starts.fetch_add(1, Ordering::Relaxed);
-        self.engine.start(spec, image)
     }
 }

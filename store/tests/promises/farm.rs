@@ -1,5 +1,7 @@
 //! A migrated PostgreSQL whose first term has begun, and jobs as the api queues them.
 
+use std::path::Path;
+
 use chrono::Utc;
 use flowai_actors::ids::{Attempt, Epoch, Generation, JobId, NodeId, Sha256, UploadId, UserId};
 use flowai_actors::messages::{AttemptRef, Holding};
@@ -30,15 +32,8 @@ impl Farm {
     /// A farm whose first term has begun, with one user.
     pub(crate) async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let server = Postgres::start(folder.path(), Listen::Socket)
-            .await
-            .unwrap();
-        let passwords = RolePasswords {
-            app: &server.passwords().app,
-            coordinator: &server.passwords().coordinator,
-        };
+        let server = migrated(folder.path()).await;
         let urls = server.urls();
-        migrate(&urls.owner, passwords).await.unwrap();
         let mut farm = Self {
             database: Database::connect(&urls.coordinator, 4).await.unwrap(),
             app: Database::connect(&urls.app, 4).await.unwrap(),
@@ -157,6 +152,19 @@ impl Farm {
         let taken = leader::take_over(&self.database, "c2", "127.0.0.1:2").await;
         assert_eq!(taken.unwrap(), Some(SECOND));
     }
+}
+
+/// As every program does at its start, so also the second time.
+pub(crate) async fn migrated(folder: &Path) -> Postgres {
+    let server = Postgres::start(folder, Listen::Socket).await.unwrap();
+    let passwords = RolePasswords {
+        app: &server.passwords().app,
+        coordinator: &server.passwords().coordinator,
+    };
+    for _ in 0..2 {
+        migrate(&server.urls().owner, passwords).await.unwrap();
+    }
+    server
 }
 
 fn batch(changes: Vec<Change>) -> Batch {

@@ -1,16 +1,16 @@
 //! Goal: whatever a handler asks for, the database shows and changes a tenant's own rows only (INV-9).
 //! Method: two users on the roles that the programs use, against a migrated PostgreSQL, and its catalogue read as an auditor.
-#![allow(clippy::unwrap_used)]
 
 use chrono::Utc;
-use flowai_actors::ids::{JobId, Sha256, UploadId, UserId};
-use flowai_actors::spec::RenderSpec;
-use flowai_embedded::{Listen, Postgres};
-use flowai_store::database::{Database, DatabaseError, RolePasswords, migrate};
+use flowai_actors::ids::{JobId, UploadId, UserId};
+use flowai_embedded::Postgres;
+use flowai_store::database::{Database, DatabaseError};
 use flowai_store::idempotency::NamedRequest;
 use flowai_store::videos::{self, NewVideo, Queueing};
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
+
+use crate::farm::{migrated, spec};
 
 struct Farm {
     app: Database,
@@ -22,16 +22,8 @@ struct Farm {
 
 async fn farm() -> Farm {
     let folder = tempfile::tempdir().unwrap();
-    let server = Postgres::start(folder.path(), Listen::Socket)
-        .await
-        .unwrap();
-    let passwords = RolePasswords {
-        app: &server.passwords().app,
-        coordinator: &server.passwords().coordinator,
-    };
+    let server = migrated(folder.path()).await;
     let urls = server.urls();
-    migrate(&urls.owner, passwords).await.unwrap();
-    migrate(&urls.owner, passwords).await.unwrap();
     Farm {
         app: Database::connect(&urls.app, 1).await.unwrap(),
         coordinator: Database::connect(&urls.coordinator, 1).await.unwrap(),
@@ -66,7 +58,7 @@ impl Farm {
 
     /// A job of the picture, as the api writes it down.
     async fn submit(&self, owner: UserId, image: UploadId) -> (JobId, Queueing) {
-        let spec = RenderSpec::small("tiny".parse().unwrap(), Sha256::from_bytes([0; 32]));
+        let spec = spec();
         let video = NewVideo {
             id: JobId::generate(),
             owner,

@@ -1,0 +1,35 @@
+//! The stand-in engine with something that happens when a render starts.
+
+use std::path::Path;
+
+use flowai_actors::manifest::FusedAdapter;
+use flowai_actors::spec::RenderSpec;
+use flowai_render_node::engine::{
+    AdapterFile, EngineError, EngineRun, RenderEngine, StandInEngine,
+};
+use flowai_render_node::models::LocalModel;
+
+pub(crate) struct Watched<F> {
+    pub(crate) engine: StandInEngine,
+    /// Sees the picture's file before the engine does; the render fails as it says.
+    pub(crate) on_start: F,
+}
+
+impl<F: FnMut(&Path) -> Result<(), EngineError>> RenderEngine for Watched<F> {
+    fn load(&mut self, model: &LocalModel) -> Result<(), EngineError> {
+        self.engine.load(model)
+    }
+
+    fn fuse(&mut self, adapters: &[AdapterFile<'_>]) -> Result<Vec<FusedAdapter>, EngineError> {
+        self.engine.fuse(adapters)
+    }
+
+    fn start<'a>(
+        &'a mut self,
+        spec: &RenderSpec,
+        image: &Path,
+    ) -> Result<Box<dyn EngineRun + 'a>, EngineError> {
+        (self.on_start)(image)?;
+        self.engine.start(spec, image)
+    }
+}
