@@ -282,6 +282,14 @@ async fn adapters() {
         let detail = problem["detail"].as_str().unwrap();
         assert!(detail.contains(words), "{detail} lacks {words}");
     }
+    let problem = make(&swapped, "tiny", "n")
+        .await
+        .expect_problem(422, "adapter_incompatible");
+    // The other half is as it must be.
+    assert!(
+        !problem["detail"].to_string().contains("lora_B"),
+        "{problem}"
+    );
     assert_eq!(farm.number("select count(*) from adapter").await, 0);
 
     let id = make(&file, "tiny", "style").await.expect(201).id();

@@ -23,7 +23,7 @@ use crate::machine::Machine;
 use crate::statistics::{Percentiles, Summary};
 
 const POSTS_OF_A_CONNECTION: usize = 20;
-/// Unmeasured, so that the api's connections to its database have planned their statements, as those of a farm that runs have.
+/// Counted apart: the api's connections to its database are opened and plan their statements, which a farm that runs has done.
 const WARMING_POSTS_OF_A_CONNECTION: usize = 4;
 const GETS_OF_A_CONNECTION: usize = 250;
 const CONNECTIONS_OF_A_USER: usize = 4;
@@ -76,6 +76,7 @@ struct Phase {
 
 #[derive(Serialize)]
 struct Round {
+    cold_post: Phase,
     post: Phase,
     get: Phase,
 }
@@ -91,8 +92,8 @@ pub(super) async fn run(options: &Options) -> Result<()> {
     for _ in 0..options.rounds {
         let farm = BenchFarm::start(Engine::StandIn { step: STEP }, rate_scale).await?;
         let mut connections = connect(&farm, options.connections).await?;
-        phase(&mut connections, WARMING_POSTS_OF_A_CONNECTION, Kind::Post).await?;
         let round = Round {
+            cold_post: phase(&mut connections, WARMING_POSTS_OF_A_CONNECTION, Kind::Post).await?,
             post: phase(&mut connections, POSTS_OF_A_CONNECTION, Kind::Post).await?,
             get: phase(&mut connections, GETS_OF_A_CONNECTION, Kind::Get).await?,
         };
@@ -101,6 +102,10 @@ pub(super) async fn run(options: &Options) -> Result<()> {
     }
     let summary = |figure: fn(&Round) -> f64| Summary::of(rounds.iter().map(figure));
     let figures = [
+        (
+            "cold_post_p95_ms",
+            summary(|round| round.cold_post.latency_ms.p95),
+        ),
         ("post_p50_ms", summary(|round| round.post.latency_ms.p50)),
         ("post_p95_ms", summary(|round| round.post.latency_ms.p95)),
         ("get_p50_ms", summary(|round| round.get.latency_ms.p50)),
@@ -111,7 +116,13 @@ pub(super) async fn run(options: &Options) -> Result<()> {
             eprintln!("{name} {figure}");
         }
     }
-    let [post_p50_ms, post_p95_ms, get_p50_ms, get_p95_ms] = figures.map(|(_, figure)| figure);
+    let [
+        cold_post_p95_ms,
+        post_p50_ms,
+        post_p95_ms,
+        get_p50_ms,
+        get_p95_ms,
+    ] = figures.map(|(_, figure)| figure);
     let report = json!({
         "date": figures::now(),
         "machine": Machine::read()?,
@@ -123,6 +134,7 @@ pub(super) async fn run(options: &Options) -> Result<()> {
             "warming_posts": options.connections * WARMING_POSTS_OF_A_CONNECTION,
             "load_generator": "on the same machine, a request behind the other on each connection",
         },
+        "cold_post_p95_ms": cold_post_p95_ms,
         "post_p50_ms": post_p50_ms,
         "post_p95_ms": post_p95_ms,
         "get_p50_ms": get_p50_ms,

@@ -6,6 +6,7 @@ mod database;
 mod far_node;
 mod follow;
 mod probe;
+mod processes;
 mod zombie;
 
 use std::future::Future;
@@ -26,6 +27,7 @@ pub(crate) use command::Flowai;
 pub(crate) use far_node::FarNode;
 pub(crate) use follow::Follow;
 pub(crate) use probe::{Probe, probe, sha256_of};
+pub(crate) use processes::{all_end, descendants, runs};
 pub(crate) use zombie::{Zombie, first_attempt};
 
 /// Longer than anything takes on a busy machine: a test that waits so long has failed.

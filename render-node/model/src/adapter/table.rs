@@ -84,10 +84,14 @@ impl Module {
     ) -> Option<usize> {
         let (out, rest) = self.weight_shape.split_first()?;
         let kernel = &rest[1..];
-        let rank = *down.shape.first().unwrap_or(&0);
-
         let ones = vec![1; kernel.len()];
-        let down_shape = [&[rank], rest].concat();
+        let down_rank = *down.shape.first().unwrap_or(&0);
+        let down_shape = [&[down_rank], rest].concat();
+        // A half that does not fit says nothing of the other.
+        let rank = match down.shape == down_shape {
+            true => down_rank,
+            false => *up.shape.get(1).unwrap_or(&0),
+        };
         let up_shape = [&[*out, rank], ones.as_slice()].concat();
         let mut fits = true;
         let mut expect = |key: &String, found: &[usize], shape: &[usize], text: String| {
