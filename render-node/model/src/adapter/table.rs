@@ -83,48 +83,45 @@ impl Module {
         problems: &mut Vec<AdapterProblem>,
     ) -> Option<usize> {
         let (out, rest) = self.weight_shape.split_first()?;
-        let kernel = &rest[1..];
-        let ones = vec![1; kernel.len()];
-        let down_rank = *down.shape.first().unwrap_or(&0);
-        let down_shape = [&[down_rank], rest].concat();
-        // A half that does not fit says nothing of the other.
-        let rank = match down.shape == down_shape {
-            true => down_rank,
-            false => *up.shape.get(1).unwrap_or(&0),
-        };
-        let up_shape = [&[*out, rank], ones.as_slice()].concat();
-        let mut fits = true;
-        let mut expect = |key: &String, found: &[usize], shape: &[usize], text: String| {
-            if found != shape || rank == 0 {
-                let expected = format!("{text} to change a weight of {:?}", self.weight_shape);
+        let known = |sizes: &[usize]| sizes.iter().copied().map(Some).collect::<Vec<_>>();
+        let mut check = |key: &String, found: &TensorView, expected: &[Option<usize>]| {
+            let fits = fits(&found.shape, expected);
+            if !fits {
                 problems.push(AdapterProblem::Shape {
                     key: key.clone(),
-                    found: found.to_vec(),
-                    expected,
+                    found: found.shape.clone(),
+                    expected: format!(
+                        "[{}] to change a weight of {:?}",
+                        list(expected),
+                        self.weight_shape
+                    ),
                 });
-                fits = false;
             }
+            fits
         };
-        expect(
-            down_key,
-            &down.shape,
-            &down_shape,
-            format!("[rank, {}]", list(rest)),
-        );
-        expect(
-            up_key,
-            &up.shape,
-            &up_shape,
-            format!("[{}]", list(&up_shape)),
-        );
-        fits.then_some(rank)
+        let down_expected = [&[None], known(rest).as_slice()].concat();
+        // A half that does not fit says nothing of the other.
+        let rank = check(down_key, down, &down_expected).then(|| down.shape[0]);
+        let ones = vec![1; rest.len() - 1];
+        let up_expected = [&[Some(*out), rank], known(&ones).as_slice()].concat();
+        let up_fits = check(up_key, up, &up_expected);
+        rank.filter(|_| up_fits)
     }
 }
 
-fn list(sizes: &[usize]) -> String {
-    sizes
+/// Whether sizes are the expected ones, where `None` is any rank: at least 1.
+fn fits(found: &[usize], expected: &[Option<usize>]) -> bool {
+    found.len() == expected.len()
+        && found
+            .iter()
+            .zip(expected)
+            .all(|(&found, expected)| expected.map_or(found > 0, |expected| found == expected))
+}
+
+fn list(expected: &[Option<usize>]) -> String {
+    expected
         .iter()
-        .map(usize::to_string)
+        .map(|size| size.map_or_else(|| "rank".to_owned(), |size| size.to_string()))
         .collect::<Vec<_>>()
         .join(", ")
 }
