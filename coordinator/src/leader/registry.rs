@@ -14,7 +14,6 @@ struct Entry {
     register: Register,
     /// Of the newest beat.
     seq: u64,
-    running: Option<AttemptRef>,
     held_adapters: Vec<Sha256>,
     heard_at: Monotonic,
 }
@@ -28,7 +27,6 @@ impl Registry {
     pub(super) fn registered(&mut self, register: Register, now: Monotonic) {
         let entry = Entry {
             seq: 0,
-            running: register.running,
             held_adapters: Vec::new(),
             heard_at: now,
             register,
@@ -50,7 +48,6 @@ impl Registry {
             return false;
         }
         entry.seq = beat.seq;
-        entry.running = beat.running;
         entry.held_adapters = beat.held_adapters;
         entry.heard_at = now;
         true
@@ -63,8 +60,14 @@ impl Registry {
         Some(offer.sha256)
     }
 
-    pub(super) fn views(&self, now: Monotonic) -> Vec<NodeView> {
-        self.nodes.values().map(|entry| entry.view(now)).collect()
+    /// What operators see. `running_on`: what a node was given; its own word of that is as old as its last beat.
+    pub(super) fn views(
+        &self,
+        now: Monotonic,
+        running_on: impl Fn(&NodeId) -> Option<AttemptRef>,
+    ) -> Vec<NodeView> {
+        let view = |(node, entry): (&NodeId, &Entry)| entry.view(now, running_on(node));
+        self.nodes.iter().map(view).collect()
     }
 
     pub(super) fn forget_silent(&mut self, now: Monotonic) {
@@ -74,7 +77,7 @@ impl Registry {
 }
 
 impl Entry {
-    fn view(&self, now: Monotonic) -> NodeView {
+    fn view(&self, now: Monotonic, running: Option<AttemptRef>) -> NodeView {
         let register = &self.register;
         NodeView {
             node: register.node.clone(),
@@ -90,7 +93,7 @@ impl Entry {
                 .collect(),
             refused_models: register.refused_models.clone(),
             held_adapters: self.held_adapters.clone(),
-            running: self.running,
+            running,
             silent_ms: now.since(self.heard_at).as_millis() as u64,
         }
     }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use flowai_actors::clock::Monotonic;
-use flowai_actors::ids::{Attempt, Epoch, JobId, Sha256, UserId};
+use flowai_actors::ids::{Attempt, Epoch, JobId, NodeId, Sha256, UserId};
 use flowai_actors::limits::{JOB_NO_PROGRESS_MS, RECOVERY_PAGE_JOBS, SWEEP_MS};
 use flowai_actors::link::PeerId;
 use flowai_actors::messages::{
@@ -579,9 +579,18 @@ impl State {
                 running,
             }
         };
+        let running_on = |node: &NodeId| {
+            let (job, attempt) = self.scheduler.running_on(node)?;
+            let epoch = self.epoch;
+            Some(AttemptRef {
+                job,
+                attempt,
+                epoch,
+            })
+        };
         FarmView {
             epoch: Some(self.epoch),
-            nodes: self.registry.views(now),
+            nodes: self.registry.views(now, running_on),
             queues: Tier::ALL.into_iter().map(queue).collect(),
         }
     }

@@ -36,6 +36,35 @@ fn what_rings_in_a_burst_is_read_together() {
     assert_eq!(reads(&alone), [(vec![jobs[4]], Duration::ZERO)]);
 }
 
+/// Two jobs one after the other between two beats: the node is shown with the one that it was given, as the queues count it.
+#[test]
+fn operators_see_a_node_with_the_job_it_was_given() {
+    let mut leader = Leader::new();
+    let shown = |leader: &mut Leader| {
+        let reply = leader.reply();
+        let effects = leader.apply(Event::FarmAsked(reply));
+        let [Effect::Answer(_, Answer::Farm(view))] = &effects[..] else {
+            panic!("{effects:?}")
+        };
+        let running = view.nodes[0].running;
+        (running.map(|at| at.job), view.queues[0].running)
+    };
+    let first = leader.running("a");
+    leader.beat("a", Some(first.at));
+    assert_eq!(shown(&mut leader), (Some(first.at.job), 1));
+    let (second, _) = leader.arrive();
+    leader.end(
+        &first,
+        Told::Failed {
+            code: "bad_input".into(),
+            detail: "no picture".into(),
+            retryable: false,
+        },
+    );
+    leader.committed(1);
+    assert_eq!(shown(&mut leader), (Some(second), 1));
+}
+
 #[test]
 fn only_the_holder_is_believed_about_progress() {
     let mut leader = Leader::new();
