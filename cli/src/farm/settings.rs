@@ -9,6 +9,13 @@ use url::Url;
 use super::folder::DataFolder;
 use super::options::{ApiOptions, Engine, FarmOptions};
 
+/// How often a thread of libtorch's kernels looks for its next work before it sleeps.
+const SPINS: &str = "GOMP_SPINCOUNT";
+
+/// Left alone, it is 300,000: on a machine whose cores are wanted by others, threads then mostly keep each other from the work
+/// that they look for. So few cost nothing on an idle machine (`docs/benchmarks.md`).
+const SPINS_OF_A_NODE: &str = "10000";
+
 pub(crate) type Env = Vec<(OsString, OsString)>;
 
 /// Settings of the farm never reach a program from the caller's environment: each gets its own, and no other secret.
@@ -106,6 +113,10 @@ pub(crate) fn node(options: &FarmOptions, models: &Path, index: usize, coordinat
         set("FLOWAI_DTYPE", &options.dtype),
         set("FLOWAI_THREADS", options.threads_of_a_node().to_string()),
     ]);
+    // A name that the caller sets too is the caller's.
+    if std::env::var_os(SPINS).is_none() {
+        env.push(set(SPINS, SPINS_OF_A_NODE));
+    }
     env
 }
 

@@ -27,6 +27,7 @@ mod device;
 mod engine;
 mod error;
 mod gpu;
+mod kernels;
 pub mod lora;
 pub mod nn;
 pub mod params;

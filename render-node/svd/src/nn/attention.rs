@@ -2,6 +2,7 @@ use tch::Tensor;
 
 use super::{After, GroupNorm, Linear};
 use crate::error::Result;
+use crate::kernels;
 use crate::params::Scope;
 
 /// CUDA kernels put (sequences x heads) into a grid dimension that ends here.
@@ -11,6 +12,9 @@ const SEQUENCES_MAX: i64 = 65_535;
 ///
 /// Inputs may be strided as long as the last dimension is contiguous; the result is contiguous.
 pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
+    if let Some(out) = kernels::attend(q, k, v)? {
+        return Ok(out);
+    }
     let (sequences, tokens, heads, width) = q.size4()?;
     let mut parts = Vec::new();
     let mut start = 0;

@@ -2,6 +2,7 @@ use flowai_model::config::NORM_GROUPS;
 use tch::{Device, Kind, Tensor};
 
 use crate::error::Result;
+use crate::kernels::{self, Affine};
 use crate::params::{Param, Scope};
 
 const GROUPS: i64 = NORM_GROUPS as i64;
@@ -105,6 +106,15 @@ impl GroupNorm {
     /// large as the deviation, it is wrong in the third digit. Here reductions over the outer dimension are summed in
     /// cascades, and what remains of them is added in f64.
     fn forward_on_cpu(&self, x: &Tensor, after: After) -> Result<Tensor> {
+        let affine = Affine {
+            weight: &self.weight,
+            bias: &self.bias,
+            eps: self.eps,
+            has_silu: after == After::Silu,
+        };
+        if let Some(y) = kernels::group_norm(x, NORM_GROUPS, &affine)? {
+            return Ok(y);
+        }
         // First, while the allocator has a gap of this size: the small tensors of the statistics would break it up.
         let y = x.f_empty_like()?;
         let (scale, shift) = self.scale_and_shift(x)?;
