@@ -19,12 +19,16 @@ const VECTORS: usize = 2;
 /// Scaled dot product attention of (N, L, heads, d) queries with as many keys and values, to (N, L, heads * d), for heads so
 /// narrow that products of matrices spend most of their time on other things than arithmetic: d is 4, 8 or 16.
 ///
-/// `None` where there is no such kernel: another width, precision, memory layout, device or instruction set.
+/// `None` where there is no such kernel: another width, other numbers of keys, another precision, memory layout, device or
+/// instruction set.
 pub(crate) fn attend(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Option<Tensor>> {
     let (sequences, tokens, heads, width) = q.size4()?;
     let (Some(kernel), Some(isa)) = (kernel(width), Isa::here()) else {
         return Ok(None);
     };
+    if k.size() != q.size() || v.size() != q.size() {
+        return Ok(None);
+    }
     let (Some(q), Some(k), Some(v)) = (Source::of(q)?, Source::of(k)?, Source::of(v)?) else {
         return Ok(None);
     };
@@ -316,5 +320,7 @@ mod tests {
         check(&x.to_kind(Kind::BFloat16));
         check(&x.transpose(2, 3).contiguous().transpose(2, 3));
         check(&values("y", &[1, 4, 2, 12], 1.0));
+        let fewer = x.narrow(1, 0, 3);
+        assert!(attend(&x, &fewer, &fewer).unwrap().is_none());
     }
 }

@@ -32,8 +32,8 @@ pub(crate) struct Affine<'a> {
 
 /// Normalises `groups` groups of channels of (N, R, C) with statistics over R and the channels of a group.
 ///
-/// `None` where there is no such kernel: another precision, memory layout, device or instruction set, or channels that are
-/// no multiple of 32.
+/// `None` where there is no such kernel: another precision, memory layout, device or instruction set, channels that are no
+/// multiple of 32 and of the groups, or other numbers of weights.
 pub(crate) fn group_norm(x: &Tensor, groups: usize, affine: &Affine<'_>) -> Result<Option<Tensor>> {
     let (items, rows, channels) = x.size3()?;
     let [items, rows, channels] = [items, rows, channels].map(|n| n.unsigned_abs() as usize);
@@ -41,8 +41,10 @@ pub(crate) fn group_norm(x: &Tensor, groups: usize, affine: &Affine<'_>) -> Resu
         Ok(x.device() == Device::Cpu && x.f_kind()? == Kind::Float && x.is_contiguous())
     };
     let are_plain = is_plain(x)? && is_plain(affine.weight)? && is_plain(affine.bias)?;
-    let Some(isa) = Isa::here().filter(|_| are_plain && channels % CHANNELS == 0 && rows > 0)
-    else {
+    let fit = [affine.weight, affine.bias].map(Tensor::numel) == [channels; 2]
+        && channels.is_multiple_of(CHANNELS)
+        && channels.is_multiple_of(groups);
+    let Some(isa) = Isa::here().filter(|_| are_plain && fit && rows > 0) else {
         return Ok(None);
     };
     let y = x.f_empty_like()?;
@@ -394,5 +396,7 @@ mod tests {
         ] {
             assert!(group_norm(&other, 32, &affine).unwrap().is_none());
         }
+        let wider = values("wider", &[2, 10, 96]);
+        assert!(group_norm(&wider, 32, &affine).unwrap().is_none());
     }
 }
