@@ -1,6 +1,6 @@
 //! Jobs as their owners see them: queueing, reading, cancelling, purging. What the leader writes about them is elsewhere.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound as _, Utc};
 use flowai_actors::ids::{AdapterId, JobId, ModelId, Sha256, UploadId, UserId};
 use flowai_actors::limits::USER_QUEUED_MAX;
 use flowai_actors::manifest::Manifest;
@@ -28,7 +28,21 @@ pub struct NewVideo<'a> {
     pub created_at: DateTime<Utc>,
 }
 
-impl NewVideo<'_> {
+impl<'a> NewVideo<'a> {
+    /// One of this moment, with no adapters, prompt or source.
+    pub fn new(owner: UserId, spec: &'a RenderSpec, image: UploadId) -> Self {
+        Self {
+            id: JobId::generate(),
+            owner,
+            spec,
+            image,
+            adapters: &[],
+            prompt: "",
+            parent: None,
+            created_at: Utc::now().trunc_subsecs(6),
+        }
+    }
+
     /// As its owner sees it when it has just been queued.
     pub fn queued(&self) -> Video {
         Video {

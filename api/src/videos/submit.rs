@@ -3,7 +3,6 @@
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use chrono::{SubsecRound as _, Utc};
 use flowai_actors::ids::{AdapterId, JobId, ModelId, UploadId, UserId};
 use flowai_actors::limits::{
     ADAPTER_WEIGHT_ABS_MAX, ADAPTERS_MAX, PROMPT_CHARS_MAX, SEED_MAX, USER_QUEUED_MAX,
@@ -241,14 +240,10 @@ async fn write_down(
     show: impl Fn(&Video) -> serde_json::Result<Value>,
 ) -> Result<Submitted, ApiError> {
     let new = NewVideo {
-        id: JobId::generate(),
-        owner: user,
-        spec: &plan.spec,
-        image: plan.image,
         adapters: &plan.adapters,
         prompt: wish.prompt.trim(),
         parent: wish.parent,
-        created_at: Utc::now().trunc_subsecs(6),
+        ..NewVideo::new(user, &plan.spec, plan.image)
     };
     let body = show(&new.queued()).map_err(|_| ApiError::Internal)?;
     let answer = (StatusCode::ACCEPTED.as_u16(), &body);

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::Utc;
 use flowai_actors::ids::{Generation, JobId, Sha256, UploadId, UserId};
 use flowai_actors::link::{NodeLink, Peer, PeerId, Role};
 use flowai_actors::spec::RenderSpec;
@@ -105,16 +104,8 @@ impl Farm {
     }
 
     pub(crate) async fn queue(&self, user: UserId) -> JobId {
-        let video = NewVideo {
-            id: JobId::generate(),
-            owner: user,
-            spec: &spec(),
-            image: UploadId::from_uuid(user.as_uuid()),
-            adapters: &[],
-            prompt: "",
-            parent: None,
-            created_at: Utc::now(),
-        };
+        let (spec, image) = (spec(), UploadId::from_uuid(user.as_uuid()));
+        let video = NewVideo::new(user, &spec, image);
         let queueing = videos::queue(&self.app, &video, None, (202, &json!({}))).await;
         assert_eq!(queueing.unwrap(), Queueing::Queued);
         video.id

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use chrono::Utc;
 use flowai_actors::ids::{Attempt, Epoch, Generation, JobId, NodeId, Sha256, UploadId, UserId};
 use flowai_actors::messages::{AttemptRef, Holding};
 use flowai_actors::spec::RenderSpec;
@@ -81,16 +80,8 @@ impl Farm {
     }
 
     pub(crate) async fn queue_for(&self, user: UserId) -> JobId {
-        let video = NewVideo {
-            id: JobId::generate(),
-            owner: user,
-            spec: &spec(),
-            image: UploadId::from_uuid(user.as_uuid()),
-            adapters: &[],
-            prompt: "",
-            parent: None,
-            created_at: Utc::now(),
-        };
+        let (spec, image) = (spec(), UploadId::from_uuid(user.as_uuid()));
+        let video = NewVideo::new(user, &spec, image);
         let queueing = videos::queue(&self.app, &video, None, (202, &json!({}))).await;
         assert_eq!(queueing.unwrap(), Queueing::Queued);
         video.id

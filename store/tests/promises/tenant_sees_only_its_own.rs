@@ -1,7 +1,6 @@
 //! Goal: whatever a handler asks for, the database shows and changes a tenant's own rows only (INV-9).
 //! Method: two users on the roles that the programs use, against a migrated PostgreSQL, and its catalogue read as an auditor.
 
-use chrono::Utc;
 use flowai_actors::ids::{JobId, UploadId, UserId};
 use flowai_embedded::Postgres;
 use flowai_store::database::{Database, DatabaseError};
@@ -59,16 +58,7 @@ impl Farm {
     /// A job of the picture, as the api writes it down.
     async fn submit(&self, owner: UserId, image: UploadId) -> (JobId, Queueing) {
         let spec = spec();
-        let video = NewVideo {
-            id: JobId::generate(),
-            owner,
-            spec: &spec,
-            image,
-            adapters: &[],
-            prompt: "",
-            parent: None,
-            created_at: Utc::now(),
-        };
+        let video = NewVideo::new(owner, &spec, image);
         let key = video.id.to_string();
         let named = NamedRequest {
             owner,

@@ -2,7 +2,6 @@
 //! it stays.
 //! Method: the api's statements, in the order of the race.
 
-use chrono::Utc;
 use flowai_actors::ids::{AdapterId, JobId, UploadId};
 use flowai_store::database::commit;
 use flowai_store::videos::{self, NewVideo, Queueing};
@@ -35,20 +34,16 @@ async fn what_was_removed_meanwhile_is_missed_by_its_kind() {
 
     let kept = UploadId::from_uuid(user.as_uuid());
     let purged = Some(JobId::generate());
+    let spec = spec();
     for (image, adapters, parent, expected) in [
         (image, &[][..], None, Queueing::NoImage),
         (kept, &[adapter], None, Queueing::NoAdapter),
         (kept, &[], purged, Queueing::NoParent),
     ] {
         let video = NewVideo {
-            id: JobId::generate(),
-            owner: user,
-            spec: &spec(),
-            image,
             adapters,
-            prompt: "",
             parent,
-            created_at: Utc::now(),
+            ..NewVideo::new(user, &spec, image)
         };
         let queueing = videos::queue(&farm.app, &video, None, (202, &json!({}))).await;
         assert_eq!(queueing.unwrap(), expected);
