@@ -13,7 +13,7 @@ use super::options::{ApiOptions, Engine, FarmOptions};
 const SPINS: &str = "GOMP_SPINCOUNT";
 
 /// Left alone, it is 300,000: on a machine whose cores are wanted by others, threads then mostly keep each other from the work
-/// that they look for. So few cost nothing on an idle machine (`docs/benchmarks.md`).
+/// that they look for. So few cost nothing that can be measured on an idle machine (`docs/benchmarks.md`).
 const SPINS_OF_A_NODE: &str = "10000";
 
 pub(crate) type Env = Vec<(OsString, OsString)>;
@@ -113,11 +113,14 @@ pub(crate) fn node(options: &FarmOptions, models: &Path, index: usize, coordinat
         set("FLOWAI_DTYPE", &options.dtype),
         set("FLOWAI_THREADS", options.threads_of_a_node().to_string()),
     ]);
-    // A name that the caller sets too is the caller's.
-    if std::env::var_os(SPINS).is_none() {
-        env.push(set(SPINS, SPINS_OF_A_NODE));
-    }
+    env.extend(spins(|name| std::env::var_os(name).is_some()));
     env
+}
+
+/// Whoever says how threads wait is right: a number of looks would overrule a policy.
+fn spins(is_set: impl Fn(&str) -> bool) -> Option<(OsString, OsString)> {
+    let is_said = is_set("OMP_WAIT_POLICY") || is_set(SPINS);
+    (!is_said).then(|| set(SPINS, SPINS_OF_A_NODE))
 }
 
 fn object_store(parts: &Parts) -> Env {
@@ -138,6 +141,14 @@ pub(crate) fn set(name: &str, value: impl Into<OsString>) -> (OsString, OsString
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn how_threads_wait_is_said_where_the_caller_does_not() {
+        assert_eq!(spins(|_| false), Some(set("GOMP_SPINCOUNT", "10000")));
+        for said in ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT"] {
+            assert_eq!(spins(|name| name == said), None, "{said}");
+        }
+    }
 
     #[test]
     fn the_callers_settings_and_secrets_are_not_handed_on() {

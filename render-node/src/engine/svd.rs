@@ -301,7 +301,9 @@ mod tests {
             threads: 3,
         };
         let class = options.device_class(&DeviceClass::Cpu);
-        assert!(class.starts_with("cpu ") && class.ends_with("threads 3 libtorch 2.11.0"));
+        assert!(
+            class.starts_with("cpu ") && class.ends_with("threads 3 kernels 1 libtorch 2.11.0")
+        );
     }
 
     #[test]

@@ -8,6 +8,7 @@ use tch::{Cuda, Device, Kind};
 
 use crate::error::{EngineError, Result};
 use crate::gpu::Gpu;
+use crate::kernels;
 
 /// The precision of weights and activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -69,7 +70,11 @@ impl DeviceClass {
     /// The class in words, with so many threads of CPU kernels.
     pub fn text(&self, threads: usize) -> String {
         match self {
-            Self::Cpu => format!("cpu {} threads {threads}", cpu_isa()),
+            Self::Cpu => format!(
+                "cpu {} threads {threads} kernels {}",
+                kernels::instruction_set(),
+                kernels::VERSION
+            ),
             Self::Gpu { gpu, cudart, cudnn } => format!(
                 "cuda {} capability {} cudart {cudart} cudnn {cudnn}",
                 gpu.name, gpu.capability
@@ -162,23 +167,6 @@ pub(crate) fn keep_freed_memory() {
 /// Feature maps of a clip at 512 x 512 are below this.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const KEPT_BLOCK_BYTES: i32 = 96 << 20;
-
-/// The widest vector instructions that libtorch's kernels would choose.
-#[cfg(target_arch = "x86_64")]
-fn cpu_isa() -> &'static str {
-    if std::is_x86_feature_detected!("avx512f") {
-        "x86_64 avx512"
-    } else if std::is_x86_feature_detected!("avx2") {
-        "x86_64 avx2"
-    } else {
-        "x86_64"
-    }
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn cpu_isa() -> &'static str {
-    std::env::consts::ARCH
-}
 
 #[cfg(test)]
 mod tests {

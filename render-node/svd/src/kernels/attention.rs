@@ -2,7 +2,7 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::isa::{Isa, dispatched};
+use super::isa::{Isa, Set, dispatched};
 use super::lanes::{EXP2_MIN, LANES, Lanes, add, exp2, fma, max, splat, sub};
 use super::parallel::for_each;
 use crate::error::Result;
@@ -10,8 +10,12 @@ use crate::error::Result;
 /// Scores that a call computes at least, so that fetching the next one costs nothing beside it.
 const SCORES_OF_A_CALL: usize = 64 << 10;
 
-/// Weights of `2^-40` to `2^40` can be summed without an overflow, and without losing digits below the smallest f32.
+/// Weights of `2^-40` to `2^40` are summed far from f32's largest and smallest numbers.
 const EXPONENT_MAX: f32 = 40.0;
+
+/// So many keys are summed before their sum is added to the others: thousands of equal weights, one after the other, would
+/// lose two digits.
+const KEYS_OF_A_SUM: usize = 64;
 
 /// Vectors of queries that are worked on together, so that one waits less for another's results.
 const VECTORS: usize = 2;
@@ -19,17 +23,25 @@ const VECTORS: usize = 2;
 /// Scaled dot product attention of (N, L, heads, d) queries with as many keys and values, to (N, L, heads * d), for heads so
 /// narrow that products of matrices spend most of their time on other things than arithmetic: d is 4, 8 or 16.
 ///
-/// `None` where there is no such kernel: another width, other numbers of keys, another precision, memory layout, device or
-/// instruction set.
+/// `None` where there is no such kernel: another width, other numbers of keys, another precision, memory layout or device, or
+/// a processor that is slow with it.
 pub(crate) fn attend(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Option<Tensor>> {
+    let isa = Isa::here();
+    match isa.has_fma() {
+        true => attend_with(isa, q, k, v),
+        false => Ok(None),
+    }
+}
+
+fn attend_with(isa: Isa, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Option<Tensor>> {
     let (sequences, tokens, heads, width) = q.size4()?;
-    let (Some(kernel), Some(isa)) = (kernel(width), Isa::here()) else {
-        return Ok(None);
-    };
     if k.size() != q.size() || v.size() != q.size() {
         return Ok(None);
     }
-    let (Some(q), Some(k), Some(v)) = (Source::of(q)?, Source::of(k)?, Source::of(v)?) else {
+    let source = |x| Source::of(x, width);
+    let (Some(kernel), Some(q), Some(k), Some(v)) =
+        (kernel(width), source(q)?, source(k)?, source(v)?)
+    else {
         return Ok(None);
     };
     let out = Tensor::f_empty(
@@ -65,8 +77,7 @@ struct Source {
 }
 
 impl Source {
-    fn of(x: &Tensor) -> Result<Option<Self>> {
-        let (_, _, _, width) = x.size4()?;
+    fn of(x: &Tensor, width: i64) -> Result<Option<Self>> {
         let strides = x.stride();
         let fits = x.device() == Device::Cpu && x.f_kind()? == Kind::Float;
         Ok(match strides[..] {
@@ -173,7 +184,7 @@ fn averages<const D: usize>(
     pairs: &[[f32; D]],
     longest: f32,
 ) -> [[Lanes; D]; VECTORS] {
-    // Loops, since closures handed to iterators may be compiled without the instruction set.
+    // A maximum drops what is no number; its weights are none, whichever way they are computed.
     let mut bound = splat(0.0);
     for query in queries {
         let mut square = splat(0.0);
@@ -207,7 +218,6 @@ fn score<const D: usize>(query: &[Lanes; D], key: &[f32; D]) -> Lanes {
     score
 }
 
-/// Where `SHIFTS`, `largest` is taken from a query's exponents, and those far below it are cut off.
 #[inline(always)]
 fn weigh<const D: usize, const SHIFTS: bool>(
     queries: &[[Lanes; D]; VECTORS],
@@ -216,11 +226,35 @@ fn weigh<const D: usize, const SHIFTS: bool>(
 ) -> [[Lanes; D]; VECTORS] {
     let mut sums = [splat(0.0); VECTORS];
     let mut totals = [[splat(0.0); D]; VECTORS];
+    for pairs in pairs.chunks(2 * KEYS_OF_A_SUM) {
+        let (some_sums, some_totals) = weigh_some::<D, SHIFTS>(queries, pairs, largest);
+        for vector in 0..VECTORS {
+            sums[vector] = add(sums[vector], some_sums[vector]);
+            for i in 0..D {
+                totals[vector][i] = add(totals[vector][i], some_totals[vector][i]);
+            }
+        }
+    }
+    std::array::from_fn(|vector| {
+        totals[vector].map(|total| std::array::from_fn(|i| total[i] / sums[vector][i]))
+    })
+}
+
+/// The sum of the weights, and of the values by their weights. Where `SHIFTS`, `largest` is taken from a query's exponents, and those far below it are cut off.
+#[inline(always)]
+fn weigh_some<const D: usize, const SHIFTS: bool>(
+    queries: &[[Lanes; D]; VECTORS],
+    pairs: &[[f32; D]],
+    largest: &[Lanes; VECTORS],
+) -> ([Lanes; VECTORS], [[Lanes; D]; VECTORS]) {
+    let mut sums = [splat(0.0); VECTORS];
+    let mut totals = [[splat(0.0); D]; VECTORS];
     for pair in pairs.chunks_exact(2) {
         let (key, value) = (&pair[0], &pair[1]);
         for vector in 0..VECTORS {
             let mut exponent = score(&queries[vector], key);
             if SHIFTS {
+                // In this order: what is no number is kept.
                 exponent = max(splat(EXP2_MIN), sub(exponent, largest[vector]));
             }
             let weight = exp2(exponent);
@@ -230,41 +264,49 @@ fn weigh<const D: usize, const SHIFTS: bool>(
             }
         }
     }
-    std::array::from_fn(|vector| {
-        totals[vector].map(|total| std::array::from_fn(|i| total[i] / sums[vector][i]))
-    })
+    (sums, totals)
 }
 
 #[cfg(test)]
 mod tests {
-    use flowai_model::synthetic;
-
+    use super::super::testing::{values, with_threads};
     use super::*;
 
-    fn values(name: &str, shape: &[i64], scale: f64) -> Tensor {
-        let count: i64 = shape.iter().product();
-        let values = synthetic::tensor(name, &[count as usize, 1], 0);
-        Tensor::from_slice(&values).view(shape) * scale
+    /// In f64.
+    fn formula(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
+        let [_, v] = [q, v].map(|x| x.to_kind(Kind::Double).transpose(1, 2));
+        let weights = scores(q, k).softmax(-1, Kind::Double);
+        weights.matmul(&v).transpose(1, 2).flatten(2, 3)
     }
 
-    /// Against the formula in f64. A weight is as far off as its score, relative to one, so larger scores may err more.
-    fn check(q: &Tensor, k: &Tensor, v: &Tensor) {
+    fn scores(q: &Tensor, k: &Tensor) -> Tensor {
         let (_, _, _, width) = q.size4().unwrap();
-        let [q_, k_, v_] = [q, k, v].map(|x| x.to_kind(Kind::Double).transpose(1, 2));
-        let scores = q_.matmul(&k_.transpose(2, 3)) / (width as f64).sqrt();
-        let expected = scores.softmax(-1, Kind::Double).matmul(&v_).transpose(1, 2);
-        let found = attend(q, k, v)
-            .unwrap()
-            .unwrap()
-            .view_as(&expected.contiguous());
+        let [q, k] = [q, k].map(|x| x.to_kind(Kind::Double).transpose(1, 2));
+        q.matmul(&k.transpose(2, 3)) / (width as f64).sqrt()
+    }
+
+    /// Every instruction set, which must give the same bits.
+    fn found(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
+        let all = Isa::all_here();
+        let found = all.into_iter().map(|isa| {
+            let out = attend_with(isa, q, k, v).unwrap().unwrap();
+            (isa, out)
+        });
+        let same = found.reduce(|(first, x), (isa, y)| {
+            let (x_, y_) = (x.nan_to_num(0.5, 1e9, -1e9), y.nan_to_num(0.5, 1e9, -1e9));
+            assert!(x_.equal(&y_), "{first:?} and {isa:?}");
+            (isa, y)
+        });
+        same.unwrap().1
+    }
+
+    /// A weight is as far off as its score, relative to one, so larger scores may err more.
+    fn check(q: &Tensor, k: &Tensor, v: &Tensor) {
         let largest = |x: &Tensor| x.abs().max().double_value(&[]);
-        let allowed = 1e-6 + f64::from(f32::EPSILON) / 2.0 * largest(&scores);
-        let error = largest(&(found - expected));
-        assert!(
-            error < allowed,
-            "{:?}: {error:e}, allowed {allowed:e}",
-            q.size()
-        );
+        let allowed = 2e-6 + f64::from(f32::EPSILON) / 2.0 * largest(&scores(q, k));
+        let error = largest(&(found(q, k, v) - formula(q, k, v)));
+        let size = q.size();
+        assert!(error < allowed, "{size:?}: {error:e}, allowed {allowed:e}");
     }
 
     #[test]
@@ -272,7 +314,7 @@ mod tests {
         for width in [4, 8, 16] {
             for tokens in [1, 8, 15, 31, 32, 33, 200] {
                 let shape = [3, tokens, 5, width];
-                let [q, k, v] = ["q", "k", "v"].map(|name| values(name, &shape, 1.0));
+                let [q, k, v] = ["q", "k", "v"].map(|name| values(name, &shape));
                 check(&q, &k, &v);
             }
         }
@@ -281,7 +323,7 @@ mod tests {
     /// As they come out of one product for queries, keys and values, and as frames of a place lie in a clip.
     #[test]
     fn tokens_may_lie_apart() {
-        let qkv = values("qkv", &[2, 33, 3, 2, 8], 1.0);
+        let qkv = values("qkv", &[2, 33, 3, 2, 8]);
         let [q, k, v] = [0, 1, 2].map(|part| qkv.select(2, part));
         check(&q, &k, &v);
         let [q, k, v] = [q, k, v].map(|x| x.transpose(0, 1));
@@ -292,22 +334,41 @@ mod tests {
     fn sharp_attention_is_as_exact_as_its_scores() {
         for scale in [4.0, 30.0, 300.0] {
             let shape = [1, 65, 2, 4];
-            let [q, k] = ["q", "k"].map(|name| values(name, &shape, scale));
-            check(&q, &k, &values("v", &shape, 1.0));
+            let [q, k] = ["q", "k"].map(|name| values(name, &shape) * scale);
+            check(&q, &k, &values("v", &shape));
         }
     }
 
+    /// So many as a frame of full size has.
+    #[test]
+    fn thousands_of_equal_keys_are_averaged_exactly() {
+        let shape = [1, 9216, 1, 4];
+        let q = values("q", &[1, 1, 1, 4]).expand(shape, false);
+        check(&q, &q, &(values("v", &shape) * 0.01 + 1.0));
+    }
+
+    #[test]
+    fn threads_change_no_bit() {
+        let shape = [3, 300, 4, 8];
+        let [q, k, v] = ["q", "k", "v"].map(|name| values(name, &shape));
+        let [one, two, three] = with_threads(|| attend(&q, &k, &v).unwrap().unwrap());
+        assert!(one.equal(&two) && one.equal(&three));
+    }
+
+    /// Bits of a number that is none say more than that; those of all ones come out of memory that nobody wrote.
     #[test]
     fn what_is_no_number_stays_none() {
-        for bad in [f64::NAN, f64::INFINITY] {
+        let all_ones = Tensor::from_slice(&[-1_i32]).view_dtype(Kind::Float);
+        for bad in [f32::NAN.into(), f32::INFINITY.into(), all_ones] {
             for part in 0..3 {
                 let shape = [1, 40, 1, 4];
-                let parts = ["q", "k", "v"].map(|name| values(name, &shape, 1.0));
-                let _ = parts[part].get(0).get(7).get(0).get(2).fill_(bad);
+                let parts = ["q", "k", "v"].map(|name| values(name, &shape));
+                let token = parts[part].get(0).get(7).get(0);
+                token.narrow(0, 2, 1).copy_(&bad);
                 let [q, k, v] = &parts;
-                let out = attend(q, k, v).unwrap().unwrap();
-                let is_finite = out.isfinite().all().int64_value(&[]) != 0;
-                assert!(!is_finite, "{bad} in {part}");
+                let (found, expected) = (found(q, k, v), formula(q, k, v));
+                let are_numbers = (found.isfinite(), expected.isfinite());
+                assert!(are_numbers.0.equal(&are_numbers.1), "{bad:?} in {part}");
             }
         }
     }
@@ -315,11 +376,11 @@ mod tests {
     #[test]
     fn other_layouts_are_left_to_libtorch() {
         let shape = [1, 4, 2, 8];
-        let x = values("x", &shape, 1.0);
+        let x = values("x", &shape);
         let check = |other: &Tensor| assert!(attend(other, other, other).unwrap().is_none());
         check(&x.to_kind(Kind::BFloat16));
         check(&x.transpose(2, 3).contiguous().transpose(2, 3));
-        check(&values("y", &[1, 4, 2, 12], 1.0));
+        check(&values("y", &[1, 4, 2, 12]));
         let fewer = x.narrow(1, 0, 3);
         assert!(attend(&x, &fewer, &fewer).unwrap().is_none());
     }

@@ -50,6 +50,7 @@ pub(super) fn min(a: Lanes, b: Lanes) -> Lanes {
 pub(super) fn exp2(x: Lanes) -> Lanes {
     /// Adding it leaves the nearest integer in the lowest bits.
     const ROUND: f32 = 12_582_912.0;
+    const ONE: u32 = 1.0_f32.to_bits();
     const POLYNOMIAL: [f32; 6] = [
         1.327_647_2e-3,
         9.675_541e-3,
@@ -64,14 +65,35 @@ pub(super) fn exp2(x: Lanes) -> Lanes {
     for coefficient in &POLYNOMIAL[1..] {
         power = fma(power, rest, splat(*coefficient));
     }
-    std::array::from_fn(|i| {
-        let exponent = rounded[i].to_bits() << 23;
-        f32::from_bits(power[i].to_bits().wrapping_add(exponent))
-    })
+    // A product, and not a sum of bits: what is no number must stay none.
+    mul(
+        power,
+        rounded.map(|x| f32::from_bits((x.to_bits() << 23).wrapping_add(ONE))),
+    )
 }
 
-/// Below it the exponent would wrap around.
-pub(super) const EXP2_MIN: f32 = -125.0;
+/// Below it the result is no normal number.
+pub(super) const EXP2_MIN: f32 = -126.0;
 
-/// Above it too.
-pub(super) const EXP2_MAX: f32 = 126.0;
+/// Above it the result is infinite.
+pub(super) const EXP2_MAX: f32 = 127.0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn powers_of_two_are_within_what_is_said_over_their_whole_range() {
+        let steps = 4_000_000;
+        for step in 0..=steps / LANES {
+            let x: Lanes = std::array::from_fn(|lane| {
+                let part = ((step * LANES + lane) as f32 / steps as f32).min(1.0);
+                EXP2_MIN + part * (EXP2_MAX - EXP2_MIN)
+            });
+            for (x, found) in x.into_iter().zip(exp2(x)) {
+                let error = f64::from(found) / f64::from(x).exp2() - 1.0;
+                assert!(error.abs() < 2.2e-7, "{x}: {error:e}");
+            }
+        }
+    }
+}

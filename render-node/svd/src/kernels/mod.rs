@@ -1,15 +1,24 @@
 //! CPU kernels of our own, where libtorch's do far more work than the arithmetic needs.
 //!
 //! They read and write f32 in memory that tensors own, use every thread that libtorch uses (its own pool: a second one would
-//! fight with the first for the cores), and give the same bits whatever the number of threads. The vector code is plain Rust
-//! over arrays of [`lanes::LANES`], compiled once for each instruction set and chosen at run time; where there is none of
-//! them, callers keep to libtorch.
+//! fight with the first for the cores), and give the same bits whatever the number of threads and the instruction set. The
+//! vector code is plain Rust over arrays of [`lanes::LANES`], compiled for each instruction set and chosen at run time.
 
 mod attention;
 mod group_norm;
 mod isa;
 mod lanes;
 mod parallel;
+#[cfg(test)]
+mod testing;
 
 pub(crate) use attention::attend;
 pub(crate) use group_norm::{Affine, group_norm};
+
+/// Raised when a kernel gives other bits than before: part of the name of what equal bits need.
+pub(crate) const VERSION: u32 = 1;
+
+/// The architecture, and the widest instruction set that the kernels use here.
+pub(crate) fn instruction_set() -> String {
+    format!("{} {}", std::env::consts::ARCH, isa::Isa::here().name())
+}

@@ -15,6 +15,7 @@ unsafe extern "C" {
     fn omp_in_parallel() -> c_int;
 }
 
+/// What the threads of one call share.
 struct Shared<'a> {
     next: AtomicUsize,
     count: usize,
@@ -34,22 +35,22 @@ pub(super) fn for_each(count: usize, body: impl Fn(usize) + Sync) {
         (0..count).for_each(body);
         return;
     }
-    let mut shared = Shared {
+    let shared = Shared {
         next: AtomicUsize::new(0),
         count,
         body: &body,
     };
+    let pointer = shared_by_threads(&shared);
     // SAFETY: `work` gets back the pointer given here, and the call returns when all threads have left `work`, so `shared`
-    // and what `body` borrows outlive every use. `Shared` is read by all and written by none but through its atomic.
+    // and what `body` borrows outlive every use.
     #[allow(unsafe_code, reason = "a foreign function")]
     unsafe {
-        GOMP_parallel(
-            work,
-            (&raw mut shared).cast(),
-            c_uint::try_from(threads).unwrap_or(1),
-            0,
-        );
+        GOMP_parallel(work, pointer, c_uint::try_from(threads).unwrap_or(1), 0);
     }
+}
+
+fn shared_by_threads<T: Sync>(shared: &T) -> *mut c_void {
+    std::ptr::from_ref(shared).cast_mut().cast()
 }
 
 /// What `body` makes of each of 0..count, in order.
@@ -58,10 +59,12 @@ pub(super) fn map<T: Send + Sync>(count: usize, body: impl Fn(usize) -> T + Sync
     for_each(count, |index| {
         results[index].get_or_init(|| body(index));
     });
-    results
+    let results: Vec<T> = results
         .into_iter()
         .filter_map(OnceLock::into_inner)
-        .collect()
+        .collect();
+    debug_assert_eq!(results.len(), count);
+    results
 }
 
 /// Ends the process on a panic, which cannot cross into the runtime.
@@ -83,17 +86,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_index_is_visited_once() {
-        for count in [0, 1, 2, 3, 1000] {
-            let visits: Vec<AtomicUsize> = (0..count).map(|_| AtomicUsize::new(0)).collect();
-            for_each(count, |index| {
-                visits[index].fetch_add(1, Ordering::Relaxed);
+    fn each_index_is_visited_once_from_inside_too() {
+        for count in [0, 1, 2, 3, 100] {
+            let visits: Vec<AtomicUsize> =
+                (0..count * count).map(|_| AtomicUsize::new(0)).collect();
+            for_each(count, |row| {
+                for_each(count, |column| {
+                    visits[row * count + column].fetch_add(1, Ordering::Relaxed);
+                });
             });
-            assert!(
-                visits
-                    .iter()
-                    .all(|visit| visit.load(Ordering::Relaxed) == 1)
-            );
+            let mut visits = visits.iter();
+            assert!(visits.all(|visit| visit.load(Ordering::Relaxed) == 1));
         }
+    }
+
+    #[test]
+    fn results_come_in_order() {
+        let squares = map(1000, |index| index * index);
+        assert!(squares.into_iter().eq((0..1000).map(|index| index * index)));
     }
 }
