@@ -151,12 +151,12 @@ impl JobDisplay {
             Update::Reconnecting => Object::Reconnecting,
         });
         match update {
-            Update::Video(video) => self.show_state(video.status),
+            Update::Video(video) => self.show_state(video),
             Update::Progress(progress) => {
                 self.bar.set_length(u64::from(progress.steps));
                 self.bar.set_position(u64::from(progress.step));
-                self.bar.set_prefix(progress.phase.clone());
                 self.bar.set_message(progress_text(progress));
+                self.bar.set_prefix(progress.phase.clone());
                 self.say(progress.phase.clone());
             }
             Update::Position(position) => {
@@ -173,13 +173,15 @@ impl JobDisplay {
         }
     }
 
-    fn show_state(&mut self, status: Status) {
-        self.bar.set_prefix(status.as_str());
+    fn show_state(&mut self, video: &Video) {
+        let text = state_text(video.status, video.attempt);
+        // The bar is drawn at any moment: nothing of the state before may stand behind the new one's name.
         self.bar.set_message("");
-        if status == Status::Queued {
+        if matches!(video.status, Status::Queued | Status::Running) {
             self.bar.set_position(0);
         }
-        self.say(status.as_str().to_owned());
+        self.bar.set_prefix(text.clone());
+        self.say(text);
     }
 
     /// On a terminal the bar says it.
@@ -197,8 +199,19 @@ impl Drop for JobDisplay {
     }
 }
 
+fn state_text(status: Status, attempt: u32) -> String {
+    match status {
+        Status::Running if attempt > 1 => format!("running again, attempt {attempt}"),
+        _ => status.as_str().to_owned(),
+    }
+}
+
 fn progress_text(progress: &Progress) -> String {
-    let step = format!("step {} of {}", progress.step, progress.steps);
+    let attempt = match progress.attempt {
+        0 | 1 => String::new(),
+        again => format!("attempt {again}, "),
+    };
+    let step = format!("{attempt}step {} of {}", progress.step, progress.steps);
     match progress.left_s {
         Some(left) if left >= 0.5 => format!("{step}, about {} left", duration_text(left)),
         Some(_) | None => step,
@@ -266,11 +279,19 @@ mod tests {
         }
     }
 
+    /// A node that is lost takes its steps along: whoever watches the bar jump back reads why.
+    #[test]
+    fn another_attempt_is_said() {
+        assert_eq!(state_text(Status::Running, 1), "running");
+        assert_eq!(state_text(Status::Running, 2), "running again, attempt 2");
+        assert_eq!(state_text(Status::Done, 2), "done");
+    }
+
     #[test]
     fn progress_says_step_and_time_left() {
-        let check = |left_s: Option<f64>, expected: &str| {
+        let check = |attempt: u32, left_s: Option<f64>, expected: &str| {
             let progress = Progress {
-                attempt: 1,
+                attempt,
                 phase: "denoising".to_owned(),
                 step: 3,
                 steps: 25,
@@ -278,9 +299,10 @@ mod tests {
             };
             assert_eq!(progress_text(&progress), expected);
         };
-        check(None, "step 3 of 25");
-        check(Some(0.1), "step 3 of 25");
-        check(Some(41.0), "step 3 of 25, about 41 s left");
+        check(1, None, "step 3 of 25");
+        check(1, Some(0.1), "step 3 of 25");
+        check(1, Some(41.0), "step 3 of 25, about 41 s left");
+        check(2, Some(41.0), "attempt 2, step 3 of 25, about 41 s left");
     }
 
     #[test]

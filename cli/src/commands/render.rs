@@ -37,20 +37,25 @@ pub(super) struct Args {
 /// What the clip shall be. Whatever is left out is the model's default.
 #[derive(Debug, clap::Args)]
 struct SpecArgs {
+    /// Its name, as `flowai models` lists it
     #[arg(long)]
     model: Option<String>,
     /// An adapter, as a file or as the id of one that is stored, with its strength; may be given several times
     #[arg(long = "adapter", value_name = "FILE_OR_ID[=WEIGHT]", value_parser = parse_adapter)]
     adapters: Vec<AdapterArg>,
+    /// Kept with the clip; this kind of model does not read it
     #[arg(long)]
     prompt: Option<String>,
+    /// How many pictures the clip has
     #[arg(long)]
     frames: Option<u32>,
     /// Frames a second
     #[arg(long)]
     fps: Option<u32>,
+    /// In pixels, a multiple of what the model needs (`flowai models`: SIDES)
     #[arg(long)]
     width: Option<u32>,
+    /// As the width
     #[arg(long)]
     height: Option<u32>,
     /// Denoising steps: more are slower and finer

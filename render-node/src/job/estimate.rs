@@ -38,6 +38,8 @@ pub(super) struct Estimate {
     phase: Phase,
     steps: u32,
     frames: u32,
+    /// So many frames are decoded together.
+    chunk: u32,
     /// Width times height.
     pixels: f64,
     steps_done: u32,
@@ -54,6 +56,7 @@ impl Estimate {
             phase: Phase::Fetching,
             steps: spec.steps,
             frames: spec.frames,
+            chunk: spec.decode_chunk_size.max(1),
             pixels: f64::from(spec.width) * f64::from(spec.height),
             steps_done: 0,
             step_times: (0, Duration::ZERO),
@@ -106,13 +109,17 @@ impl Estimate {
         Some(denoising + self.decoding_left_s())
     }
 
+    /// The first frame of a chunk comes when all of the chunk are decoded.
     fn decoding_left_s(&self) -> f64 {
-        let left = f64::from(self.frames.saturating_sub(self.frames_done));
-        let per_frame = match (self.decoding_since, self.frames_done) {
-            (Some(since), 1..) => since.elapsed().as_secs_f64() / f64::from(self.frames_done),
+        let decoded = self
+            .frames_done
+            .next_multiple_of(self.chunk)
+            .min(self.frames);
+        let per_frame = match (self.decoding_since, decoded) {
+            (Some(since), 1..) => since.elapsed().as_secs_f64() / f64::from(decoded),
             _ => self.pace.decode_s_per_pixel().unwrap_or(0.0) * self.pixels,
         };
-        per_frame * left
+        per_frame * f64::from(self.frames - decoded)
     }
 }
 
@@ -145,6 +152,20 @@ mod tests {
         assert_eq!(estimate.standing().left_s, Some(2.0));
         estimate.step(4, Duration::from_secs(3));
         assert_eq!(estimate.standing().left_s, Some(0.0));
+    }
+
+    #[test]
+    fn the_first_frame_of_a_chunk_stands_for_all_of_them() {
+        let mut estimate = estimate(&Arc::default());
+        (estimate.frames, estimate.chunk) = (14, 7);
+        estimate.step(4, Duration::from_secs(1));
+        estimate.begin(Phase::Decoding);
+        estimate.decoding_since = Instant::now().checked_sub(Duration::from_secs(7));
+        for (done, expected) in [(1, 7.0), (7, 7.0), (8, 0.0), (14, 0.0)] {
+            estimate.frame(done);
+            let left = estimate.standing().left_s.unwrap();
+            assert!((left - expected).abs() < 0.5, "{done}: {left}");
+        }
     }
 
     #[test]
