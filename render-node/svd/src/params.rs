@@ -24,12 +24,15 @@ pub struct Precision {
     pub rounded_to: Option<Kind>,
 }
 
+/// Layers of one module that read the same input: one product of their stacked rows instead of three.
+const STACKED: [&str; 3] = ["to_q", "to_k", "to_v"];
+
 /// A share of one parameter, in the layout of [`Params`].
 #[derive(Debug)]
 pub struct Param {
     value: Tensor,
     /// The tensor may point into the mapped file, which must outlive it.
-    _file: Bytes,
+    _file: Option<Bytes>,
 }
 
 impl Deref for Param {
@@ -43,6 +46,8 @@ impl Deref for Param {
 #[derive(Debug)]
 struct Entry {
     value: Tensor,
+    /// `value` is a part of one of [`Params::stacks`].
+    is_stacked: bool,
     pristine: TensorView,
 }
 
@@ -53,6 +58,9 @@ struct Entry {
 #[derive(Debug)]
 pub struct Params {
     entries: BTreeMap<String, Entry>,
+    /// By module and kind, as `down_blocks.0.attentions.0.transformer_blocks.0.attn1.weight`: the rows of its queries, keys and
+    /// values, of which its entries are parts.
+    stacks: BTreeMap<String, Tensor>,
     precision: Precision,
 }
 
@@ -69,10 +77,19 @@ impl Params {
         let mut entries = BTreeMap::new();
         for (name, view) in weights.iter().filter(|(name, _)| is_needed(name)) {
             let value = materialise(view, precision)?;
-            let pristine = view.clone();
-            entries.insert(name.to_owned(), Entry { value, pristine });
+            let entry = Entry {
+                value,
+                is_stacked: false,
+                pristine: view.clone(),
+            };
+            entries.insert(name.to_owned(), entry);
         }
-        Ok(Self { entries, precision })
+        let stacks = stack(&mut entries)?;
+        Ok(Self {
+            entries,
+            stacks,
+            precision,
+        })
     }
 
     /// Where the component's modules find their parameters.
@@ -117,6 +134,10 @@ impl Params {
 
     fn put(&mut self, name: &str, value: &Tensor) -> Result<()> {
         let entry = self.entries.get_mut(name).ok_or_else(|| missing(name))?;
+        if entry.is_stacked {
+            entry.value.f_copy_(value)?;
+            return Ok(());
+        }
         // Exchanges the storage below the tensor that modules share, instead of writing into a mapped file.
         Ok(entry.value.f_set_data(value)?)
     }
@@ -149,7 +170,19 @@ impl Scope<'_> {
         let entry = self.params.entry(&self.full(leaf))?;
         Ok(Param {
             value: entry.value.shallow_clone(),
-            _file: entry.pristine.data.clone(),
+            _file: Some(entry.pristine.data.clone()),
+        })
+    }
+
+    /// The rows of the module's `to_q`, `to_k` and `to_v`, one below the other: `leaf` is `weight` or `bias`.
+    ///
+    /// Errors: their inputs are of different widths, or one of them is not there.
+    pub fn get_stacked(&self, leaf: &str) -> Result<Param> {
+        let name = self.full(leaf);
+        let stack = self.params.stacks.get(&name);
+        Ok(Param {
+            value: stack.ok_or_else(|| missing(&name))?.shallow_clone(),
+            _file: None,
         })
     }
 
@@ -171,6 +204,42 @@ fn missing(name: &str) -> EngineError {
 
 fn shape_of(view: &TensorView) -> Vec<i64> {
     view.shape.iter().map(|&size| size as i64).collect()
+}
+
+/// Puts queries, keys and values that are all there, and as wide, into one tensor each.
+fn stack(entries: &mut BTreeMap<String, Entry>) -> Result<BTreeMap<String, Tensor>> {
+    let mut stacks = BTreeMap::new();
+    let firsts: Vec<(String, String)> = entries
+        .keys()
+        .filter_map(|name| {
+            let (path, leaf) = name.rsplit_once('.')?;
+            let module = path.strip_suffix(STACKED[0])?.strip_suffix('.')?;
+            Some((module.to_owned(), leaf.to_owned()))
+        })
+        .collect();
+    for (module, leaf) in firsts {
+        let names = STACKED.map(|layer| format!("{module}.{layer}.{leaf}"));
+        let parts: Vec<&Tensor> = names
+            .iter()
+            .filter_map(|name| Some(&entries.get(name)?.value))
+            .collect();
+        let is_of_one_input = |part: &&Tensor| part.size().get(1) == parts[0].size().get(1);
+        if parts.len() < names.len() || !parts.iter().all(is_of_one_input) {
+            continue;
+        }
+        let stack = Tensor::f_cat(&parts, 0)?;
+        let mut start = 0;
+        for name in &names {
+            let entry = entries.get_mut(name).ok_or_else(|| missing(name))?;
+            let rows = entry.value.size()[0];
+            entry.value = stack.f_narrow(0, start, rows)?;
+            entry.is_stacked = true;
+            start += rows;
+            release_pages(&entry.pristine.data);
+        }
+        stacks.insert(format!("{module}.{leaf}"), stack);
+    }
+    Ok(stacks)
 }
 
 /// The tensor in precision and layout; the file's pages are let go where it no longer points at them.

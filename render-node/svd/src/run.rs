@@ -9,7 +9,7 @@ use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::sampler::Sampler;
 use crate::spec::Spec;
-use crate::unet::UnetContext;
+use crate::unet::{UnetContext, UnetTimes};
 
 /// Latents on their way. Borrows the engine, so adapters cannot change under it.
 #[derive(Debug)]
@@ -26,8 +26,7 @@ pub struct Run<'a> {
     image_embeds: Tensor,
     /// With guidance, the half without the picture comes first.
     passes: Vec<Pass>,
-    /// (1, 3)
-    added_time_ids: Tensor,
+    times: UnetTimes,
     /// (1, F, 1, 1, 1); `None` when the model runs only with the picture.
     guidance: Option<Tensor>,
 }
@@ -77,7 +76,7 @@ impl<'a> Run<'a> {
         };
         Ok(Self {
             passes: passes(engine, &halves, i64::from(spec.frames))?,
-            added_time_ids: added_time_ids(&spec, engine)?,
+            times: times(engine, &sampler, &spec)?,
             guidance: spec
                 .has_guidance()
                 .then(|| guidance(&spec, engine))
@@ -199,12 +198,11 @@ impl<'a> Run<'a> {
     fn predict(&self, i: usize) -> Result<Tensor> {
         let unet = &self.engine.unet;
         let noisy = self.sampler.scale_input(i, &self.latents)?;
-        let time = unet.time(self.sampler.timestep(i), &self.added_time_ids)?;
         let predict = |pass: &Pass| {
             let batch = pass.image_channels.size()[0];
             let noisy = noisy.f_expand([batch, -1, -1, -1, -1], false)?;
             let sample = Tensor::f_cat(&[&noisy, &pass.image_channels], 2)?;
-            unet.forward(&sample, &time, &pass.context)
+            unet.forward(&sample, &self.times, i, &pass.context)
         };
         let predictions = self
             .passes
@@ -275,6 +273,13 @@ fn passes(engine: &Engine, halves: &[(Tensor, Tensor)], frames: i64) -> Result<V
 
 fn is_finite(x: &Tensor) -> Result<bool> {
     Ok(x.f_isfinite()?.f_all()?.f_int64_value(&[])? != 0)
+}
+
+fn times(engine: &Engine, sampler: &Sampler, spec: &Spec) -> Result<UnetTimes> {
+    let timesteps: Vec<f32> = (0..sampler.steps()).map(|i| sampler.timestep(i)).collect();
+    engine
+        .unet
+        .times(&timesteps, &added_time_ids(spec, engine)?)
 }
 
 /// What the model is told beside the picture, in its own precision: (1, 3).

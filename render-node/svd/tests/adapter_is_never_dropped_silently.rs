@@ -39,8 +39,8 @@ fn every_module_shows_in_the_prediction_or_is_reported_as_a_noop() {
     let ids = Tensor::from_slice(&[6.0f32, 127.0, 0.02]).view([1, 3]);
     let predict = || {
         let context = unet.context(&embeds, 2).unwrap();
-        let time = unet.time(0.7, &ids).unwrap();
-        unet.forward(&sample, &time, &context).unwrap()
+        let times = unet.times(&[0.7], &ids).unwrap();
+        unet.forward(&sample, &times, 0, &context).unwrap()
     };
     let plain = predict();
 

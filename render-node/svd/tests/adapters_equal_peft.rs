@@ -67,8 +67,10 @@ impl Subject {
     fn predict(&self) -> Tensor {
         let unet = &self.unet;
         let context = unet.context(&self.image_embeds, FRAMES).unwrap();
-        let time = unet.time(TIMESTEP as f32, &self.added_time_ids).unwrap();
-        unet.forward(&self.sample, &time, &context).unwrap()
+        let times = unet
+            .times(&[TIMESTEP as f32], &self.added_time_ids)
+            .unwrap();
+        unet.forward(&self.sample, &times, 0, &context).unwrap()
     }
 }
 

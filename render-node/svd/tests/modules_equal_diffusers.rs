@@ -138,8 +138,8 @@ fn check_unet(config: &ModelConfig, seed: u64, sizes: &[(i64, i64)]) {
             let embeds = values("embeds", &[BATCH, 32], seed);
             let ids = Tensor::from_slice(&[6.0_f32, 127.0, 0.02]).view([1, 3]);
             let context = unet.context(&embeds, FRAMES).unwrap();
-            let time = unet.time(timestep, &ids).unwrap();
-            let found = unet.forward(&sample, &time, &context).unwrap();
+            let times = unet.times(&[0.0, timestep], &ids).unwrap();
+            let found = unet.forward(&sample, &times, 1, &context).unwrap();
             comparison.add(
                 &format!("{height}x{width} at {timestep}"),
                 "unet",
@@ -162,8 +162,8 @@ fn unet_with_other_ids_for_each_clip() {
     let embeds = values("embeds", &[BATCH, 32], 8);
     let ids = Tensor::from_slice(&[6.0_f32, 127.0, 0.02, 24.0, 30.0, 0.5]).view([2, 3]);
     let context = unet.context(&embeds, FRAMES).unwrap();
-    let time = unet.time(0.25, &ids).unwrap();
-    let found = unet.forward(&sample, &time, &context).unwrap();
+    let times = unet.times(&[-1.0, 0.25, 1.0], &ids).unwrap();
+    let found = unet.forward(&sample, &times, 1, &context).unwrap();
     let mut comparison = Comparison::of(&model);
     let settings = json!({ "timestep": 0.25 });
     comparison.add(
@@ -248,7 +248,8 @@ impl<'a, 'm> Layer<'a, 'm> {
     fn resnet_2d(self, in_channels: usize, out_channels: usize, eps: f64) {
         let block =
             ResnetBlock2D::load(&self.scope(), in_channels, out_channels, true, eps).unwrap();
-        let found = block.forward(&self.maps, Some(&self.time.silu())).unwrap();
+        let biases = block.biases(&self.time.silu()).unwrap();
+        let found = block.forward(&self.maps, Some(&biases)).unwrap();
         let found = from_maps(&found).unwrap().flatten(0, 1);
         let (x, time) = (self.pictures(), self.time_of_frames());
         self.add("resnet_2d", &[&x, &time], found);
@@ -256,7 +257,8 @@ impl<'a, 'm> Layer<'a, 'm> {
 
     fn temporal_resnet(self, eps: f64) {
         let block = TemporalResnetBlock::load(&self.scope(), true, eps).unwrap();
-        let found = block.forward(&self.maps, Some(&self.time.silu())).unwrap();
+        let biases = block.biases(&self.time.silu()).unwrap();
+        let found = block.forward(&self.maps, Some(&biases)).unwrap();
         // (B, C, F, H, W)
         let by_channel = |maps: &Tensor| maps.permute([0, 4, 1, 2, 3]);
         let time = self.time_of_frames().view([BATCH, FRAMES, -1]);
@@ -268,7 +270,10 @@ impl<'a, 'm> Layer<'a, 'm> {
         let block =
             SpatioTemporalResBlock::load_unet(&self.scope(), in_channels, out_channels, eps)
                 .unwrap();
-        let found = block.forward(&self.maps, Some(&self.time.silu())).unwrap();
+        let biases = block.biases(&self.time.silu()).unwrap();
+        let found = block
+            .forward(self.maps.shallow_clone(), Some(&biases))
+            .unwrap();
         let found = from_maps(&found).unwrap().flatten(0, 1);
         let (x, time) = (self.pictures(), self.time_of_frames());
         self.add("spatio_temporal_resnet", &[&x, &time], found);
@@ -282,7 +287,7 @@ impl<'a, 'm> Layer<'a, 'm> {
         let block =
             SpatioTemporalResBlock::load_decoder(&self.scope(), in_channels, out_channels, eps)
                 .unwrap();
-        let found = block.forward(&self.maps, None).unwrap();
+        let found = block.forward(self.maps.shallow_clone(), None).unwrap();
         let found = from_maps(&found).unwrap().flatten(0, 1);
         let x = self.pictures();
         self.add("spatio_temporal_resnet", &[&x], found);

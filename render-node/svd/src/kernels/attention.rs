@@ -23,6 +23,9 @@ const VECTORS: usize = 2;
 /// Scaled dot product attention of (N, L, heads, d) queries with as many keys and values, to (N, L, heads * d), for heads so
 /// narrow that products of matrices spend most of their time on other things than arithmetic: d is 4, 8 or 16.
 ///
+/// In memory the result has sequences and tokens in the order of the queries: what was transposed to come here can be
+/// transposed back without a copy.
+///
 /// `None` where there is no such kernel: another width, other numbers of keys, another precision, memory layout or device, or
 /// a processor that is slow with it.
 pub(crate) fn attend(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Option<Tensor>> {
@@ -44,18 +47,15 @@ fn attend_with(isa: Isa, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Option<Te
     else {
         return Ok(None);
     };
-    let out = Tensor::f_empty(
-        [sequences, tokens, heads * width],
-        (Kind::Float, Device::Cpu),
-    )?;
+    let out = empty_in_order_of(&q, sequences, tokens, heads * width)?;
     let [sequences, tokens, heads] = [sequences, tokens, heads].map(|n| n.unsigned_abs() as usize);
     let job = Job {
         q,
         k,
         v,
         out: out.data_ptr().cast(),
+        out_strides: strides(&out),
         tokens,
-        heads,
     };
     let count = sequences * heads;
     let step = SCORES_OF_A_CALL.div_ceil((tokens * tokens).max(1));
@@ -66,6 +66,22 @@ fn attend_with(isa: Isa, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Option<Te
         }
     });
     Ok(Some(out))
+}
+
+/// (N, L, C), as closely packed as the queries allow.
+fn empty_in_order_of(q: &Source, sequences: i64, tokens: i64, channels: i64) -> Result<Tensor> {
+    let options = (Kind::Float, Device::Cpu);
+    let [sequence, token] = q.strides;
+    Ok(match sequence < token {
+        true => Tensor::f_empty([tokens, sequences, channels], options)?.f_transpose(0, 1)?,
+        false => Tensor::f_empty([sequences, tokens, channels], options)?,
+    })
+}
+
+/// Elements from one sequence to the next, and from one token to the next, of a tensor that begins with these dimensions.
+fn strides(x: &Tensor) -> [usize; 2] {
+    let strides = x.stride();
+    [strides[0], strides[1]].map(|stride| stride.unsigned_abs() as usize)
 }
 
 /// Elements of a tensor (N, L, heads, d) whose heads follow each other in memory.
@@ -81,9 +97,9 @@ impl Source {
         let strides = x.stride();
         let fits = x.device() == Device::Cpu && x.f_kind()? == Kind::Float;
         Ok(match strides[..] {
-            [sequence, token, head, 1] if fits && head == width => Some(Self {
+            [_, _, head, 1] if fits && head == width => Some(Self {
                 start: x.data_ptr().cast_const().cast(),
-                strides: [sequence, token].map(|stride| stride.unsigned_abs() as usize),
+                strides: self::strides(x),
             }),
             _ => None,
         })
@@ -107,10 +123,10 @@ struct Job {
     q: Source,
     k: Source,
     v: Source,
-    /// (N, L, heads * d), contiguous.
+    /// (N, L, heads * d), the last dimension closely packed.
     out: *mut f32,
+    out_strides: [usize; 2],
     tokens: usize,
-    heads: usize,
 }
 
 // SAFETY: all threads read the sources; each place of `out` is written by one call.
@@ -164,7 +180,8 @@ fn attend_head<const D: usize>(job: &Job, sequence: usize, head: usize, pairs: &
         }
         let averages = averages(&queries, pairs, longest.sqrt());
         for lane in 0..(job.tokens - first).min(VECTORS * LANES) {
-            let at = (sequence * job.tokens + first + lane) * job.heads * D + head * D;
+            let [of_sequence, of_token] = job.out_strides;
+            let at = sequence * of_sequence + (first + lane) * of_token + head * D;
             for (i, average) in averages[lane / LANES].iter().enumerate() {
                 // SAFETY: a place of this head, which no other call writes.
                 unsafe { *job.out.add(at + i) = average[lane % LANES] };
@@ -328,6 +345,8 @@ mod tests {
         check(&q, &k, &v);
         let [q, k, v] = [q, k, v].map(|x| x.transpose(0, 1));
         check(&q, &k, &v);
+        let back = found(&q, &k, &v).transpose(0, 1);
+        assert!(back.is_contiguous(), "{:?}", back.stride());
     }
 
     #[test]

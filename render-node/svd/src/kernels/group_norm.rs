@@ -8,6 +8,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::isa::{Isa, Set, dispatched};
 use super::lanes::{EXP2_MAX, EXP2_MIN, LANES, Lanes, add, exp2, fma, max, min, mul, splat, sub};
+use super::output::Output;
 use super::parallel::{for_each, map};
 use crate::error::Result;
 
@@ -45,58 +46,157 @@ pub(crate) fn group_norm(x: &Tensor, affine: &Affine<'_>) -> Result<Tensor> {
 }
 
 fn group_norm_with(isa: Isa, x: &Tensor, affine: &Affine<'_>) -> Result<Tensor> {
-    let plain = |x: &Tensor| -> Result<Tensor> {
-        Ok(x.f_to_device(Device::Cpu)?
-            .f_to_kind(Kind::Float)?
-            .f_contiguous()?)
-    };
     let x = plain(x)?;
     let (items, rows, channels) = x.size3()?;
     let y = x.f_empty_like()?;
     if x.numel() == 0 {
         return Ok(y);
     }
-    // Whatever does not fit is refused by libtorch, which says why.
-    let _ = x.f_view([items, rows, NORM_GROUPS as i64, -1])?;
-    let [weight, bias] = [affine.weight, affine.bias];
-    let (weight, bias) = (
-        plain(&weight.f_view([channels])?)?,
-        plain(&bias.f_view([channels])?)?,
-    );
+    let (weight, bias) = parameters(&x, affine)?;
     let [items, rows, channels] = [items, rows, channels].map(|n| n.unsigned_abs() as usize);
     let norm = Norm {
         x: elements(&x),
-        y: Output(y.data_ptr().cast()),
         channels,
         weight: elements(&weight),
         bias: elements(&bias),
         eps: affine.eps,
-        has_silu: affine.has_silu,
         isa,
     };
-    let block_rows = (BLOCK_ELEMENTS / channels).clamp(1, rows);
-    let blocks = rows.div_ceil(block_rows);
-    let block = |index: usize| {
-        let start = index % blocks * block_rows;
-        let first = index / blocks * rows;
-        first + start..first + rows.min(start + block_rows)
+    let output = Output(y.data_ptr().cast());
+    let has_silu = affine.has_silu;
+    let apply = |rows: Range<usize>, factors: &Factors| {
+        // SAFETY: rows of the output, which has the input's shape; each is given out once.
+        let to = unsafe { output.part(rows.start * channels, rows.len() * channels) };
+        write(isa, norm.part(&rows), to, factors, has_silu);
     };
-    if blocks == 1 {
+    let blocks = Blocks::of(rows, channels);
+    let block = |index: usize| blocks.rows(index / blocks.count * rows, index % blocks.count);
+    if blocks.count == 1 {
         for_each(items, |item| {
             let factors = norm.factors(&[norm.moments(block(item))]);
-            norm.apply(block(item), &factors);
+            apply(block(item), &factors);
         });
         return Ok(y);
     }
-    let moments = map(items * blocks, |index| norm.moments(block(index)));
+    let moments = map(items * blocks.count, |index| norm.moments(block(index)));
     let factors: Vec<Factors> = moments
-        .chunks(blocks)
+        .chunks(blocks.count)
         .map(|of_item| norm.factors(of_item))
         .collect();
-    for_each(items * blocks, |index| {
-        norm.apply(block(index), &factors[index / blocks]);
+    for_each(items * blocks.count, |index| {
+        apply(block(index), &factors[index / blocks.count]);
     });
     Ok(y)
+}
+
+/// A group norm with its statistics taken, to be applied to one part of its input after the other.
+pub(crate) struct Normaliser {
+    factors: Factors,
+    has_silu: bool,
+    isa: Isa,
+}
+
+impl Normaliser {
+    /// Takes the statistics of all of (.., C), contiguous f32 on the CPU and not empty.
+    ///
+    /// Errors: as [`group_norm`].
+    pub(crate) fn of(x: &Tensor, affine: &Affine<'_>) -> Result<Self> {
+        let isa = Isa::here();
+        let channels = x.size().last().copied().unwrap_or(0);
+        let x = x.f_view([1, -1, channels])?;
+        let (weight, bias) = parameters(&x, affine)?;
+        let [rows, channels] = [x.size()[1], channels].map(|n| n.unsigned_abs() as usize);
+        let norm = Norm {
+            x: elements(&x),
+            channels,
+            weight: elements(&weight),
+            bias: elements(&bias),
+            eps: affine.eps,
+            isa,
+        };
+        let blocks = Blocks::of(rows, channels);
+        let moments = map(blocks.count, |index| norm.moments(blocks.rows(0, index)));
+        Ok(Self {
+            factors: norm.factors(&moments),
+            has_silu: affine.has_silu,
+            isa,
+        })
+    }
+
+    /// Some places of all frames, (F, P, C) whose places follow each other in memory, to the same, contiguous.
+    pub(crate) fn apply(&self, x: &Tensor) -> Result<Tensor> {
+        let y = Tensor::f_empty(x.size().as_slice(), (Kind::Float, Device::Cpu))?;
+        let (frames, places, channels) = x.size3()?;
+        let of_frame = x.stride()[0];
+        let [frames, places, channels, of_frame] =
+            [frames, places, channels, of_frame].map(|n| n.unsigned_abs() as usize);
+        let (from, to) = (
+            Input(x.data_ptr().cast_const().cast()),
+            Output(y.data_ptr().cast()),
+        );
+        let blocks = Blocks::of(places, channels);
+        for_each(frames * blocks.count, |index| {
+            let (frame, rows) = (index / blocks.count, blocks.rows(0, index % blocks.count));
+            let (start, count) = (rows.start * channels, rows.len() * channels);
+            // SAFETY: rows of the two tensors; those of the output are given out once.
+            let (part, to) = unsafe {
+                (
+                    from.part(frame * of_frame + start, count),
+                    to.part(frame * places * channels + start, count),
+                )
+            };
+            write(self.isa, part, to, &self.factors, self.has_silu);
+        });
+        Ok(y)
+    }
+}
+
+/// Contiguous f32 on the CPU.
+fn plain(x: &Tensor) -> Result<Tensor> {
+    Ok(x.f_to_device(Device::Cpu)?
+        .f_to_kind(Kind::Float)?
+        .f_contiguous()?)
+}
+
+/// Weight and bias for (N, R, C).
+fn parameters(x: &Tensor, affine: &Affine<'_>) -> Result<(Tensor, Tensor)> {
+    let (items, rows, channels) = x.size3()?;
+    // Whatever does not fit is refused by libtorch, which says why.
+    let _ = x.f_view([items, rows, NORM_GROUPS as i64, -1])?;
+    let of_channels = |x: &Tensor| plain(&x.f_view([channels])?);
+    Ok((of_channels(affine.weight)?, of_channels(affine.bias)?))
+}
+
+/// How the rows of an item are shared among calls.
+struct Blocks {
+    rows: usize,
+    rows_of_block: usize,
+    count: usize,
+}
+
+impl Blocks {
+    /// Of at least one row.
+    fn of(rows: usize, channels: usize) -> Self {
+        let rows_of_block = (BLOCK_ELEMENTS / channels).clamp(1, rows);
+        Self {
+            rows,
+            rows_of_block,
+            count: rows.div_ceil(rows_of_block),
+        }
+    }
+
+    /// Of an item that begins at row `first`.
+    fn rows(&self, first: usize, index: usize) -> Range<usize> {
+        let start = index * self.rows_of_block;
+        first + start..first + self.rows.min(start + self.rows_of_block)
+    }
+}
+
+fn write(isa: Isa, part: &[f32], to: &mut [MaybeUninit<f32>], factors: &Factors, has_silu: bool) {
+    match has_silu {
+        true => scale_with_silu(isa, part, to, factors),
+        false => scale(isa, part, to, factors),
+    }
 }
 
 /// Of a tensor that is contiguous f32 on the CPU, not empty, and not written to.
@@ -106,19 +206,26 @@ fn elements(x: &Tensor) -> &[f32] {
 }
 
 #[derive(Clone, Copy)]
-struct Output(*mut MaybeUninit<f32>);
+struct Input(*const f32);
 
-// SAFETY: [`Norm::apply`] is called once for each row.
-unsafe impl Sync for Output {}
+// SAFETY: only read.
+unsafe impl Sync for Input {}
+
+impl Input {
+    /// # Safety
+    /// The elements lie in a tensor that lives, and nobody writes to them.
+    unsafe fn part<'a>(self, start: usize, count: usize) -> &'a [f32] {
+        // SAFETY: as the caller promises.
+        unsafe { std::slice::from_raw_parts(self.0.add(start), count) }
+    }
+}
 
 struct Norm<'a> {
     x: &'a [f32],
-    y: Output,
     channels: usize,
     weight: &'a [f32],
     bias: &'a [f32],
     eps: f64,
-    has_silu: bool,
     isa: Isa,
 }
 
@@ -202,19 +309,6 @@ impl Norm<'_> {
             center,
             scale,
             shift,
-        }
-    }
-
-    fn apply(&self, rows: Range<usize>, factors: &Factors) {
-        let part = self.part(&rows);
-        // SAFETY: rows of the output, which has the input's shape; each is given out once.
-        let to = unsafe {
-            let start = self.y.0.add(rows.start * self.channels);
-            std::slice::from_raw_parts_mut(start, part.len())
-        };
-        match self.has_silu {
-            true => scale_with_silu(self.isa, part, to, factors),
-            false => scale(self.isa, part, to, factors),
         }
     }
 }
@@ -381,6 +475,31 @@ mod tests {
         let x = x.view([1, -1, 32]);
         let error = (found(&x, false) - formula(&x, false)).abs().max();
         assert!(error.double_value(&[]) < 2e-6, "{error:?}");
+    }
+
+    #[test]
+    fn parts_are_normalised_as_the_whole() {
+        let x = values("x", &[5, 3000, 64]);
+        let (weight, bias) = (values("weight", &[64]), values("bias", &[64]));
+        for has_silu in [false, true] {
+            let affine = Affine {
+                weight: &weight,
+                bias: &bias,
+                eps: 1e-5,
+                has_silu,
+            };
+            let whole = group_norm(&x.view([1, -1, 64]), &affine)
+                .unwrap()
+                .view_as(&x);
+            let normaliser = Normaliser::of(&x, &affine).unwrap();
+            for (start, count) in [(0, 3000), (0, 1), (2999, 1), (700, 1500)] {
+                let part = normaliser.apply(&x.narrow(1, start, count)).unwrap();
+                assert!(
+                    part.equal(&whole.narrow(1, start, count)),
+                    "{start} {count}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ const SEQUENCES_MAX: i64 = 65_535;
 
 /// Scaled dot product attention of (N, L, heads, d) queries with as many keys and values, to (N, L, heads * d).
 ///
-/// Inputs may be strided as long as the last dimension is contiguous; the result is contiguous.
+/// Inputs may be strided as long as the last dimension is contiguous. So may the result be.
 pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
     if let Some(out) = kernels::attend(q, k, v)? {
         return Ok(out);
@@ -41,59 +41,69 @@ pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
     }
 }
 
+/// Queries, keys and values of the same tokens, by one product.
+#[derive(Debug)]
+struct Projections {
+    stacked: Linear,
+    heads: i64,
+}
+
+impl Projections {
+    /// (.., C) to (.., 3, heads, C / heads).
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let mut shape = x.size();
+        let channels = shape.pop().unwrap_or(0);
+        shape.extend([3, self.heads, channels / self.heads]);
+        Ok(self.stacked.forward(x)?.f_view(shape.as_slice())?)
+    }
+}
+
+/// Of (N, L, 3, heads, d) as [`Projections`] make them, to (N, L, heads * d).
+fn attend_to_each_other(projections: &Tensor) -> Result<Tensor> {
+    let part = |i| projections.f_select(2, i);
+    attend(&part(0)?, &part(1)?, &part(2)?)
+}
+
 /// Attention of tokens to each other, without a bias on queries, keys and values.
 #[derive(Debug)]
 pub struct SelfAttention {
-    to_q: Linear,
-    to_k: Linear,
-    to_v: Linear,
+    projections: Projections,
     to_out: Linear,
-    heads: i64,
 }
 
 impl SelfAttention {
     pub fn load(scope: &Scope<'_>, heads: usize) -> Result<Self> {
         Ok(Self {
-            to_q: Linear::load_without_bias(&scope.at("to_q"))?,
-            to_k: Linear::load_without_bias(&scope.at("to_k"))?,
-            to_v: Linear::load_without_bias(&scope.at("to_v"))?,
+            projections: Projections {
+                stacked: Linear::load_stacked_without_bias(scope)?,
+                heads: heads as i64,
+            },
             to_out: Linear::load(&scope.at("to_out.0"))?,
-            heads: heads as i64,
         })
     }
 
     /// (B, F, H, W, C) to the same; places of one frame attend to each other.
     pub fn over_places(&self, x: &Tensor) -> Result<Tensor> {
         let (batch, frames, height, width, channels) = x.size5()?;
-        let shape = [
-            batch * frames,
-            height * width,
-            self.heads,
-            channels / self.heads,
-        ];
-        let out = attend(
-            &self.to_q.forward(x)?.f_view(shape)?,
-            &self.to_k.forward(x)?.f_view(shape)?,
-            &self.to_v.forward(x)?.f_view(shape)?,
-        )?;
-        self.to_out.forward(&out.f_view(x.size().as_slice())?)
+        let tokens = x.f_view([batch * frames, height * width, channels])?;
+        let out = attend_to_each_other(&self.projections.forward(&tokens)?)?;
+        self.to_out.forward(&out.f_reshape(x.size().as_slice())?)
     }
 
     /// (B, F, H, W, C) to the same; frames of one place attend to each other.
     pub fn over_frames(&self, x: &Tensor) -> Result<Tensor> {
         let (batch, frames, height, width, channels) = x.size5()?;
-        let places = height * width;
-        let shape = [batch, frames, places, self.heads, channels / self.heads];
-        let q = self.to_q.forward(x)?.f_view(shape)?;
-        let k = self.to_k.forward(x)?.f_view(shape)?;
-        let v = self.to_v.forward(x)?.f_view(shape)?;
+        let tokens = x.f_view([batch, frames, height * width, channels])?;
+        let projections = self.projections.forward(&tokens)?;
         let mut clips = Vec::new();
         for clip in 0..batch {
-            let by_place = |x: &Tensor| x.f_select(0, clip)?.f_transpose(0, 1);
-            let out = attend(&by_place(&q)?, &by_place(&k)?, &by_place(&v)?)?;
-            clips.push(out.f_transpose(0, 1)?);
+            let by_place = projections.f_select(0, clip)?.f_transpose(0, 1)?;
+            clips.push(attend_to_each_other(&by_place)?.f_transpose(0, 1)?);
         }
-        let out = Tensor::f_stack(&clips, 0)?;
+        let out = match clips.as_slice() {
+            [clip] => clip.f_contiguous()?,
+            clips => Tensor::f_stack(clips, 0)?,
+        };
         self.to_out.forward(&out.f_view(x.size().as_slice())?)
     }
 }
@@ -102,9 +112,7 @@ impl SelfAttention {
 #[derive(Debug)]
 pub struct AttentionBlock {
     group_norm: GroupNorm,
-    to_q: Linear,
-    to_k: Linear,
-    to_v: Linear,
+    projections: Projections,
     to_out: Linear,
 }
 
@@ -112,9 +120,10 @@ impl AttentionBlock {
     pub fn load(scope: &Scope<'_>) -> Result<Self> {
         Ok(Self {
             group_norm: GroupNorm::load(&scope.at("group_norm"), 1e-6)?,
-            to_q: Linear::load(&scope.at("to_q"))?,
-            to_k: Linear::load(&scope.at("to_k"))?,
-            to_v: Linear::load(&scope.at("to_v"))?,
+            projections: Projections {
+                stacked: Linear::load_stacked(scope)?,
+                heads: 1,
+            },
             to_out: Linear::load(&scope.at("to_out.0"))?,
         })
     }
@@ -122,14 +131,13 @@ impl AttentionBlock {
     /// (B, F, H, W, C) to the same.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (batch, frames, height, width, channels) = x.size5()?;
-        let shape = [batch * frames, height * width, 1, channels];
-        let tokens = self.group_norm.each_frame(x, After::Nothing)?;
-        let out = attend(
-            &self.to_q.forward(&tokens)?.f_view(shape)?,
-            &self.to_k.forward(&tokens)?.f_view(shape)?,
-            &self.to_v.forward(&tokens)?.f_view(shape)?,
-        )?;
-        let mut out = self.to_out.forward(&out.f_view(x.size().as_slice())?)?;
+        let tokens = self.group_norm.each_frame(x, After::Nothing)?.f_view([
+            batch * frames,
+            height * width,
+            channels,
+        ])?;
+        let out = attend_to_each_other(&self.projections.forward(&tokens)?)?;
+        let mut out = self.to_out.forward(&out.f_reshape(x.size().as_slice())?)?;
         Ok(out.f_add_(x)?)
     }
 }

@@ -38,7 +38,8 @@ impl Blend {
     }
 
     /// `spatial * x + temporal * (x + change)`, written over `x`: one pass.
-    pub fn mix_change(&self, mut x: Tensor, change: &Tensor) -> Result<Tensor> {
-        Ok(x.f_addcmul_(change, &self.temporal)?)
+    pub fn mix_change(&self, x: &mut Tensor, change: &Tensor) -> Result<()> {
+        let _ = x.f_addcmul_(change, &self.temporal)?;
+        Ok(())
     }
 }

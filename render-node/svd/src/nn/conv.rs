@@ -25,22 +25,18 @@ impl Conv2d {
 
     /// (B, F, H, W, I) to (B, F, H', W', O).
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.forward_with_bias(x, &self.bias)
+        self.forward_with(x, Some(&self.bias))
     }
 
-    /// The same with `extra` (1, O) added to every place. One sum of biases instead of a pass over all feature maps.
-    pub fn forward_plus(&self, x: &Tensor, extra: &Tensor) -> Result<Tensor> {
-        self.forward_with_bias(x, &self.bias.f_add(&extra.f_view([-1])?)?)
-    }
-
-    fn forward_with_bias(&self, x: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    /// The same with another bias (O), or none.
+    pub fn forward_with(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         let (batch, frames, height, width, channels) = x.size5()?;
         let y = x
             .f_view([batch * frames, height, width, channels])?
             .f_permute([0, 3, 1, 2])?
             .f_conv2d(
                 &self.weight,
-                Some(bias),
+                bias,
                 [self.stride, self.stride],
                 [self.padding, self.padding],
                 [1, 1],
@@ -50,6 +46,11 @@ impl Conv2d {
             .f_contiguous()?;
         let (_, height, width, channels) = y.size4()?;
         Ok(y.f_view([batch, frames, height, width, channels])?)
+    }
+
+    /// (O).
+    pub fn bias(&self) -> &Tensor {
+        &self.bias
     }
 }
 
@@ -72,23 +73,24 @@ impl TemporalConv {
 
     /// (B, F, H, W, I) to (B, F, H, W, O).
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.forward_with_bias(x, &self.bias)
+        self.forward_with(x, Some(&self.bias))
     }
 
-    /// The same with `extra` (1, O) added to every place.
-    pub fn forward_plus(&self, x: &Tensor, extra: &Tensor) -> Result<Tensor> {
-        self.forward_with_bias(x, &self.bias.f_add(&extra.f_view([-1])?)?)
-    }
-
-    fn forward_with_bias(&self, x: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    /// The same with another bias (O), or none.
+    pub fn forward_with(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         let (batch, frames, height, width, channels) = x.size5()?;
         let y = x
             .f_view([batch, frames, height * width, channels])?
             .f_permute([0, 3, 1, 2])?
-            .f_conv2d(&self.weight, Some(bias), [1, 1], [1, 0], [1, 1], 1)?
+            .f_conv2d(&self.weight, bias, [1, 1], [1, 0], [1, 1], 1)?
             .f_permute([0, 2, 3, 1])?
             .f_contiguous()?;
         Ok(y.f_view([batch, frames, height, width, -1])?)
+    }
+
+    /// (O).
+    pub fn bias(&self) -> &Tensor {
+        &self.bias
     }
 }
 

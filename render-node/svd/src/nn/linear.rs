@@ -25,6 +25,21 @@ impl Linear {
         })
     }
 
+    /// The module's `to_q`, `to_k` and `to_v` as one layer, whose outputs follow one another.
+    pub fn load_stacked(scope: &Scope<'_>) -> Result<Self> {
+        Ok(Self {
+            weight: scope.get_stacked("weight")?,
+            bias: Some(scope.get_stacked("bias")?),
+        })
+    }
+
+    pub fn load_stacked_without_bias(scope: &Scope<'_>) -> Result<Self> {
+        Ok(Self {
+            weight: scope.get_stacked("weight")?,
+            bias: None,
+        })
+    }
+
     /// (.., in) to (.., out).
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let mut shape = x.size();
@@ -35,5 +50,14 @@ impl Linear {
             .f_linear(&self.weight, self.bias.as_deref())?;
         shape.push(-1);
         Ok(y.f_view(shape.as_slice())?)
+    }
+
+    /// `y + x W^T + b`, written over `y`: of (N, in) and (N, out).
+    pub fn add_to(&self, mut y: Tensor, x: &Tensor) -> Result<()> {
+        let mut y = y.f_addmm_(x, &self.weight.f_transpose(0, 1)?)?;
+        if let Some(bias) = &self.bias {
+            let _ = y.f_add_(bias)?;
+        }
+        Ok(())
     }
 }

@@ -21,7 +21,9 @@ pub use feed_forward::FeedForward;
 pub use frames::each_frame_alone;
 pub use linear::Linear;
 pub use norm::{After, GroupNorm, LayerNorm};
-pub use resnet::{ResnetBlock2D, ResnetEps, SpatioTemporalResBlock, TemporalResnetBlock};
+pub use resnet::{
+    ResnetBlock2D, ResnetEps, SpatioTemporalResBlock, TemporalResnetBlock, TimeBiases,
+};
 
 use tch::Tensor;
 

@@ -73,16 +73,29 @@ impl GroupNorm {
         Ok(self.forward(&rows, after)?.f_view(x.size().as_slice())?)
     }
 
+    /// [`GroupNorm::across_frames`] of one clip (F, P, C), f32 on the CPU, for parts of it.
+    pub(super) fn parts_across_frames(
+        &self,
+        x: &Tensor,
+        after: After,
+    ) -> Result<kernels::Normaliser> {
+        kernels::Normaliser::of(x, &self.affine(after))
+    }
+
+    fn affine(&self, after: After) -> Affine<'_> {
+        Affine {
+            weight: &self.weight,
+            bias: &self.bias,
+            eps: self.eps,
+            has_silu: after == After::Silu,
+        }
+    }
+
     /// (N, R, C) with statistics over R and the channels of a group.
     fn forward(&self, x: &Tensor, after: After) -> Result<Tensor> {
         if x.device() == Device::Cpu {
-            let affine = Affine {
-                weight: &self.weight,
-                bias: &self.bias,
-                eps: self.eps,
-                has_silu: after == After::Silu,
-            };
-            return Ok(kernels::group_norm(x, &affine)?.f_to_kind(x.f_kind()?)?);
+            let y = kernels::group_norm(x, &self.affine(after))?;
+            return Ok(y.f_to_kind(x.f_kind()?)?);
         }
         let mut y = x
             .f_permute([0, 2, 1])?

@@ -1,4 +1,4 @@
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 use super::{After, Blend, Conv2d, GroupNorm, Linear, TemporalConv, each_frame_alone};
 use crate::error::Result;
@@ -51,14 +51,17 @@ impl ResnetBlock2D {
         })
     }
 
-    /// (B, F, H, W, in) to (B, F, H, W, out). `time`: the embedding after its SiLU, (1, T), or (B, T).
-    pub fn forward(&self, x: &Tensor, time: Option<&Tensor>) -> Result<Tensor> {
+    /// The biases of the first convolution at some times, by the time embeddings after their SiLU: (N, T) to (N, out).
+    pub fn biases(&self, times: &Tensor) -> Result<Tensor> {
+        biases_at(self.time_emb_proj.as_ref(), times, self.conv1.bias())
+    }
+
+    /// (B, F, H, W, in) to (B, F, H, W, out). `bias`: of [`ResnetBlock2D::biases`], one row for all clips or one for each.
+    pub fn forward(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         let mut hidden = self.norm1.each_frame(x, After::Silu)?;
-        hidden = match time_bias(self.time_emb_proj.as_ref(), time)? {
-            TimeBias::None => self.conv1.forward(&hidden)?,
-            TimeBias::Common(bias) => self.conv1.forward_plus(&hidden, &bias)?,
-            TimeBias::PerClip(bias) => self.conv1.forward(&hidden)?.f_add_(&bias)?,
-        };
+        hidden = at_time(bias, self.conv1.bias(), |bias| {
+            self.conv1.forward_with(&hidden, bias)
+        })?;
         hidden = self.norm2.each_frame(&hidden, After::Silu)?;
         hidden = self.conv2.forward(&hidden)?;
         Ok(match &self.conv_shortcut {
@@ -89,19 +92,70 @@ impl TemporalResnetBlock {
         })
     }
 
-    /// (B, F, H, W, C) to the same, residual included. `time` as in [`ResnetBlock2D::forward`].
-    pub fn forward(&self, x: &Tensor, time: Option<&Tensor>) -> Result<Tensor> {
-        Ok(self.change(x, time)?.f_add_(x)?)
+    /// As [`ResnetBlock2D::biases`].
+    pub fn biases(&self, times: &Tensor) -> Result<Tensor> {
+        biases_at(self.time_emb_proj.as_ref(), times, self.conv1.bias())
+    }
+
+    /// (B, F, H, W, C) to the same, residual included. `bias` as in [`ResnetBlock2D::forward`].
+    pub fn forward(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        Ok(self.change(x, bias)?.f_add_(x)?)
+    }
+
+    /// The blend of `x` (B, F, H, W, C) and [`TemporalResnetBlock::forward`] of it, written over `x`.
+    fn blend_into(&self, mut x: Tensor, bias: Option<&Tensor>, mixer: &Blend) -> Result<Tensor> {
+        match parts_of_places(&x)? {
+            None => {
+                let change = self.change(&x, bias)?;
+                mixer.mix_change(&mut x, &change)?;
+            }
+            Some(part) => self.blend_parts_into(&x, bias, mixer, part)?,
+        }
+        Ok(x)
+    }
+
+    /// The same for large maps of one clip, `part` places after another: what the layers need in between is then held of few
+    /// places, and their data are still in the caches when the next layer reads them.
+    fn blend_parts_into(
+        &self,
+        x: &Tensor,
+        bias: Option<&Tensor>,
+        mixer: &Blend,
+        part: i64,
+    ) -> Result<()> {
+        let (_, frames, height, width, channels) = x.size5()?;
+        let places = height * width;
+        let x = x.f_view([frames, places, channels])?;
+        let parts = || (0..places).step_by(part as usize);
+        let count = |start: i64| part.min(places - start);
+        let as_maps = |x: Tensor| x.f_unsqueeze(0)?.f_unsqueeze(2);
+
+        let norm = self.norm1.parts_across_frames(&x, After::Silu)?;
+        let hidden = x.f_empty_like()?;
+        for start in parts() {
+            let places = |x: &Tensor| x.f_narrow(1, start, count(start));
+            let normal = as_maps(norm.apply(&places(&x)?)?)?;
+            let y = at_time(bias, self.conv1.bias(), |bias| {
+                self.conv1.forward_with(&normal, bias)
+            })?;
+            places(&hidden)?.f_copy_(&y.f_view([frames, -1, channels])?)?;
+        }
+        let norm = self.norm2.parts_across_frames(&hidden, After::Silu)?;
+        for start in parts() {
+            let places = |x: &Tensor| x.f_narrow(1, start, count(start));
+            let normal = as_maps(norm.apply(&places(&hidden)?)?)?;
+            let change = self.conv2.forward(&normal)?;
+            mixer.mix_change(&mut places(&x)?, &change.f_view([frames, -1, channels])?)?;
+        }
+        Ok(())
     }
 
     /// What [`TemporalResnetBlock::forward`] adds to its input.
-    fn change(&self, x: &Tensor, time: Option<&Tensor>) -> Result<Tensor> {
+    fn change(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         let mut hidden = self.norm1.across_frames(x, After::Silu)?;
-        hidden = match time_bias(self.time_emb_proj.as_ref(), time)? {
-            TimeBias::None => self.conv1.forward(&hidden)?,
-            TimeBias::Common(bias) => self.conv1.forward_plus(&hidden, &bias)?,
-            TimeBias::PerClip(bias) => self.conv1.forward(&hidden)?.f_add_(&bias)?,
-        };
+        hidden = at_time(bias, self.conv1.bias(), |bias| {
+            self.conv1.forward_with(&hidden, bias)
+        })?;
         hidden = self.norm2.across_frames(&hidden, After::Silu)?;
         self.conv2.forward(&hidden)
     }
@@ -162,34 +216,82 @@ impl SpatioTemporalResBlock {
         })
     }
 
-    /// (B, F, H, W, in) to (B, F, H, W, out). `time` as in [`ResnetBlock2D::forward`].
-    pub fn forward(&self, x: &Tensor, time: Option<&Tensor>) -> Result<Tensor> {
-        let spatial = match time {
-            Some(_) => self.spatial_res_block.forward(x, time)?,
-            None => each_frame_alone(x, |frame| self.spatial_res_block.forward(frame, None))?,
+    /// The biases of the first convolutions at some times; see [`ResnetBlock2D::biases`].
+    pub fn biases(&self, times: &Tensor) -> Result<TimeBiases> {
+        Ok(TimeBiases {
+            spatial: self.spatial_res_block.biases(times)?,
+            temporal: self.temporal_res_block.biases(times)?,
+        })
+    }
+
+    /// (B, F, H, W, in), which is dropped on the way, to (B, F, H, W, out). `biases`: of [`SpatioTemporalResBlock::biases`], one row for all clips or one
+    /// for each; `None` in the VAE decoder.
+    pub fn forward(&self, x: Tensor, biases: Option<&TimeBiases>) -> Result<Tensor> {
+        let spatial = match biases {
+            Some(biases) => self.spatial_res_block.forward(&x, Some(&biases.spatial))?,
+            None => each_frame_alone(&x, |frame| self.spatial_res_block.forward(frame, None))?,
         };
-        let change = self.temporal_res_block.change(&spatial, time)?;
-        self.time_mixer.mix_change(spatial, &change)
+        drop(x);
+        let bias = biases.map(|biases| &biases.temporal);
+        self.temporal_res_block
+            .blend_into(spatial, bias, &self.time_mixer)
     }
 }
 
-/// What the time embedding adds to the output of a block's first convolution.
-enum TimeBias {
-    None,
-    /// (1, C): all clips of the batch are at the same time, as the two halves of guidance always are.
-    Common(Tensor),
-    /// (B, 1, 1, 1, C).
-    PerClip(Tensor),
+/// The biases of a block's first convolutions, spatial and temporal, (N, C) each, a row for each time.
+///
+/// The time embedding is projected and added to a convolution's output, every channel by the same at all places: that is a
+/// bias, known for all steps before the first.
+#[derive(Debug)]
+pub struct TimeBiases {
+    spatial: Tensor,
+    temporal: Tensor,
 }
 
-fn time_bias(projection: Option<&Linear>, time: Option<&Tensor>) -> Result<TimeBias> {
-    let (Some(projection), Some(time)) = (projection, time) else {
-        return Ok(TimeBias::None);
+impl TimeBiases {
+    /// `count` rows from `start` on.
+    pub fn rows(&self, start: i64, count: i64) -> Result<Self> {
+        Ok(Self {
+            spatial: self.spatial.f_narrow(0, start, count)?,
+            temporal: self.temporal.f_narrow(0, start, count)?,
+        })
+    }
+}
+
+/// Elements of a part of large maps, see [`TemporalResnetBlock::blend_parts_into`]: four megabytes.
+const PART_ELEMENTS: i64 = 1 << 20;
+
+/// How many places of (B, F, H, W, C) make a part, where it is worth while: for one clip of several parts, f32 on a CPU.
+fn parts_of_places(x: &Tensor) -> Result<Option<i64>> {
+    let (batch, frames, _, _, channels) = x.size5()?;
+    let is_large = x.numel() as i64 >= 2 * PART_ELEMENTS;
+    let fits = x.device() == Device::Cpu && x.f_kind()? == Kind::Float && batch == 1;
+    Ok((fits && is_large).then(|| (PART_ELEMENTS / (frames * channels)).max(1)))
+}
+
+/// A convolution with the biases of a time instead of its own: (1, C) for all clips, as the two halves of guidance always
+/// have them, or (B, C).
+fn at_time(
+    biases: Option<&Tensor>,
+    own: &Tensor,
+    convolve: impl Fn(Option<&Tensor>) -> Result<Tensor>,
+) -> Result<Tensor> {
+    let Some(biases) = biases else {
+        return convolve(Some(own));
     };
-    let bias = projection.forward(time)?;
-    match bias.size2()? {
-        (1, _) => Ok(TimeBias::Common(bias)),
-        (batch, channels) => Ok(TimeBias::PerClip(bias.f_view([batch, 1, 1, 1, channels])?)),
+    match biases.size2()? {
+        (1, _) => convolve(Some(&biases.f_view([-1])?)),
+        (batch, channels) => {
+            Ok(convolve(None)?.f_add_(&biases.f_view([batch, 1, 1, 1, channels])?)?)
+        }
+    }
+}
+
+/// (N, T) to (N, C).
+fn biases_at(projection: Option<&Linear>, times: &Tensor, own: &Tensor) -> Result<Tensor> {
+    match projection {
+        Some(projection) => Ok(projection.forward(times)?.f_add_(own)?),
+        None => Ok(own.f_expand([times.size()[0], -1], false)?),
     }
 }
 

@@ -3,7 +3,7 @@ use tch::Tensor;
 
 use super::{Downsample, TransformerContext, TransformerSpatioTemporal, Upsample};
 use crate::error::Result;
-use crate::nn::SpatioTemporalResBlock;
+use crate::nn::{SpatioTemporalResBlock, TimeBiases};
 use crate::params::Scope;
 
 /// In a block of either direction, transformers follow their resnets one by one, or there are none.
@@ -37,6 +37,10 @@ fn contexts(
         .iter()
         .map(|transformer| transformer.context(image_embeds, frames))
         .collect()
+}
+
+fn biases(resnets: &[SpatioTemporalResBlock], times: &Tensor) -> Result<Vec<TimeBiases>> {
+    resnets.iter().map(|resnet| resnet.biases(times)).collect()
 }
 
 /// `down_blocks.I`: resnets, with transformers or without, then half the size unless it is the coarsest level.
@@ -75,16 +79,21 @@ impl DownBlock {
         contexts(&self.attentions, image_embeds, frames)
     }
 
+    /// What the time adds in its resnets: `times` of (N, T).
+    pub fn biases(&self, times: &Tensor) -> Result<Vec<TimeBiases>> {
+        biases(&self.resnets, times)
+    }
+
     /// (B, F, H, W, in) to the next level's input; every intermediate result is pushed onto `skips`.
     pub fn forward(
         &self,
         mut x: Tensor,
-        time: &Tensor,
+        biases: &[TimeBiases],
         contexts: &[TransformerContext],
         skips: &mut Vec<Tensor>,
     ) -> Result<Tensor> {
-        for (j, resnet) in self.resnets.iter().enumerate() {
-            x = resnet.forward(&x, Some(time))?;
+        for (j, (resnet, biases)) in self.resnets.iter().zip(biases).enumerate() {
+            x = resnet.forward(x, Some(biases))?;
             if let (Some(attention), Some(context)) = (self.attentions.get(j), contexts.get(j)) {
                 x = attention.forward(&x, context)?;
             }
@@ -124,19 +133,24 @@ impl MidBlock {
         contexts(&self.attentions, image_embeds, frames)
     }
 
+    /// What the time adds in its resnets: `times` of (N, T).
+    pub fn biases(&self, times: &Tensor) -> Result<Vec<TimeBiases>> {
+        biases(&self.resnets, times)
+    }
+
     /// (B, F, H, W, C) to the same.
     pub fn forward(
         &self,
         mut x: Tensor,
-        time: &Tensor,
+        biases: &[TimeBiases],
         contexts: &[TransformerContext],
     ) -> Result<Tensor> {
         let [first, second] = &self.resnets;
-        x = first.forward(&x, Some(time))?;
+        x = first.forward(x, biases.first())?;
         for (attention, context) in self.attentions.iter().zip(contexts) {
             x = attention.forward(&x, context)?;
         }
-        second.forward(&x, Some(time))
+        second.forward(x, biases.get(1))
     }
 }
 
@@ -184,19 +198,24 @@ impl UpBlock {
         contexts(&self.attentions, image_embeds, frames)
     }
 
+    /// What the time adds in its resnets: `times` of (N, T).
+    pub fn biases(&self, times: &Tensor) -> Result<Vec<TimeBiases>> {
+        biases(&self.resnets, times)
+    }
+
     /// (B, F, H, W, in) to the next finer level's input. Pops as many `skips` as it has resnets.
     pub fn forward(
         &self,
         mut x: Tensor,
-        time: &Tensor,
+        biases: &[TimeBiases],
         contexts: &[TransformerContext],
         skips: &mut Vec<Tensor>,
     ) -> Result<Tensor> {
-        for (j, resnet) in self.resnets.iter().enumerate() {
+        for (j, (resnet, biases)) in self.resnets.iter().zip(biases).enumerate() {
             if let Some(skip) = skips.pop() {
                 x = Tensor::f_cat(&[x, skip], -1)?;
             }
-            x = resnet.forward(&x, Some(time))?;
+            x = resnet.forward(x, Some(biases))?;
             if let (Some(attention), Some(context)) = (self.attentions.get(j), contexts.get(j)) {
                 x = attention.forward(&x, context)?;
             }

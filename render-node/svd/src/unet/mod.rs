@@ -6,7 +6,7 @@ mod resample;
 mod transformer;
 
 pub use block::{DownBlock, MidBlock, UpBlock};
-pub use context::{TransformerContext, UnetContext};
+pub use context::{TransformerContext, UnetContext, UnetTimes};
 pub use resample::{Downsample, Upsample};
 pub use transformer::{TemporalTransformerBlock, TransformerBlock, TransformerSpatioTemporal};
 
@@ -77,37 +77,59 @@ impl Unet {
         })
     }
 
-    /// The time embedding of a step after its SiLU, as every block reads it: (R, T).
+    /// What the time adds everywhere at each of a job's steps. Must be made anew when adapters change.
     ///
-    /// `timestep`: the model's continuous time. `added_time_ids`: (R, 3) of fps - 1, motion bucket and noise strength, where
+    /// `timesteps`: the model's continuous times. `added_time_ids`: (R, 3) of fps - 1, motion bucket and noise strength, where
     /// R is 1 when all clips of the batch have the same, else B.
-    pub fn time(&self, timestep: f32, added_time_ids: &Tensor) -> Result<Tensor> {
+    pub fn times(&self, timesteps: &[f32], added_time_ids: &Tensor) -> Result<UnetTimes> {
         let rows = added_time_ids.size2()?.0;
-        let timestep = Tensor::f_from_slice(&[timestep])?.f_to_device(added_time_ids.device())?;
-        let timestep = sinusoid(&timestep, self.time_channels)?.f_to_kind(self.kind)?;
+        let steps = timesteps.len() as i64;
+        let timesteps = Tensor::f_from_slice(timesteps)?.f_to_device(added_time_ids.device())?;
+        let timesteps = sinusoid(&timesteps, self.time_channels)?.f_to_kind(self.kind)?;
         let added = sinusoid(&added_time_ids.f_reshape([-1])?, self.add_time_channels)?
             .f_view([rows, -1])?
             .f_to_kind(self.kind)?;
-        let embedding = self
-            .time_embedding
-            .forward(&timestep)?
-            .f_add(&self.add_embedding.forward(&added)?)?;
-        Ok(embedding.f_silu()?)
+        let of_steps = self.time_embedding.forward(&timesteps)?.f_unsqueeze(1)?;
+        let of_clips = self.add_embedding.forward(&added)?.f_unsqueeze(0)?;
+        let embeddings = of_steps
+            .f_add(&of_clips)?
+            .f_view([steps * rows, -1])?
+            .f_silu_()?;
+        let (down, up) = (self.down_blocks.iter(), self.up_blocks.iter());
+        Ok(UnetTimes {
+            down: down
+                .map(|block| block.biases(&embeddings))
+                .collect::<Result<_>>()?,
+            mid: self.mid_block.biases(&embeddings)?,
+            up: up
+                .map(|block| block.biases(&embeddings))
+                .collect::<Result<_>>()?,
+            rows,
+        })
     }
 
     /// One prediction.
     ///
-    /// `sample`: (B, F, in, H, W), noise channels before image channels. `time`: of [`Unet::time`]. `context`: of
-    /// [`Unet::context`], for the same B and F. Returns (B, F, out, H, W).
-    pub fn forward(&self, sample: &Tensor, time: &Tensor, context: &UnetContext) -> Result<Tensor> {
+    /// `sample`: (B, F, in, H, W), noise channels before image channels. `step`: an index into `times` of [`Unet::times`].
+    /// `context`: of [`Unet::context`], for the same B and F. Returns (B, F, out, H, W).
+    pub fn forward(
+        &self,
+        sample: &Tensor,
+        times: &UnetTimes,
+        step: usize,
+        context: &UnetContext,
+    ) -> Result<Tensor> {
+        let time = times.at(step)?;
         let mut hidden = self.conv_in.forward(&to_maps(sample)?)?;
         let mut skips = vec![hidden.shallow_clone()];
-        for (block, context) in self.down_blocks.iter().zip(&context.down) {
-            hidden = block.forward(hidden, time, context, &mut skips)?;
+        let down = self.down_blocks.iter().zip(&time.down);
+        for ((block, biases), context) in down.zip(&context.down) {
+            hidden = block.forward(hidden, biases, context, &mut skips)?;
         }
-        hidden = self.mid_block.forward(hidden, time, &context.mid)?;
-        for (block, context) in self.up_blocks.iter().zip(&context.up) {
-            hidden = block.forward(hidden, time, context, &mut skips)?;
+        hidden = self.mid_block.forward(hidden, &time.mid, &context.mid)?;
+        let up = self.up_blocks.iter().zip(&time.up);
+        for ((block, biases), context) in up.zip(&context.up) {
+            hidden = block.forward(hidden, biases, context, &mut skips)?;
         }
         hidden = self.conv_norm_out.each_frame(&hidden, After::Silu)?;
         from_maps(&self.conv_out.forward(&hidden)?)

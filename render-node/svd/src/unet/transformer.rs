@@ -63,8 +63,7 @@ impl TransformerBlock {
     pub fn forward(&self, mut x: Tensor, constant: &Tensor) -> Result<Tensor> {
         let _ = x.f_add_(&self.attn1.over_places(&self.norm1.forward(&x)?)?)?;
         let _ = x.f_add_(constant)?;
-        let _ = x.f_add_(&self.ff.forward(&self.norm3.forward(&x)?)?)?;
-        Ok(x)
+        self.ff.add_to(x, &self.norm3)
     }
 }
 
@@ -100,11 +99,10 @@ impl TemporalTransformerBlock {
 
     /// (B, F, H, W, C) to the same, written over `x`; `constant` of [`TemporalTransformerBlock::constant`].
     pub fn forward(&self, mut x: Tensor, constant: &Tensor) -> Result<Tensor> {
-        let _ = x.f_add_(&self.ff_in.forward(&self.norm_in.forward(&x)?)?)?;
+        x = self.ff_in.add_to(x, &self.norm_in)?;
         let _ = x.f_add_(&self.attn1.over_frames(&self.norm1.forward(&x)?)?)?;
         let _ = x.f_add_(constant)?;
-        let _ = x.f_add_(&self.ff.forward(&self.norm3.forward(&x)?)?)?;
-        Ok(x)
+        self.ff.add_to(x, &self.norm3)
     }
 }
 

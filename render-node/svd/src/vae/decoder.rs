@@ -43,7 +43,7 @@ impl DecoderUpBlock {
     /// (B, F, H, W, in) to (B, F, 2H, 2W, out), or (B, F, H, W, out) in the last block.
     pub fn forward(&self, mut x: Tensor) -> Result<Tensor> {
         for resnet in &self.resnets {
-            x = resnet.forward(&x, None)?;
+            x = resnet.forward(x, None)?;
         }
         if let Some(conv) = &self.upsampler {
             let (_, _, height, width, _) = x.size5()?;
@@ -109,10 +109,10 @@ impl VaeDecoder {
     /// `2^(levels - 1)`.
     pub fn forward(&self, latents: &Tensor) -> Result<Tensor> {
         let mut hidden = self.conv_in.forward(&to_maps(&latents.f_unsqueeze(0)?)?)?;
-        hidden = self.mid_resnet.forward(&hidden, None)?;
+        hidden = self.mid_resnet.forward(hidden, None)?;
         if let Some((attention, resnet)) = &self.mid_pair {
             hidden = attention.forward(&hidden)?;
-            hidden = resnet.forward(&hidden, None)?;
+            hidden = resnet.forward(hidden, None)?;
         }
         for block in &self.up_blocks {
             hidden = block.forward(hidden)?;
