@@ -3,7 +3,7 @@ use tch::{Device, Tensor};
 use crate::error::Result;
 
 /// Below so many elements a frame, one call for all frames costs less than many small ones.
-const LARGE_FRAME_ELEMENTS: i64 = 1 << 20;
+const LARGE_FRAME_ELEMENTS: i64 = 1 << 18;
 
 /// Applies `module`, which looks at no neighbours, to (B, F, H, W, C).
 ///

@@ -224,17 +224,30 @@ impl SpatioTemporalResBlock {
         })
     }
 
-    /// (B, F, H, W, in), which is dropped on the way, to (B, F, H, W, out). `biases`: of [`SpatioTemporalResBlock::biases`], one row for all clips or one
-    /// for each; `None` in the VAE decoder.
+    /// (B, F, H, W, in), which is dropped on the way, to (B, F, H, W, out). `biases`: of [`SpatioTemporalResBlock::biases`],
+    /// one row for all clips or one for each; `None` in the VAE decoder.
     pub fn forward(&self, x: Tensor, biases: Option<&TimeBiases>) -> Result<Tensor> {
-        let spatial = match biases {
-            Some(biases) => self.spatial_res_block.forward(&x, Some(&biases.spatial))?,
-            None => each_frame_alone(&x, |frame| self.spatial_res_block.forward(frame, None))?,
+        let Some(biases) = biases else {
+            return self.forward_after(x, |frame| Ok(frame.shallow_clone()));
         };
+        let spatial = self.spatial_res_block.forward(&x, Some(&biases.spatial))?;
         drop(x);
-        let bias = biases.map(|biases| &biases.temporal);
         self.temporal_res_block
-            .blend_into(spatial, bias, &self.time_mixer)
+            .blend_into(spatial, Some(&biases.temporal), &self.time_mixer)
+    }
+
+    /// Without a time embedding, of what `before` makes of every frame alone.
+    pub fn forward_after(
+        &self,
+        x: Tensor,
+        before: impl Fn(&Tensor) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let spatial = each_frame_alone(&x, |frame| {
+            self.spatial_res_block.forward(&before(frame)?, None)
+        })?;
+        drop(x);
+        self.temporal_res_block
+            .blend_into(spatial, None, &self.time_mixer)
     }
 }
 

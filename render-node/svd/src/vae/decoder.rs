@@ -13,43 +13,47 @@ const EPS: ResnetEps = ResnetEps {
     temporal: 1e-5,
 };
 
-/// Resnets, then twice the size unless it is the last block.
+/// Twice the size, unless it is the first block, then resnets.
+///
+/// In the reference a block ends with the doubling that begins the next one here. What doubles a frame and what the first
+/// resnet does with it look at this frame alone, so the large maps between them, twice as many channels as they will have, are
+/// never there of all frames.
 #[derive(Debug)]
-pub struct DecoderUpBlock {
-    resnets: Vec<SpatioTemporalResBlock>,
+struct Stage {
     upsampler: Option<Conv2d>,
+    resnets: Vec<SpatioTemporalResBlock>,
 }
 
-impl DecoderUpBlock {
-    pub fn load(
-        scope: &Scope<'_>,
-        in_channels: usize,
-        out_channels: usize,
-        layers: usize,
-        upsamples: bool,
-    ) -> Result<Self> {
-        let resnets = (0..layers).map(|j| {
-            let input = if j == 0 { in_channels } else { out_channels };
-            let scope = scope.at(format_args!("resnets.{j}"));
-            SpatioTemporalResBlock::load_decoder(&scope, input, out_channels, EPS)
+impl Stage {
+    /// Stage `i` of `channels`, the coarsest first, from the blocks at `scope`.
+    fn load(scope: &Scope<'_>, i: usize, channels: &[usize], resnets: usize) -> Result<Self> {
+        let below = i.saturating_sub(1);
+        let upsampler = || {
+            let scope = scope.at(format_args!("up_blocks.{below}.upsamplers.0.conv"));
+            Conv2d::load(&scope, 1, 1)
+        };
+        let resnets = (0..resnets).map(|j| {
+            let input = if j == 0 { below } else { i };
+            let scope = scope.at(format_args!("up_blocks.{i}.resnets.{j}"));
+            SpatioTemporalResBlock::load_decoder(&scope, channels[input], channels[i], EPS)
         });
-        let upsampler = || Conv2d::load(&scope.at("upsamplers.0.conv"), 1, 1);
         Ok(Self {
+            upsampler: (i > 0).then(upsampler).transpose()?,
             resnets: resnets.collect::<Result<_>>()?,
-            upsampler: upsamples.then(upsampler).transpose()?,
         })
     }
 
-    /// (B, F, H, W, in) to (B, F, 2H, 2W, out), or (B, F, H, W, out) in the last block.
-    pub fn forward(&self, mut x: Tensor) -> Result<Tensor> {
+    /// (B, F, H, W, in) to (B, F, 2H, 2W, out), or (B, F, H, W, out) in the first one.
+    fn forward(&self, mut x: Tensor) -> Result<Tensor> {
+        let mut upsampler = self.upsampler.as_ref();
         for resnet in &self.resnets {
-            x = resnet.forward(x, None)?;
-        }
-        if let Some(conv) = &self.upsampler {
-            let (_, _, height, width, _) = x.size5()?;
-            x = each_frame_alone(&x, |frame| {
-                conv.forward(&upsample_nearest(frame, 2 * height, 2 * width)?)
-            })?;
+            x = match upsampler.take() {
+                Some(conv) => resnet.forward_after(x, |frame| {
+                    let (_, _, height, width, _) = frame.size5()?;
+                    conv.forward(&upsample_nearest(frame, 2 * height, 2 * width)?)
+                })?,
+                None => resnet.forward(x, None)?,
+            };
         }
         Ok(x)
     }
@@ -63,7 +67,7 @@ pub struct VaeDecoder {
     /// The reference pairs the further resnets with its one attention: with one resnet, the attention is in the file and
     /// never runs; with three, the third does not.
     mid_pair: Option<(AttentionBlock, SpatioTemporalResBlock)>,
-    up_blocks: Vec<DecoderUpBlock>,
+    stages: Vec<Stage>,
     conv_norm_out: GroupNorm,
     conv_out: Conv2d,
     time_conv_out: TemporalConv,
@@ -74,7 +78,6 @@ impl VaeDecoder {
     pub fn load(params: &Params, config: &VaeConfig) -> Result<Self> {
         let scope = params.root().at("decoder");
         let channels: Vec<usize> = config.block_out_channels.iter().rev().copied().collect();
-        let last = channels.len() - 1;
         let mid_resnet = |j: usize| {
             let scope = scope.at(format_args!("mid_block.resnets.{j}"));
             SpatioTemporalResBlock::load_decoder(&scope, channels[0], channels[0], EPS)
@@ -83,20 +86,13 @@ impl VaeDecoder {
             let attention = AttentionBlock::load(&scope.at("mid_block.attentions.0"))?;
             Ok((attention, mid_resnet(1)?))
         };
-        let up_blocks = (0..channels.len()).map(|i| {
-            DecoderUpBlock::load(
-                &scope.at(format_args!("up_blocks.{i}")),
-                channels[i.saturating_sub(1)],
-                channels[i],
-                config.layers_per_block + 1,
-                i < last,
-            )
-        });
+        let stages = (0..channels.len())
+            .map(|i| Stage::load(&scope, i, &channels, config.layers_per_block + 1));
         Ok(Self {
             conv_in: Conv2d::load(&scope.at("conv_in"), 1, 1)?,
             mid_resnet: mid_resnet(0)?,
             mid_pair: (config.layers_per_block > 1).then(mid_pair).transpose()?,
-            up_blocks: up_blocks.collect::<Result<_>>()?,
+            stages: stages.collect::<Result<_>>()?,
             conv_norm_out: GroupNorm::load(&scope.at("conv_norm_out"), EPS.spatial)?,
             conv_out: Conv2d::load(&scope.at("conv_out"), 1, 1)?,
             time_conv_out: TemporalConv::load(&scope.at("time_conv_out"))?,
@@ -114,8 +110,8 @@ impl VaeDecoder {
             hidden = attention.forward(&hidden)?;
             hidden = resnet.forward(hidden, None)?;
         }
-        for block in &self.up_blocks {
-            hidden = block.forward(hidden)?;
+        for stage in &self.stages {
+            hidden = stage.forward(hidden)?;
         }
         hidden = each_frame_alone(&hidden, |frame| {
             let frame = self.conv_norm_out.each_frame(frame, After::Silu)?;

@@ -3,5 +3,5 @@
 mod decoder;
 mod encoder;
 
-pub use decoder::{DecoderUpBlock, VaeDecoder};
+pub use decoder::VaeDecoder;
 pub use encoder::{EncoderDownBlock, VaeEncoder};
