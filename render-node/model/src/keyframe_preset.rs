@@ -1,7 +1,8 @@
 use crate::config::Activation;
 use crate::config::stable_diffusion::{
-    AutoencoderConfig, BetaSchedule, NoiseScheduleConfig, Prediction, StableDiffusionConfig,
-    TextEncoderConfig, TokenizerConfig, Unet2dConfig, Unet2dLevel, Vocabulary,
+    AutoencoderConfig, BetaSchedule, NoiseScheduleConfig, Prediction, SpecialToken,
+    StableDiffusionConfig, TextEncoderConfig, TokenizerConfig, Unet2dConfig, Unet2dLevel,
+    Vocabulary,
 };
 use crate::synthetic;
 
@@ -153,10 +154,10 @@ fn tokenizer(pad_token: &str) -> TokenizerConfig {
     let vocabulary: Vocabulary = synthetic::vocabulary();
     TokenizerConfig {
         model_max_length: 77,
-        bos_token: "<|startoftext|>".to_owned(),
-        eos_token: "<|endoftext|>".to_owned(),
-        unk_token: "<|endoftext|>".to_owned(),
-        pad_token: pad_token.to_owned(),
+        bos_token: SpecialToken::plain("<|startoftext|>"),
+        eos_token: SpecialToken::plain("<|endoftext|>"),
+        unk_token: SpecialToken::plain("<|endoftext|>"),
+        pad_token: SpecialToken::plain(pad_token),
         vocabulary,
     }
 }

@@ -88,6 +88,10 @@ impl Params {
         self.precision.kind
     }
 
+    pub fn device(&self) -> Device {
+        self.precision.device
+    }
+
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.keys().map(String::as_str)
     }

@@ -56,7 +56,7 @@ pub struct Report {
 pub struct Frames {
     /// Index of the first one in the clip.
     pub first: usize,
-    data: Tensor,
+    pub(crate) data: Tensor,
 }
 
 impl<'a> Run<'a> {
@@ -273,7 +273,7 @@ fn passes(engine: &Engine, halves: &[(Tensor, Tensor)], frames: i64) -> Result<V
     halves.chunks(together).map(pass).collect()
 }
 
-fn is_finite(x: &Tensor) -> Result<bool> {
+pub(crate) fn is_finite(x: &Tensor) -> Result<bool> {
     Ok(x.f_isfinite()?.f_all()?.f_int64_value(&[])? != 0)
 }
 

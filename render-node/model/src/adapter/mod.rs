@@ -142,7 +142,7 @@ impl Adapter {
             problems.push(AdapterProblem::AlphaUnknown);
         }
         if !problems.is_empty() {
-            let family = family::foreign(&file);
+            let family = family::foreign(&file, table.family());
             return Err(AdapterError::DoesNotFit {
                 problems: AdapterProblems(problems),
                 family,
@@ -156,7 +156,7 @@ impl Adapter {
             parameters += delta.down.elements() + delta.up.elements();
         }
         modules.retain(|delta| {
-            let effective = !is_noop(&delta.module);
+            let effective = !table.is_noop(&delta.module);
             if !effective {
                 noop_modules.push(delta.module.clone());
             }
@@ -165,7 +165,7 @@ impl Adapter {
         let report = AdapterReport {
             sha256,
             bytes: bytes.len(),
-            family: Family::StableVideoDiffusion,
+            family: table.family(),
             formats,
             ranks,
             modules: modules.len(),
@@ -191,11 +191,6 @@ fn identity(bytes: &[u8], peft_config: Option<&str>) -> Sha256Digest {
             Sha256Digest::of(&[*weights.as_bytes(), *config.as_bytes()].concat())
         }
     }
-}
-
-/// Cross-attention reads one token: its softmax is 1 whatever query and key are (measured difference: 0.0).
-fn is_noop(module: &str) -> bool {
-    module.ends_with(".attn2.to_q") || module.ends_with(".attn2.to_k")
 }
 
 /// What a file holds for one module so far: each tensor with its key.

@@ -1,8 +1,9 @@
 use std::collections::HashMap;
 
-use super::AdapterProblem;
+use super::{AdapterProblem, Family};
 use crate::config::UnetConfig;
-use crate::inventory;
+use crate::config::stable_diffusion::Unet2dConfig;
+use crate::inventory::{self, TensorSpec};
 use crate::safetensors::TensorView;
 
 /// A layer with a weight matrix or kernel, which an adapter can change.
@@ -17,6 +18,7 @@ pub struct Module {
 /// All modules of a UNet that an adapter can change, by path and by path with `_` for `.`.
 #[derive(Debug)]
 pub struct ModuleTable {
+    family: Family,
     modules: Vec<Module>,
     by_path: HashMap<String, usize>,
     by_joined_path: HashMap<String, usize>,
@@ -24,7 +26,17 @@ pub struct ModuleTable {
 
 impl ModuleTable {
     pub fn of(config: &UnetConfig) -> Self {
-        let modules: Vec<Module> = inventory::unet(config)
+        Self::of_family(Family::StableVideoDiffusion, inventory::unet(config))
+    }
+
+    /// The modules of a keyframe model's UNet.
+    pub fn of_stable_diffusion(config: &Unet2dConfig) -> Self {
+        let tensors = inventory::stable_diffusion::unet(config);
+        Self::of_family(Family::StableDiffusion, tensors)
+    }
+
+    fn of_family(family: Family, tensors: Vec<TensorSpec>) -> Self {
+        let modules: Vec<Module> = tensors
             .into_iter()
             // Norms have one dimension, mix factors no `.weight`: neither has a low-rank change.
             .filter(|tensor| tensor.shape.len() >= 2)
@@ -46,14 +58,27 @@ impl ModuleTable {
         let by_path = index(str::to_owned);
         let by_joined_path = index(|path| path.replace('.', "_"));
         Self {
+            family,
             modules,
             by_path,
             by_joined_path,
         }
     }
 
+    /// Whose adapters fit.
+    pub fn family(&self) -> Family {
+        self.family
+    }
+
     pub fn modules(&self) -> &[Module] {
         &self.modules
+    }
+
+    /// Whether a change of the module changes nothing: queries and keys of cross-attention to the one key of Stable Video
+    /// Diffusion, whose softmax is 1 whatever query and key are (measured difference: 0.0).
+    pub(super) fn is_noop(&self, module: &str) -> bool {
+        let has_one_key = self.family == Family::StableVideoDiffusion;
+        has_one_key && (module.ends_with(".attn2.to_q") || module.ends_with(".attn2.to_k"))
     }
 
     /// The module that an adapter's key names.

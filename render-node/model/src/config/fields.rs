@@ -244,6 +244,19 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Refuses a list or object that holds anything.
+    pub(super) fn require_empty(&self, field: &str) -> Result<(), ConfigError> {
+        let is_empty = |value: &Value| match value {
+            Value::Array(list) => list.is_empty(),
+            Value::Object(object) => object.is_empty(),
+            _ => false,
+        };
+        match self.get(field) {
+            Some(value) if !is_empty(value) => Err(self.mistyped(field, "empty", value)),
+            _ => Ok(()),
+        }
+    }
+
     /// Refuses another class. A file that names no class is taken at its place in the folder.
     pub(super) fn require_class(&self, field: &str, classes: &[&str]) -> Result<(), ConfigError> {
         match self.text(field)? {

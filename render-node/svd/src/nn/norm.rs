@@ -42,17 +42,24 @@ pub enum After {
     Silu,
 }
 
-/// Normalises 32 groups of channels.
+/// Normalises groups of channels.
 #[derive(Debug)]
 pub struct GroupNorm {
+    groups: usize,
     weight: Param,
     bias: Param,
     eps: f64,
 }
 
 impl GroupNorm {
+    /// 32 groups: every norm of Stable Video Diffusion.
     pub fn load(scope: &Scope<'_>, eps: f64) -> Result<Self> {
+        Self::load_grouped(scope, NORM_GROUPS, eps)
+    }
+
+    pub fn load_grouped(scope: &Scope<'_>, groups: usize, eps: f64) -> Result<Self> {
         Ok(Self {
+            groups,
             weight: scope.get("weight")?,
             bias: scope.get("bias")?,
             eps,
@@ -77,17 +84,20 @@ impl GroupNorm {
     fn forward(&self, x: &Tensor, after: After) -> Result<Tensor> {
         if x.device() == Device::Cpu {
             let affine = Affine {
+                groups: self.groups,
                 weight: &self.weight,
                 bias: &self.bias,
                 eps: self.eps,
                 has_silu: after == After::Silu,
             };
-            return Ok(kernels::group_norm(x, &affine)?.f_to_kind(x.f_kind()?)?);
+            if let Some(y) = kernels::group_norm(x, &affine)? {
+                return Ok(y.f_to_kind(x.f_kind()?)?);
+            }
         }
         let mut y = x
             .f_permute([0, 2, 1])?
             .f_group_norm(
-                NORM_GROUPS as i64,
+                self.groups as i64,
                 Some(&*self.weight),
                 Some(&*self.bias),
                 self.eps,

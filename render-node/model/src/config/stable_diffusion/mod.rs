@@ -19,7 +19,7 @@ use super::model_index::{Components, ModelIndex, check_index, index_json};
 
 pub use noise_schedule::{BetaSchedule, NoiseScheduleConfig, Prediction};
 pub use text_encoder::TextEncoderConfig;
-pub use tokenizer::{TokenizerConfig, Vocabulary};
+pub use tokenizer::{SpecialToken, TokenizerConfig, Vocabulary};
 pub use unet::{Unet2dConfig, Unet2dLevel};
 pub use vae::AutoencoderConfig;
 

@@ -215,36 +215,91 @@ fn unusable_tokenizers_name_file_and_field() {
     );
 }
 
+/// The padding token of a `special_tokens_map.json` and a changed `tokenizer_config.json`.
+fn pad(map: Option<Value>, change: impl FnOnce(&mut Value)) -> Result<SpecialToken, ConfigError> {
+    let config = read_with(|files| {
+        let file = TokenizerConfig::FILE;
+        let (_, text) = files.iter_mut().find(|(path, _)| path == file).unwrap();
+        let mut json = serde_json::from_str(text).unwrap();
+        change(&mut json);
+        *text = json.to_string();
+        let map = map.map(|map| {
+            (
+                TokenizerConfig::SPECIAL_TOKENS_FILE.to_owned(),
+                map.to_string(),
+            )
+        });
+        files.extend(map);
+    });
+    Ok(config?.tokenizer.pad_token)
+}
+
 #[test]
 fn special_tokens_are_found_where_transformers_finds_them() {
-    let pad = |map: Option<Value>, change: fn(&mut Value)| {
-        let config = read_with(|files| {
-            let file = TokenizerConfig::FILE;
-            let (_, text) = files.iter_mut().find(|(path, _)| path == file).unwrap();
-            let mut json = serde_json::from_str(text).unwrap();
-            change(&mut json);
-            *text = json.to_string();
-            let map = map.map(|map| {
-                (
-                    TokenizerConfig::SPECIAL_TOKENS_FILE.to_owned(),
-                    map.to_string(),
-                )
-            });
-            files.extend(map);
-        });
-        config.unwrap().tokenizer.pad_token
+    let end = "<|endoftext|>";
+    let check = |map: Option<Value>, config: Value, expected: SpecialToken| {
+        let change = |json: &mut Value| {
+            let fields = config.as_object().unwrap().clone();
+            json.as_object_mut().unwrap().extend(fields);
+        };
+        assert_eq!(
+            pad(map.clone(), change).unwrap(),
+            expected,
+            "{map:?} {config}"
+        );
     };
+    let plain = SpecialToken::plain;
     let map = || Some(json!({ "pad_token": "!" }));
-    assert_eq!(pad(None, |_| {}), "<|endoftext|>");
-    assert_eq!(pad(map(), |_| {}), "!");
-    assert_eq!(
-        pad(map(), |json| json["added_tokens_decoder"] = json!({})),
-        "<|endoftext|>"
+    check(None, json!({}), plain(end));
+    check(None, json!({ "pad_token": null }), plain(end));
+    check(map(), json!({}), plain("!"));
+    // A config that lists its tokens is the newer of the two.
+    check(map(), json!({ "added_tokens_decoder": {} }), plain(end));
+    let normalized = SpecialToken {
+        normalized: true,
+        ..plain("a")
+    };
+    let object = json!({ "content": "a", "lstrip": false, "normalized": true });
+    check(None, json!({ "pad_token": object }), normalized.clone());
+    check(
+        Some(json!({ "pad_token": object })),
+        json!({}),
+        normalized.clone(),
     );
-    let object = |json: &mut Value| json["pad_token"] = json!({ "content": "a", "lstrip": false });
-    assert_eq!(pad(None, object), "a");
-    assert_eq!(
-        pad(None, |json| json["pad_token"] = Value::Null),
-        "<|endoftext|>"
+    let listed = json!({ "0": object });
+    check(
+        None,
+        json!({ "pad_token": "a", "added_tokens_decoder": listed }),
+        normalized,
+    );
+}
+
+#[test]
+fn words_that_were_added_to_a_vocabulary_are_refused() {
+    for (field, value) in [
+        (
+            "added_tokens_decoder",
+            json!({ "0": { "content": "<my-style>" } }),
+        ),
+        ("added_tokens_decoder", json!([])),
+        ("additional_special_tokens", json!(["<my-style>"])),
+        ("extra_special_tokens", json!({ "style": "<my-style>" })),
+    ] {
+        let text = pad(None, |json| json[field] = value)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            text.starts_with(&format!("tokenizer/tokenizer_config.json: {field}: ")),
+            "{text}"
+        );
+    }
+    let error = read_with(|files| {
+        let text = r#"{"<my-style>": 519}"#.to_owned();
+        files.push(("tokenizer/added_tokens.json".to_owned(), text));
+    });
+    let text = error.unwrap_err().to_string();
+    assert!(
+        text.starts_with("tokenizer/added_tokens.json: \"<my-style>\": "),
+        "{text}"
     );
 }

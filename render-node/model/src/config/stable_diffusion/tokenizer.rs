@@ -22,12 +22,25 @@ const LENGTH_MIN: usize = 2;
 pub struct TokenizerConfig {
     /// Every text becomes so many tokens: longer ones are cut, shorter ones padded.
     pub model_max_length: usize,
-    pub bos_token: String,
-    pub eos_token: String,
-    pub unk_token: String,
+    pub bos_token: SpecialToken,
+    pub eos_token: SpecialToken,
+    pub unk_token: SpecialToken,
     /// The same as `eos_token` in Stable Diffusion 1.x, `!` in 2.x.
-    pub pad_token: String,
+    pub pad_token: SpecialToken,
     pub vocabulary: Vocabulary,
+}
+
+/// A token that is looked for in a text before anything is split; the switches are those of the crate `tokenizers`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpecialToken {
+    pub content: String,
+    /// Looked for in the normalised text, so also where a text writes it in capitals.
+    pub normalized: bool,
+    /// Takes the spaces before it.
+    pub lstrip: bool,
+    /// Takes the spaces after it.
+    pub rstrip: bool,
+    pub single_word: bool,
 }
 
 /// `tokenizer/vocab.json` and `tokenizer/merges.txt`.
@@ -50,6 +63,9 @@ impl TokenizerConfig {
     /// Older folders name the special tokens here; newer ones repeat them.
     pub const SPECIAL_TOKENS_FILE: &str = "tokenizer/special_tokens_map.json";
 
+    /// Where older folders keep words that were added to the vocabulary.
+    const ADDED_TOKENS_FILE: &str = "tokenizer/added_tokens.json";
+
     /// Reads the files below `dir`.
     ///
     /// Special tokens as in transformers 5: `special_tokens_map.json` is asked first, unless the config lists an
@@ -60,45 +76,85 @@ impl TokenizerConfig {
         fields.require_class("tokenizer_class", &["CLIPTokenizer", "CLIPTokenizerFast"])?;
         fields.require_flag("add_prefix_space", false, false)?;
 
-        let is_legacy = fields.get("added_tokens_decoder").is_none();
-        let special = match is_legacy && dir.join(Self::SPECIAL_TOKENS_FILE).exists() {
+        let added = AddedTokens::read(&fields)?;
+        let special = match added.is_none() && dir.join(Self::SPECIAL_TOKENS_FILE).exists() {
             true => fields::read_json(dir, Self::SPECIAL_TOKENS_FILE)?,
             false => json!({}),
         };
         let special = Fields::new(Self::SPECIAL_TOKENS_FILE, &special)?;
+        for fields in [&fields, &special] {
+            fields.require_empty("additional_special_tokens")?;
+            fields.require_empty("extra_special_tokens")?;
+        }
         let vocabulary = Vocabulary::read(dir)?;
-        let token = |name: &str, default: &str| -> Result<String, ConfigError> {
-            let (file, token) = match token(&special, name)? {
+        let added = added.unwrap_or_default();
+        let token = |name: &str, default: &str| -> Result<SpecialToken, ConfigError> {
+            let (file, token) = match SpecialToken::read(&special, name)? {
                 Some(token) => (Self::SPECIAL_TOKENS_FILE, token),
-                None => (Self::FILE, token(&fields, name)?.unwrap_or(default)),
+                None => {
+                    let token = SpecialToken::read(&fields, name)?;
+                    let token = token.unwrap_or_else(|| SpecialToken::plain(default));
+                    (Self::FILE, added.settings_of(token))
+                }
             };
-            match vocabulary.tokens.contains_key(token) {
-                true => Ok(token.to_owned()),
+            match vocabulary.tokens.contains_key(&token.content) {
+                true => Ok(token),
                 false => {
-                    let reason = format!("must be in {} (got {token:?})", Vocabulary::TOKENS_FILE);
+                    let reason = format!(
+                        "must be in {} (got {:?})",
+                        Vocabulary::TOKENS_FILE,
+                        token.content
+                    );
                     Err(ConfigError::field(file, name, reason))
                 }
             }
         };
         let (begin, end) = ("<|startoftext|>", "<|endoftext|>");
-        Ok(Self {
+        let config = Self {
             model_max_length: model_max_length(&fields)?,
             bos_token: token("bos_token", begin)?,
             eos_token: token("eos_token", end)?,
             unk_token: token("unk_token", end)?,
             pad_token: token("pad_token", end)?,
             vocabulary,
-        })
+        };
+        let special = config.special_tokens();
+        let is_special = |content: &str| special.iter().any(|token| token.content == content);
+        let refuse = |file: &str, field: &str, content: &str| {
+            let reason = format!("only special tokens may be added (got {content:?})");
+            Err(ConfigError::field(file, field, reason))
+        };
+        if let Some(token) = added.0.iter().find(|token| !is_special(&token.content)) {
+            return refuse(Self::FILE, ADDED_TOKENS, &token.content);
+        }
+        if dir.join(Self::ADDED_TOKENS_FILE).exists() {
+            let json = fields::read_json(dir, Self::ADDED_TOKENS_FILE)?;
+            let mut added = tokens(Self::ADDED_TOKENS_FILE, &json)?.into_keys();
+            if let Some(token) = added.find(|token| !is_special(token)) {
+                return refuse(Self::ADDED_TOKENS_FILE, &format!("{token:?}"), &token);
+            }
+        }
+        Ok(config)
+    }
+
+    /// Begin, end, unknown and padding. Where two have the same text, the first one's switches hold.
+    pub fn special_tokens(&self) -> [&SpecialToken; 4] {
+        [
+            &self.bos_token,
+            &self.eos_token,
+            &self.unk_token,
+            &self.pad_token,
+        ]
     }
 
     pub(super) fn to_files(&self) -> Vec<(&'static str, String)> {
         let config = json!({
             "tokenizer_class": "CLIPTokenizer",
             "model_max_length": self.model_max_length,
-            "bos_token": self.bos_token,
-            "eos_token": self.eos_token,
-            "unk_token": self.unk_token,
-            "pad_token": self.pad_token,
+            "bos_token": self.bos_token.to_json(),
+            "eos_token": self.eos_token.to_json(),
+            "unk_token": self.unk_token.to_json(),
+            "pad_token": self.pad_token.to_json(),
         });
         let merges = self.vocabulary.merges.iter();
         let lines: Vec<String> = merges.map(|(a, b)| format!("{a} {b}\n")).collect();
@@ -116,18 +172,82 @@ impl TokenizerConfig {
     }
 }
 
-/// A special token, written as text or as an object with its `content`.
-fn token<'a>(fields: &Fields<'a>, name: &str) -> Result<Option<&'a str>, ConfigError> {
-    let Some(value) = fields.get(name) else {
-        return Ok(None);
-    };
-    let content = value.get("content").unwrap_or(value);
-    content.as_str().map(Some).ok_or_else(|| {
-        fields.refuse(
-            name,
-            format!("must be text or have a \"content\" (got {value})"),
-        )
-    })
+impl SpecialToken {
+    /// As it is when a file gives nothing but its text.
+    pub fn plain(content: &str) -> Self {
+        Self {
+            content: content.to_owned(),
+            normalized: false,
+            lstrip: false,
+            rstrip: false,
+            single_word: false,
+        }
+    }
+
+    /// Written as text, or as an object with its `content` and switches.
+    fn read(fields: &Fields<'_>, name: &str) -> Result<Option<Self>, ConfigError> {
+        let Some(value) = fields.get(name) else {
+            return Ok(None);
+        };
+        let token = value.as_str().map(Self::plain);
+        let token = token.or_else(|| Self::from_object(value));
+        token.map(Some).ok_or_else(|| {
+            let reason = format!("must be text or have a \"content\" (got {value})");
+            fields.refuse(name, reason)
+        })
+    }
+
+    fn from_object(value: &Value) -> Option<Self> {
+        let switch = |name| value.get(name).and_then(Value::as_bool).unwrap_or(false);
+        Some(Self {
+            content: value.get("content")?.as_str()?.to_owned(),
+            normalized: switch("normalized"),
+            lstrip: switch("lstrip"),
+            rstrip: switch("rstrip"),
+            single_word: switch("single_word"),
+        })
+    }
+
+    fn to_json(&self) -> Value {
+        if *self == Self::plain(&self.content) {
+            return json!(self.content);
+        }
+        json!({
+            "__type": "AddedToken",
+            "content": self.content,
+            "normalized": self.normalized,
+            "lstrip": self.lstrip,
+            "rstrip": self.rstrip,
+            "single_word": self.single_word,
+        })
+    }
+}
+
+/// What newer configs list beside the special tokens' texts: the switches of each.
+const ADDED_TOKENS: &str = "added_tokens_decoder";
+
+#[derive(Default)]
+struct AddedTokens(Vec<SpecialToken>);
+
+impl AddedTokens {
+    fn read(fields: &Fields<'_>) -> Result<Option<Self>, ConfigError> {
+        let Some(value) = fields.get(ADDED_TOKENS) else {
+            return Ok(None);
+        };
+        let tokens = value
+            .as_object()
+            .and_then(|tokens| tokens.values().map(SpecialToken::from_object).collect());
+        tokens.map(|tokens| Some(Self(tokens))).ok_or_else(|| {
+            let reason = "must be an object of objects with a \"content\" each";
+            fields.refuse(ADDED_TOKENS, reason)
+        })
+    }
+
+    /// The token with the switches that are listed for its text.
+    fn settings_of(&self, token: SpecialToken) -> SpecialToken {
+        let listed = self.0.iter().find(|other| other.content == token.content);
+        listed.cloned().unwrap_or(token)
+    }
 }
 
 fn model_max_length(fields: &Fields<'_>) -> Result<usize, ConfigError> {
@@ -160,17 +280,14 @@ impl Vocabulary {
 
     fn read(dir: &Path) -> Result<Self, ConfigError> {
         let read = |file| fields::read_bytes(dir, file, VOCABULARY_BYTES_MAX);
-        let tokens = tokens(&fields::parse_json(
-            Self::TOKENS_FILE,
-            &read(Self::TOKENS_FILE)?,
-        )?)?;
+        let file = Self::TOKENS_FILE;
+        let tokens = tokens(file, &fields::parse_json(file, &read(file)?)?)?;
         let merges = merges(&read(Self::MERGES_FILE)?, &tokens)?;
         Ok(Self { tokens, merges })
     }
 }
 
-fn tokens(json: &Value) -> Result<BTreeMap<String, u32>, ConfigError> {
-    let file = Vocabulary::TOKENS_FILE;
+fn tokens(file: &str, json: &Value) -> Result<BTreeMap<String, u32>, ConfigError> {
     let object = json.as_object().ok_or_else(|| ConfigError::NotAnObject {
         file: file.to_owned(),
     })?;
