@@ -72,6 +72,7 @@ fn context_width(file: &SafetensorsFile) -> Option<usize> {
         let is_context = match &path {
             KeyPath::Dotted(path) => path.ends_with("attn2.to_k") || path.ends_with("attn2.to_v"),
             KeyPath::Joined(path) => path.ends_with("attn2_to_k") || path.ends_with("attn2_to_v"),
+            KeyPath::JoinedText(_) => false,
         };
         if is_context {
             tensor.shape.get(1).copied()

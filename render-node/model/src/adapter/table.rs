@@ -2,7 +2,7 @@ use std::collections::HashMap;
 
 use super::{AdapterProblem, Family};
 use crate::config::UnetConfig;
-use crate::config::stable_diffusion::Unet2dConfig;
+use crate::config::stable_diffusion::StableDiffusionConfig;
 use crate::inventory::{self, TensorSpec};
 use crate::safetensors::TensorView;
 
@@ -15,7 +15,13 @@ pub struct Module {
     pub weight_shape: Vec<usize>,
 }
 
-/// All modules of a UNet that an adapter can change, by path and by path with `_` for `.`.
+/// What the paths of a text encoder's modules begin with; those of a UNet begin with nothing.
+pub const TEXT_ENCODER_PREFIX: &str = "text_encoder.";
+
+/// What published files and trainers put between that and the rest; transformers 5 does not.
+const TEXT_MODEL_PREFIX: &str = "text_model.";
+
+/// All modules of a model that an adapter can change, by path and by path with `_` for `.`.
 #[derive(Debug)]
 pub struct ModuleTable {
     family: Family,
@@ -29,9 +35,18 @@ impl ModuleTable {
         Self::of_family(Family::StableVideoDiffusion, inventory::unet(config))
     }
 
-    /// The modules of a keyframe model's UNet.
-    pub fn of_stable_diffusion(config: &Unet2dConfig) -> Self {
-        let tensors = inventory::stable_diffusion::unet(config);
+    /// The modules of a keyframe model's UNet, and of its text encoder but for the embeddings.
+    pub fn of_stable_diffusion(config: &StableDiffusionConfig) -> Self {
+        let text = inventory::stable_diffusion::text_encoder(&config.text_encoder);
+        let text = text.into_iter().filter_map(|tensor| {
+            let is_embedding = tensor.name.contains("embedding.");
+            (!is_embedding).then(|| TensorSpec {
+                name: format!("{TEXT_ENCODER_PREFIX}{}", tensor.name),
+                ..tensor
+            })
+        });
+        let mut tensors = inventory::stable_diffusion::unet(&config.unet);
+        tensors.extend(text);
         Self::of_family(Family::StableDiffusion, tensors)
     }
 
@@ -84,8 +99,16 @@ impl ModuleTable {
     /// The module that an adapter's key names.
     pub(super) fn find(&self, path: &KeyPath<'_>) -> Option<&Module> {
         let index = match path {
-            KeyPath::Dotted(path) => self.by_path.get(path.as_ref()),
+            KeyPath::Dotted(path) => self.by_path.get(path.as_ref()).or_else(|| {
+                let rest = path.strip_prefix(TEXT_ENCODER_PREFIX)?;
+                let path = format!("{TEXT_ENCODER_PREFIX}{TEXT_MODEL_PREFIX}{rest}");
+                self.by_path.get(&path)
+            }),
             KeyPath::Joined(path) => self.by_joined_path.get(*path),
+            KeyPath::JoinedText(path) => {
+                let prefix = TEXT_ENCODER_PREFIX.replace('.', "_");
+                self.by_joined_path.get(&format!("{prefix}{path}"))
+            }
         };
         index.map(|&i| &self.modules[i])
     }
@@ -97,6 +120,8 @@ pub(super) enum KeyPath<'a> {
     Dotted(std::borrow::Cow<'a, str>),
     /// With `_` for `.`. Only the table can tell which underscores were dots.
     Joined(&'a str),
+    /// The same of a text encoder.
+    JoinedText(&'a str),
 }
 
 impl Module {
