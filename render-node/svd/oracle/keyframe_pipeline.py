@@ -1,8 +1,9 @@
 """Whole keyframes of the reference pipeline, with what comes in between.
 
-CASE: {"jobs": [{"name", "model", "dtype", "noise_dtype", "prompt", "negative_prompt", "adapters"?, "spec": {..}}, ..]}. `spec`
-has the fields of `flowai-svd keyframe`; `adapters` as in `adapters.py`. The first latents are drawn in `noise_dtype` and then
-cast, so that precisions can be compared on one noise.
+CASE: {"jobs": [{"name", "model", "dtype", "noise_dtype", "prompt", "negative_prompt", "spec": {..}, "injected"?, "loaded"?},
+..]}. `spec` has the fields of `flowai-svd keyframe`. `injected` are adapters of the UNet as in `adapters.py`, `loaded` likewise
+[[FILE, WEIGHT], ..] that the pipeline's own loader reads. The first latents are drawn in `noise_dtype` and then cast, so that
+precisions can be compared on one noise.
 OUTPUTS, f32: for each `name`: `NAME.text_embeds` and, with guidance, `NAME.negative_embeds` (1, L, D), `NAME.latents_K`
 (1, C, h, w) after each step, `NAME.frame` (1, 3, H, W) in 0..1 before any rounding.
 """
@@ -13,9 +14,18 @@ from keyframe_reference import load_keyframe_pipeline, sampler
 from reference import DTYPES, main
 
 
+def load_all(pipeline, adapters: list) -> None:
+    for i, (path, _) in enumerate(adapters):
+        folder, file = path.rsplit("/", 1)
+        pipeline.load_lora_weights(folder, weight_name=file, adapter_name=f"adapter{i}")
+    if adapters:
+        pipeline.set_adapters([f"adapter{i}" for i in range(len(adapters))], [weight for _, weight in adapters])
+
+
 def render(job: dict) -> dict:
     pipeline = load_keyframe_pipeline(job["model"], job["dtype"])
-    inject_all(pipeline.unet, job.get("adapters", []))
+    inject_all(pipeline.unet, job.get("injected", []))
+    load_all(pipeline, job.get("loaded", []))
     spec = job["spec"]
     pipeline.scheduler = sampler(pipeline, spec)
     outputs = {}

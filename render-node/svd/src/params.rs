@@ -75,6 +75,14 @@ impl Params {
         Ok(Self { entries, precision })
     }
 
+    /// Takes in another component's parameters, of the same precision, with `prefix` before their names: what changes weights
+    /// by name then reaches both. Modules find theirs where they found them before.
+    pub fn adopt(&mut self, prefix: &str, other: Self) {
+        let renamed = other.entries.into_iter();
+        let renamed = renamed.map(|(name, entry)| (format!("{prefix}{name}"), entry));
+        self.entries.extend(renamed);
+    }
+
     /// Where the component's modules find their parameters.
     pub fn root(&self) -> Scope<'_> {
         Scope {

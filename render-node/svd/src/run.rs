@@ -229,6 +229,11 @@ impl Frames {
         self.data.size()[0].unsigned_abs() as usize
     }
 
+    /// (n, 3, H, W)
+    pub fn tensor(&self) -> &Tensor {
+        &self.data
+    }
+
     /// The values before any rounding, frame by frame, (3, H, W) each.
     pub fn to_f32(&self) -> Result<Vec<f32>> {
         let data = self.data.f_to_device(Device::Cpu)?.f_contiguous()?;

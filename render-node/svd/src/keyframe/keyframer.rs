@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use flowai_model::adapter::{Adapter, ModuleTable};
+use flowai_model::adapter::{Adapter, ModuleTable, TEXT_ENCODER_PREFIX};
 use flowai_model::config::stable_diffusion::StableDiffusionConfig;
 use flowai_model::{ModelIdentity, StableDiffusionFolder};
 use tch::{Device, Kind, Tensor};
@@ -49,7 +49,8 @@ pub struct Keyframer {
     text_encoder: TextEncoder,
     pub(super) decoder: KeyframeDecoder,
     pub(super) unet: Unet2d,
-    unet_params: Params,
+    /// Of UNet and text encoder, the latter's behind [`TEXT_ENCODER_PREFIX`].
+    params: Params,
     fuser: Fuser,
 }
 
@@ -84,9 +85,12 @@ impl Keyframer {
             kind: options.dtype.kind(),
             rounded_to: None,
         };
-        let unet_params = Params::load(&folder.unet, precision, |_| true)?;
+        let mut params = Params::load(&folder.unet, precision, |_| true)?;
         let text_params = Params::load(&folder.text_encoder, precision, |_| true)?;
         let decoder_params = Params::load(&folder.vae, precision, KeyframeDecoder::needs)?;
+        let text_encoder = TextEncoder::load(&text_params, &config.text_encoder)?;
+        let unet = Unet2d::load(&params, &config.unet)?;
+        params.adopt(TEXT_ENCODER_PREFIX, text_params);
         Ok(Self {
             identity: options
                 .identity
@@ -94,10 +98,10 @@ impl Keyframer {
                 .map_or_else(OnceCell::new, OnceCell::from),
             device,
             tokenizer: Tokenizer::new(&config.tokenizer)?,
-            text_encoder: TextEncoder::load(&text_params, &config.text_encoder)?,
+            text_encoder,
             decoder: KeyframeDecoder::load(&decoder_params, &config.vae)?,
-            unet: Unet2d::load(&unet_params, &config.unet)?,
-            unet_params,
+            unet,
+            params,
             fuser: Fuser::default(),
             folder,
             options,
@@ -131,14 +135,20 @@ impl Keyframer {
 
     /// Reads an adapter file and resolves its keys in this model; see [`Adapter::open`].
     pub fn read_adapter(&self, path: &Path) -> Result<Adapter> {
-        let table = ModuleTable::of_stable_diffusion(&self.config().unet);
+        let table = ModuleTable::of_stable_diffusion(self.config());
         Ok(Adapter::open(path, &table)?)
     }
 
-    /// Lets every run started from now on compute with exactly the adapters of `set`, as [`crate::Engine::set_adapters`].
+    /// Parameters of UNet and text encoder, the latter's behind [`TEXT_ENCODER_PREFIX`].
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// Lets every job prepared and started from now on compute with exactly the adapters of `set`, as
+    /// [`crate::Engine::set_adapters`]. Texts that were read before stay as they are: prepare them again.
     pub fn set_adapters(&mut self, set: &AdapterSet) -> Result<()> {
         let _no_grad = tch::no_grad_guard();
-        self.fuser.apply(&mut self.unet_params, set)
+        self.fuser.apply(&mut self.params, set)
     }
 
     /// The adapters that are fused now.

@@ -2,11 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use flowai_model::adapter::{AdapterFormat, ModuleTable};
 use flowai_model::config::Activation;
 use flowai_model::config::stable_diffusion::{
     Prediction, SpecialToken, StableDiffusionConfig, Unet2dLevel,
 };
 use flowai_model::safetensors::Dtype as FileDtype;
+use flowai_model::synthetic::AdapterSpec;
 use flowai_model::{KeyframePreset, StableDiffusionFolder, Weights, synthetic};
 use flowai_svd::params::Params;
 use flowai_svd::{
@@ -59,6 +61,21 @@ impl KeyframeModel {
         };
         Keyframer::load(&self.path(), options).unwrap()
     }
+}
+
+/// An adapter file of its own name; for a PEFT folder, in a folder of its own.
+pub(crate) fn write_adapter(model: &KeyframeModel, name: &str, spec: &AdapterSpec) -> PathBuf {
+    let table = ModuleTable::of_stable_diffusion(model.config());
+    let path = match spec.format {
+        AdapterFormat::PeftFolder => {
+            let folder = model.scratch().join(name);
+            std::fs::create_dir(&folder).unwrap();
+            folder.join("adapter_model.safetensors")
+        }
+        _ => model.scratch().join(format!("{name}.safetensors")),
+    };
+    synthetic::write_adapter(&path, &table, spec).unwrap();
+    path
 }
 
 /// All parameters of a component in fp32.

@@ -52,8 +52,8 @@ fn every_format_says_the_same_of_both_components() {
         text.count(),
         2 * KeyframePreset::Tiny.config().text_encoder.num_hidden_layers
     );
-    for format in FORMATS {
-        assert!(written(format) == peft, "{format:?}");
+    for format in &FORMATS[1..] {
+        assert!(written(*format) == peft, "{format:?}");
     }
 }
 

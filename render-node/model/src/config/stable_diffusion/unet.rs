@@ -196,15 +196,23 @@ impl Unet2dConfig {
             |has_attention: &bool, plain, attention| if *has_attention { attention } else { plain };
         let per_level =
             |of: fn(&Unet2dLevel) -> usize| self.levels.iter().map(of).collect::<Vec<usize>>();
+        // Published files write one number where the levels agree, and parts of diffusers understand nothing else.
+        let one_or_each = |of| {
+            let sizes = per_level(of);
+            match sizes.iter().all(|size| *size == sizes[0]) {
+                true => json!(sizes[0]),
+                false => json!(sizes),
+            }
+        };
         json!({
             "_class_name": CLASS,
             "in_channels": self.in_channels,
             "out_channels": self.out_channels,
             "sample_size": self.sample_size,
             "block_out_channels": per_level(|level| level.channels),
-            "layers_per_block": per_level(|level| level.layers),
-            "attention_head_dim": per_level(|level| level.heads),
-            "transformer_layers_per_block": per_level(|level| level.transformer_layers),
+            "layers_per_block": one_or_each(|level| level.layers),
+            "attention_head_dim": one_or_each(|level| level.heads),
+            "transformer_layers_per_block": one_or_each(|level| level.transformer_layers),
             "cross_attention_dim": self.cross_attention_dim,
             "norm_num_groups": self.norm_num_groups,
             "norm_eps": self.norm_eps,
