@@ -4,8 +4,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::Sha256Digest;
+use crate::config::stable_diffusion::StableDiffusionConfig;
 use crate::config::{ConfigError, ModelConfig};
 use crate::inventory::Component;
+use crate::inventory::stable_diffusion::StableDiffusionComponent;
 use crate::weights::{Weights, WeightsError};
 
 /// Why a model folder cannot be offered.
@@ -19,7 +21,7 @@ pub enum FolderError {
     Hash { path: PathBuf, source: io::Error },
 }
 
-/// A model folder that was found complete: configs supported, every tensor there with the right shape and type.
+/// A folder of Stable Video Diffusion that was found complete: configs supported, every tensor there with the right shape and type.
 #[derive(Debug, Clone)]
 pub struct ModelFolder {
     dir: PathBuf,
@@ -27,6 +29,16 @@ pub struct ModelFolder {
     pub unet: Weights,
     pub vae: Weights,
     pub image_encoder: Weights,
+}
+
+/// A folder of Stable Diffusion that was found complete, as [`ModelFolder`].
+#[derive(Debug, Clone)]
+pub struct StableDiffusionFolder {
+    dir: PathBuf,
+    pub config: StableDiffusionConfig,
+    pub unet: Weights,
+    pub vae: Weights,
+    pub text_encoder: Weights,
 }
 
 /// One file that the engine reads.
@@ -53,8 +65,9 @@ impl ModelFolder {
     /// Errors name the file and the field, or list every tensor that does not fit.
     pub fn check(dir: &Path) -> Result<Self, FolderError> {
         let config = ModelConfig::read(dir)?;
-        let open =
-            |component: Component| Weights::open(dir, component, &component.inventory(&config));
+        let open = |component: Component| {
+            Weights::open(dir, component.layout(), &component.inventory(&config))
+        };
         let unet = open(Component::Unet)?;
         let vae = open(Component::Vae)?;
         let image_encoder = open(Component::ImageEncoder)?;
@@ -75,39 +88,79 @@ impl ModelFolder {
     ///
     /// Reads all bytes of the model, so seconds for a full-size one; memory stays constant.
     pub fn identify(&self) -> Result<ModelIdentity, FolderError> {
-        let configs = self
-            .config
-            .to_files()
-            .into_iter()
-            .map(|(path, _)| PathBuf::from(path));
-        let weights = [&self.unet, &self.vae, &self.image_encoder]
-            .into_iter()
-            .flat_map(Weights::files)
-            .cloned();
-        let mut paths: Vec<PathBuf> = configs.chain(weights).collect();
-        paths.sort();
+        let configs = self.config.to_files().into_iter().map(|(path, _)| path);
+        identify(
+            &self.dir,
+            configs,
+            [&self.unet, &self.vae, &self.image_encoder],
+        )
+    }
+}
 
-        let mut files = Vec::new();
-        let mut lines = String::new();
-        for relative in paths {
-            let path = self.dir.join(&relative);
-            let error = |source| FolderError::Hash {
-                path: path.clone(),
-                source,
-            };
-            let sha256 = Sha256Digest::of_file(&path).map_err(error)?;
-            let bytes = path.metadata().map_err(error)?.len();
-            let path = relative.to_string_lossy().into_owned();
-            lines.push_str(&format!("{sha256}  {path}\n"));
-            files.push(ModelFile {
-                path,
-                sha256,
-                bytes,
-            });
-        }
-        Ok(ModelIdentity {
-            sha256: Sha256Digest::of(lines.as_bytes()),
-            files,
+impl StableDiffusionFolder {
+    /// As [`ModelFolder::check`]; the vocabulary is read too, which takes some ten milliseconds.
+    pub fn check(dir: &Path) -> Result<Self, FolderError> {
+        let config = StableDiffusionConfig::read(dir)?;
+        let open = |part: StableDiffusionComponent| {
+            Weights::open(dir, part.layout(), &part.inventory(&config))
+        };
+        let unet = open(StableDiffusionComponent::Unet)?;
+        let vae = open(StableDiffusionComponent::Vae)?;
+        let text_encoder = open(StableDiffusionComponent::TextEncoder)?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            config,
+            unet,
+            vae,
+            text_encoder,
         })
     }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// As [`ModelFolder::identify`].
+    pub fn identify(&self) -> Result<ModelIdentity, FolderError> {
+        let files = self.config.files_read(&self.dir);
+        identify(
+            &self.dir,
+            files.into_iter(),
+            [&self.unet, &self.vae, &self.text_encoder],
+        )
+    }
+}
+
+/// Hashes these config files and the files of these weights.
+fn identify<'a>(
+    dir: &Path,
+    configs: impl Iterator<Item = &'static str>,
+    weights: impl IntoIterator<Item = &'a Weights>,
+) -> Result<ModelIdentity, FolderError> {
+    let weights = weights.into_iter().flat_map(Weights::files).cloned();
+    let mut paths: Vec<PathBuf> = configs.map(PathBuf::from).chain(weights).collect();
+    paths.sort();
+
+    let mut files = Vec::new();
+    let mut lines = String::new();
+    for relative in paths {
+        let path = dir.join(&relative);
+        let error = |source| FolderError::Hash {
+            path: path.clone(),
+            source,
+        };
+        let sha256 = Sha256Digest::of_file(&path).map_err(error)?;
+        let bytes = path.metadata().map_err(error)?.len();
+        let path = relative.to_string_lossy().into_owned();
+        lines.push_str(&format!("{sha256}  {path}\n"));
+        files.push(ModelFile {
+            path,
+            sha256,
+            bytes,
+        });
+    }
+    Ok(ModelIdentity {
+        sha256: Sha256Digest::of(lines.as_bytes()),
+        files,
+    })
 }

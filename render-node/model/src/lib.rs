@@ -1,7 +1,8 @@
 //! Model folders and adapter files as data: configs, tensor inventories, file gates. No libtorch, no network.
 //!
-//! A model folder is one in diffusers' layout for Stable Video Diffusion (`unet/`, `vae/`, `image_encoder/`,
-//! `scheduler/`, `feature_extractor/`, `model_index.json`). This crate reads it without believing it: every size comes
+//! A model folder is one in diffusers' layout: of Stable Video Diffusion, which animates a picture (`unet/`, `vae/`,
+//! `image_encoder/`, `scheduler/`, `feature_extractor/`, `model_index.json`), or of Stable Diffusion, which makes one from a
+//! prompt (`text_encoder/` and `tokenizer/` instead of `image_encoder/` and `feature_extractor/`). This crate reads it without believing it: every size comes
 //! from a config file, and every value that the engine cannot honour is an error that names file and field.
 
 pub mod adapter;
@@ -10,12 +11,14 @@ mod digest;
 mod folder;
 pub mod gate;
 pub mod inventory;
+mod keyframe_preset;
 mod preset;
 pub mod safetensors;
 pub mod synthetic;
 mod weights;
 
 pub use digest::{InvalidDigest, Sha256Digest};
-pub use folder::{FolderError, ModelFile, ModelFolder, ModelIdentity};
+pub use folder::{FolderError, ModelFile, ModelFolder, ModelIdentity, StableDiffusionFolder};
+pub use keyframe_preset::KeyframePreset;
 pub use preset::{Preset, UnknownPreset};
 pub use weights::{TensorProblem, TensorProblems, Weights, WeightsError};

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use crate::inventory::{Component, TensorSpec};
+use crate::inventory::{TensorSpec, WeightsLayout};
 use crate::safetensors::{Dtype, Limits, SafetensorsError, SafetensorsFile, TensorView};
 
 /// Indices of sharded models are some 200 kB.
@@ -84,18 +84,18 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// Opens what `<model_dir>/<component>/` holds, the first of: `STEM.safetensors`, `STEM.fp16.safetensors`, shards named
+    /// Opens what `<model_dir>/<layout.dir>/` holds, the first of: `STEM.safetensors`, `STEM.fp16.safetensors`, shards named
     /// by `STEM.safetensors.index.json` or `STEM.safetensors.index.fp16.json`, with the stem of the reference
-    /// ([`Component::weights_stem`]). Names of older files become today's.
+    /// ([`WeightsLayout::stem`]). Names of older files become today's.
     ///
     /// Errors: no file, a file that is not well formed, or one [`WeightsError::Tensors`] that lists every tensor of
     /// `inventory` that is missing or of another shape, and every other one that is there.
     pub fn open(
         model_dir: &Path,
-        component: Component,
+        layout: WeightsLayout,
         inventory: &[TensorSpec],
     ) -> Result<Self, WeightsError> {
-        let files = find(model_dir, component)?;
+        let files = find(model_dir, layout)?;
         let mut tensors = BTreeMap::new();
         let mut problems = Vec::new();
         for file in &files {
@@ -105,9 +105,7 @@ impl Weights {
                 source,
             })?;
             for (name, tensor) in map.tensors {
-                let Some(name) = component
-                    .canonical_name(&name)
-                    .map(|name| name.into_owned())
+                let Some(name) = (layout.canonical_name)(&name).map(|name| name.into_owned())
                 else {
                     continue;
                 };
@@ -120,7 +118,7 @@ impl Weights {
         if !problems.is_empty() {
             let problems = TensorProblems(problems);
             return Err(WeightsError::Tensors {
-                dir: component.dir().to_owned(),
+                dir: layout.dir.to_owned(),
                 problems,
             });
         }
@@ -179,9 +177,9 @@ fn compare(
 }
 
 /// The weight files of a component, relative to the model folder.
-fn find(model_dir: &Path, component: Component) -> Result<Vec<PathBuf>, WeightsError> {
-    let dir = Path::new(component.dir());
-    let stem = component.weights_stem();
+fn find(model_dir: &Path, layout: WeightsLayout) -> Result<Vec<PathBuf>, WeightsError> {
+    let dir = Path::new(layout.dir);
+    let stem = layout.stem;
     let single = [
         format!("{stem}.safetensors"),
         format!("{stem}.fp16.safetensors"),
@@ -205,7 +203,7 @@ fn find(model_dir: &Path, component: Component) -> Result<Vec<PathBuf>, WeightsE
         .collect::<Vec<_>>()
         .join(", ");
     Err(WeightsError::Missing {
-        dir: component.dir().to_owned(),
+        dir: layout.dir.to_owned(),
         looked_for,
     })
 }

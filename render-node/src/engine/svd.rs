@@ -270,9 +270,10 @@ impl From<SvdError> for EngineError {
             SvdError::Adapter(_) | SvdError::Lora(_) => FailureCode::AdapterIncompatible,
             SvdError::NotFinite { .. } => FailureCode::NotFinite,
             SvdError::OutOfMemory(_) => FailureCode::OutOfMemory,
-            SvdError::Model(_) | SvdError::Weights(_) | SvdError::Device(_) => {
-                FailureCode::ModelUnusable
-            }
+            SvdError::Model(_)
+            | SvdError::Weights(_)
+            | SvdError::Device(_)
+            | SvdError::Tokenizer(_) => FailureCode::ModelUnusable,
             SvdError::Checkpoint(_)
             | SvdError::Finished { .. }
             | SvdError::Unfinished { .. }

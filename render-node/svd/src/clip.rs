@@ -1,10 +1,10 @@
-//! CLIP's vision tower with projection: a picture becomes one embedding.
+//! CLIP's vision tower with projection: a picture becomes one embedding. Its layers are those of CLIP's text tower too.
 
 use flowai_model::config::{Activation, ImageEncoderConfig};
 use tch::Tensor;
 
 use crate::error::Result;
-use crate::nn::{LayerNorm, Linear, attend};
+use crate::nn::{LayerNorm, Linear, attend, attend_to_earlier};
 use crate::params::{Param, Params, Scope};
 
 /// transformers' `CLIPVisionModelWithProjection`.
@@ -29,7 +29,8 @@ impl ClipVision {
         let norm = |name: &str| LayerNorm::load(&scope.at(name), config.layer_norm_eps);
         let layers = (0..config.num_hidden_layers).map(|i| {
             let scope = scope.at(format_args!("encoder.layers.{i}"));
-            EncoderLayer::load(&scope, config)
+            let heads = config.num_attention_heads;
+            EncoderLayer::load(&scope, heads, config.hidden_act, config.layer_norm_eps)
         });
         Ok(Self {
             class_embedding: embeddings.get("class_embedding")?,
@@ -47,7 +48,7 @@ impl ClipVision {
     pub fn forward(&self, pictures: &Tensor) -> Result<Tensor> {
         let mut hidden = self.pre_layrnorm.forward(&self.embed(pictures)?)?;
         for layer in &self.layers {
-            hidden = layer.forward(hidden)?;
+            hidden = layer.forward(hidden, Sees::Everything)?;
         }
         let class_token = self.post_layernorm.forward(&hidden.f_select(1, 0)?)?;
         self.visual_projection.forward(&class_token)
@@ -67,6 +68,15 @@ impl ClipVision {
     }
 }
 
+/// Which tokens a token attends to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sees {
+    /// Patches of a picture.
+    Everything,
+    /// Words of a text: those before it and itself.
+    Earlier,
+}
+
 /// One layer of the encoder: attention, then an MLP, each after its norm and added to its input.
 #[derive(Debug)]
 pub struct EncoderLayer {
@@ -83,9 +93,14 @@ pub struct EncoderLayer {
 }
 
 impl EncoderLayer {
-    pub fn load(scope: &Scope<'_>, config: &ImageEncoderConfig) -> Result<Self> {
+    pub fn load(
+        scope: &Scope<'_>,
+        heads: usize,
+        activation: Activation,
+        layer_norm_eps: f64,
+    ) -> Result<Self> {
         let linear = |name: &str| Linear::load(&scope.at(name));
-        let norm = |name: &str| LayerNorm::load(&scope.at(name), config.layer_norm_eps);
+        let norm = |name: &str| LayerNorm::load(&scope.at(name), layer_norm_eps);
         Ok(Self {
             layer_norm1: norm("layer_norm1")?,
             q_proj: linear("self_attn.q_proj")?,
@@ -95,26 +110,28 @@ impl EncoderLayer {
             layer_norm2: norm("layer_norm2")?,
             fc1: linear("mlp.fc1")?,
             fc2: linear("mlp.fc2")?,
-            heads: config.num_attention_heads as i64,
-            activation: config.hidden_act,
+            heads: heads as i64,
+            activation,
         })
     }
 
     /// (N, L, C) to the same, written over `x`.
-    pub fn forward(&self, mut x: Tensor) -> Result<Tensor> {
-        let _ = x.f_add_(&self.attention(&self.layer_norm1.forward(&x)?)?)?;
+    pub fn forward(&self, mut x: Tensor, sees: Sees) -> Result<Tensor> {
+        let _ = x.f_add_(&self.attention(&self.layer_norm1.forward(&x)?, sees)?)?;
         let _ = x.f_add_(&self.mlp(&self.layer_norm2.forward(&x)?)?)?;
         Ok(x)
     }
 
-    fn attention(&self, x: &Tensor) -> Result<Tensor> {
+    fn attention(&self, x: &Tensor, sees: Sees) -> Result<Tensor> {
         let (count, tokens, width) = x.size3()?;
         let shape = [count, tokens, self.heads, width / self.heads];
-        let out = attend(
-            &self.q_proj.forward(x)?.f_view(shape)?,
-            &self.k_proj.forward(x)?.f_view(shape)?,
-            &self.v_proj.forward(x)?.f_view(shape)?,
-        )?;
+        let q = self.q_proj.forward(x)?.f_view(shape)?;
+        let k = self.k_proj.forward(x)?.f_view(shape)?;
+        let v = self.v_proj.forward(x)?.f_view(shape)?;
+        let out = match sees {
+            Sees::Everything => attend(&q, &k, &v)?,
+            Sees::Earlier => attend_to_earlier(&q, &k, &v)?,
+        };
         self.out_proj.forward(&out)
     }
 

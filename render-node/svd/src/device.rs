@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tch::{Cuda, Device, Kind};
@@ -148,6 +149,14 @@ impl fmt::Display for DeviceName {
             Self::Cuda(index) => write!(f, "cuda:{index}"),
         }
     }
+}
+
+/// Time since `started`, when `device` has done what it was told by then.
+pub(crate) fn elapsed(device: Device, started: Instant) -> Duration {
+    if let Device::Cuda(index) = device {
+        Cuda::synchronize(index as i64);
+    }
+    started.elapsed()
 }
 
 /// Lets the C allocator keep what tensors free, for the whole process.

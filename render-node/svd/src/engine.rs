@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use flowai_model::config::{ModelConfig, PreprocessorConfig};
 use flowai_model::{ModelFolder, ModelIdentity, Sha256Digest};
 use serde::{Deserialize, Serialize};
-use tch::{Cuda, Device, Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::checkpoint::{Checkpoint, CheckpointError, CheckpointHeader};
 use crate::clip::ClipVision;
-use crate::device::{DeviceClass, DeviceName, Dtype, keep_freed_memory};
+use crate::device::{DeviceClass, DeviceName, Dtype, elapsed, keep_freed_memory};
 use crate::error::Result;
 use crate::lora::Fuser;
 use crate::params::{Params, Precision};
@@ -32,6 +32,20 @@ pub struct LoadOptions {
     pub threads: Option<usize>,
     /// The model's identity where the caller has hashed it already; else it is hashed when a checkpoint needs it.
     pub identity: Option<ModelIdentity>,
+}
+
+impl LoadOptions {
+    /// Prepares the process for a model, and gives the device.
+    pub(crate) fn open_device(&self) -> Result<Device> {
+        let device = self.device.open()?;
+        if device == Device::Cpu {
+            keep_freed_memory();
+        }
+        if let Some(threads) = self.threads {
+            tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
+        }
+        Ok(device)
+    }
 }
 
 /// An adapter that is fused into the weights, and how strongly.
@@ -86,13 +100,7 @@ impl Engine {
     /// memory.
     pub fn load(model_dir: &Path, options: LoadOptions) -> Result<Self> {
         let _no_grad = tch::no_grad_guard();
-        let device = options.device.open()?;
-        if device == Device::Cpu {
-            keep_freed_memory();
-        }
-        if let Some(threads) = options.threads {
-            tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
-        }
+        let device = options.open_device()?;
         let folder = ModelFolder::check(model_dir)?;
         let config = &folder.config;
         let kind = options.dtype.kind();
@@ -295,10 +303,7 @@ impl Engine {
 
     /// Time since `started`, when the device has done what it was told by then.
     pub(crate) fn elapsed(&self, started: Instant) -> Duration {
-        if let Device::Cuda(index) = self.device {
-            Cuda::synchronize(index as i64);
-        }
-        started.elapsed()
+        elapsed(self.device, started)
     }
 
     fn sampler(&self, spec: &Spec) -> Sampler {

@@ -30,6 +30,9 @@ pub enum EngineError {
     Adapter(#[from] AdapterError),
     #[error("adapters: {0}")]
     Lora(#[from] LoraError),
+    /// A vocabulary that the tokenizer refuses, although its folder was found complete.
+    #[error("tokenizer: {0}")]
+    Tokenizer(String),
     /// A run has no steps left; decode it.
     #[error("run: all {steps} steps are done; decode it instead of stepping")]
     Finished { steps: usize },

@@ -92,6 +92,14 @@ impl Params {
         })
     }
 
+    /// Takes in another component's parameters, of the same precision, with `prefix` before their names: what changes weights
+    /// by name then reaches both. Modules find theirs where they found them before.
+    pub fn adopt(&mut self, prefix: &str, other: Self) {
+        let renamed = other.entries.into_iter();
+        let renamed = renamed.map(|(name, entry)| (format!("{prefix}{name}"), entry));
+        self.entries.extend(renamed);
+    }
+
     /// Where the component's modules find their parameters.
     pub fn root(&self) -> Scope<'_> {
         Scope {
@@ -103,6 +111,10 @@ impl Params {
     /// The precision of the parameters and of what is computed with them.
     pub fn kind(&self) -> Kind {
         self.precision.kind
+    }
+
+    pub fn device(&self) -> Device {
+        self.precision.device
     }
 
     pub fn names(&self) -> impl Iterator<Item = &str> {

@@ -9,7 +9,7 @@ use crate::error::Result;
 /// libtorch has one CPU generator in the process; seeding and drawing must not be interrupted by another job's.
 static GENERATOR: Mutex<()> = Mutex::new(());
 
-/// The two draws of a job.
+/// The two draws of a clip.
 #[derive(Debug)]
 pub struct Noise {
     /// f32, for the conditioning picture.
@@ -32,6 +32,13 @@ pub fn draw(
         picture: Tensor::f_randn(picture_shape, (Kind::Float, Device::Cpu))?,
         latents: Tensor::f_randn(latents_shape, (latents_kind, Device::Cpu))?,
     })
+}
+
+/// The one draw of a keyframe, whose seed is its own: in the precision of the model, on the CPU.
+pub fn draw_latents(seed: u64, shape: &[i64], kind: Kind) -> Result<Tensor> {
+    let _generator = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
+    tch::manual_seed(seed.cast_signed());
+    Ok(Tensor::f_randn(shape, (kind, Device::Cpu))?)
 }
 
 #[cfg(test)]

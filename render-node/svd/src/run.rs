@@ -55,7 +55,7 @@ pub struct Report {
 pub struct Frames {
     /// Index of the first one in the clip.
     pub first: usize,
-    data: Tensor,
+    pub(crate) data: Tensor,
 }
 
 impl<'a> Run<'a> {
@@ -227,6 +227,11 @@ impl Frames {
         self.data.size()[0].unsigned_abs() as usize
     }
 
+    /// (n, 3, H, W)
+    pub fn tensor(&self) -> &Tensor {
+        &self.data
+    }
+
     /// The values before any rounding, frame by frame, (3, H, W) each.
     pub fn to_f32(&self) -> Result<Vec<f32>> {
         let data = self.data.f_to_device(Device::Cpu)?.f_contiguous()?;
@@ -271,7 +276,7 @@ fn passes(engine: &Engine, halves: &[(Tensor, Tensor)], frames: i64) -> Result<V
     halves.chunks(together).map(pass).collect()
 }
 
-fn is_finite(x: &Tensor) -> Result<bool> {
+pub(crate) fn is_finite(x: &Tensor) -> Result<bool> {
     Ok(x.f_isfinite()?.f_all()?.f_int64_value(&[])? != 0)
 }
 

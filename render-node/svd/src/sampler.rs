@@ -62,27 +62,45 @@ impl Sampler {
 
     /// The latents as the model reads them before step `i`: any shape, the precision stays.
     pub fn scale_input(&self, i: usize, latents: &Tensor) -> Result<Tensor> {
-        let sigma = self.sigmas[i];
-        let scale = (sigma * sigma + 1.0).sqrt();
-        Ok(latents.f_div_scalar(f64::from(scale))?)
+        scale_by_sigma(self.sigmas[i], latents)
     }
 
     /// The latents after step `i`, in the precision of `prediction`.
-    ///
-    /// The product of prediction and coefficient stays in the model's precision, everything after is f32: the reference's
-    /// coefficient is a tensor without dimensions, which does not promote.
     pub fn step(&self, i: usize, prediction: &Tensor, latents: &Tensor) -> Result<Tensor> {
         let (sigma, next) = (self.sigmas[i], self.sigmas[i + 1]);
-        let square = sigma * sigma + 1.0;
         let x = latents.f_to_kind(Kind::Float)?;
-        let denoised = prediction
-            .f_mul_scalar(f64::from(-sigma / square.sqrt()))?
-            .f_to_kind(Kind::Float)?
-            .f_add_(&x.f_div_scalar(f64::from(square))?)?;
-        let slope = x.f_sub(&denoised)?.f_div_scalar_(f64::from(sigma))?;
-        let moved = slope.f_mul_scalar(f64::from(next - sigma))?.f_add_(&x)?;
+        let denoised = denoised_from_velocity(sigma, prediction, &x)?;
+        let moved = euler_step(sigma, next, &denoised, &x)?;
         Ok(moved.f_to_kind(prediction.f_kind()?)?)
     }
+}
+
+/// Latents with so much noise as a model reads them: of unit variance, in their own precision.
+pub(crate) fn scale_by_sigma(sigma: f32, latents: &Tensor) -> Result<Tensor> {
+    let scale = (sigma * sigma + 1.0).sqrt();
+    Ok(latents.f_div_scalar(f64::from(scale))?)
+}
+
+/// What a v-prediction says is below the noise of `x`, which is f32.
+///
+/// The product of prediction and coefficient stays in the model's precision, everything after is f32: the reference's
+/// coefficient is a tensor without dimensions, which does not promote.
+pub(crate) fn denoised_from_velocity(
+    sigma: f32,
+    prediction: &Tensor,
+    x: &Tensor,
+) -> Result<Tensor> {
+    let square = sigma * sigma + 1.0;
+    Ok(prediction
+        .f_mul_scalar(f64::from(-sigma / square.sqrt()))?
+        .f_to_kind(Kind::Float)?
+        .f_add_(&x.f_div_scalar(f64::from(square))?)?)
+}
+
+/// From noise level `sigma` to `next` along the line from `x` to what is below its noise. All f32.
+pub(crate) fn euler_step(sigma: f32, next: f32, denoised: &Tensor, x: &Tensor) -> Result<Tensor> {
+    let slope = x.f_sub(denoised)?.f_div_scalar_(f64::from(sigma))?;
+    Ok(slope.f_mul_scalar(f64::from(next - sigma))?.f_add_(x)?)
 }
 
 #[cfg(test)]

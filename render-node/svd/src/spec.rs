@@ -44,7 +44,7 @@ pub struct SpecError {
 }
 
 impl SpecError {
-    fn new(field: &str, reason: impl Into<String>) -> Self {
+    pub(crate) fn new(field: &str, reason: impl Into<String>) -> Self {
         Self {
             field: field.to_owned(),
             reason: reason.into(),
@@ -130,7 +130,7 @@ impl Spec {
     }
 }
 
-fn in_range<T>(field: &str, value: T, min: T, max: T) -> Result<(), SpecError>
+pub(crate) fn in_range<T>(field: &str, value: T, min: T, max: T) -> Result<(), SpecError>
 where
     T: PartialOrd + std::fmt::Display,
 {

@@ -40,7 +40,10 @@ fn hint(family: Option<Family>) -> &'static str {
         Some(Family::AnimateDiff) => {
             " (its keys are those of an AnimateDiff motion adapter, made for SD 1.5)"
         }
-        Some(Family::StableVideoDiffusion) | None => "",
+        Some(Family::StableVideoDiffusion) => {
+            " (its keys are those of a Stable Video Diffusion adapter: it fits the video model, not the keyframe model)"
+        }
+        None => "",
     }
 }
 

@@ -7,7 +7,7 @@ use crate::safetensors::SafetensorsFile;
 #[serde(rename_all = "snake_case")]
 pub enum Family {
     StableVideoDiffusion,
-    /// Stable Diffusion 1.x: pictures from text. What most style adapters are made for.
+    /// Stable Diffusion 1.x and 2.x: pictures from text. What most style adapters are made for.
     StableDiffusion,
     StableDiffusionXl,
     /// Motion modules beside Stable Diffusion 1.5.
@@ -18,8 +18,21 @@ pub enum Family {
 const CLIP_L_WIDTH: usize = 768;
 const XL_WIDTH: usize = 2048;
 
-/// The family of a file that does not fit, where its keys tell it. Only for the hint in the error.
-pub(super) fn foreign(file: &SafetensorsFile) -> Option<Family> {
+/// Parts of paths, with `.` or with `_`, that only a video model has.
+const VIDEO_MODULES: [&str; 4] = [
+    "temporal_transformer_blocks",
+    "spatial_res_block",
+    "temporal_res_block",
+    "time_pos_embed",
+];
+
+/// The family of a file that does not fit a model of family `here`, where its keys tell another one. Only for the hint in
+/// the error.
+pub(super) fn foreign(file: &SafetensorsFile, here: Family) -> Option<Family> {
+    family(file).filter(|found| *found != here)
+}
+
+fn family(file: &SafetensorsFile) -> Option<Family> {
     let any = |prefixes: &[&str]| {
         let starts = |key: &String| prefixes.iter().any(|prefix| key.starts_with(prefix));
         file.tensors.keys().any(starts)
@@ -30,6 +43,10 @@ pub(super) fn foreign(file: &SafetensorsFile) -> Option<Family> {
         .any(|key| key.contains("motion_modules"))
     {
         return Some(Family::AnimateDiff);
+    }
+    let is_video = |key: &String| VIDEO_MODULES.iter().any(|module| key.contains(module));
+    if file.tensors.keys().any(is_video) {
+        return Some(Family::StableVideoDiffusion);
     }
     let context = context_width(file);
     if any(&["lora_te2_", "text_encoder_2."]) || context == Some(XL_WIDTH) {
@@ -55,6 +72,7 @@ fn context_width(file: &SafetensorsFile) -> Option<usize> {
         let is_context = match &path {
             KeyPath::Dotted(path) => path.ends_with("attn2.to_k") || path.ends_with("attn2.to_v"),
             KeyPath::Joined(path) => path.ends_with("attn2_to_k") || path.ends_with("attn2_to_v"),
+            KeyPath::JoinedText(_) => false,
         };
         if is_context {
             tensor.shape.get(1).copied()

@@ -15,7 +15,7 @@ pub enum AdapterFormat {
     PeftFolder,
     /// `..processor.to_q_lora.down.weight`, `MODULE.lora.down.weight`, `MODULE.down`: diffusers before PEFT.
     DiffusersOld,
-    /// `lora_unet_` and the path with `_` for `.`, then `.lora_down.weight`, `.lora_up.weight`, `.alpha`.
+    /// `lora_unet_` (or `lora_te_` for a text encoder) and the path with `_` for `.`, then `.lora_down.weight`, `.lora_up.weight`, `.alpha`.
     Kohya,
 }
 
@@ -44,6 +44,7 @@ pub(super) enum ParsedKey<'a> {
 const PEFT_FOLDER_PREFIX: &str = "base_model.model.";
 const UNET_PREFIX: &str = "unet.";
 const KOHYA_PREFIX: &str = "lora_unet_";
+const KOHYA_TEXT_PREFIX: &str = "lora_te_";
 
 /// Marks of a change that is not a plain LoRA. Looked for first: a LoRA with such a companion is another function.
 const SCHEMES: [(&str, Scheme); 9] = [
@@ -62,9 +63,21 @@ const SCHEMES: [(&str, Scheme); 9] = [
 const DIFFERENCES: [&str; 2] = [".diff", ".diff_b"];
 
 /// Ends of keys with the part they mean. An end stands before those that it ends with.
-const ENDS: [(&str, Role, Option<AdapterFormat>); 13] = [
+const ENDS: [(&str, Role, Option<AdapterFormat>); 16] = [
     (".lora_down.weight", Role::Down, Some(AdapterFormat::Kohya)),
     (".lora_up.weight", Role::Up, Some(AdapterFormat::Kohya)),
+    // Text encoders.
+    (
+        ".lora_linear_layer.down.weight",
+        Role::Down,
+        Some(AdapterFormat::DiffusersOld),
+    ),
+    (
+        ".lora_linear_layer.up.weight",
+        Role::Up,
+        Some(AdapterFormat::DiffusersOld),
+    ),
+    (".lora_linear_layer.alpha", Role::Alpha, None),
     (
         ".lora.down.weight",
         Role::Down,
@@ -110,12 +123,13 @@ pub(super) fn parse(key: &str) -> ParsedKey<'_> {
         return ParsedKey::Unknown;
     };
 
-    if let Some(joined) = head.strip_prefix(KOHYA_PREFIX) {
-        return ParsedKey::Lora {
-            path: KeyPath::Joined(joined),
-            role,
-            format,
-        };
+    let joined = head.strip_prefix(KOHYA_PREFIX).map(KeyPath::Joined);
+    let joined_text = || {
+        head.strip_prefix(KOHYA_TEXT_PREFIX)
+            .map(KeyPath::JoinedText)
+    };
+    if let Some(path) = joined.or_else(joined_text) {
+        return ParsedKey::Lora { path, role, format };
     }
     let (path, format) = match head.strip_prefix(PEFT_FOLDER_PREFIX) {
         Some(path) => (path, format.map(|_| AdapterFormat::PeftFolder)),
@@ -227,6 +241,14 @@ mod tests {
             Role::Down,
             old,
         );
+        let text = "text_encoder.text_model.encoder.layers.0.self_attn.q_proj";
+        for (end, role, format) in [
+            (".lora_A.weight", Role::Down, peft),
+            (".lora_linear_layer.up.weight", Role::Up, old),
+            (".lora_linear_layer.alpha", Role::Alpha, None),
+        ] {
+            check(&format!("{text}{end}"), text, role, format);
+        }
         check("BLOCK.attn1.to_q.down", "BLOCK.attn1.to_q", Role::Down, old);
         check(
             "BLOCK.attn1.to_q.up.weight",
@@ -257,6 +279,16 @@ mod tests {
             ParsedKey::Lora {
                 path,
                 role: Role::Up,
+                format: Some(AdapterFormat::Kohya)
+            }
+        );
+        let key = "lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight";
+        let path = KeyPath::JoinedText("text_model_encoder_layers_0_mlp_fc1");
+        assert_eq!(
+            parse(key),
+            ParsedKey::Lora {
+                path,
+                role: Role::Down,
                 format: Some(AdapterFormat::Kohya)
             }
         );

@@ -23,12 +23,12 @@ use crate::Sha256Digest;
 use crate::gate;
 use crate::safetensors::{Limits, SafetensorsFile, TensorView, map_file};
 use key::{ParsedKey, Role};
-use settings::Settings;
+use settings::{FileSettings, Settings};
 
 pub use error::{AdapterError, AdapterProblem, AdapterProblems, Scheme};
 pub use family::Family;
 pub use key::AdapterFormat;
-pub use table::{Module, ModuleTable};
+pub use table::{Module, ModuleTable, TEXT_ENCODER_PREFIX};
 
 /// What PEFT's `save_pretrained` calls its two files.
 const PEFT_WEIGHTS_FILE: &str = "adapter_model.safetensors";
@@ -51,7 +51,8 @@ pub struct Adapter {
 /// A change of one module's weight: `scale * up @ down`, both flattened to matrices and the product viewed as the weight.
 #[derive(Debug, Clone)]
 pub struct ModuleDelta {
-    /// Path in the UNet, as in `down_blocks.0.attentions.0.proj_in`; the weight is `<module>.weight`.
+    /// Path in the UNet, as in `down_blocks.0.attentions.0.proj_in`, or behind [`TEXT_ENCODER_PREFIX`] in a text encoder; the
+    /// weight is `<module>.weight`.
     pub module: String,
     pub rank: usize,
     /// alpha / rank, or alpha / sqrt(rank) for rank-stabilised adapters. A job's weight for the adapter multiplies it.
@@ -124,7 +125,7 @@ impl Adapter {
         table: &ModuleTable,
     ) -> Result<Self, AdapterError> {
         let file = gate::check(bytes.clone())?;
-        let settings = Settings::read(&file.metadata, peft_config)?;
+        let settings = FileSettings::read(&file.metadata, peft_config)?;
         let mut problems = Vec::new();
         let halves = sort_into_modules(&file, table, &mut problems);
 
@@ -133,16 +134,17 @@ impl Adapter {
         let mut formats = BTreeSet::new();
         for (module, halves) in halves {
             formats.extend(halves.formats.iter().copied());
-            let Some(delta) = halves.complete(module, settings.as_ref(), &mut problems) else {
+            let Some(delta) = halves.complete(module, settings.of(&module.path), &mut problems)
+            else {
                 continue;
             };
             modules.push(delta);
         }
-        if settings.is_none() && formats.contains(&AdapterFormat::PeftFolder) {
+        if settings.is_empty() && formats.contains(&AdapterFormat::PeftFolder) {
             problems.push(AdapterProblem::AlphaUnknown);
         }
         if !problems.is_empty() {
-            let family = family::foreign(&file);
+            let family = family::foreign(&file, table.family());
             return Err(AdapterError::DoesNotFit {
                 problems: AdapterProblems(problems),
                 family,
@@ -156,7 +158,7 @@ impl Adapter {
             parameters += delta.down.elements() + delta.up.elements();
         }
         modules.retain(|delta| {
-            let effective = !is_noop(&delta.module);
+            let effective = !table.is_noop(&delta.module);
             if !effective {
                 noop_modules.push(delta.module.clone());
             }
@@ -165,7 +167,7 @@ impl Adapter {
         let report = AdapterReport {
             sha256,
             bytes: bytes.len(),
-            family: Family::StableVideoDiffusion,
+            family: table.family(),
             formats,
             ranks,
             modules: modules.len(),
@@ -191,11 +193,6 @@ fn identity(bytes: &[u8], peft_config: Option<&str>) -> Sha256Digest {
             Sha256Digest::of(&[*weights.as_bytes(), *config.as_bytes()].concat())
         }
     }
-}
-
-/// Cross-attention reads one token: its softmax is 1 whatever query and key are (measured difference: 0.0).
-fn is_noop(module: &str) -> bool {
-    module.ends_with(".attn2.to_q") || module.ends_with(".attn2.to_k")
 }
 
 /// What a file holds for one module so far: each tensor with its key.

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use regex::{Regex, RegexBuilder};
 use serde_json::{Map, Value};
 
-use super::AdapterError;
+use super::{AdapterError, TEXT_ENCODER_PREFIX};
 
 /// Under which key diffusers stores the settings in a file's metadata.
 pub(super) const METADATA_KEY: &str = "lora_adapter_metadata";
-/// Prefix of each setting when a pipeline saved the file.
+/// Prefix of each setting of a UNet when a pipeline saved the file; a text encoder's is its paths' own.
 const UNET_PREFIX: &str = "unet.";
 /// PEFT's default of `lora_alpha`.
 const DEFAULT_ALPHA: f64 = 8.0;
@@ -45,11 +45,45 @@ pub(super) struct Settings {
     use_rslora: bool,
 }
 
-impl Settings {
-    /// Reads the settings from a file's metadata or else from an `adapter_config.json`. `None` when there are none.
+/// The settings of one file. A pipeline writes those of its UNet and of its text encoder one beside the other.
+#[derive(Debug)]
+pub(super) struct FileSettings {
+    unet: Option<Settings>,
+    text_encoder: Option<Settings>,
+}
+
+impl FileSettings {
+    /// Reads the settings from a file's metadata or else from an `adapter_config.json`.
     pub(super) fn read(
         metadata: &BTreeMap<String, String>,
         peft_config: Option<&str>,
+    ) -> Result<Self, AdapterError> {
+        let read = |prefix| Settings::read(metadata, peft_config, prefix);
+        Ok(Self {
+            unet: read(UNET_PREFIX)?,
+            text_encoder: read(TEXT_ENCODER_PREFIX)?,
+        })
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.unet.is_none() && self.text_encoder.is_none()
+    }
+
+    /// What is said of the module at `path`.
+    pub(super) fn of(&self, path: &str) -> Option<&Settings> {
+        match path.starts_with(TEXT_ENCODER_PREFIX) {
+            true => self.text_encoder.as_ref(),
+            false => self.unet.as_ref(),
+        }
+    }
+}
+
+impl Settings {
+    /// Of the component that `prefix` names. `None` when there are none.
+    fn read(
+        metadata: &BTreeMap<String, String>,
+        peft_config: Option<&str>,
+        prefix: &str,
     ) -> Result<Option<Self>, AdapterError> {
         let (source, text) = match (metadata.get(METADATA_KEY), peft_config) {
             (Some(text), _) => (METADATA_KEY, text.as_str()),
@@ -61,8 +95,8 @@ impl Settings {
         let object = json
             .as_object()
             .ok_or_else(|| AdapterError::settings(source, "must be a JSON object"))?;
-        // A pipeline's file may hold settings of its text encoder alone: nothing about the UNet then.
-        let field = |name: &str| field(object, name);
+        // A pipeline's file may hold settings of the other component alone.
+        let field = |name: &str| field(object, prefix, name);
         if field("r").is_none() && field("lora_alpha").is_none() {
             return Ok(None);
         }
@@ -117,10 +151,10 @@ impl Settings {
     }
 }
 
-fn field<'a>(object: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+fn field<'a>(object: &'a Map<String, Value>, prefix: &str, name: &str) -> Option<&'a Value> {
     object
         .get(name)
-        .or_else(|| object.get(&format!("{UNET_PREFIX}{name}")))
+        .or_else(|| object.get(&format!("{prefix}{name}")))
         .filter(|value| !value.is_null())
 }
 

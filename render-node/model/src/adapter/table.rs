@@ -1,8 +1,9 @@
 use std::collections::HashMap;
 
-use super::AdapterProblem;
+use super::{AdapterProblem, Family};
 use crate::config::UnetConfig;
-use crate::inventory;
+use crate::config::stable_diffusion::StableDiffusionConfig;
+use crate::inventory::{self, TensorSpec};
 use crate::safetensors::TensorView;
 
 /// A layer with a weight matrix or kernel, which an adapter can change.
@@ -14,9 +15,16 @@ pub struct Module {
     pub weight_shape: Vec<usize>,
 }
 
-/// All modules of a UNet that an adapter can change, by path and by path with `_` for `.`.
+/// What the paths of a text encoder's modules begin with; those of a UNet begin with nothing.
+pub const TEXT_ENCODER_PREFIX: &str = "text_encoder.";
+
+/// What published files and trainers put between that and the rest; transformers 5 does not.
+const TEXT_MODEL_PREFIX: &str = "text_model.";
+
+/// All modules of a model that an adapter can change, by path and by path with `_` for `.`.
 #[derive(Debug)]
 pub struct ModuleTable {
+    family: Family,
     modules: Vec<Module>,
     by_path: HashMap<String, usize>,
     by_joined_path: HashMap<String, usize>,
@@ -24,7 +32,26 @@ pub struct ModuleTable {
 
 impl ModuleTable {
     pub fn of(config: &UnetConfig) -> Self {
-        let modules: Vec<Module> = inventory::unet(config)
+        Self::of_family(Family::StableVideoDiffusion, inventory::unet(config))
+    }
+
+    /// The modules of a keyframe model's UNet, and of its text encoder but for the embeddings.
+    pub fn of_stable_diffusion(config: &StableDiffusionConfig) -> Self {
+        let text = inventory::stable_diffusion::text_encoder(&config.text_encoder);
+        let text = text.into_iter().filter_map(|tensor| {
+            let is_embedding = tensor.name.contains("embedding.");
+            (!is_embedding).then(|| TensorSpec {
+                name: format!("{TEXT_ENCODER_PREFIX}{}", tensor.name),
+                ..tensor
+            })
+        });
+        let mut tensors = inventory::stable_diffusion::unet(&config.unet);
+        tensors.extend(text);
+        Self::of_family(Family::StableDiffusion, tensors)
+    }
+
+    fn of_family(family: Family, tensors: Vec<TensorSpec>) -> Self {
+        let modules: Vec<Module> = tensors
             .into_iter()
             // Norms have one dimension, mix factors no `.weight`: neither has a low-rank change.
             .filter(|tensor| tensor.shape.len() >= 2)
@@ -46,21 +73,42 @@ impl ModuleTable {
         let by_path = index(str::to_owned);
         let by_joined_path = index(|path| path.replace('.', "_"));
         Self {
+            family,
             modules,
             by_path,
             by_joined_path,
         }
     }
 
+    /// Whose adapters fit.
+    pub fn family(&self) -> Family {
+        self.family
+    }
+
     pub fn modules(&self) -> &[Module] {
         &self.modules
+    }
+
+    /// Whether a change of the module changes nothing: queries and keys of cross-attention to the one key of Stable Video
+    /// Diffusion, whose softmax is 1 whatever query and key are (measured difference: 0.0).
+    pub(super) fn is_noop(&self, module: &str) -> bool {
+        let has_one_key = self.family == Family::StableVideoDiffusion;
+        has_one_key && (module.ends_with(".attn2.to_q") || module.ends_with(".attn2.to_k"))
     }
 
     /// The module that an adapter's key names.
     pub(super) fn find(&self, path: &KeyPath<'_>) -> Option<&Module> {
         let index = match path {
-            KeyPath::Dotted(path) => self.by_path.get(path.as_ref()),
+            KeyPath::Dotted(path) => self.by_path.get(path.as_ref()).or_else(|| {
+                let rest = path.strip_prefix(TEXT_ENCODER_PREFIX)?;
+                let path = format!("{TEXT_ENCODER_PREFIX}{TEXT_MODEL_PREFIX}{rest}");
+                self.by_path.get(&path)
+            }),
             KeyPath::Joined(path) => self.by_joined_path.get(*path),
+            KeyPath::JoinedText(path) => {
+                let prefix = TEXT_ENCODER_PREFIX.replace('.', "_");
+                self.by_joined_path.get(&format!("{prefix}{path}"))
+            }
         };
         index.map(|&i| &self.modules[i])
     }
@@ -72,6 +120,8 @@ pub(super) enum KeyPath<'a> {
     Dotted(std::borrow::Cow<'a, str>),
     /// With `_` for `.`. Only the table can tell which underscores were dots.
     Joined(&'a str),
+    /// The same of a text encoder.
+    JoinedText(&'a str),
 }
 
 impl Module {

@@ -1,3 +1,5 @@
+mod stable_diffusion;
+
 use serde_json::json;
 
 use super::*;

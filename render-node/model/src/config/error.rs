@@ -8,7 +8,7 @@ pub enum ConfigError {
         path: PathBuf,
         source: std::io::Error,
     },
-    #[error("{file}: is {bytes} bytes long; a config is at most {limit}")]
+    #[error("{file}: is {bytes} bytes long, must be at most {limit}")]
     TooLarge {
         file: String,
         bytes: u64,

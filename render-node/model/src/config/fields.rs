@@ -16,6 +16,18 @@ const SIZE_MAX: u64 = 1 << 20;
 
 /// Reads `dir/file` as JSON.
 pub(super) fn read_json(dir: &Path, file: &str) -> Result<Value, ConfigError> {
+    parse_json(file, &read_bytes(dir, file, CONFIG_BYTES_MAX)?)
+}
+
+pub(super) fn parse_json(file: &str, text: &[u8]) -> Result<Value, ConfigError> {
+    serde_json::from_slice(text).map_err(|source| ConfigError::Json {
+        file: file.to_owned(),
+        source,
+    })
+}
+
+/// Reads `dir/file`, which is at most `limit` bytes long.
+pub(super) fn read_bytes(dir: &Path, file: &str, limit: u64) -> Result<Vec<u8>, ConfigError> {
     let path = dir.join(file);
     let read = |source| ConfigError::Read {
         path: path.clone(),
@@ -23,22 +35,16 @@ pub(super) fn read_json(dir: &Path, file: &str) -> Result<Value, ConfigError> {
     };
     let handle = File::open(&path).map_err(read)?;
     let bytes = handle.metadata().map_err(read)?.len();
-    if bytes > CONFIG_BYTES_MAX {
+    if bytes > limit {
         return Err(ConfigError::TooLarge {
             file: file.to_owned(),
             bytes,
-            limit: CONFIG_BYTES_MAX,
+            limit,
         });
     }
     let mut text = Vec::new();
-    handle
-        .take(CONFIG_BYTES_MAX)
-        .read_to_end(&mut text)
-        .map_err(read)?;
-    serde_json::from_slice(&text).map_err(|source| ConfigError::Json {
-        file: file.to_owned(),
-        source,
-    })
+    handle.take(limit).read_to_end(&mut text).map_err(read)?;
+    Ok(text)
 }
 
 /// One config file's object. `null` counts as absent, as `None` is the default wherever Python writes it.
@@ -222,6 +228,35 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// As [`Self::require_text`], for a number.
+    pub(super) fn require_number(&self, field: &str, only: f64) -> Result<(), ConfigError> {
+        match self.number(field)?.unwrap_or(only) {
+            number if number == only => Ok(()),
+            number => Err(self.refuse(field, format!("only {only} is supported (got {number})"))),
+        }
+    }
+
+    /// Refuses any value but null, which is what the Python class takes when the field is absent.
+    pub(super) fn require_null(&self, field: &str) -> Result<(), ConfigError> {
+        match self.get(field) {
+            None => Ok(()),
+            Some(value) => Err(self.refuse(field, format!("only null is supported (got {value})"))),
+        }
+    }
+
+    /// Refuses a list or object that holds anything.
+    pub(super) fn require_empty(&self, field: &str) -> Result<(), ConfigError> {
+        let is_empty = |value: &Value| match value {
+            Value::Array(list) => list.is_empty(),
+            Value::Object(object) => object.is_empty(),
+            _ => false,
+        };
+        match self.get(field) {
+            Some(value) if !is_empty(value) => Err(self.mistyped(field, "empty", value)),
+            _ => Ok(()),
+        }
+    }
+
     /// Refuses another class. A file that names no class is taken at its place in the folder.
     pub(super) fn require_class(&self, field: &str, classes: &[&str]) -> Result<(), ConfigError> {
         match self.text(field)? {
@@ -231,5 +266,40 @@ impl<'a> Fields<'a> {
             )),
             _ => Ok(()),
         }
+    }
+
+    /// Which blocks of a UNet have transformers: `field` names one class a level, `plain` or `attention`.
+    pub(super) fn attention(
+        &self,
+        field: &str,
+        levels: usize,
+        plain: &str,
+        attention: &str,
+        default: impl Fn(usize) -> bool,
+    ) -> Result<Vec<bool>, ConfigError> {
+        let Some(types) = self.texts(field)? else {
+            // The reference's default names four blocks and holds for no other count.
+            return match levels {
+                4 => Ok((0..levels).map(default).collect()),
+                _ => Err(self.refuse(field, format!("must be given for {levels} levels"))),
+            };
+        };
+        if types.len() != levels {
+            return Err(self.refuse(
+                field,
+                format!("must name one block for each of the {levels} levels"),
+            ));
+        }
+        types
+            .iter()
+            .map(|name| match *name {
+                name if name == plain => Ok(false),
+                name if name == attention => Ok(true),
+                name => Err(self.refuse(
+                    field,
+                    format!("only {plain} and {attention} are supported (got {name:?})"),
+                )),
+            })
+            .collect()
     }
 }

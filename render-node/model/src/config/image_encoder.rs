@@ -15,6 +15,29 @@ pub enum Activation {
     Gelu,
 }
 
+impl Activation {
+    /// Reads the field `hidden_act`.
+    pub(super) fn from_fields(fields: &Fields<'_>) -> Result<Self, ConfigError> {
+        match fields.text("hidden_act")?.unwrap_or("quick_gelu") {
+            "quick_gelu" => Ok(Self::QuickGelu),
+            "gelu" => Ok(Self::Gelu),
+            other => {
+                let reason =
+                    format!("only \"gelu\" and \"quick_gelu\" are supported (got {other:?})");
+                Err(fields.refuse("hidden_act", reason))
+            }
+        }
+    }
+
+    /// As transformers writes it.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::QuickGelu => "quick_gelu",
+            Self::Gelu => "gelu",
+        }
+    }
+}
+
 /// `image_encoder/config.json`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImageEncoderConfig {
@@ -63,15 +86,7 @@ impl ImageEncoderConfig {
             num_channels: fields.size("num_channels", 3)?,
             image_size: fields.square("image_size", 224)?,
             patch_size: fields.square("patch_size", 32)?,
-            hidden_act: match fields.text("hidden_act")?.unwrap_or("quick_gelu") {
-                "quick_gelu" => Activation::QuickGelu,
-                "gelu" => Activation::Gelu,
-                other => {
-                    let reason =
-                        format!("only \"gelu\" and \"quick_gelu\" are supported (got {other:?})");
-                    return Err(fields.refuse("hidden_act", reason));
-                }
-            },
+            hidden_act: Activation::from_fields(&fields)?,
             layer_norm_eps: fields.positive("layer_norm_eps", Some(1e-5))?,
         };
 
@@ -110,10 +125,7 @@ impl ImageEncoderConfig {
             "num_channels": self.num_channels,
             "image_size": self.image_size,
             "patch_size": self.patch_size,
-            "hidden_act": match self.hidden_act {
-                Activation::QuickGelu => "quick_gelu",
-                Activation::Gelu => "gelu",
-            },
+            "hidden_act": self.hidden_act.name(),
             "layer_norm_eps": self.layer_norm_eps,
         })
     }

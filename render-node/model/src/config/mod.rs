@@ -9,6 +9,7 @@ mod image_encoder;
 mod model_index;
 mod preprocessor;
 mod scheduler;
+pub mod stable_diffusion;
 mod unet;
 mod vae;
 

@@ -6,7 +6,9 @@ use super::fields::Fields;
 const CLASS: &str = "StableVideoDiffusionPipeline";
 
 /// (component, library, classes that the engine implements; the first is what is written).
-const COMPONENTS: [(&str, &str, &[&str]); 5] = [
+pub(super) type Components = [(&'static str, &'static str, &'static [&'static str])];
+
+const COMPONENTS: &Components = &[
     ("unet", "diffusers", &["UNetSpatioTemporalConditionModel"]),
     ("vae", "diffusers", &["AutoencoderKLTemporalDecoder"]),
     ("scheduler", "diffusers", &["EulerDiscreteScheduler"]),
@@ -36,31 +38,44 @@ impl ModelIndex {
 
     /// Checks the content of a `model_index.json`; `file` is how errors name it.
     pub fn from_json(file: &str, json: &Value) -> Result<Self, ConfigError> {
-        let fields = Fields::new(file, json)?;
-        fields.require_text("_class_name", CLASS, "")?;
-        for (component, _, classes) in COMPONENTS {
-            match fields.texts(component)?.as_deref() {
-                Some([_library, class]) if classes.contains(class) => {}
-                Some(other) => {
-                    return Err(fields.refuse(
-                        component,
-                        format!("only {} is supported (got {other:?})", classes[0]),
-                    ));
-                }
-                None => {
-                    return Err(fields.refuse(component, format!("must be given: {}", classes[0])));
-                }
-            }
-        }
+        check_index(&Fields::new(file, json)?, CLASS, COMPONENTS)?;
         Ok(Self)
     }
 
     /// The content of the file as diffusers reads it.
     pub fn to_json() -> Value {
-        let mut index = json!({ "_class_name": CLASS });
-        for (component, library, classes) in COMPONENTS {
-            index[component] = json!([library, classes[0]]);
-        }
-        index
+        index_json(CLASS, COMPONENTS)
     }
+}
+
+/// Refuses another pipeline than `class`, and components of other classes than these. Further components are ignored.
+pub(super) fn check_index(
+    fields: &Fields<'_>,
+    class: &str,
+    components: &Components,
+) -> Result<(), ConfigError> {
+    fields.require_text("_class_name", class, "")?;
+    for (component, _, classes) in components {
+        match fields.texts(component)?.as_deref() {
+            Some([_library, class]) if classes.contains(class) => {}
+            Some(other) => {
+                return Err(fields.refuse(
+                    component,
+                    format!("only {} is supported (got {other:?})", classes.join(" or ")),
+                ));
+            }
+            None => {
+                return Err(fields.refuse(component, format!("must be given: {}", classes[0])));
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn index_json(class: &str, components: &Components) -> Value {
+    let mut index = json!({ "_class_name": class });
+    for (component, library, classes) in components {
+        index[component] = json!([library, classes[0]]);
+    }
+    index
 }

@@ -1,3 +1,4 @@
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::ConfigError;
@@ -6,11 +7,38 @@ use super::fields::Fields;
 const CLASS: &str = "EulerDiscreteScheduler";
 
 /// Where the timesteps lie. With Karras sigmas it decides only how strong the first noise is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum TimestepSpacing {
     Linspace,
     Leading,
     Trailing,
+}
+
+impl TimestepSpacing {
+    const ALL: [Self; 3] = [Self::Linspace, Self::Leading, Self::Trailing];
+
+    /// Reads the field `timestep_spacing`; `None` when it is absent.
+    pub(super) fn from_fields(fields: &Fields<'_>) -> Result<Option<Self>, ConfigError> {
+        let Some(name) = fields.text("timestep_spacing")? else {
+            return Ok(None);
+        };
+        let spacing = Self::ALL.into_iter().find(|spacing| spacing.name() == name);
+        spacing.map(Some).ok_or_else(|| {
+            let reason =
+                format!("only linspace, leading and trailing are supported (got {name:?})");
+            fields.refuse("timestep_spacing", reason)
+        })
+    }
+
+    /// As diffusers writes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Linspace => "linspace",
+            Self::Leading => "leading",
+            Self::Trailing => "trailing",
+        }
+    }
 }
 
 /// `scheduler/scheduler_config.json`: Euler steps over Karras sigmas, v-prediction, continuous time.
@@ -42,17 +70,8 @@ impl SchedulerConfig {
         let config = Self {
             sigma_min: fields.positive("sigma_min", None)?,
             sigma_max: fields.positive("sigma_max", None)?,
-            timestep_spacing: match fields.text("timestep_spacing")?.unwrap_or("linspace") {
-                "linspace" => TimestepSpacing::Linspace,
-                "leading" => TimestepSpacing::Leading,
-                "trailing" => TimestepSpacing::Trailing,
-                other => {
-                    let reason = format!(
-                        "only linspace, leading and trailing are supported (got {other:?})"
-                    );
-                    return Err(fields.refuse("timestep_spacing", reason));
-                }
-            },
+            timestep_spacing: TimestepSpacing::from_fields(&fields)?
+                .unwrap_or(TimestepSpacing::Linspace),
         };
         if config.sigma_min >= config.sigma_max {
             return Err(fields.refuse(
@@ -77,11 +96,7 @@ impl SchedulerConfig {
             "sigma_min": self.sigma_min,
             "sigma_max": self.sigma_max,
             "steps_offset": 1,
-            "timestep_spacing": match self.timestep_spacing {
-                TimestepSpacing::Linspace => "linspace",
-                TimestepSpacing::Leading => "leading",
-                TimestepSpacing::Trailing => "trailing",
-            },
+            "timestep_spacing": self.timestep_spacing.name(),
             "timestep_type": "continuous",
             "use_karras_sigmas": true,
         })

@@ -118,16 +118,14 @@ impl UnetConfig {
             addition_time_embed_dim,
             projection_class_embeddings_input_dim: projection,
             levels,
-            down_attention: attention(
-                &fields,
+            down_attention: fields.attention(
                 "down_block_types",
                 count,
                 DOWN_PLAIN,
                 DOWN_ATTENTION,
                 |i| i < 3,
             )?,
-            up_attention: attention(
-                &fields,
+            up_attention: fields.attention(
                 "up_block_types",
                 count,
                 UP_PLAIN,
@@ -161,38 +159,4 @@ impl UnetConfig {
             "up_block_types": self.up_attention.iter().map(|a| name(a, UP_PLAIN, UP_ATTENTION)).collect::<Vec<_>>(),
         })
     }
-}
-
-fn attention(
-    fields: &Fields<'_>,
-    field: &str,
-    levels: usize,
-    plain: &str,
-    attention: &str,
-    default: impl Fn(usize) -> bool,
-) -> Result<Vec<bool>, ConfigError> {
-    let Some(types) = fields.texts(field)? else {
-        // The reference's default names four blocks and holds for no other count.
-        return match levels {
-            4 => Ok((0..levels).map(default).collect()),
-            _ => Err(fields.refuse(field, format!("must be given for {levels} levels"))),
-        };
-    };
-    if types.len() != levels {
-        return Err(fields.refuse(
-            field,
-            format!("must name one block for each of the {levels} levels"),
-        ));
-    }
-    types
-        .iter()
-        .map(|name| match *name {
-            name if name == plain => Ok(false),
-            name if name == attention => Ok(true),
-            name => Err(fields.refuse(
-                field,
-                format!("only {plain} and {attention} are supported (got {name:?})"),
-            )),
-        })
-        .collect()
 }

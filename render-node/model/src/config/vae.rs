@@ -7,6 +7,9 @@ use super::unet::NORM_GROUPS;
 const CLASS: &str = "AutoencoderKLTemporalDecoder";
 const DOWN_BLOCK: &str = "DownEncoderBlock2D";
 
+/// Each level halves the picture: real ones have four.
+pub(super) const LEVELS_MAX: usize = 8;
+
 /// `vae/config.json`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VaeConfig {
@@ -33,8 +36,10 @@ impl VaeConfig {
         fields.require_class("_class_name", &[CLASS])?;
 
         let block_out_channels = fields.sizes("block_out_channels", &[64])?;
-        if block_out_channels.len() > 8 {
-            return Err(fields.refuse("block_out_channels", "at most 8 levels are supported"));
+        let levels = block_out_channels.len();
+        if levels > LEVELS_MAX {
+            let reason = format!("at most {LEVELS_MAX} levels are supported");
+            return Err(fields.refuse("block_out_channels", reason));
         }
         if let Some(odd) = block_out_channels
             .iter()
@@ -43,22 +48,7 @@ impl VaeConfig {
             let reason = format!("must be multiples of {NORM_GROUPS} (got {odd})");
             return Err(fields.refuse("block_out_channels", reason));
         }
-        let down = fields
-            .texts("down_block_types")?
-            .unwrap_or_else(|| vec![DOWN_BLOCK]);
-        if let Some(other) = down.iter().find(|name| **name != DOWN_BLOCK) {
-            return Err(fields.refuse(
-                "down_block_types",
-                format!("only {DOWN_BLOCK} is supported (got {other:?})"),
-            ));
-        }
-        if down.len() != block_out_channels.len() {
-            let reason = format!(
-                "must name one block for each of the {} levels",
-                block_out_channels.len()
-            );
-            return Err(fields.refuse("down_block_types", reason));
-        }
+        require_blocks(&fields, "down_block_types", DOWN_BLOCK, levels)?;
 
         Ok(Self {
             in_channels: rgb(&fields, "in_channels")?,
@@ -89,8 +79,26 @@ impl VaeConfig {
     }
 }
 
+/// Refuses blocks of another class, and another number of them than there are levels. One is the reference's default.
+pub(super) fn require_blocks(
+    fields: &Fields<'_>,
+    field: &str,
+    class: &str,
+    levels: usize,
+) -> Result<(), ConfigError> {
+    let blocks = fields.texts(field)?.unwrap_or_else(|| vec![class]);
+    if let Some(other) = blocks.iter().find(|name| **name != class) {
+        return Err(fields.refuse(field, format!("only {class} is supported (got {other:?})")));
+    }
+    if blocks.len() != levels {
+        let reason = format!("must name one block for each of the {levels} levels");
+        return Err(fields.refuse(field, reason));
+    }
+    Ok(())
+}
+
 /// A picture and a frame have three channels.
-fn rgb(fields: &Fields<'_>, field: &str) -> Result<usize, ConfigError> {
+pub(super) fn rgb(fields: &Fields<'_>, field: &str) -> Result<usize, ConfigError> {
     match fields.size(field, 3)? {
         3 => Ok(3),
         channels => Err(fields.refuse(field, format!("only 3 is supported (got {channels})"))),

@@ -27,17 +27,22 @@ pub fn image_encoder(config: &ImageEncoderConfig) -> Vec<TensorSpec> {
     b.norm("vision_model.pre_layrnorm", width);
     for i in 0..config.num_hidden_layers {
         let layer = format!("vision_model.encoder.layers.{i}");
-        for projection in ["q_proj", "k_proj", "v_proj", "out_proj"] {
-            b.linear(&format!("{layer}.self_attn.{projection}"), width, width);
-        }
-        b.norm(&format!("{layer}.layer_norm1"), width);
-        b.linear(&format!("{layer}.mlp.fc1"), width, config.intermediate_size);
-        b.linear(&format!("{layer}.mlp.fc2"), config.intermediate_size, width);
-        b.norm(&format!("{layer}.layer_norm2"), width);
+        encoder_layer(&mut b, &layer, width, config.intermediate_size);
     }
     b.norm("vision_model.post_layernorm", width);
     b.linear_without_bias("visual_projection", width, config.projection_dim);
     b.finish()
+}
+
+/// One layer of CLIP's towers, for pictures and text alike.
+pub(super) fn encoder_layer(b: &mut Builder, path: &str, width: usize, intermediate: usize) {
+    for projection in ["q_proj", "k_proj", "v_proj", "out_proj"] {
+        b.linear(&format!("{path}.self_attn.{projection}"), width, width);
+    }
+    b.norm(&format!("{path}.layer_norm1"), width);
+    b.linear(&format!("{path}.mlp.fc1"), width, intermediate);
+    b.linear(&format!("{path}.mlp.fc2"), intermediate, width);
+    b.norm(&format!("{path}.layer_norm2"), width);
 }
 
 /// `None` for the stored position ids, which are no parameter.

@@ -5,6 +5,7 @@
 
 mod builder;
 mod image_encoder;
+pub mod stable_diffusion;
 mod unet;
 mod vae;
 
@@ -32,7 +33,21 @@ impl TensorSpec {
     }
 }
 
-/// A part of a model folder that has weights.
+/// Where the weights of a component lie, and how its files name them.
+#[derive(Debug, Clone, Copy)]
+pub struct WeightsLayout {
+    /// Folder inside the model folder.
+    pub dir: &'static str,
+    /// What the weight files' names begin with: diffusers' and transformers' conventions.
+    pub stem: &'static str,
+    /// The inventory's name for a tensor as a file may name it; `None` for one that is known and has no use.
+    pub canonical_name: fn(&str) -> Option<Cow<'_, str>>,
+}
+
+const DIFFUSERS_STEM: &str = "diffusion_pytorch_model";
+const TRANSFORMERS_STEM: &str = "model";
+
+/// A part of a folder of Stable Video Diffusion that has weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Component {
     Unet,
@@ -43,21 +58,34 @@ pub enum Component {
 impl Component {
     pub const ALL: [Self; 3] = [Self::Unet, Self::Vae, Self::ImageEncoder];
 
-    /// Folder inside the model folder.
-    pub const fn dir(self) -> &'static str {
+    pub const fn layout(self) -> WeightsLayout {
         match self {
-            Self::Unet => "unet",
-            Self::Vae => "vae",
-            Self::ImageEncoder => "image_encoder",
+            Self::Unet => WeightsLayout {
+                dir: "unet",
+                stem: DIFFUSERS_STEM,
+                canonical_name: same_name,
+            },
+            Self::Vae => WeightsLayout {
+                dir: "vae",
+                stem: DIFFUSERS_STEM,
+                canonical_name: vae::canonical_name,
+            },
+            Self::ImageEncoder => WeightsLayout {
+                dir: "image_encoder",
+                stem: TRANSFORMERS_STEM,
+                canonical_name: image_encoder::canonical_name,
+            },
         }
     }
 
-    /// What the weight files' names begin with: diffusers' and transformers' conventions.
+    /// Folder inside the model folder.
+    pub const fn dir(self) -> &'static str {
+        self.layout().dir
+    }
+
+    /// What the weight files' names begin with.
     pub const fn weights_stem(self) -> &'static str {
-        match self {
-            Self::Unet | Self::Vae => "diffusion_pytorch_model",
-            Self::ImageEncoder => "model",
-        }
+        self.layout().stem
     }
 
     /// Every tensor that the component must have.
@@ -68,13 +96,9 @@ impl Component {
             Self::ImageEncoder => image_encoder(&config.image_encoder),
         }
     }
+}
 
-    /// The inventory's name for a tensor as a file may name it; `None` for one that is known and has no use.
-    pub fn canonical_name(self, name: &str) -> Option<Cow<'_, str>> {
-        match self {
-            Self::Unet => Some(Cow::Borrowed(name)),
-            Self::Vae => Some(vae::canonical_name(name)),
-            Self::ImageEncoder => image_encoder::canonical_name(name),
-        }
-    }
+#[allow(clippy::unnecessary_wraps, reason = "others know tensors without use")]
+fn same_name(name: &str) -> Option<Cow<'_, str>> {
+    Some(Cow::Borrowed(name))
 }

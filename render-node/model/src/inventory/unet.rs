@@ -94,11 +94,12 @@ fn transformer(b: &mut Builder, path: &str, level: &UnetLevel) {
     b.norm(&format!("{path}.norm"), width);
     b.linear(&format!("{path}.proj_in"), width, width);
     for layer in 0..level.transformer_layers {
-        attention_block(b, &format!("{path}.transformer_blocks.{layer}"), level);
+        let spatial = format!("{path}.transformer_blocks.{layer}");
+        attention_block(b, &spatial, width, level.cross_attention_dim);
         let temporal = format!("{path}.temporal_transformer_blocks.{layer}");
         b.norm(&format!("{temporal}.norm_in"), width);
         feed_forward(b, &format!("{temporal}.ff_in"), width);
-        attention_block(b, &temporal, level);
+        attention_block(b, &temporal, width, level.cross_attention_dim);
     }
     b.linear(&format!("{path}.time_pos_embed.linear_1"), width, 4 * width);
     b.linear(&format!("{path}.time_pos_embed.linear_2"), 4 * width, width);
@@ -106,18 +107,13 @@ fn transformer(b: &mut Builder, path: &str, level: &UnetLevel) {
     b.linear(&format!("{path}.proj_out"), width, width);
 }
 
-/// What spatial and temporal transformer blocks share: self-attention, cross-attention, feed-forward.
-fn attention_block(b: &mut Builder, path: &str, level: &UnetLevel) {
-    let width = level.channels;
+/// `BasicTransformerBlock`, and what the temporal one shares with it: self-attention, cross-attention to something `context`
+/// wide, feed-forward.
+pub(super) fn attention_block(b: &mut Builder, path: &str, width: usize, context: usize) {
     b.norm(&format!("{path}.norm1"), width);
     attention(b, &format!("{path}.attn1"), width, width);
     b.norm(&format!("{path}.norm2"), width);
-    attention(
-        b,
-        &format!("{path}.attn2"),
-        width,
-        level.cross_attention_dim,
-    );
+    attention(b, &format!("{path}.attn2"), width, context);
     b.norm(&format!("{path}.norm3"), width);
     feed_forward(b, &format!("{path}.ff"), width);
 }

@@ -7,44 +7,62 @@ use crate::config::VaeConfig;
 /// Every tensor of `AutoencoderKLTemporalDecoder`, encoder and decoder.
 pub fn vae(config: &VaeConfig) -> Vec<TensorSpec> {
     let mut b = Builder::default();
-    encoder(&mut b, config);
+    let encoder = Encoder {
+        in_channels: config.in_channels,
+        latent_channels: config.latent_channels,
+        levels: &config.block_out_channels,
+        layers: config.layers_per_block,
+    };
+    encoder.add_to(&mut b);
     decoder(&mut b, config);
-    // Mean and log variance of the posterior.
-    let moments = 2 * config.latent_channels;
-    b.conv2d("quant_conv", moments, moments, 1);
     b.finish()
 }
 
-fn encoder(b: &mut Builder, config: &VaeConfig) {
-    let levels = &config.block_out_channels;
-    let mut channels = levels[0];
-    b.conv2d("encoder.conv_in", config.in_channels, channels, 3);
-    for (i, &width) in levels.iter().enumerate() {
-        let block = format!("encoder.down_blocks.{i}");
-        for j in 0..config.layers_per_block {
-            b.resnet2d(&format!("{block}.resnets.{j}"), channels, width, None);
-            channels = width;
+/// The encoder of every `AutoencoderKL`, temporal decoder or not.
+pub(super) struct Encoder<'a> {
+    pub(super) in_channels: usize,
+    pub(super) latent_channels: usize,
+    /// Channels, from pixels to latents.
+    pub(super) levels: &'a [usize],
+    /// Resnets of a block.
+    pub(super) layers: usize,
+}
+
+impl Encoder<'_> {
+    pub(super) fn add_to(&self, b: &mut Builder) {
+        let levels = self.levels;
+        let mut channels = levels[0];
+        b.conv2d("encoder.conv_in", self.in_channels, channels, 3);
+        for (i, &width) in levels.iter().enumerate() {
+            let block = format!("encoder.down_blocks.{i}");
+            for j in 0..self.layers {
+                b.resnet2d(&format!("{block}.resnets.{j}"), channels, width, None);
+                channels = width;
+            }
+            if i + 1 < levels.len() {
+                b.conv2d(
+                    &format!("{block}.downsamplers.0.conv"),
+                    channels,
+                    channels,
+                    3,
+                );
+            }
         }
-        if i + 1 < levels.len() {
-            b.conv2d(
-                &format!("{block}.downsamplers.0.conv"),
+        for j in 0..2 {
+            b.resnet2d(
+                &format!("encoder.mid_block.resnets.{j}"),
                 channels,
                 channels,
-                3,
+                None,
             );
         }
+        attention(b, "encoder.mid_block.attentions.0", channels);
+        b.norm("encoder.conv_norm_out", channels);
+        // Mean and log variance of the posterior.
+        let moments = 2 * self.latent_channels;
+        b.conv2d("encoder.conv_out", channels, moments, 3);
+        b.conv2d("quant_conv", moments, moments, 1);
     }
-    for j in 0..2 {
-        b.resnet2d(
-            &format!("encoder.mid_block.resnets.{j}"),
-            channels,
-            channels,
-            None,
-        );
-    }
-    attention(b, "encoder.mid_block.attentions.0", channels);
-    b.norm("encoder.conv_norm_out", channels);
-    b.conv2d("encoder.conv_out", channels, 2 * config.latent_channels, 3);
 }
 
 fn decoder(b: &mut Builder, config: &VaeConfig) {
@@ -81,7 +99,7 @@ fn decoder(b: &mut Builder, config: &VaeConfig) {
 }
 
 /// One head as wide as the level, with bias everywhere.
-fn attention(b: &mut Builder, path: &str, width: usize) {
+pub(super) fn attention(b: &mut Builder, path: &str, width: usize) {
     b.norm(&format!("{path}.group_norm"), width);
     for projection in ["to_q", "to_k", "to_v", "to_out.0"] {
         b.linear(&format!("{path}.{projection}"), width, width);
@@ -97,19 +115,14 @@ const OLD_ATTENTION: [(&str, &str); 4] = [
 ];
 
 /// Today's name of a tensor that an older file may name otherwise.
-pub(super) fn canonical_name(name: &str) -> Cow<'_, str> {
-    let Some((path, rest)) = name.split_once(".mid_block.attentions.0.") else {
-        return Cow::Borrowed(name);
+pub(super) fn canonical_name(name: &str) -> Option<Cow<'_, str>> {
+    let today = || {
+        let (path, rest) = name.split_once(".mid_block.attentions.0.")?;
+        let (projection, parameter) = rest.split_once('.')?;
+        let (_, today) = OLD_ATTENTION.iter().find(|(old, _)| *old == projection)?;
+        Some(format!("{path}.mid_block.attentions.0.{today}.{parameter}"))
     };
-    let Some((projection, parameter)) = rest.split_once('.') else {
-        return Cow::Borrowed(name);
-    };
-    match OLD_ATTENTION.iter().find(|(old, _)| *old == projection) {
-        Some((_, today)) => {
-            Cow::Owned(format!("{path}.mid_block.attentions.0.{today}.{parameter}"))
-        }
-        None => Cow::Borrowed(name),
-    }
+    Some(today().map_or(Cow::Borrowed(name), Cow::Owned))
 }
 
 #[cfg(test)]
@@ -118,7 +131,8 @@ mod tests {
 
     #[test]
     fn old_attention_names_are_todays() {
-        let check = |old: &str, today: &str| assert_eq!(canonical_name(old), today);
+        let check =
+            |old: &str, today: &str| assert_eq!(canonical_name(old).as_deref(), Some(today));
         check(
             "encoder.mid_block.attentions.0.query.weight",
             "encoder.mid_block.attentions.0.to_q.weight",

@@ -7,7 +7,7 @@ use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
 
 use super::tensor;
-use crate::adapter::{AdapterFormat, Module, ModuleTable};
+use crate::adapter::{AdapterFormat, Module, ModuleTable, TEXT_ENCODER_PREFIX};
 use crate::safetensors::Dtype;
 
 /// A random LoRA: a pure function of these fields and the model's modules.
@@ -166,7 +166,10 @@ fn half_shapes(module: &Module, rank: usize) -> (Vec<usize>, Vec<usize>) {
 fn key_path(format: AdapterFormat, path: &str) -> String {
     match format {
         AdapterFormat::Peft | AdapterFormat::PeftFolder => path.to_owned(),
-        AdapterFormat::Kohya => path.replace('.', "_"),
+        AdapterFormat::Kohya => {
+            let path = path.strip_prefix(TEXT_ENCODER_PREFIX).unwrap_or(path);
+            path.replace('.', "_")
+        }
         AdapterFormat::DiffusersOld => match attention_projection(path) {
             Some((attention, projection)) => format!("{attention}.processor.{projection}"),
             None => path.to_owned(),
@@ -185,6 +188,30 @@ fn attention_projection(path: &str) -> Option<(&str, &str)> {
 }
 
 fn names(format: AdapterFormat, path: &str) -> Names {
+    let names = unet_names(format, path);
+    if !path.starts_with(TEXT_ENCODER_PREFIX) {
+        return names;
+    }
+    match format {
+        // The component's name is part of the path.
+        AdapterFormat::Peft | AdapterFormat::PeftFolder => Names {
+            prefix: names.prefix.trim_end_matches("unet."),
+            ..names
+        },
+        AdapterFormat::DiffusersOld => Names {
+            prefix: "",
+            down: ".lora_linear_layer.down.weight",
+            up: ".lora_linear_layer.up.weight",
+            alpha: Some(".lora_linear_layer.alpha"),
+        },
+        AdapterFormat::Kohya => Names {
+            prefix: "lora_te_",
+            ..names
+        },
+    }
+}
+
+fn unet_names(format: AdapterFormat, path: &str) -> Names {
     match format {
         AdapterFormat::Peft => Names {
             prefix: "unet.",

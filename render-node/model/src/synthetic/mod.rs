@@ -7,7 +7,9 @@
 mod adapter;
 mod generator;
 mod model;
+mod vocabulary;
 
 pub use adapter::{AdapterSpec, WriteAdapterError, adapter_bytes, write_adapter};
 pub use generator::tensor;
-pub use model::{WriteModelError, write_model};
+pub use model::{WriteModelError, write_model, write_stable_diffusion};
+pub use vocabulary::vocabulary;

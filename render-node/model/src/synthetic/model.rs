@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use safetensors::View;
 
 use super::tensor;
+use crate::config::stable_diffusion::StableDiffusionConfig;
 use crate::config::{ModelConfig, ModelIndex};
-use crate::inventory::{Component, TensorSpec};
+use crate::inventory::stable_diffusion::StableDiffusionComponent;
+use crate::inventory::{Component, TensorSpec, WeightsLayout};
 use crate::safetensors::Dtype;
 
 /// Why a random model was not written.
@@ -40,18 +42,43 @@ pub fn write_model(
     seed: u64,
     dtype: Dtype,
 ) -> Result<(), WriteModelError> {
+    let components =
+        Component::ALL.map(|component| (component.layout(), component.inventory(config)));
+    let files = config.to_files().into_iter();
+    let files = files.map(|(path, json)| (path, format!("{json:#}\n")));
+    write_folder(dir, components.into(), files.collect(), seed, dtype)
+}
+
+/// [`write_model`] for a folder of Stable Diffusion, the vocabulary of `config` included.
+pub fn write_stable_diffusion(
+    dir: &Path,
+    config: &StableDiffusionConfig,
+    seed: u64,
+    dtype: Dtype,
+) -> Result<(), WriteModelError> {
+    let components =
+        StableDiffusionComponent::ALL.map(|part| (part.layout(), part.inventory(config)));
+    write_folder(dir, components.into(), config.to_files(), seed, dtype)
+}
+
+fn write_folder(
+    dir: &Path,
+    components: Vec<(WeightsLayout, Vec<TensorSpec>)>,
+    files: Vec<(&'static str, String)>,
+    seed: u64,
+    dtype: Dtype,
+) -> Result<(), WriteModelError> {
     let storage = storage(dtype)?;
     if dir.join(ModelIndex::FILE).exists() {
         return Err(WriteModelError::Exists {
             dir: dir.to_owned(),
         });
     }
-    for component in Component::ALL {
-        let tensors: Vec<(String, SyntheticTensor)> = component
-            .inventory(config)
+    for (layout, inventory) in components {
+        let tensors: Vec<(String, SyntheticTensor)> = inventory
             .into_iter()
             .map(|TensorSpec { name, shape }| {
-                let stream = format!("{}.{name}", component.dir());
+                let stream = format!("{}.{name}", layout.dir);
                 (
                     name,
                     SyntheticTensor {
@@ -65,23 +92,21 @@ pub fn write_model(
             })
             .collect();
         let path = dir
-            .join(component.dir())
-            .join(format!("{}.safetensors", component.weights_stem()));
+            .join(layout.dir)
+            .join(format!("{}.safetensors", layout.stem));
         make_parent(&path)?;
         // transformers refuses a file that does not name its framework.
         let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
         safetensors::serialize_to_file(tensors, Some(metadata), &path)
             .map_err(|source| WriteModelError::Safetensors { path, source })?;
     }
-    let (index, configs): (Vec<_>, Vec<_>) = config
-        .to_files()
+    let (index, others): (Vec<_>, Vec<_>) = files
         .into_iter()
         .partition(|(path, _)| *path == ModelIndex::FILE);
-    for (path, json) in configs.into_iter().chain(index) {
+    for (path, text) in others.into_iter().chain(index) {
         let path = dir.join(path);
         make_parent(&path)?;
-        fs::write(&path, format!("{json:#}\n"))
-            .map_err(|source| WriteModelError::Write { path, source })?;
+        fs::write(&path, text).map_err(|source| WriteModelError::Write { path, source })?;
     }
     Ok(())
 }

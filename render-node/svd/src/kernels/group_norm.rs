@@ -3,7 +3,6 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use flowai_model::config::NORM_GROUPS;
 use tch::{Device, Kind, Tensor};
 
 use super::isa::{Isa, Set, dispatched};
@@ -12,9 +11,8 @@ use super::output::Output;
 use super::parallel::{for_each, map};
 use crate::error::Result;
 
-/// Channels that are summed together. There are so many groups, so a row is a whole number of them.
+/// Channels that are summed together: a row is a whole number of them.
 const CHANNELS: usize = 2 * LANES;
-const _: () = assert!(NORM_GROUPS.is_multiple_of(CHANNELS));
 
 /// Elements that a call works on: a quarter of a megabyte, which stays in a core's cache for the second look.
 const BLOCK_ELEMENTS: usize = 64 << 10;
@@ -27,6 +25,7 @@ const SAMPLE_STEP: usize = 17;
 
 /// What a group norm does beside normalising.
 pub(crate) struct Affine<'a> {
+    pub(crate) groups: usize,
     /// (C) each.
     pub(crate) weight: &'a Tensor,
     pub(crate) bias: &'a Tensor,
@@ -34,15 +33,18 @@ pub(crate) struct Affine<'a> {
     pub(crate) has_silu: bool,
 }
 
-/// Normalises 32 groups of channels of (N, R, C) on the CPU, with statistics over R and the channels of a group. Computed and
-/// returned in f32.
+/// Normalises groups of channels of (N, R, C) on the CPU, with statistics over R and the channels of a group. Computed and
+/// returned in f32. `None` for rows that are no whole number of [`CHANNELS`], as no published model has them.
 ///
 /// libtorch's kernel for this layout sums plainly in f32: with the 2 million rows of a full-size chunk, and a mean as large as
 /// the deviation, it is wrong in the third digit.
 ///
-/// Errors: channels that make no 32 groups, too little memory.
-pub(crate) fn group_norm(x: &Tensor, affine: &Affine<'_>) -> Result<Tensor> {
-    group_norm_with(Isa::here(), x, affine)
+/// Errors: channels that make no such groups, too little memory.
+pub(crate) fn group_norm(x: &Tensor, affine: &Affine<'_>) -> Result<Option<Tensor>> {
+    match x.size3()? {
+        (_, _, channels) if channels % CHANNELS as i64 != 0 => Ok(None),
+        _ => group_norm_with(Isa::here(), x, affine).map(Some),
+    }
 }
 
 fn group_norm_with(isa: Isa, x: &Tensor, affine: &Affine<'_>) -> Result<Tensor> {
@@ -57,6 +59,7 @@ fn group_norm_with(isa: Isa, x: &Tensor, affine: &Affine<'_>) -> Result<Tensor> 
     let norm = Norm {
         x: elements(&x),
         channels,
+        groups: affine.groups,
         weight: elements(&weight),
         bias: elements(&bias),
         eps: affine.eps,
@@ -97,7 +100,7 @@ pub(crate) struct Normaliser {
 }
 
 impl Normaliser {
-    /// Takes the statistics of all of (.., C), contiguous f32 on the CPU and not empty.
+    /// Takes the statistics of all of (.., C), contiguous f32 on the CPU and not empty, C a whole number of [`CHANNELS`].
     ///
     /// Errors: as [`group_norm`].
     pub(crate) fn of(x: &Tensor, affine: &Affine<'_>) -> Result<Self> {
@@ -109,6 +112,7 @@ impl Normaliser {
         let norm = Norm {
             x: elements(&x),
             channels,
+            groups: affine.groups,
             weight: elements(&weight),
             bias: elements(&bias),
             eps: affine.eps,
@@ -162,7 +166,7 @@ fn plain(x: &Tensor) -> Result<Tensor> {
 fn parameters(x: &Tensor, affine: &Affine<'_>) -> Result<(Tensor, Tensor)> {
     let (items, rows, channels) = x.size3()?;
     // Whatever does not fit is refused by libtorch, which says why.
-    let _ = x.f_view([items, rows, NORM_GROUPS as i64, -1])?;
+    let _ = x.f_view([items, rows, affine.groups as i64, -1])?;
     let of_channels = |x: &Tensor| plain(&x.f_view([channels])?);
     Ok((of_channels(affine.weight)?, of_channels(affine.bias)?))
 }
@@ -223,6 +227,7 @@ impl Input {
 struct Norm<'a> {
     x: &'a [f32],
     channels: usize,
+    groups: usize,
     weight: &'a [f32],
     bias: &'a [f32],
     eps: f64,
@@ -273,9 +278,9 @@ impl Norm<'_> {
     }
 
     fn factors(&self, blocks: &[Moments]) -> Factors {
-        let width = self.channels / NORM_GROUPS;
+        let width = self.channels / self.groups;
         let (mut center, mut scale, mut shift) = (Vec::new(), Vec::new(), Vec::new());
-        for group in 0..NORM_GROUPS {
+        for group in 0..self.groups {
             let channels = group * width..(group + 1) * width;
             let sum = |of_channel: &dyn Fn(&Moments, usize) -> f64| -> f64 {
                 let of_block = |block| {
@@ -400,10 +405,15 @@ mod tests {
     use super::super::testing::{values, with_threads};
     use super::*;
 
-    /// Of every instruction set, which must give the same bits.
     fn found(x: &Tensor, has_silu: bool) -> Tensor {
+        found_in(32, x, has_silu)
+    }
+
+    /// Of every instruction set, which must give the same bits.
+    fn found_in(groups: usize, x: &Tensor, has_silu: bool) -> Tensor {
         let channels = x.size()[2];
         let affine = Affine {
+            groups,
             weight: &values("weight", &[channels]),
             bias: &values("bias", &[channels]),
             eps: 1e-5,
@@ -421,11 +431,15 @@ mod tests {
         same.unwrap().1
     }
 
-    /// In f64.
     fn formula(x: &Tensor, has_silu: bool) -> Tensor {
+        formula_in(32, x, has_silu)
+    }
+
+    /// In f64.
+    fn formula_in(count: i64, x: &Tensor, has_silu: bool) -> Tensor {
         let (items, rows, channels) = x.size3().unwrap();
         let double = |x: Tensor| x.to_kind(Kind::Double);
-        let groups = double(x.shallow_clone()).view([items, rows, 32, channels / 32]);
+        let groups = double(x.shallow_clone()).view([items, rows, count, channels / count]);
         let over = [1, 3].as_slice();
         let groups = &groups - groups.mean_dim(over, true, Kind::Double);
         let variance = groups.square().mean_dim(over, true, Kind::Double);
@@ -463,6 +477,16 @@ mod tests {
     }
 
     #[test]
+    fn any_number_of_groups_is_the_formula() {
+        for (groups, channels) in [(1, 32), (2, 64), (3, 96), (8, 32), (16, 96), (96, 96)] {
+            let x = values("x", &[2, 700, channels]);
+            let difference = found_in(groups, &x, true) - formula_in(groups as i64, &x, true);
+            let error = difference.abs().max().double_value(&[]);
+            assert!(error < 2e-6, "{groups} of {channels}: {error:e}");
+        }
+    }
+
+    #[test]
     fn values_far_from_zero_keep_their_digits() {
         check([2, 5000, 64], 1000.0, false);
     }
@@ -483,12 +507,14 @@ mod tests {
         let (weight, bias) = (values("weight", &[64]), values("bias", &[64]));
         for has_silu in [false, true] {
             let affine = Affine {
+                groups: 32,
                 weight: &weight,
                 bias: &bias,
                 eps: 1e-5,
                 has_silu,
             };
             let whole = group_norm(&x.view([1, -1, 64]), &affine)
+                .unwrap()
                 .unwrap()
                 .view_as(&x);
             let normaliser = Normaliser::of(&x, &affine).unwrap();
@@ -542,18 +568,33 @@ mod tests {
 
     #[test]
     fn channels_that_make_no_groups_are_refused() {
-        let (x, weight) = (values("x", &[1, 4, 48]), values("weight", &[48]));
+        let (x, weight) = (values("x", &[1, 4, 64]), values("weight", &[64]));
+        let norm = |groups: usize, weight: &Tensor| {
+            let affine = Affine {
+                groups,
+                weight,
+                bias: weight,
+                eps: 1e-5,
+                has_silu: false,
+            };
+            group_norm(&x, &affine)
+        };
+        assert!(norm(32, &weight).is_ok());
+        assert!(norm(48, &weight).is_err());
+        let longer = values("weight", &[96]);
+        assert!(norm(32, &longer).is_err(), "weights of other channels");
+    }
+
+    #[test]
+    fn rows_of_other_lengths_are_left_to_libtorch() {
+        let (x, weight) = (values("x", &[1, 4, 8]), values("weight", &[8]));
         let affine = Affine {
+            groups: 2,
             weight: &weight,
             bias: &weight,
             eps: 1e-5,
             has_silu: false,
         };
-        assert!(group_norm(&x, &affine).is_err());
-        let x = values("x", &[1, 4, 64]);
-        assert!(
-            group_norm(&x, &affine).is_err(),
-            "weights of other channels"
-        );
+        assert!(group_norm(&x, &affine).unwrap().is_none());
     }
 }

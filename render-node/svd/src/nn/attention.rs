@@ -1,3 +1,4 @@
+use flowai_model::config::NORM_GROUPS;
 use tch::Tensor;
 
 use super::{After, GroupNorm, Linear};
@@ -118,8 +119,13 @@ pub struct AttentionBlock {
 
 impl AttentionBlock {
     pub fn load(scope: &Scope<'_>) -> Result<Self> {
+        Self::load_grouped(scope, NORM_GROUPS)
+    }
+
+    /// The same with another number of groups.
+    pub fn load_grouped(scope: &Scope<'_>, groups: usize) -> Result<Self> {
         Ok(Self {
-            group_norm: GroupNorm::load(&scope.at("group_norm"), 1e-6)?,
+            group_norm: GroupNorm::load_grouped(&scope.at("group_norm"), groups, 1e-6)?,
             projections: Projections {
                 stacked: Linear::load_stacked(scope)?,
                 heads: 1,

@@ -6,6 +6,7 @@
 mod attention;
 mod blend;
 mod conv;
+mod cross_attention;
 mod embedding;
 mod feed_forward;
 mod frames;
@@ -16,6 +17,7 @@ mod resnet;
 pub use attention::{AttentionBlock, SelfAttention, attend};
 pub use blend::Blend;
 pub use conv::{Conv2d, TemporalConv, upsample_nearest};
+pub use cross_attention::{CrossAttention, CrossContext, attend_to_earlier};
 pub use embedding::{TimestepEmbedding, sinusoid};
 pub use feed_forward::FeedForward;
 pub use frames::each_frame_alone;

@@ -42,17 +42,24 @@ pub enum After {
     Silu,
 }
 
-/// Normalises 32 groups of channels.
+/// Normalises groups of channels.
 #[derive(Debug)]
 pub struct GroupNorm {
+    groups: usize,
     weight: Param,
     bias: Param,
     eps: f64,
 }
 
 impl GroupNorm {
+    /// 32 groups: every norm of Stable Video Diffusion.
     pub fn load(scope: &Scope<'_>, eps: f64) -> Result<Self> {
+        Self::load_grouped(scope, NORM_GROUPS, eps)
+    }
+
+    pub fn load_grouped(scope: &Scope<'_>, groups: usize, eps: f64) -> Result<Self> {
         Ok(Self {
+            groups,
             weight: scope.get("weight")?,
             bias: scope.get("bias")?,
             eps,
@@ -84,6 +91,7 @@ impl GroupNorm {
 
     fn affine(&self, after: After) -> Affine<'_> {
         Affine {
+            groups: self.groups,
             weight: &self.weight,
             bias: &self.bias,
             eps: self.eps,
@@ -93,14 +101,15 @@ impl GroupNorm {
 
     /// (N, R, C) with statistics over R and the channels of a group.
     fn forward(&self, x: &Tensor, after: After) -> Result<Tensor> {
-        if x.device() == Device::Cpu {
-            let y = kernels::group_norm(x, &self.affine(after))?;
+        if x.device() == Device::Cpu
+            && let Some(y) = kernels::group_norm(x, &self.affine(after))?
+        {
             return Ok(y.f_to_kind(x.f_kind()?)?);
         }
         let mut y = x
             .f_permute([0, 2, 1])?
             .f_group_norm(
-                NORM_GROUPS as i64,
+                self.groups as i64,
                 Some(&*self.weight),
                 Some(&*self.bias),
                 self.eps,

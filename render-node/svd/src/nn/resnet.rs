@@ -1,3 +1,4 @@
+use flowai_model::config::NORM_GROUPS;
 use tch::{Device, Kind, Tensor};
 
 use super::{After, Blend, Conv2d, GroupNorm, Linear, TemporalConv, each_frame_alone};
@@ -32,7 +33,7 @@ pub struct ResnetBlock2D {
 }
 
 impl ResnetBlock2D {
-    /// `in_channels` may differ from `out_channels`; then a 1x1 convolution carries the residual.
+    /// `in_channels` may differ from `out_channels`; then a 1x1 convolution carries the residual. Norms of 32 groups.
     pub fn load(
         scope: &Scope<'_>,
         in_channels: usize,
@@ -40,12 +41,25 @@ impl ResnetBlock2D {
         has_time: bool,
         eps: f64,
     ) -> Result<Self> {
+        let norms = (NORM_GROUPS, eps);
+        Self::load_grouped(scope, in_channels, out_channels, has_time, norms)
+    }
+
+    /// The same with norms of (groups, epsilon).
+    pub fn load_grouped(
+        scope: &Scope<'_>,
+        in_channels: usize,
+        out_channels: usize,
+        has_time: bool,
+        (groups, eps): (usize, f64),
+    ) -> Result<Self> {
+        let norm = |name: &str| GroupNorm::load_grouped(&scope.at(name), groups, eps);
         let shortcut = || Conv2d::load(&scope.at("conv_shortcut"), 1, 0);
         Ok(Self {
-            norm1: GroupNorm::load(&scope.at("norm1"), eps)?,
+            norm1: norm("norm1")?,
             conv1: Conv2d::load(&scope.at("conv1"), 1, 1)?,
             time_emb_proj: time_projection(scope, has_time)?,
-            norm2: GroupNorm::load(&scope.at("norm2"), eps)?,
+            norm2: norm("norm2")?,
             conv2: Conv2d::load(&scope.at("conv2"), 1, 1)?,
             conv_shortcut: (in_channels != out_channels).then(shortcut).transpose()?,
         })

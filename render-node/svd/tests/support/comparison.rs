@@ -1,14 +1,18 @@
 //! Many modules of one model against the oracle in one go: starting Python costs more than computing.
 
+use std::path::PathBuf;
+
 use serde_json::{Value, json};
 use tch::Tensor;
 
 use super::compare::{assert_close, difference};
+use super::keyframe::KeyframeModel;
 use super::models::Model;
 use super::oracle;
 
 pub(crate) struct Comparison<'m> {
-    model: &'m Model,
+    program: &'m str,
+    model: PathBuf,
     calls: Vec<Value>,
     inputs: Vec<(String, Tensor)>,
     found: Vec<(String, Tensor)>,
@@ -16,7 +20,16 @@ pub(crate) struct Comparison<'m> {
 
 impl<'m> Comparison<'m> {
     pub(crate) fn of(model: &'m Model) -> Self {
+        Self::by("modules.py", model.path())
+    }
+
+    pub(crate) fn of_keyframe(model: &'m KeyframeModel) -> Self {
+        Self::by("keyframe_modules.py", model.path())
+    }
+
+    fn by(program: &'m str, model: PathBuf) -> Self {
         Self {
+            program,
             model,
             calls: Vec::new(),
             inputs: Vec::new(),
@@ -24,7 +37,7 @@ impl<'m> Comparison<'m> {
         }
     }
 
-    /// Notes that `found` should be what `kind` of `oracle/modules.py` makes of `inputs`; `settings` is what else it reads.
+    /// Notes that `found` should be what `kind` of the oracle's program makes of `inputs`; `settings` is what else it reads.
     pub(crate) fn add(
         &mut self,
         name: &str,
@@ -64,12 +77,12 @@ impl<'m> Comparison<'m> {
     }
 
     fn expected(&self, dtype: &str) -> oracle::Tensors {
-        let case = json!({ "model": self.model.path(), "dtype": dtype, "calls": self.calls });
+        let case = json!({ "model": self.model, "dtype": dtype, "calls": self.calls });
         let inputs: Vec<(&str, &Tensor)> = self
             .inputs
             .iter()
             .map(|(name, input)| (name.as_str(), input))
             .collect();
-        oracle::ask("modules.py", &case, &inputs)
+        oracle::ask(self.program, &case, &inputs)
     }
 }

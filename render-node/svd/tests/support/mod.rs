@@ -6,6 +6,7 @@ pub(crate) mod adapters;
 pub(crate) mod compare;
 pub(crate) mod comparison;
 pub(crate) mod inputs;
+pub(crate) mod keyframe;
 pub(crate) mod models;
 pub(crate) mod oracle;
 pub(crate) mod program;

@@ -64,7 +64,7 @@ impl Model {
     }
 }
 
-const FP32: Precision = Precision {
+pub(super) const FP32: Precision = Precision {
     device: Device::Cpu,
     kind: Kind::Float,
     rounded_to: None,

@@ -58,3 +58,49 @@ impl Animate<'_> {
         fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
     }
 }
+
+/// `flowai-svd keyframe` on one model.
+pub(crate) struct Keyframe<'a> {
+    pub(crate) model: &'a Path,
+    /// Where its files go.
+    pub(crate) dir: &'a Path,
+}
+
+impl Keyframe<'_> {
+    /// Runs with further arguments; `spec` becomes a file of its own.
+    pub(crate) fn output(&self, spec: &Value, arguments: &[&str]) -> Output {
+        let spec_file = tempfile::NamedTempFile::new_in(self.dir).unwrap();
+        fs::write(spec_file.path(), spec.to_string()).unwrap();
+        Command::new(env!("CARGO_BIN_EXE_flowai-svd"))
+            .current_dir(self.dir)
+            .arg("keyframe")
+            .arg("--model")
+            .arg(self.model)
+            .arg("--spec")
+            .arg(spec_file.path())
+            .args(arguments)
+            .output()
+            .expect("the program must start")
+    }
+
+    /// Runs, expects success and returns the line of measurements.
+    pub(crate) fn run(&self, spec: &Value, arguments: &[&str]) -> Value {
+        let output = self.output(spec, arguments);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?} failed: {stderr}");
+        let line = stderr.lines().last().expect("a line of measurements");
+        serde_json::from_str(line).unwrap()
+    }
+
+    /// Runs, expects refusal and returns what it says.
+    pub(crate) fn refusal(&self, spec: &Value, arguments: &[&str]) -> String {
+        let output = self.output(spec, arguments);
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(
+            output.status.code(),
+            Some(1),
+            "{arguments:?} was not refused: {stderr}"
+        );
+        stderr
+    }
+}

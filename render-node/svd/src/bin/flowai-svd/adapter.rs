@@ -1,9 +1,10 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use flowai_svd::{AdapterSet, Engine};
+use flowai_model::adapter::Adapter;
+use flowai_svd::AdapterSet;
 use serde::Serialize;
 
 /// `FILE=WEIGHT`: an adapter file and how strongly it is applied.
@@ -39,12 +40,14 @@ pub(crate) struct Applied {
     noop_modules: usize,
 }
 
-/// Fuses the adapters, in whatever order they are named. Each is checked whole before the first is applied.
-pub(crate) fn apply(engine: &mut Engine, arguments: &[AdapterArgument]) -> Result<Vec<Applied>> {
+/// Reads adapters, in whatever order they are named. Each is checked whole before any is applied.
+pub(crate) fn read_all(
+    arguments: &[AdapterArgument],
+    read: impl Fn(&Path) -> flowai_svd::Result<Adapter>,
+) -> Result<(AdapterSet, Vec<Applied>)> {
     let mut adapters = Vec::new();
     for AdapterArgument { file, weight } in arguments {
-        let adapter = engine.read_adapter(file);
-        let adapter = adapter.with_context(|| format!("--adapter {}", file.display()))?;
+        let adapter = read(file).with_context(|| format!("--adapter {}", file.display()))?;
         adapters.push((Arc::new(adapter), *weight));
     }
     let applied = adapters.iter().map(|(adapter, weight)| Applied {
@@ -54,7 +57,5 @@ pub(crate) fn apply(engine: &mut Engine, arguments: &[AdapterArgument]) -> Resul
         noop_modules: adapter.report.noop_modules,
     });
     let applied = applied.collect();
-    let set = AdapterSet::new(adapters).context("--adapter")?;
-    engine.set_adapters(&set)?;
-    Ok(applied)
+    Ok((AdapterSet::new(adapters).context("--adapter")?, applied))
 }

@@ -1,6 +1,4 @@
-use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -8,11 +6,13 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use flowai_svd::tensor_file::{self, StoredTensor};
 use flowai_svd::{Checkpoint, Engine, EngineError, Picture, Run, Spec};
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use crate::adapter::{self, AdapterArgument};
+use crate::files::{check_target, write};
 use crate::measure::{Measurements, cpu_seconds, seconds, since_process_start};
 use crate::spec_file::SpecFile;
+use crate::stages::Stages;
 
 const HELP: &str = "\
 SPEC.json is one object, all fields optional, unknown ones refused. The job: height, width (the model's own size), frames
@@ -61,8 +61,15 @@ pub(crate) struct Animate {
 
 impl Animate {
     pub(crate) fn run(&self) -> Result<()> {
-        let mut measured = Measurements::default();
-        self.check_folders()?;
+        // A resumed run looks at no picture.
+        let mut measured = Measurements {
+            clip_s: Some(0.0),
+            vae_encode_s: Some(0.0),
+            ..Measurements::default()
+        };
+        check_target("--out", self.out.as_deref())?;
+        check_target("--checkpoint", self.checkpoint.as_deref())?;
+        check_target("--dump-stages", self.dump_stages.as_deref())?;
         let spec_file = SpecFile::read(&self.spec)?;
 
         let started = Instant::now();
@@ -70,7 +77,9 @@ impl Animate {
         measured.load_s = seconds(started.elapsed());
         let spec = spec_file.job(engine.config())?;
         let started = Instant::now();
-        measured.adapters = adapter::apply(&mut engine, &self.adapters)?;
+        let (set, applied) = adapter::read_all(&self.adapters, |file| engine.read_adapter(file))?;
+        engine.set_adapters(&set)?;
+        measured.adapters = applied;
         measured.adapters_s = seconds(started.elapsed());
         let (loaded, loaded_cpu) = (Instant::now(), cpu_seconds());
 
@@ -98,7 +107,7 @@ impl Animate {
             stages.keep(&format!("latents_{}", report.step - 1), run.latents())?;
         }
         if let Some(file) = &self.dump_stages {
-            write(file, &tensor_file::serialize(&stages.tensors, None)?)?;
+            write(file, &stages.to_bytes()?)?;
         }
         if let Some(file) = &self.out {
             let started = Instant::now();
@@ -109,29 +118,6 @@ impl Animate {
             write(file, &tensor_file::serialize(&[("frames", frames)], None)?)?;
         }
         measured.report();
-        Ok(())
-    }
-
-    /// Errors: a file that could not be written at the end of a long run.
-    fn check_folders(&self) -> Result<()> {
-        let files = [
-            ("--out", &self.out),
-            ("--checkpoint", &self.checkpoint),
-            ("--dump-stages", &self.dump_stages),
-        ];
-        for (option, file) in files {
-            let Some(file) = file else { continue };
-            if file.is_dir() {
-                bail!("{option} {}: is a folder; name a file", file.display());
-            }
-            let folder = file.parent().filter(|path| !path.as_os_str().is_empty());
-            if folder.is_some_and(|folder| !folder.is_dir()) {
-                bail!(
-                    "{option} {}: its folder does not exist; make it first",
-                    file.display()
-                );
-            }
-        }
         Ok(())
     }
 
@@ -158,8 +144,8 @@ impl Animate {
         };
         let picture = Picture::open(file).context("image")?;
         let conditioning = engine.prepare(spec, &picture)?;
-        measured.clip_s = seconds(conditioning.timings.clip);
-        measured.vae_encode_s = seconds(conditioning.timings.vae_encode);
+        measured.clip_s = Some(seconds(conditioning.timings.clip));
+        measured.vae_encode_s = Some(seconds(conditioning.timings.vae_encode));
         stages.keep("image_embeds", &conditioning.image_embeds)?;
         stages.keep("image_latents", &conditioning.image_latents)?;
         Ok(engine.start(&conditioning)?)
@@ -187,61 +173,4 @@ fn decode(run: &Run<'_>) -> Result<StoredTensor> {
     let shape = [frames, 3, height, width].map(i64::from);
     let frames = Tensor::f_from_slice(&values)?.f_view(shape)?;
     Ok(StoredTensor::new(&frames)?)
-}
-
-fn write(file: &Path, bytes: &[u8]) -> Result<()> {
-    // What is there and no file, a pipe or /dev/null, must not be replaced.
-    let written = match fs::metadata(file) {
-        Ok(there) if !there.is_file() => fs::write(file, bytes),
-        Ok(_) => fs::canonicalize(file).and_then(|file| replace(&file, bytes)),
-        Err(_) => replace(file, bytes),
-    };
-    written.with_context(|| format!("cannot write {}", file.display()))
-}
-
-/// Whole or not at all: whoever is stopped half-way leaves the file that was there before. A resumed run may thus write its
-/// next checkpoint over the one it came from.
-fn replace(file: &Path, bytes: &[u8]) -> io::Result<()> {
-    let part = part_of(file);
-    let written = write_through(&part, bytes).and_then(|()| fs::rename(&part, file));
-    if written.is_err() {
-        let _ = fs::remove_file(&part);
-    }
-    written
-}
-
-/// In the same folder, because only there a rename is one step. The process id keeps runs apart that write one file.
-fn part_of(file: &Path) -> PathBuf {
-    let mut name = OsString::from(".");
-    name.push(file.file_name().unwrap_or_default());
-    name.push(format!(".{}.part", std::process::id()));
-    file.with_file_name(name)
-}
-
-fn write_through(file: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::create(file)?;
-    file.write_all(bytes)?;
-    // The rename may reach the disk before the bytes do.
-    file.sync_all()
-}
-
-/// Intermediate results, kept only when they were asked for.
-struct Stages {
-    wanted: bool,
-    tensors: Vec<(String, StoredTensor)>,
-}
-
-impl Stages {
-    fn new(wanted: bool) -> Self {
-        let tensors = Vec::new();
-        Self { wanted, tensors }
-    }
-
-    fn keep(&mut self, name: &str, tensor: &Tensor) -> Result<()> {
-        if self.wanted {
-            let tensor = StoredTensor::new(&tensor.f_to_kind(Kind::Float)?)?;
-            self.tensors.push((name.to_owned(), tensor));
-        }
-        Ok(())
-    }
 }

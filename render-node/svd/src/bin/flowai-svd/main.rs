@@ -1,9 +1,13 @@
-//! `flowai-svd`: one picture to frames without the farm, and how anyone compares the engine with another one.
+//! `flowai-svd`: one prompt to a picture and one picture to frames without the farm, and how anyone compares the engine with
+//! another one.
 
 mod adapter;
 mod animate;
+mod files;
+mod keyframe;
 mod measure;
 mod spec_file;
+mod stages;
 
 use std::process::ExitCode;
 
@@ -21,11 +25,16 @@ struct Arguments {
 enum Command {
     /// Turn a picture into frames, equal to diffusers' for the same seed, weights and picture.
     Animate(animate::Animate),
+    /// Turn a prompt into the picture to animate, equal to diffusers' for the same seed, weights and words.
+    Keyframe(keyframe::Keyframe),
 }
 
 fn main() -> ExitCode {
-    let Command::Animate(animate) = Arguments::parse().command;
-    match animate.run() {
+    let done = match Arguments::parse().command {
+        Command::Animate(animate) => animate.run(),
+        Command::Keyframe(keyframe) => keyframe.run(),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {}", describe(&error));

@@ -13,8 +13,13 @@ pub(crate) struct Measurements {
     pub(crate) load_s: f64,
     /// Reading, checking and fusing all adapters.
     pub(crate) adapters_s: f64,
-    pub(crate) clip_s: f64,
-    pub(crate) vae_encode_s: f64,
+    /// Reading a keyframe's texts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) text_s: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) clip_s: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) vae_encode_s: Option<f64>,
     pub(crate) steps_s: Vec<f64>,
     pub(crate) decode_s: f64,
     /// From the model being loaded to all frames being in memory.

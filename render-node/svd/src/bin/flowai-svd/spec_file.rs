@@ -12,7 +12,7 @@ const THREADS_MAX: usize = 1024;
 /// SPEC.json: the job's fields, and `dtype`, `device` and `threads` for the engine.
 pub(crate) struct SpecFile {
     pub(crate) options: LoadOptions,
-    job: Map<String, Value>,
+    pub(crate) job: Map<String, Value>,
 }
 
 impl SpecFile {
