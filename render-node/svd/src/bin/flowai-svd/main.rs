@@ -1,6 +1,7 @@
 //! `flowai-svd`: one prompt to a picture and one picture to frames without the farm, and how anyone compares the engine with
 //! another one.
 
+mod ablate;
 mod adapter;
 mod animate;
 mod files;
@@ -27,12 +28,15 @@ enum Command {
     Animate(animate::Animate),
     /// Turn a prompt into the picture to animate, equal to diffusers' for the same seed, weights and words.
     Keyframe(keyframe::Keyframe),
+    /// Measure what each of the engine's exact tricks saves, alone, beside the same computation without it.
+    Ablate(ablate::Ablate),
 }
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Animate(animate) => animate.run(),
         Command::Keyframe(keyframe) => keyframe.run(),
+        Command::Ablate(ablate) => ablate.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
