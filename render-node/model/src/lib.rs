@@ -2,7 +2,8 @@
 //!
 //! A model folder is one in diffusers' layout for Stable Video Diffusion (`unet/`, `vae/`, `image_encoder/`,
 //! `scheduler/`, `feature_extractor/`, `model_index.json`). This crate reads it without believing it: every size comes
-//! from a config file, and every value that the engine cannot honour is an error that names file and field.
+//! from a config file, and every value that the engine cannot honour is an error that names file and field. What is kept of
+//! such files, on disk or in memory, is kept by [`lru`].
 
 pub mod adapter;
 pub mod config;
@@ -10,6 +11,7 @@ mod digest;
 mod folder;
 pub mod gate;
 pub mod inventory;
+pub mod lru;
 mod preset;
 pub mod safetensors;
 pub mod synthetic;

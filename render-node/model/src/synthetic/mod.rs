@@ -8,6 +8,6 @@ mod adapter;
 mod generator;
 mod model;
 
-pub use adapter::{AdapterSpec, WriteAdapterError, adapter_bytes, write_adapter};
+pub use adapter::{AdapterSpec, WriteAdapterError, adapter_bytes, dora_bytes, write_adapter};
 pub use generator::tensor;
-pub use model::{WriteModelError, write_model};
+pub use model::{WriteModelError, write_model, write_weights};

@@ -40,38 +40,14 @@ pub fn write_model(
     seed: u64,
     dtype: Dtype,
 ) -> Result<(), WriteModelError> {
-    let storage = storage(dtype)?;
+    storage(dtype)?;
     if dir.join(ModelIndex::FILE).exists() {
         return Err(WriteModelError::Exists {
             dir: dir.to_owned(),
         });
     }
     for component in Component::ALL {
-        let tensors: Vec<(String, SyntheticTensor)> = component
-            .inventory(config)
-            .into_iter()
-            .map(|TensorSpec { name, shape }| {
-                let stream = format!("{}.{name}", component.dir());
-                (
-                    name,
-                    SyntheticTensor {
-                        stream,
-                        shape,
-                        seed,
-                        dtype,
-                        storage,
-                    },
-                )
-            })
-            .collect();
-        let path = dir
-            .join(component.dir())
-            .join(format!("{}.safetensors", component.weights_stem()));
-        make_parent(&path)?;
-        // transformers refuses a file that does not name its framework.
-        let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-        safetensors::serialize_to_file(tensors, Some(metadata), &path)
-            .map_err(|source| WriteModelError::Safetensors { path, source })?;
+        write_weights(dir, component, component.inventory(config), seed, dtype)?;
     }
     let (index, configs): (Vec<_>, Vec<_>) = config
         .to_files()
@@ -84,6 +60,36 @@ pub fn write_model(
             .map_err(|source| WriteModelError::Write { path, source })?;
     }
     Ok(())
+}
+
+/// Writes these tensors of one component, with the values that [`write_model`] gives them, where a model folder has them.
+pub fn write_weights(
+    dir: &Path,
+    component: Component,
+    tensors: Vec<TensorSpec>,
+    seed: u64,
+    dtype: Dtype,
+) -> Result<(), WriteModelError> {
+    let storage = storage(dtype)?;
+    let synthetic = |TensorSpec { name, shape }| {
+        let tensor = SyntheticTensor {
+            stream: format!("{}.{name}", component.dir()),
+            shape,
+            seed,
+            dtype,
+            storage,
+        };
+        (name, tensor)
+    };
+    let tensors: Vec<(String, SyntheticTensor)> = tensors.into_iter().map(synthetic).collect();
+    let path = dir
+        .join(component.dir())
+        .join(format!("{}.safetensors", component.weights_stem()));
+    make_parent(&path)?;
+    // transformers refuses a file that does not name its framework.
+    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    safetensors::serialize_to_file(tensors, Some(metadata), &path)
+        .map_err(|source| WriteModelError::Safetensors { path, source })
 }
 
 fn make_parent(path: &Path) -> Result<(), WriteModelError> {

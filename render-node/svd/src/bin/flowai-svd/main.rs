@@ -4,6 +4,7 @@ mod adapter;
 mod animate;
 mod measure;
 mod spec_file;
+mod switch;
 
 use std::process::ExitCode;
 
@@ -21,11 +22,16 @@ struct Arguments {
 enum Command {
     /// Turn a picture into frames, equal to diffusers' for the same seed, weights and picture.
     Animate(animate::Animate),
+    /// Measure what loading, switching and taking out adapters costs, on the attention layers of a model's UNet alone.
+    Switch(switch::Switch),
 }
 
 fn main() -> ExitCode {
-    let Command::Animate(animate) = Arguments::parse().command;
-    match animate.run() {
+    let result = match Arguments::parse().command {
+        Command::Animate(animate) => animate.run(),
+        Command::Switch(switch) => switch.run(),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {}", describe(&error));
