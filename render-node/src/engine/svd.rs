@@ -302,7 +302,7 @@ mod tests {
         };
         let class = options.device_class(&DeviceClass::Cpu);
         assert!(
-            class.starts_with("cpu ") && class.ends_with("threads 3 kernels 1 libtorch 2.11.0")
+            class.starts_with("cpu ") && class.ends_with("threads 3 kernels 2 libtorch 2.11.0")
         );
     }
 

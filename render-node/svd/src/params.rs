@@ -77,6 +77,14 @@ impl Pristine {
         self.precision
     }
 
+    /// Whether it is kept and computed with in f32, so that reading it converts nothing.
+    pub fn is_f32(&self) -> bool {
+        let kept = self.stored.f_kind().ok();
+        kept == Some(Kind::Float)
+            && self.precision.kind == Kind::Float
+            && self.precision.rounded_to.is_none()
+    }
+
     /// All of it, as the model computes with it. Not to be written to: it may lie in the file.
     pub fn whole(&self) -> Result<Tensor> {
         place(self.stored.shallow_clone(), self.precision)

@@ -7,10 +7,11 @@ use super::LoraError;
 use super::factors::Factors;
 use super::set::Part;
 use crate::error::Result;
+use crate::kernels;
 use crate::params::Pristine;
 
-/// What a CPU computes of a change at a time: small enough to be added to the weight before it leaves the second-level
-/// cache, so that a switch reads each pristine weight once and writes each fused one once.
+/// What a CPU computes of a change at a time where the kernel of our own does not fit: small enough to be added to the weight
+/// before it leaves the second-level cache, so that a switch reads each pristine weight once and writes each fused one once.
 const PIECE_BYTES: i64 = 1 << 20;
 
 /// The changes of one module, with their numbers.
@@ -57,18 +58,25 @@ impl Change<'_> {
     pub(super) fn write(&self, factors: &[&Factors], value: &mut Tensor) -> Result<()> {
         let (up, down) = product(self.parts, factors)?;
         let (out, columns) = (up.size2()?.0, down.size2()?.1);
-        let piece = match self.pristine.precision().device {
-            Device::Cpu => (PIECE_BYTES / (4 * columns)).max(1),
-            _ => out,
+        let is_at_once = self.pristine.precision().device != Device::Cpu
+            || (value.dim() == 2 && self.pristine.is_f32());
+        let piece = if is_at_once {
+            out
+        } else {
+            (PIECE_BYTES / (4 * columns)).max(1)
         };
         let mut start = 0;
         while start < out {
             let rows = piece.min(out - start);
-            let change = up.f_narrow(0, start, rows)?.f_mm(&down)?;
+            let up = up.f_narrow(0, start, rows)?;
             let target = value.f_narrow(0, start, rows)?;
-            let change = change.f_view(target.size().as_slice())?;
-            let _ = change.f_add_out(&target, &self.pristine.rows(start, rows)?)?;
+            let pristine = self.pristine.rows(start, rows)?;
             start += rows;
+            if target.dim() == 2 && kernels::add_product(&target, &pristine, &up, &down)? {
+                continue;
+            }
+            let change = up.f_mm(&down)?.f_view(target.size().as_slice())?;
+            let _ = change.f_add_out(&target, &pristine)?;
         }
         Ok(())
     }
