@@ -10,6 +10,7 @@ use flowai_model::lru::{Lru, LruUsage};
 use flowai_model::safetensors::Limits;
 use tch::{Device, Kind, Tensor};
 
+use crate::device::DeviceName;
 use crate::error::Result;
 
 /// Adapters that were read and checked, in host memory (T2). Cheap to clone; all clones are the same cache, and any thread
@@ -72,10 +73,10 @@ pub enum NotRead {
 
 impl HostAdapters {
     /// `bytes_max`: of all adapters that nobody holds. `device`: where the engine computes; for a GPU the memory is pinned.
-    pub fn new(bytes_max: u64, device: Device) -> Self {
+    pub fn new(bytes_max: u64, device: DeviceName) -> Self {
         Self {
             inner: Arc::new(Inner {
-                is_pinned: device.is_cuda(),
+                is_pinned: matches!(device, DeviceName::Cuda(_)),
                 lru: Mutex::new(Lru::new(bytes_max)),
                 reading: Mutex::new(()),
             }),

@@ -438,7 +438,7 @@ impl Shelf {
     fn new(bytes_max: u64) -> Self {
         Self {
             dir: tempfile::tempdir().unwrap(),
-            cache: HostAdapters::new(bytes_max, Device::Cpu),
+            cache: HostAdapters::new(bytes_max, crate::DeviceName::Cpu),
             model: Sha256Digest::of(b"model"),
         }
     }

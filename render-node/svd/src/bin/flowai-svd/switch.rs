@@ -147,7 +147,7 @@ impl Switch {
             synchronize(device);
             Ok(seconds(started.elapsed()))
         };
-        let cache = || HostAdapters::new(CACHE_BYTES_MAX, device);
+        let cache = || HostAdapters::new(CACHE_BYTES_MAX, self.device);
         let kept = cache();
         let held = [case.hold(&kept, 0)?, case.hold(&kept, 1)?];
         let [first, second] = [set(&held[0])?, set(&held[1])?];
