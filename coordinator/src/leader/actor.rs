@@ -195,6 +195,7 @@ impl Running {
             }),
             Beat::KIND => wire::open(&envelope).map(|beat: Beat| {
                 let is_own = is_own(&beat.node, beat.generation);
+                let beat = Box::new(beat);
                 is_own.then_some(Event::Beat { reply: id, beat })
             }),
             Ended::KIND => wire::open(&envelope).map(|ended: Ended| {

@@ -43,7 +43,7 @@ pub(super) enum Event {
     },
     Beat {
         reply: ReplyId,
-        beat: Beat,
+        beat: Box<Beat>,
     },
     Progress {
         node: NodeId,

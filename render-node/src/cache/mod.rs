@@ -231,9 +231,7 @@ impl Cache {
     }
 
     fn hold_present(&self, sha256: Sha256) -> Option<Held> {
-        if self.inner.index().hold(&sha256).is_none() {
-            return None;
-        }
+        self.inner.index().hold(&sha256)?;
         let held = self.held(sha256);
         // The order of use outlives the process in the files' times; without it eviction is only less apt.
         let touched =

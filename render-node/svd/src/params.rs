@@ -77,12 +77,13 @@ impl Pristine {
         self.precision
     }
 
-    /// Whether it is kept and computed with in f32, so that reading it converts nothing.
-    pub fn is_f32(&self) -> bool {
-        let kept = self.stored.f_kind().ok();
-        kept == Some(Kind::Float)
-            && self.precision.kind == Kind::Float
-            && self.precision.rounded_to.is_none()
+    /// Whether it is a matrix that is kept and computed with in f32, so that reading it converts nothing.
+    pub fn is_f32_matrix(&self) -> bool {
+        let Precision {
+            kind, rounded_to, ..
+        } = self.precision;
+        let is_f32 = self.stored.f_kind().is_ok_and(|kept| kept == Kind::Float);
+        is_f32 && kind == Kind::Float && rounded_to.is_none() && self.stored.dim() == 2
     }
 
     /// All of it, as the model computes with it. Not to be written to: it may lie in the file.
@@ -173,7 +174,8 @@ impl Params {
     }
 
     /// Lets `fill` write what all modules compute with from now on, in place and all of it: what it is given, in the
-    /// reference's shape, may hold anything before. An error leaves it half written.
+    /// reference's shape, may hold anything before. It may also keep a share of it and write later, before anything is
+    /// computed. An error leaves it half written.
     ///
     /// The first call for a parameter that lies in the mapped file makes room for it, which is kept from then on.
     pub fn write(

@@ -54,7 +54,7 @@ fn a_nodes_adapters_are_seen_by_operators_as_of_its_newest_beat() {
         ..CacheUsage::default()
     };
     let say = |leader: &mut Leader, seq, bytes, adapters: Vec<Sha256>| {
-        let beat = Beat {
+        let beat = Box::new(Beat {
             node: node("n1"),
             generation: FIRST,
             seq,
@@ -72,7 +72,7 @@ fn a_nodes_adapters_are_seen_by_operators_as_of_its_newest_beat() {
                 },
                 ..AdapterTiers::default()
             },
-        };
+        });
         let reply = leader.reply();
         leader.apply(Event::Beat { reply, beat });
     };

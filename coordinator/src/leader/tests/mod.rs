@@ -101,14 +101,14 @@ impl Leader {
 
     fn beat(&mut self, name: &str, running: Option<AttemptRef>) -> Vec<Effect> {
         self.beats += 1;
-        let beat = Beat {
+        let beat = Box::new(Beat {
             node: node(name),
             generation: FIRST,
             seq: self.beats,
             running,
             held_adapters: Vec::new(),
             adapters: AdapterTiers::default(),
-        };
+        });
         let reply = self.reply();
         self.apply(Event::Beat { reply, beat })
     }

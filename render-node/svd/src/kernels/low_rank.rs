@@ -7,7 +7,6 @@ use tch::{Device, Kind, Tensor};
 use super::isa::{Isa, Set, dispatched};
 use super::lanes::{LANES, Lanes, add, fma, splat};
 use super::parallel::for_each;
-use crate::error::Result;
 
 /// Rows that are computed together: each vector of `down` that is read serves all of them.
 const ROWS: usize = 4;
@@ -16,52 +15,84 @@ const VECTORS: usize = 2;
 /// Elements that a call works on: few enough that threads end at about the same time.
 const BLOCK_ELEMENTS: usize = 64 << 10;
 
-/// Writes `base + up @ down` over `out`: each element of `base` is read once and each of `out` is written once, whatever the
-/// rank. libtorch's product and sum pass over the memory twice, and its threads wait for each other after each.
+/// Sums `base + up @ down` that shall be written over tensors, all at once when all are known: threads then wait for each other
+/// once and not after each tensor, where another program on their core would hold them up each time.
 ///
-/// `out`, `base`: (M, N). `up`: (M, R). `down`: (R, N). `out` and `base` share no memory. `false`, and nothing is written, where
-/// they are not contiguous f32 on a CPU that multiplies and adds in one instruction.
-pub(crate) fn add_product(out: &Tensor, base: &Tensor, up: &Tensor, down: &Tensor) -> Result<bool> {
-    add_product_with(Isa::here(), out, base, up, down)
+/// Each element of `base` is read once and each of `out` is written once, whatever the rank. libtorch's product and sum pass
+/// over the memory twice.
+#[derive(Debug, Default)]
+pub(crate) struct Sums(Vec<Sum>);
+
+#[derive(Debug)]
+struct Sum {
+    out: Tensor,
+    base: Tensor,
+    up: Tensor,
+    down: Tensor,
 }
 
-fn add_product_with(
-    isa: Isa,
-    out: &Tensor,
-    base: &Tensor,
-    up: &Tensor,
-    down: &Tensor,
-) -> Result<bool> {
-    let fits = |x: &Tensor| {
-        x.device() == Device::Cpu && x.f_kind().is_ok_and(|k| k == Kind::Float) && x.is_contiguous()
-    };
-    if !isa.has_fma() || ![out, base, up, down].into_iter().all(fits) {
-        return Ok(false);
+impl Sums {
+    /// `out`, `base`: (M, N), which share no memory. `up`: (M, R). `down`: (R, N). None of them may be written to before
+    /// [`Sums::write`], nor the memory freed that they may be a view of.
+    ///
+    /// With R = 0 it is a copy, bit for bit.
+    ///
+    /// `false` for tensors that are not contiguous f32 on a CPU that multiplies and adds in one instruction: those are left
+    /// to libtorch.
+    pub(crate) fn add(&mut self, out: &Tensor, base: &Tensor, up: &Tensor, down: &Tensor) -> bool {
+        let is_f32 = |x: &Tensor| x.f_kind().is_ok_and(|kind| kind == Kind::Float);
+        let is_plain = |x: &Tensor| x.device() == Device::Cpu && is_f32(x) && x.is_contiguous();
+        let [out_size, base_size, up_size, down_size] = [out, base, up, down].map(Tensor::size);
+        let fits = match (&out_size[..], &up_size[..], &down_size[..]) {
+            ([m, n], [up_m, rank], [down_rank, down_n]) => {
+                base_size == out_size && (m, n, rank) == (up_m, down_n, down_rank)
+            }
+            _ => false,
+        };
+        let is_taken = fits
+            && out.numel() > 0
+            && Isa::here().has_fma()
+            && [out, base, up, down].into_iter().all(is_plain);
+        if is_taken {
+            let [out, base, up, down] = [out, base, up, down].map(Tensor::shallow_clone);
+            self.0.push(Sum {
+                out,
+                base,
+                up,
+                down,
+            });
+        }
+        is_taken
     }
-    let ((rows, columns), (_, rank)) = (out.size2()?, up.size2()?);
-    let sizes_fit = base.size() == [rows, columns]
-        && up.size() == [rows, rank]
-        && down.size() == [rank, columns];
-    if !sizes_fit || out.numel() == 0 {
-        return Ok(false);
+
+    /// Writes them all.
+    pub(crate) fn write(self) {
+        self.write_with(Isa::here());
     }
-    let job = Job {
-        out: Output(out.data_ptr().cast()),
-        base: elements(base),
-        up: elements(up),
-        down: elements(down),
-        columns: columns.unsigned_abs() as usize,
-        rank: rank.unsigned_abs() as usize,
-    };
-    let rows = rows.unsigned_abs() as usize;
-    let block = (BLOCK_ELEMENTS / job.columns)
-        .next_multiple_of(ROWS)
-        .max(ROWS);
-    for_each(rows.div_ceil(block), |index| {
-        let start = index * block;
-        fuse(isa, &job, start..rows.min(start + block));
-    });
-    Ok(true)
+
+    fn write_with(&self, isa: Isa) {
+        let jobs: Vec<Job<'_>> = self.0.iter().map(Sum::job).collect();
+        let blocks: Vec<(&Job<'_>, Range<usize>)> = jobs.iter().flat_map(Job::blocks).collect();
+        for_each(blocks.len(), |index| {
+            let (job, rows) = &blocks[index];
+            fuse(isa, job, rows.clone());
+        });
+    }
+}
+
+impl Sum {
+    fn job(&self) -> Job<'_> {
+        let length = |x: &Tensor, dimension: usize| x.size()[dimension].unsigned_abs() as usize;
+        Job {
+            out: Output(self.out.data_ptr().cast()),
+            base: elements(&self.base),
+            up: elements(&self.up),
+            down: elements(&self.down),
+            rows: length(&self.out, 0),
+            columns: length(&self.out, 1),
+            rank: length(&self.up, 1),
+        }
+    }
 }
 
 /// Of a tensor that is contiguous f32 on the CPU and not written to meanwhile.
@@ -84,14 +115,34 @@ struct Job<'a> {
     base: &'a [f32],
     up: &'a [f32],
     down: &'a [f32],
+    rows: usize,
     columns: usize,
     rank: usize,
+}
+
+impl Job<'_> {
+    fn blocks(&self) -> impl Iterator<Item = (&Self, Range<usize>)> {
+        let rows = BLOCK_ELEMENTS / self.columns;
+        let rows = rows.next_multiple_of(ROWS).max(ROWS);
+        let starts = (0..self.rows).step_by(rows);
+        starts.map(move |start| (self, start..self.rows.min(start + rows)))
+    }
 }
 
 dispatched!(fuse(job: &Job<'_>, rows: Range<usize>) = fuse_rows);
 
 #[inline(always)]
 fn fuse_rows(job: &Job<'_>, rows: Range<usize>) {
+    if job.rank == 0 {
+        // Adding zero would turn a negative zero into another one.
+        let part = rows.start * job.columns..rows.end * job.columns;
+        let from = &job.base[part.clone()];
+        // SAFETY: as many elements of the output, of rows that no other call writes, and of other memory.
+        unsafe {
+            std::ptr::copy_nonoverlapping(from.as_ptr(), job.out.0.add(part.start), from.len())
+        };
+        return;
+    }
     let mut row = rows.start;
     while row + ROWS <= rows.end {
         together::<ROWS>(job, row);
@@ -169,10 +220,18 @@ mod tests {
         ]
     }
 
-    fn fused(isa: Isa, [base, up, down]: &[Tensor; 3]) -> Option<Tensor> {
+    fn fused(isa: Isa, [base, up, down]: &[Tensor; 3]) -> Tensor {
         let out = base.full_like(f64::NAN);
-        let is_written = add_product_with(isa, &out, base, up, down).unwrap();
-        is_written.then_some(out)
+        let mut sums = Sums::default();
+        assert!(sums.add(&out, base, up, down));
+        sums.write_with(isa);
+        out
+    }
+
+    fn with_fma() -> Vec<Isa> {
+        let mut all = Isa::all_here();
+        all.retain(|isa| isa.has_fma());
+        all
     }
 
     #[test]
@@ -189,11 +248,8 @@ mod tests {
             let case = case(rows, columns, rank);
             let [base, up, down] = case.each_ref().map(|x| x.to_kind(Kind::Double));
             let expected = base + up.matmul(&down);
-            for isa in Isa::all_here() {
-                let Some(found) = fused(isa, &case) else {
-                    assert!(!isa.has_fma());
-                    continue;
-                };
+            for isa in with_fma() {
+                let found = fused(isa, &case);
                 let error = (found.to_kind(Kind::Double) - &expected).abs().max();
                 let error = f64::try_from(error).unwrap();
                 let bound = 1e-6 * (rank as f64) + 1e-6;
@@ -205,26 +261,63 @@ mod tests {
     #[test]
     fn bits_depend_on_neither_threads_nor_instruction_set() {
         let case = case(300, 200, 17);
-        for isa in Isa::all_here().into_iter().filter(|isa| isa.has_fma()) {
+        for isa in with_fma() {
             for found in with_threads(|| fused(isa, &case)) {
-                assert!(found.unwrap().equal(&fused(Isa::here(), &case).unwrap()));
+                assert!(found.equal(&fused(Isa::here(), &case)));
             }
         }
     }
 
     #[test]
+    fn without_a_product_it_is_a_copy_to_the_last_bit() {
+        let zeros = Tensor::from_slice(&[0.0_f32, -0.0]).repeat([50, 9]);
+        let none = [
+            Tensor::zeros([50, 0], (Kind::Float, Device::Cpu)),
+            Tensor::zeros([0, 18], (Kind::Float, Device::Cpu)),
+        ];
+        let [up, down] = none;
+        if with_fma().is_empty() {
+            return;
+        }
+        let copy = fused(Isa::here(), &[zeros.shallow_clone(), up, down]);
+        assert!(
+            copy.view_dtype(Kind::Int)
+                .equal(&zeros.view_dtype(Kind::Int))
+        );
+    }
+
+    #[test]
+    fn all_are_written_at_once_and_none_before() {
+        let cases: Vec<_> = (1..=40).map(|n| case(3 * n, 50 - n, 1 + n % 5)).collect();
+        let outs: Vec<Tensor> = cases.iter().map(|[base, ..]| base.zeros_like()).collect();
+        let mut sums = Sums::default();
+        for (out, [base, up, down]) in outs.iter().zip(&cases) {
+            if !sums.add(out, base, up, down) {
+                assert!(with_fma().is_empty());
+                return;
+            }
+        }
+        assert!(
+            outs.iter()
+                .all(|out| f64::try_from(out.abs().max()).unwrap() == 0.0)
+        );
+        sums.write();
+        for (out, case) in outs.iter().zip(&cases) {
+            assert!(out.equal(&fused(Isa::here(), case)));
+        }
+    }
+
+    #[test]
     fn what_does_not_fit_is_left_to_libtorch() {
-        let isa = Isa::here();
         let [base, up, down] = case(8, 16, 2);
-        let is_written = |out: &Tensor, base: &Tensor, down: &Tensor| {
-            add_product_with(isa, out, base, &up, down).unwrap()
-        };
+        let is_taken =
+            |out: &Tensor, base: &Tensor, down: &Tensor| Sums::default().add(out, base, &up, down);
         let out = base.zeros_like();
-        assert!(!is_written(&out, &base.to_kind(Kind::BFloat16), &down));
-        assert!(!is_written(&out.to_kind(Kind::Half), &base, &down));
-        assert!(!is_written(&base.zeros_like().t_copy().t_(), &base, &down));
-        assert!(!is_written(&out, &base, &down.narrow(0, 0, 1)));
-        assert_eq!(f64::try_from(out.abs().max()).unwrap(), 0.0);
-        assert_eq!(is_written(&out, &base, &down), isa.has_fma());
+        assert!(!is_taken(&out, &base.to_kind(Kind::BFloat16), &down));
+        assert!(!is_taken(&out.to_kind(Kind::Half), &base, &down));
+        assert!(!is_taken(&base.zeros_like().t_copy().t_(), &base, &down));
+        assert!(!is_taken(&out, &base, &down.narrow(0, 0, 1)));
+        assert!(!is_taken(&out.view([8, 4, 4]), &base, &down));
+        assert_eq!(is_taken(&out, &base, &down), Isa::here().has_fma());
     }
 }

@@ -15,7 +15,7 @@ mod testing;
 
 pub(crate) use attention::attend;
 pub(crate) use group_norm::{Affine, group_norm};
-pub(crate) use low_rank::add_product;
+pub(crate) use low_rank::Sums;
 
 /// Raised when a kernel gives other bits than before: part of the name of what equal bits need.
 pub(crate) const VERSION: u32 = 2;

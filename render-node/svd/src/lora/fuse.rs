@@ -7,7 +7,7 @@ use super::LoraError;
 use super::factors::Factors;
 use super::set::Part;
 use crate::error::Result;
-use crate::kernels;
+use crate::kernels::Sums;
 use crate::params::Pristine;
 
 /// What a CPU computes of a change at a time where the kernel of our own does not fit: small enough to be added to the weight
@@ -54,12 +54,17 @@ impl Change<'_> {
         change_max < half_step / 2.0 && !self.parts.iter().any(is_dora)
     }
 
-    /// Writes the fused weight over `value`, piece by piece.
-    pub(super) fn write(&self, factors: &[&Factors], value: &mut Tensor) -> Result<()> {
+    /// Writes the fused weight over `value`, piece by piece, or leaves that to `sums`, which must be written while this lives.
+    pub(super) fn write(
+        &self,
+        factors: &[&Factors],
+        value: &mut Tensor,
+        sums: &mut Sums,
+    ) -> Result<()> {
         let (up, down) = product(self.parts, factors)?;
         let (out, columns) = (up.size2()?.0, down.size2()?.1);
-        let is_at_once = self.pristine.precision().device != Device::Cpu
-            || (value.dim() == 2 && self.pristine.is_f32());
+        let is_at_once =
+            self.pristine.precision().device != Device::Cpu || self.pristine.is_f32_matrix();
         let piece = if is_at_once {
             out
         } else {
@@ -72,7 +77,8 @@ impl Change<'_> {
             let target = value.f_narrow(0, start, rows)?;
             let pristine = self.pristine.rows(start, rows)?;
             start += rows;
-            if target.dim() == 2 && kernels::add_product(&target, &pristine, &up, &down)? {
+            // What is converted piece by piece would be kept until all is summed.
+            if is_at_once && sums.add(&target, &pristine, &up, &down) {
                 continue;
             }
             let change = up.f_mm(&down)?.f_view(target.size().as_slice())?;

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use flowai_model::adapter::{Adapter, ModuleTable};
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::factors::Factors;
 use super::fuse::Change;
@@ -10,6 +10,7 @@ use super::set::Part;
 use super::{AdapterSet, DeviceTier, LoraError, StateId};
 use crate::engine::{AdapterUse, Engine};
 use crate::error::Result;
+use crate::kernels::Sums;
 use crate::params::{Params, Pristine};
 
 impl Engine {
@@ -58,7 +59,8 @@ pub trait FusableWeights {
     /// The weight as the model file has it. `None` when there is no such module.
     fn pristine(&self, module: &str) -> Result<Option<Pristine>>;
 
-    /// Lets `fill` write the weight that the module computes with from now on: in place, all of it.
+    /// Lets `fill` write the weight that the module computes with from now on: in place, all of it, at once or before the
+    /// weights are used again. What it is given stays where it is for as long as these weights live.
     fn write(&mut self, module: &str, fill: impl FnOnce(&mut Tensor) -> Result<()>) -> Result<()>;
 
     /// Lets the module compute with the pristine weight again.
@@ -195,22 +197,51 @@ impl Fuser {
     ) -> Result<()> {
         self.touched
             .extend(plans.keys().map(|&module| module.to_owned()));
+        let mut sums = Sums::default();
         for module in &self.touched {
             match plans.get(module.as_str()) {
                 Some(Plan::Write(change, factors)) => {
                     let factors: Vec<&Factors> = factors.iter().map(FactorsOf::get).collect();
-                    weights.write(module, |value| change.write(&factors, value))?;
+                    weights.write(module, |value| change.write(&factors, value, &mut sums))?;
                 }
                 Some(Plan::Put(fused)) => {
                     weights.write(module, |value| Ok(value.f_copy_(fused)?))?;
                 }
+                None if restores_later(weights, module, &mut sums)? => {}
                 None => weights.restore(module)?,
             }
         }
+        sums.write();
         self.touched
             .retain(|module| plans.contains_key(module.as_str()));
         Ok(())
     }
+}
+
+/// Leaves the copy of the pristine weight to `sums`, where that reads the weight from where it is kept: with the weights, whose
+/// file stays mapped while they live.
+fn restores_later(
+    weights: &mut impl FusableWeights,
+    module: &str,
+    sums: &mut Sums,
+) -> Result<bool> {
+    let Some(pristine) = weights.pristine(module)?.filter(Pristine::is_f32_matrix) else {
+        return Ok(false);
+    };
+    let pristine = pristine.whole()?;
+    let (rows, columns) = pristine.size2()?;
+    let place = (Kind::Float, pristine.device());
+    let (up, down) = (
+        Tensor::f_zeros([rows, 0], place)?,
+        Tensor::f_zeros([0, columns], place)?,
+    );
+    weights.write(module, |value| {
+        match sums.add(value, &pristine, &up, &down) {
+            true => Ok(()),
+            false => Ok(value.f_copy_(&pristine)?),
+        }
+    })?;
+    Ok(true)
 }
 
 /// The changes of all modules, each of which the model has.

@@ -15,7 +15,7 @@ struct Map {
     kind: Kind,
     pristine: HashMap<String, Tensor>,
     values: HashMap<String, Tensor>,
-    /// Writing to this module fails.
+    /// Writing to this module fails once.
     broken: Option<String>,
     /// Restoring this module fails.
     unrestorable: Option<String>,
@@ -91,7 +91,7 @@ impl FusableWeights for Map {
     }
 
     fn write(&mut self, module: &str, fill: impl FnOnce(&mut Tensor) -> Result<()>) -> Result<()> {
-        if self.broken.as_deref() == Some(module) {
+        if self.broken.take_if(|broken| broken == module).is_some() {
             return Err(EngineError::OutOfMemory("no place for it".into()));
         }
         fill(self.values.get_mut(module).unwrap())
@@ -265,12 +265,9 @@ fn a_failure_while_putting_in_place_falls_back_to_no_adapters() {
     map.broken = Some("mid_block.attentions.0.proj_in".into());
     let failed = fuser.apply(&mut map, &set(&[(&b, 1.0)]));
     assert!(matches!(failed, Err(EngineError::OutOfMemory(_))));
-    assert_eq!(
-        (map.bits(), fuser.adapters()),
-        (pristine.clone(), [].as_slice())
-    );
+    assert!(map.bits() == pristine && fuser.adapters().is_empty());
 
-    map.broken = None;
+    assert_eq!(map.broken, None);
     fuser.apply(&mut map, &set(&[(&b, 1.0)])).unwrap();
     assert_ne!(map.bits(), pristine);
 }
