@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Attempt, Epoch, Generation, JobId, ModelId, NodeId, Sha256, UserId};
-use crate::spec::{RenderSpec, SpecLimits};
+use crate::spec::{AdapterUse, RenderSpec, SpecLimits};
 
 /// Which try of which job, under whose term: every word about an attempt carries it, and a stale one changes nothing (INV-2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -93,8 +93,55 @@ pub struct Beat {
     pub generation: Generation,
     pub seq: u64,
     pub running: Option<AttemptRef>,
-    /// Adapters at hand, newest first.
+    /// Adapters on its disk, newest first.
     pub held_adapters: Vec<Sha256>,
+    /// What of them is nearer to the weights. Empty from a node of an older build.
+    #[serde(default)]
+    pub adapters: AdapterTiers,
+}
+
+/// Where a node has adapters, from what it computes with to its disk: the nearer, the sooner a job with them starts.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct AdapterTiers {
+    /// T0: fused into the weights. `None` before a model is loaded, and when the last fusing failed.
+    pub fused: Option<FusedState>,
+    /// T1: factors in the device's memory. `None` where that is the host's, as on a CPU.
+    pub device: Option<KeptAdapters>,
+    /// T2: read and checked in the host's memory.
+    pub host: KeptAdapters,
+    /// T3: files. Their hashes are the beat's `held_adapters`.
+    pub disk: CacheUsage,
+}
+
+/// What a model computes with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FusedState {
+    pub model: ModelId,
+    /// Equal ids on nodes of one device class are equal bits.
+    pub state: Sha256,
+    /// In the order of fusing.
+    pub adapters: Vec<AdapterUse>,
+}
+
+/// Adapters in one memory.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptAdapters {
+    /// Newest first; the oldest are left out where there are many.
+    pub adapters: Vec<Sha256>,
+    pub usage: CacheUsage,
+}
+
+/// How full a tier is, and how it was used since the process began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheUsage {
+    pub bytes: u64,
+    pub bytes_max: u64,
+    /// Times that a wanted adapter was there.
+    pub hits: u64,
+    /// Times that it had to be brought.
+    pub misses: u64,
+    /// Adapters that went for lack of room.
+    pub evictions: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -265,6 +312,16 @@ pub struct Assign {
     pub adapters: Vec<Source>,
 }
 
+/// What the node will probably be given next (cast): it may bring the adapters near while its present job runs. Carries no right
+/// to work, and is not told again when it is lost. The next one takes its place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prefetch {
+    pub job: JobId,
+    pub model: ModelId,
+    pub model_sha256: Sha256,
+    pub adapters: Vec<Source>,
+}
+
 /// Bytes to fetch at once, before the model is loaded: known by hash, reached by a presigned URL that lives for
 /// `DOWNLOAD_URL_MS`.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -362,6 +419,9 @@ pub struct NodeView {
     pub models: Vec<ModelId>,
     pub refused_models: Vec<RefusedModel>,
     pub held_adapters: Vec<Sha256>,
+    /// As of its newest beat.
+    #[serde(default)]
+    pub adapters: AdapterTiers,
     pub running: Option<AttemptRef>,
     pub silent_ms: u64,
 }
@@ -395,6 +455,7 @@ bodies! {
     18 => UploadTargets, 19 => UploadTargetsAnswer,
     20 => Assign, 21 => AssignAnswer,
     22 => Stop, 23 => bool,
+    26 => Prefetch,
     30 => Doorbell,
     32 => EventsReady,
     34 => Live,

@@ -6,7 +6,7 @@ use crate::ids::Epoch;
 use crate::link::{self, Envelope, NodeLink, PeerId, Role, SchemaRange};
 use crate::messages::{
     Assign, AssignAnswer, Beat, BeatAnswer, Body, Doorbell, Ended, EndedAnswer, EventsReady,
-    FarmQuery, FarmView, Live, Progress, Register, Registered, Stop, UploadTargets,
+    FarmQuery, FarmView, Live, Prefetch, Progress, Register, Registered, Stop, UploadTargets,
     UploadTargetsAnswer,
 };
 
@@ -104,7 +104,13 @@ pub fn may_send(role: Role, kind: u32) -> bool {
         Ended::KIND,
         UploadTargets::KIND,
     ];
-    const FROM_COORDINATORS: [u32; 4] = [Assign::KIND, Stop::KIND, EventsReady::KIND, Live::KIND];
+    const FROM_COORDINATORS: [u32; 5] = [
+        Assign::KIND,
+        Stop::KIND,
+        Prefetch::KIND,
+        EventsReady::KIND,
+        Live::KIND,
+    ];
     const FROM_APIS: [u32; 2] = [Doorbell::KIND, FarmQuery::KIND];
     let senders = [
         (Role::Node, &FROM_NODES[..]),
@@ -169,7 +175,7 @@ mod tests {
         for kind in [10, 12, 14, 16, 18] {
             check(kind, Role::Node);
         }
-        for kind in [20, 22, 32, 34] {
+        for kind in [20, 22, 26, 32, 34] {
             check(kind, Role::Coordinator);
         }
         for kind in [30, 36] {

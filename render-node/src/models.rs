@@ -11,7 +11,8 @@ use flowai_actors::ids::{ModelId, Sha256};
 use flowai_actors::limits::{FRAMES_MAX, SIDE_PX_MULTIPLE};
 use flowai_actors::messages::{ModelOffer, RefusedModel};
 use flowai_actors::spec::SpecLimits;
-use flowai_model::config::UnetConfig;
+use flowai_model::adapter::ModuleTable;
+use flowai_model::config::{ConfigError, UnetConfig};
 use flowai_model::{FolderError, ModelFolder, ModelIdentity, Weights};
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +34,15 @@ pub struct LocalModel {
 }
 
 impl LocalModel {
+    /// The modules that an adapter for this model may change.
+    ///
+    /// # Errors
+    /// The config that was checked at the start does not read any more, a bug.
+    pub fn module_table(&self) -> Result<ModuleTable, ConfigError> {
+        let config = UnetConfig::from_json(UnetConfig::FILE, &self.offer.unet_config)?;
+        Ok(ModuleTable::of(&config))
+    }
+
     /// Whether sizes and times of the files are those of the scan, so that the hash still names them.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser};
 use flowai_actors::ids::NodeId;
+use flowai_actors::limits::ADAPTER_BYTES_MAX;
 use flowai_svd::{DeviceName, Dtype};
 
 /// How long a step of the stand-in engine takes, in ms. For fault tests only, so there is no flag.
@@ -29,9 +30,33 @@ pub struct Settings {
     pub dtype: Dtype,
     /// Of CPU kernels.
     pub threads: usize,
+    pub adapter_bytes: AdapterBytes,
     /// Written once a leader has welcomed the node.
     pub ready_file: Option<PathBuf>,
 }
+
+/// How much of adapters each memory of the node keeps. What a job uses stays, whatever the bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AdapterBytes {
+    /// Factors on a GPU.
+    pub device: u64,
+    /// Read and checked in the machine's memory, on a GPU's machine page-locked.
+    pub host: u64,
+    /// Files.
+    pub disk: u64,
+}
+
+/// Some 75 adapters of rank 16 for all attention layers in 16 bits: a small part of any GPU that holds the model.
+const ADAPTER_DEVICE_BYTES_DEFAULT: u64 = 1 << 30;
+/// Twice that, because what is here spares reading, hashing and checking a file.
+const ADAPTER_HOST_BYTES_DEFAULT: u64 = 2 << 30;
+/// Adapters are fetched once and used by many jobs.
+const ADAPTER_DISK_BYTES_DEFAULT: u64 = 16 << 30;
+
+const _: () = assert!(ADAPTER_DEVICE_BYTES_DEFAULT <= ADAPTER_HOST_BYTES_DEFAULT);
+const _: () = assert!(ADAPTER_HOST_BYTES_DEFAULT <= ADAPTER_DISK_BYTES_DEFAULT);
+// Any one adapter has its place.
+const _: () = assert!(ADAPTER_BYTES_MAX <= ADAPTER_DEVICE_BYTES_DEFAULT);
 
 /// Which engine renders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +128,15 @@ struct Flags {
     /// Threads of CPU kernels [env: FLOWAI_THREADS] [default: all cores]
     #[arg(long)]
     threads: Option<String>,
+    /// Bytes of adapters' factors kept on a GPU [env: FLOWAI_ADAPTER_DEVICE_BYTES] [default: 1073741824]
+    #[arg(long)]
+    adapter_device_bytes: Option<String>,
+    /// Bytes of checked adapters kept in memory [env: FLOWAI_ADAPTER_HOST_BYTES] [default: 2147483648]
+    #[arg(long)]
+    adapter_host_bytes: Option<String>,
+    /// Bytes of adapter files kept on disk [env: FLOWAI_ADAPTER_DISK_BYTES] [default: 17179869184]
+    #[arg(long)]
+    adapter_disk_bytes: Option<String>,
     /// Written when ready, as one JSON object [env: FLOWAI_READY_FILE]
     #[arg(long)]
     ready_file: Option<String>,
@@ -129,9 +163,17 @@ impl Settings {
             device,
             dtype,
             threads,
+            adapter_device_bytes,
+            adapter_host_bytes,
+            adapter_disk_bytes,
             ready_file,
         } = Cli::from_arg_matches(&matches)?.flags;
         let source = Source { env };
+        let bytes = |flag, name, default: u64| {
+            source
+                .or(flag, name, &default.to_string())?
+                .number(0..=u64::MAX)
+        };
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
             id: source.required(id, "FLOWAI_ID")?.parsed("a DNS label")?,
@@ -147,6 +189,23 @@ impl Settings {
             threads: source
                 .or(threads, "FLOWAI_THREADS", &cores.to_string())?
                 .number(1..=1_024)?,
+            adapter_bytes: AdapterBytes {
+                device: bytes(
+                    adapter_device_bytes,
+                    "FLOWAI_ADAPTER_DEVICE_BYTES",
+                    ADAPTER_DEVICE_BYTES_DEFAULT,
+                )?,
+                host: bytes(
+                    adapter_host_bytes,
+                    "FLOWAI_ADAPTER_HOST_BYTES",
+                    ADAPTER_HOST_BYTES_DEFAULT,
+                )?,
+                disk: bytes(
+                    adapter_disk_bytes,
+                    "FLOWAI_ADAPTER_DISK_BYTES",
+                    ADAPTER_DISK_BYTES_DEFAULT,
+                )?,
+            },
             ready_file: source
                 .optional(ready_file, "FLOWAI_READY_FILE")?
                 .map(Value::into),
@@ -311,6 +370,8 @@ mod tests {
             settings.threads,
             std::thread::available_parallelism().unwrap().get()
         );
+        let AdapterBytes { device, host, disk } = settings.adapter_bytes;
+        assert_eq!([device, host, disk], [1 << 30, 2 << 30, 16 << 30]);
         assert_eq!(settings.ready_file, None);
     }
 
@@ -325,6 +386,8 @@ mod tests {
         assert_eq!(read(&[], &[file, variable]).unwrap().threads, 2);
         let flagged = read(&["--threads", "1"], &[file, variable]);
         assert_eq!(flagged.unwrap().threads, 1);
+        let bytes = ("FLOWAI_ADAPTER_HOST_BYTES", "7");
+        assert_eq!(read(&[], &[bytes]).unwrap().adapter_bytes.host, 7);
     }
 
     #[test]
@@ -343,6 +406,7 @@ mod tests {
         check(("FLOWAI_DEVICE", "tpu"), &["cpu, cuda or cuda:N"]);
         check(("FLOWAI_DTYPE", "int8"), &["bfloat16"]);
         check(("FLOWAI_THREADS", "0"), &["1..=1024"]);
+        check(("FLOWAI_ADAPTER_DISK_BYTES", "16G"), &["a number", "16G"]);
         check(
             ("FLOWAI_READY_FILE_FILE", "/no/such/file"),
             &["/no/such/file"],

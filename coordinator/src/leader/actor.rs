@@ -11,7 +11,7 @@ use flowai_actors::kit::{
 };
 use flowai_actors::link::{Delivery, LinkEvent, Peer, PeerId, ReplyPort, Request, Role};
 use flowai_actors::messages::{
-    Beat, Body, Doorbell, Ended, EventsReady, FarmQuery, Live, Progress, Register, Stop,
+    Beat, Body, Doorbell, Ended, EventsReady, FarmQuery, Live, Prefetch, Progress, Register, Stop,
     UploadTargets,
 };
 use flowai_actors::wire;
@@ -195,6 +195,7 @@ impl Running {
             }),
             Beat::KIND => wire::open(&envelope).map(|beat: Beat| {
                 let is_own = is_own(&beat.node, beat.generation);
+                let beat = Box::new(beat);
                 is_own.then_some(Event::Beat { reply: id, beat })
             }),
             Ended::KIND => wire::open(&envelope).map(|ended: Ended| {
@@ -273,6 +274,25 @@ impl Running {
             Effect::Stop { node, at } => self.tasks.spawn(LeaderTask::Stop, |_| async move {
                 let to = PeerId::from(&node);
                 wire::ask(link.as_ref(), &to, epoch, &Stop { at }, STOP_DEADLINE).await?;
+                Ok(())
+            }),
+            Effect::Foretell {
+                node,
+                job,
+                model,
+                model_sha256,
+            } => self.tasks.spawn(LeaderTask::Foretell, |_| async move {
+                let adapters = work::adapters_of(&database, &objects, job).await?;
+                if !adapters.is_empty() {
+                    let next = Prefetch {
+                        job,
+                        model,
+                        model_sha256,
+                        adapters,
+                    };
+                    // A full or broken link sheds it: the node brings them when the job comes.
+                    drop(link.send(&PeerId::from(&node), wire::seal(epoch, &next)?));
+                }
                 Ok(())
             }),
             Effect::Verify(ended) => self.work(LeaderTask::Store, async move {

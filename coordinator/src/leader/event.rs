@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use flowai_actors::ids::{Generation, JobId, NodeId, Sha256, UserId};
+use flowai_actors::ids::{Generation, JobId, ModelId, NodeId, Sha256, UserId};
 use flowai_actors::link::PeerId;
 use flowai_actors::messages::{
     AttemptRef, Beat, BeatAnswer, Ended, EndedAnswer, FarmView, Holding, Live, Progress, ReadyFile,
@@ -43,7 +43,7 @@ pub(super) enum Event {
     },
     Beat {
         reply: ReplyId,
-        beat: Beat,
+        beat: Box<Beat>,
     },
     Progress {
         node: NodeId,
@@ -134,6 +134,13 @@ pub(super) enum Effect {
     Stop {
         node: NodeId,
         at: AttemptRef,
+    },
+    /// Tell the node which adapters it will probably need next.
+    Foretell {
+        node: NodeId,
+        job: JobId,
+        model: ModelId,
+        model_sha256: Sha256,
     },
     Verify(Box<Ended>),
     /// Answer whether this attempt was settled before.

@@ -93,6 +93,7 @@ impl State {
                     };
                     self.step(now, heard, effects);
                     self.compare(now, &node, running, effects);
+                    effects.extend(self.foretell(&node));
                 }
                 BeatAnswer::Renewed {
                     epoch: self.epoch,
@@ -131,6 +132,20 @@ impl State {
         if held.unnamed_beats >= UNNAMED_BEATS_MAX {
             self.step(now, Heard::NotTaken { job, attempt }, effects);
         }
+    }
+
+    /// What the node should bring near while its present job runs.
+    fn foretell(&mut self, node: &NodeId) -> Option<Effect> {
+        let scheduler = &self.scheduler;
+        let next = || scheduler.next_on(node);
+        let job = self.registry.foretell(node, scheduler.revision(), next)?;
+        let model = scheduler.model_of(job)?;
+        Some(Effect::Foretell {
+            node: node.clone(),
+            job,
+            model: model.clone(),
+            model_sha256: self.registry.model(node, model)?,
+        })
     }
 
     fn verdict(

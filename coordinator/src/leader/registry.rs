@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use flowai_actors::clock::Monotonic;
-use flowai_actors::ids::{Generation, ModelId, NodeId, Sha256};
-use flowai_actors::messages::{AttemptRef, Beat, NodeView, Register};
+use flowai_actors::ids::{Generation, JobId, ModelId, NodeId, Sha256};
+use flowai_actors::messages::{AdapterTiers, AttemptRef, Beat, KeptAdapters, NodeView, Register};
 
 /// A node that was silent for so long is no longer shown.
 const SHOWN_MS: u64 = 600_000;
+/// Hashes of adapters that a view names of each memory: a farm's view is one message.
+const VIEWED_ADAPTERS_MAX: usize = 8;
 
 #[derive(Debug)]
 struct Entry {
@@ -15,6 +17,9 @@ struct Entry {
     /// Of the newest beat.
     seq: u64,
     held_adapters: Vec<Sha256>,
+    adapters: AdapterTiers,
+    /// For which state of the line a next job was looked for last, and which one the node was told of.
+    foretold: Option<(u64, Option<JobId>)>,
     heard_at: Monotonic,
 }
 
@@ -28,6 +33,8 @@ impl Registry {
         let entry = Entry {
             seq: 0,
             held_adapters: Vec::new(),
+            adapters: AdapterTiers::default(),
+            foretold: None,
             heard_at: now,
             register,
         };
@@ -49,8 +56,28 @@ impl Registry {
         }
         entry.seq = beat.seq;
         entry.held_adapters = beat.held_adapters;
+        entry.adapters = beat.adapters;
         entry.heard_at = now;
         true
+    }
+
+    /// What the node should be told of: the job that `next` finds when the line is another one than when it was asked last, and
+    /// the job another one than the node was told of last.
+    pub(super) fn foretell(
+        &mut self,
+        node: &NodeId,
+        revision: u64,
+        next: impl FnOnce() -> Option<JobId>,
+    ) -> Option<JobId> {
+        let entry = self.nodes.get_mut(node)?;
+        let told = match entry.foretold {
+            Some((looked_at, _)) if looked_at == revision => return None,
+            Some((_, told)) => told,
+            None => None,
+        };
+        let next = next();
+        entry.foretold = Some((revision, next.or(told)));
+        next.filter(|_| next != told)
     }
 
     /// Of the files that the node has under this model's name.
@@ -93,8 +120,27 @@ impl Entry {
                 .collect(),
             refused_models: register.refused_models.clone(),
             held_adapters: self.held_adapters.clone(),
+            adapters: viewed(&self.adapters),
             running,
             silent_ms: now.since(self.heard_at).as_millis() as u64,
         }
+    }
+}
+
+fn viewed(tiers: &AdapterTiers) -> AdapterTiers {
+    let shortened = |tier: &KeptAdapters| KeptAdapters {
+        adapters: tier
+            .adapters
+            .iter()
+            .take(VIEWED_ADAPTERS_MAX)
+            .copied()
+            .collect(),
+        usage: tier.usage,
+    };
+    AdapterTiers {
+        fused: tiers.fused.clone(),
+        device: tiers.device.as_ref().map(shortened),
+        host: shortened(&tiers.host),
+        disk: tiers.disk,
     }
 }

@@ -117,7 +117,7 @@ impl State {
                 register,
                 result,
             } => self.admitted(now, reply, *register, result, &mut effects),
-            Event::Beat { reply, beat } => self.beat(now, reply, beat, &mut effects),
+            Event::Beat { reply, beat } => self.beat(now, reply, *beat, &mut effects),
             Event::Progress { node, progress } => {
                 self.progress(now, &node, &progress, &mut effects);
             }

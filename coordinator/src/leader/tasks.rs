@@ -16,6 +16,8 @@ pub(super) enum LeaderTask {
     Dispatch,
     /// Tells one node to stop.
     Stop,
+    /// Tells one node what it will probably need next.
+    Foretell,
     /// Forgets what is kept no longer.
     Forget,
     /// Asks the object store for one clip, or signs uploads of one.
@@ -28,11 +30,11 @@ impl TaskKind for LeaderTask {
         OnCancel::Abort
     }
 
-    /// Each of them owes the leader a word, but for a stop, which is told again with the next beat, and for what is forgotten
-    /// at the next sweep as well.
+    /// Each of them owes the leader a word, but for a stop, which is told again with the next beat, for what is forgotten at the
+    /// next sweep as well, and for a hint, which a node can do without.
     fn on_failure(self) -> OnFailure {
         match self {
-            Self::Stop | Self::Forget => OnFailure::Log,
+            Self::Stop | Self::Forget | Self::Foretell => OnFailure::Log,
             _ => OnFailure::EndProcess,
         }
     }

@@ -180,6 +180,33 @@ async fn assignment(
     })
 }
 
+/// The ways to a waiting job's adapters.
+///
+/// # Errors
+/// A job that is gone or has lost an adapter, a database or store that does not answer.
+pub(super) async fn adapters_of(
+    database: &Database,
+    objects: &Objects,
+    job: JobId,
+) -> Result<Vec<Source>, NoHint> {
+    let found = sources::of_job(database, job).await?;
+    let mut adapters = Vec::new();
+    for file in &found.adapters {
+        let signed = source(objects, file).await;
+        adapters.push(signed.map_err(|_| NoHint::Unsigned)?);
+    }
+    Ok(adapters)
+}
+
+/// Why a node is not told of its next job.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoHint {
+    #[error(transparent)]
+    Sources(#[from] SourcesError),
+    #[error("a download cannot be signed")]
+    Unsigned,
+}
+
 async fn source(objects: &Objects, file: &StoredFile) -> Result<Source, NotDispatched> {
     let signed = objects
         .presign_get(&file.key, PRESIGNED_GET_TTL_MAX, ResponseHeaders::default())

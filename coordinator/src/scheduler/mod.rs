@@ -18,6 +18,7 @@
 //! [`JOB_NODE_DEATHS_MAX`]: flowai_actors::limits::JOB_NODE_DEATHS_MAX
 
 mod event;
+mod forecast;
 mod line;
 mod shares;
 mod state;

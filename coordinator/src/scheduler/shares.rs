@@ -112,7 +112,7 @@ impl Shares {
         is_waiting: impl Fn(UserId) -> bool,
     ) -> Option<Claim> {
         let overdue = self.overdue(claims, now);
-        let claim = overdue.or_else(|| self.first(claims))?;
+        let claim = self.next(claims, now)?;
         self.starts_since_forced = if overdue.is_some() {
             0
         } else {
@@ -123,6 +123,11 @@ impl Shares {
         self.standings
             .retain(|user, standing| standing.tag > passed || is_waiting(*user));
         Some(claim)
+    }
+
+    /// Whom [`Shares::serve_next`] would choose, without charging anybody.
+    pub(super) fn next(&self, claims: &[Claim], now: Monotonic) -> Option<Claim> {
+        self.overdue(claims, now).or_else(|| self.first(claims))
     }
 
     fn first(&self, claims: &[Claim]) -> Option<Claim> {

@@ -184,6 +184,10 @@ impl Scheduler {
         job.is_some_and(|job| job.back_at > self.now && !self.has_untried_node(job))
     }
 
+    pub(super) fn now(&self) -> Monotonic {
+        self.now
+    }
+
     pub(super) fn shares(&self) -> &Shares {
         &self.shares
     }
@@ -580,7 +584,7 @@ impl Scheduler {
             .map(|(id, _)| id.clone())
             .collect();
         for node in free {
-            let (heads, claims) = self.candidates(&node);
+            let (heads, claims) = self.candidates(&node, None);
             let served = self
                 .shares
                 .serve_next(&claims, self.now, |user| self.waiting.contains_key(&user));
@@ -592,12 +596,20 @@ impl Scheduler {
         self.placed = self.revision;
     }
 
-    /// Of each user who may start one, the first job that this node can run.
-    fn candidates(&self, node: &NodeId) -> (BTreeMap<UserId, JobId>, Vec<Claim>) {
+    /// Of each user who may start one, the first job that this node can run. `leaves`: whose running job is not counted.
+    pub(super) fn candidates(
+        &self,
+        node: &NodeId,
+        leaves: Option<UserId>,
+    ) -> (BTreeMap<UserId, JobId>, Vec<Claim>) {
         let mut heads = BTreeMap::new();
         let mut claims = Vec::new();
         for (user, waiting) in &self.waiting {
-            if self.running.of(*user) >= USER_RUNNING_MAX {
+            let running = self
+                .running
+                .of(*user)
+                .saturating_sub(u32::from(leaves == Some(*user)));
+            if running >= USER_RUNNING_MAX {
                 continue;
             }
             let mut jobs = waiting.iter().filter_map(|id| self.jobs.get(id));

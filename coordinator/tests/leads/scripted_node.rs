@@ -8,9 +8,9 @@ use flowai_actors::limits::NODE_BEAT_MS;
 use flowai_actors::link::{LinkEvent, LinkEvents, PeerId, Request, SimLink};
 use flowai_actors::manifest::{EngineInfo, Manifest, StageTimings};
 use flowai_actors::messages::{
-    ArtefactFile, Assign, AssignAnswer, AttemptRef, Beat, BeatAnswer, Body, Ended, EndedAnswer,
-    ModelOffer, Outcome, ReadyFile, Register, Registered, Stop, UploadTargets, UploadTargetsAnswer,
-    Verdict,
+    AdapterTiers, ArtefactFile, Assign, AssignAnswer, AttemptRef, Beat, BeatAnswer, Body, Ended,
+    EndedAnswer, ModelOffer, Outcome, ReadyFile, Register, Registered, Stop, UploadTargets,
+    UploadTargetsAnswer, Verdict,
 };
 use flowai_actors::spec::SpecLimits;
 use flowai_actors::wire;
@@ -93,6 +93,7 @@ impl ScriptedNode {
                 seq,
                 running: reported,
                 held_adapters: Vec::new(),
+                adapters: AdapterTiers::default(),
             };
             match self.ask(&beat).await {
                 Some(BeatAnswer::Renewed { running, .. }) => {

@@ -21,6 +21,11 @@ pub struct InvalidDigest(String);
 
 impl Sha256Digest {
     /// Hashes bytes in memory.
+    /// A digest that was computed elsewhere.
+    pub const fn from_bytes(digest: [u8; 32]) -> Self {
+        Self(digest)
+    }
+
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
     }

@@ -3,7 +3,8 @@
 //! A model folder is one in diffusers' layout: of Stable Video Diffusion, which animates a picture (`unet/`, `vae/`,
 //! `image_encoder/`, `scheduler/`, `feature_extractor/`, `model_index.json`), or of Stable Diffusion, which makes one from a
 //! prompt (`text_encoder/` and `tokenizer/` instead of `image_encoder/` and `feature_extractor/`). This crate reads it without believing it: every size comes
-//! from a config file, and every value that the engine cannot honour is an error that names file and field.
+//! from a config file, and every value that the engine cannot honour is an error that names file and field. What is kept
+//! of such files, on disk or in memory, is kept by [`lru`].
 
 pub mod adapter;
 pub mod config;
@@ -12,6 +13,7 @@ mod folder;
 pub mod gate;
 pub mod inventory;
 mod keyframe_preset;
+pub mod lru;
 mod preset;
 pub mod safetensors;
 pub mod synthetic;

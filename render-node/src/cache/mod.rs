@@ -8,25 +8,25 @@
 //! the longest goes; a file that a job reads never goes.
 
 mod error;
-mod index;
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use flowai_actors::ids::Sha256;
 use flowai_actors::limits::FETCH_PATIENCE_MS;
 use flowai_actors::messages::Source;
 use flowai_model::Sha256Digest;
+use flowai_model::lru::{Lru, LruUsage};
 use futures::StreamExt as _;
 use sha2::Digest as _;
 use tokio::io::AsyncWriteExt as _;
 use uuid::Uuid;
 
 pub use error::FetchError;
-use index::Index;
 
 use crate::http::{self, HttpError};
 use crate::pulse::Pulse;
@@ -54,7 +54,11 @@ struct Inner {
     limits: CacheLimits,
     client: reqwest::Client,
     index: Mutex<Index>,
+    /// Held for as long as a file is fetched: who else wants it waits, and finds it here.
+    fetching: Mutex<HashMap<Sha256, Weak<tokio::sync::Mutex<()>>>>,
 }
+
+type Index = Lru<Sha256, ()>;
 
 /// A file of the cache that stays where it is for as long as this lives.
 #[derive(Debug)]
@@ -76,7 +80,7 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.inner.index().release(self.sha256);
+        self.inner.index().release(&self.sha256);
         self.inner.evict();
     }
 }
@@ -109,15 +113,16 @@ impl Cache {
             }
         }
         found.sort();
-        let mut index = Index::default();
+        let mut index = Index::new(limits.bytes_max);
         for (_, sha256, bytes) in found {
-            index.insert(sha256, bytes);
+            index.insert(sha256, (), bytes);
         }
         let inner = Arc::new(Inner {
             dir: dir.to_owned(),
             limits,
             client,
             index: Mutex::new(index),
+            fetching: Mutex::default(),
         });
         inner.evict();
         Ok(Self { inner })
@@ -167,14 +172,25 @@ impl Cache {
                 max,
             });
         }
+        let fetching = self.inner.fetching(source.sha256);
+        let _alone = match fetching.try_lock() {
+            Ok(alone) => alone,
+            Err(_) => {
+                let alone = fetching.lock().await;
+                // Whoever was before has fetched it, unless that failed.
+                if let Some(held) = self.hold_present(source.sha256) {
+                    return Ok(held);
+                }
+                alone
+            }
+        };
         let download = || self.download(source, pulse);
         let part = http::retry(PATIENCE, pulse, FetchError::again, download).await?;
         let path = self.inner.path(source.sha256);
         fs::rename(&part.path, &path).map_err(|source| disk(&path, source))?;
         let held = {
             let mut index = self.inner.index();
-            index.insert(source.sha256, source.bytes);
-            index.hold(source.sha256);
+            index.insert_held(source.sha256, (), source.bytes);
             self.held(source.sha256)
         };
         self.inner.evict();
@@ -183,7 +199,7 @@ impl Cache {
 
     /// Whether the file is here with the bytes that its name says. One that has rotted leaves the cache.
     pub async fn is_whole(&self, sha256: Sha256) -> bool {
-        if !self.inner.index().has(sha256) {
+        if self.inner.index().peek(&sha256).is_none() {
             return false;
         }
         let path = self.inner.path(sha256);
@@ -200,7 +216,7 @@ impl Cache {
 
     /// Takes a file out of the cache, so that the next job fetches it anew. One that another job still reads stays.
     pub fn discard(&self, sha256: Sha256) {
-        if self.inner.index().remove(sha256) {
+        if self.inner.index().remove(&sha256).is_some() {
             self.inner.delete(sha256);
         }
     }
@@ -210,10 +226,12 @@ impl Cache {
         self.inner.index().newest()
     }
 
+    pub fn usage(&self) -> LruUsage {
+        self.inner.index().usage()
+    }
+
     fn hold_present(&self, sha256: Sha256) -> Option<Held> {
-        if !self.inner.index().hold(sha256) {
-            return None;
-        }
+        self.inner.index().hold(&sha256)?;
         let held = self.held(sha256);
         // The order of use outlives the process in the files' times; without it eviction is only less apt.
         let touched =
@@ -300,8 +318,20 @@ impl Inner {
     }
 
     fn evict(&self) {
-        let evicted = self.index().evict(self.limits.bytes_max);
+        let evicted = self.index().evict();
         evicted.into_iter().for_each(|sha256| self.delete(sha256));
+    }
+
+    fn fetching(&self, sha256: Sha256) -> Arc<tokio::sync::Mutex<()>> {
+        let fetching = self.fetching.lock();
+        let mut fetching = fetching.unwrap_or_else(PoisonError::into_inner);
+        fetching.retain(|_, lock| lock.strong_count() > 0);
+        if let Some(lock) = fetching.get(&sha256).and_then(Weak::upgrade) {
+            return lock;
+        }
+        let lock = Arc::default();
+        fetching.insert(sha256, Arc::downgrade(&lock));
+        lock
     }
 
     fn delete(&self, sha256: Sha256) {

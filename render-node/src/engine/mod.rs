@@ -13,11 +13,13 @@ use std::path::Path;
 
 use flowai_actors::ids::Sha256;
 use flowai_actors::manifest::FusedAdapter;
+use flowai_actors::messages::{FusedState, KeptAdapters};
 use flowai_actors::spec::RenderSpec;
 
 pub use control::Control;
 pub use stand_in::StandInEngine;
-pub use svd::{SvdEngine, SvdOptions};
+pub use svd::{AdapterMemory, SvdEngine, SvdOptions};
+pub(crate) use svd::{cache_usage, kept, not_checked};
 pub(crate) use thread::EVENTS_QUEUED_MAX;
 pub use thread::{EngineEvent, EngineHandle, EngineLost, Order, Rendered};
 
@@ -34,12 +36,26 @@ pub trait RenderEngine {
     /// the files: that they have the bytes of their names is judged here.
     fn fuse(&mut self, adapters: &[AdapterFile<'_>]) -> Result<Vec<FusedAdapter>, EngineError>;
 
+    /// What it computes with now, and what of adapters it keeps on its device.
+    fn holdings(&self) -> Holdings {
+        Holdings::default()
+    }
+
     /// Reads the picture and makes the first noise.
     fn start<'a>(
         &'a mut self,
         spec: &RenderSpec,
         image: &Path,
     ) -> Result<Box<dyn EngineRun + 'a>, EngineError>;
+}
+
+/// What an engine has of adapters.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Holdings {
+    /// `None` before a model is loaded, and when the last fusing failed.
+    pub fused: Option<FusedState>,
+    /// `None` where the device's memory is the host's.
+    pub device: Option<KeptAdapters>,
 }
 
 /// A clip between its first noise and its last frame.

@@ -3,18 +3,22 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use flowai_actors::ids::{ModelId, Sha256};
 use flowai_actors::manifest::FusedAdapter;
-use flowai_actors::spec::RenderSpec;
-use flowai_model::adapter::{Adapter, AdapterError, ModuleTable};
+use flowai_actors::messages::{CacheUsage, FusedState, KeptAdapters};
+use flowai_actors::spec::{AdapterUse, RenderSpec};
+use flowai_model::adapter::{AdapterError, ModuleTable};
 use flowai_model::gate::GateError;
-use flowai_model::safetensors::{Limits, SafetensorsError, map_file};
+use flowai_model::lru::LruUsage;
+use flowai_model::safetensors::SafetensorsError;
 use flowai_model::{ModelIdentity, Sha256Digest};
+use flowai_svd::lora::{HostAdapters, NotRead};
 use flowai_svd::{
     AdapterSet, DeviceClass, DeviceName, Dtype, Engine, EngineError as SvdError, LoadOptions,
     Picture, PreprocessError, Run, Spec,
 };
 
-use super::{AdapterFile, EngineError, EngineRun, RenderEngine};
+use super::{AdapterFile, EngineError, EngineRun, Holdings, RenderEngine};
 use crate::encoder::RgbFrame;
 use crate::failure::{FailureCode, JobFailure};
 use crate::models::LocalModel;
@@ -48,15 +52,26 @@ impl SvdOptions {
     }
 }
 
+/// Where the engine keeps adapters that are not fused.
+#[derive(Debug, Clone)]
+pub struct AdapterMemory {
+    /// Shared with whoever reads and checks adapters ahead of the engine.
+    pub host: HostAdapters,
+    /// Of factors on a GPU.
+    pub device_bytes_max: u64,
+}
+
 /// The engine that renders.
 #[derive(Debug)]
 pub struct SvdEngine {
     options: SvdOptions,
+    memory: AdapterMemory,
     loaded: Option<Loaded>,
 }
 
 #[derive(Debug)]
 struct Loaded {
+    model: ModelId,
     identity: ModelIdentity,
     engine: Engine,
     /// What is fused now, as manifests say it; `None` when the last fusing failed.
@@ -68,9 +83,10 @@ impl SvdEngine {
     /// The only version that tch 0.24 builds against.
     pub const LIBTORCH: &str = "2.11.0";
 
-    pub fn new(options: SvdOptions) -> Self {
+    pub fn new(options: SvdOptions, memory: AdapterMemory) -> Self {
         Self {
             options,
+            memory,
             loaded: None,
         }
     }
@@ -96,31 +112,42 @@ impl RenderEngine for SvdEngine {
             threads: Some(self.options.threads),
             identity: Some(model.identity.clone()),
         };
+        let mut engine = Engine::load(&model.dir, options)?;
+        engine.limit_device_tier(self.memory.device_bytes_max);
         self.loaded = Some(Loaded {
+            model: model.id.clone(),
             identity: model.identity.clone(),
-            engine: Engine::load(&model.dir, options)?,
+            engine,
             fused: Some(Vec::new()),
         });
         Ok(())
     }
 
     fn fuse(&mut self, adapters: &[AdapterFile<'_>]) -> Result<Vec<FusedAdapter>, EngineError> {
+        let host = self.memory.host.clone();
         let loaded = self.loaded()?;
         if let Some(fused) = loaded.fused.as_ref().filter(|fused| are(fused, adapters)) {
             return Ok(fused.clone());
         }
         loaded.fused = None;
         let mut set = Vec::new();
+        let mut held = Vec::new();
         let mut fused = Vec::new();
+        let model = loaded.identity.sha256;
+        let table = || ModuleTable::of(&loaded.engine.config().unet);
         for file in adapters {
-            let adapter = read_adapter(&loaded.engine, file)?;
+            let sha256 = Sha256Digest::from_bytes(*file.sha256.as_bytes());
+            let read = host.hold(model, sha256, file.path, table);
+            let read = read.map_err(|error| not_checked(file.sha256, error))?;
+            let adapter = Arc::clone(read.adapter());
+            held.push(read);
             fused.push(FusedAdapter {
                 sha256: file.sha256,
                 weight: file.weight,
                 modules: count(adapter.report.modules),
                 noop_modules: count(adapter.report.noop_modules),
             });
-            set.push((Arc::new(adapter), as_written(file.weight)));
+            set.push((adapter, as_written(file.weight)));
         }
         // The order of fusing.
         fused.sort_by_key(|adapter| adapter.sha256);
@@ -128,6 +155,17 @@ impl RenderEngine for SvdEngine {
         loaded.engine.set_adapters(&set)?;
         loaded.fused = Some(fused.clone());
         Ok(fused)
+    }
+
+    fn holdings(&self) -> Holdings {
+        let Some(loaded) = &self.loaded else {
+            return Holdings::default();
+        };
+        let tier = loaded.engine.device_tier();
+        Holdings {
+            fused: loaded.fused_state(),
+            device: tier.map(|tier| kept(tier.adapters(), tier.usage())),
+        }
     }
 
     fn start<'a>(
@@ -143,6 +181,51 @@ impl RenderEngine for SvdEngine {
             width: spec.width,
             height: spec.height,
         }))
+    }
+}
+
+impl Loaded {
+    fn fused_state(&self) -> Option<FusedState> {
+        let fused = self.fused.as_ref()?;
+        // The identity was given when the model was loaded, so nothing is hashed.
+        let state = self.engine.state_id().ok()?.digest();
+        let uses = fused.iter().map(|adapter| AdapterUse {
+            sha256: adapter.sha256,
+            weight: adapter.weight,
+        });
+        Some(FusedState {
+            model: self.model.clone(),
+            state: Sha256::from_bytes(*state.as_bytes()),
+            adapters: uses.collect(),
+        })
+    }
+}
+
+/// A tier in the words of the link.
+pub(crate) fn kept(adapters: Vec<Sha256Digest>, usage: LruUsage) -> KeptAdapters {
+    let adapters = adapters.into_iter();
+    KeptAdapters {
+        adapters: adapters
+            .map(|a| Sha256::from_bytes(*a.as_bytes()))
+            .collect(),
+        usage: cache_usage(usage),
+    }
+}
+
+pub(crate) fn cache_usage(usage: LruUsage) -> CacheUsage {
+    let LruUsage {
+        bytes,
+        bytes_max,
+        hits,
+        misses,
+        evictions,
+    } = usage;
+    CacheUsage {
+        bytes,
+        bytes_max,
+        hits,
+        misses,
+        evictions,
     }
 }
 
@@ -194,27 +277,16 @@ fn require_unchanged(model: &LocalModel) -> Result<(), EngineError> {
     }
 }
 
-/// The bytes are compared with their name before anything is said of them: garbage would be no adapter, for good.
-fn read_adapter(engine: &Engine, file: &AdapterFile<'_>) -> Result<Adapter, EngineError> {
-    let rotten = |reason: String| EngineError::AdapterRotten {
-        sha256: file.sha256,
-        reason,
-    };
-    let bytes = map_file(file.path, &Limits::ADAPTER).map_err(|error| rotten(error.to_string()))?;
-    let found = Sha256Digest::of(&bytes);
-    if found.as_bytes() != file.sha256.as_bytes() {
-        return Err(rotten(format!("its bytes are {found}")));
-    }
-    let table = ModuleTable::of(&engine.config().unet);
-    let read = Adapter::read_hashed(bytes, found, None, &table);
-    read.map_err(|error| about(file, error.into()))
-}
-
 /// Says which adapter it is about: a job may have eight.
-fn about(file: &AdapterFile<'_>, error: SvdError) -> EngineError {
+pub(crate) fn not_checked(sha256: Sha256, error: NotRead) -> EngineError {
+    let error = match error {
+        NotRead::Rotten(reason) => return EngineError::AdapterRotten { sha256, reason },
+        NotRead::Unfit(error) => SvdError::from(error),
+        NotRead::Engine(error) => error,
+    };
     match error.into() {
         EngineError::Failed(JobFailure { code, detail }) => {
-            JobFailure::new(code, format!("adapter {}: {detail}", file.sha256)).into()
+            JobFailure::new(code, format!("adapter {sha256}: {detail}")).into()
         }
         other => other,
     }

@@ -11,7 +11,7 @@ use flowai_actors::messages::Phase;
 use flowai_actors::spec::RenderSpec;
 use tokio::sync::{mpsc, watch};
 
-use super::{AdapterFile, Control, EngineError, RenderEngine};
+use super::{AdapterFile, Control, EngineError, Holdings, RenderEngine};
 use crate::cache::Held;
 use crate::encoder::{Encoded, Encoder, EncoderSpec};
 use crate::failure::{FailureCode, JobFailure};
@@ -75,6 +75,7 @@ pub struct EngineLost {
 pub struct EngineHandle {
     orders: mpsc::Sender<Work>,
     lost: watch::Receiver<Option<EngineLost>>,
+    holdings: watch::Receiver<Holdings>,
 }
 
 #[derive(Debug)]
@@ -93,12 +94,14 @@ impl EngineHandle {
     ) -> std::io::Result<Self> {
         let (orders, incoming) = mpsc::channel(ORDERS_QUEUED_MAX);
         let (lost, watch) = watch::channel(None);
+        let (holds, holdings) = watch::channel(Holdings::default());
         std::thread::Builder::new()
             .name("engine".to_owned())
-            .spawn(move || run(make, incoming, &lost))?;
+            .spawn(move || run(make, incoming, &lost, &holds))?;
         Ok(Self {
             orders,
             lost: watch,
+            holdings,
         })
     }
 
@@ -106,6 +109,11 @@ impl EngineHandle {
     pub fn warm_up(&self, model: Arc<LocalModel>) {
         // A full queue means that work has come already.
         self.orders.try_send(Work::WarmUp(model)).ok();
+    }
+
+    /// What the engine has of adapters, as of the last model or set that it took.
+    pub fn holdings(&self) -> Holdings {
+        self.holdings.borrow().clone()
     }
 
     /// Hands an order over; it begins when the one before it has ended.
@@ -136,14 +144,16 @@ fn run<E: RenderEngine>(
     make: impl FnOnce() -> E,
     mut incoming: mpsc::Receiver<Work>,
     lost: &watch::Sender<Option<EngineLost>>,
+    holds: &watch::Sender<Holdings>,
 ) {
     let guarded = catch_unwind(AssertUnwindSafe(|| {
         let mut engine = make();
         while let Some(work) = incoming.blocking_recv() {
             match work {
                 Work::WarmUp(model) => warm_up(&mut engine, &model)?,
-                Work::Render(order) => serve(&mut engine, *order)?,
+                Work::Render(order) => serve(&mut engine, *order, holds)?,
             }
+            holds.send_replace(engine.holdings());
         }
         Ok(())
     }));
@@ -168,8 +178,12 @@ fn warm_up(engine: &mut impl RenderEngine, model: &LocalModel) -> Result<(), Str
 }
 
 /// Errors: the engine is lost, and with it the job: nothing more is said of it, the process's end says it.
-fn serve(engine: &mut impl RenderEngine, order: Order) -> Result<(), String> {
-    let result = match render(engine, &order) {
+fn serve(
+    engine: &mut impl RenderEngine,
+    order: Order,
+    holds: &watch::Sender<Holdings>,
+) -> Result<(), String> {
+    let result = match render(engine, &order, holds) {
         Err(EngineError::Lost(reason)) => return Err(reason),
         result => result.map(Box::new),
     };
@@ -186,7 +200,11 @@ fn serve(engine: &mut impl RenderEngine, order: Order) -> Result<(), String> {
     Ok(())
 }
 
-fn render(engine: &mut impl RenderEngine, order: &Order) -> Result<Rendered, EngineError> {
+fn render(
+    engine: &mut impl RenderEngine,
+    order: &Order,
+    holds: &watch::Sender<Holdings>,
+) -> Result<Rendered, EngineError> {
     let spec = &order.spec;
     let mut timings_ms = StageTimings::default();
 
@@ -202,7 +220,9 @@ fn render(engine: &mut impl RenderEngine, order: &Order) -> Result<Rendered, Eng
         sha256: held.sha256(),
         weight: *weight,
     });
-    let adapters = engine.fuse(&files.collect::<Vec<_>>())?;
+    let fused = engine.fuse(&files.collect::<Vec<_>>());
+    holds.send_replace(engine.holdings());
+    let adapters = fused?;
     require_all_fused(spec, &adapters)?;
     timings_ms.fuse = ms(clock.elapsed());
 

@@ -1,5 +1,6 @@
 //! One job on its way through the node: fetch, render, upload. It decides nothing about leases; whoever runs it stops it.
 
+mod ahead;
 mod estimate;
 mod folder;
 
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 use flowai_actors::manifest::{FusedAdapter, StageTimings};
 use flowai_actors::messages::{ArtefactFile, Assign, Phase, ReadyFile, Target};
 use flowai_actors::spec::InvalidField;
+use flowai_svd::lora::HostAdapters;
 use futures::future::{try_join, try_join_all};
 use tokio::sync::mpsc;
 
@@ -31,6 +33,8 @@ pub struct Workshop {
     pub models: Arc<Models>,
     pub pictures: Cache,
     pub adapters: Cache,
+    /// Where the engine finds adapters that were read and checked ahead; `None` for an engine that reads none.
+    pub host_adapters: Option<HostAdapters>,
     pub uploader: Uploader,
     pub engine: EngineHandle,
     pub folders: JobFolders,
@@ -119,6 +123,18 @@ impl Workshop {
         let still = report.clone();
         let pulse = Pulse::new(move || still(fetching));
         let (image, adapters) = self.fetch(assign, control, &pulse).await?;
+        // Held until the engine has read them; one that does not fit fails the job before the engine hears of it.
+        let files: Vec<&Held> = adapters.iter().map(|(file, _)| file).collect();
+        let _checked = match self.is_fused(&model, &adapters) {
+            true => Vec::new(),
+            false => match self.check_ahead(&model, &files).await {
+                Ok(checked) => checked,
+                Err(error) => {
+                    drop(adapters);
+                    return Err(self.not_rendered(assign, error).await);
+                }
+            },
+        };
         let fetch_ms = started.elapsed().as_secs_f64() * 1e3;
 
         let folder = self.folders.make().map_err(disk)?;
@@ -219,14 +235,9 @@ impl Workshop {
 
     /// What rotted on this disk is discarded, and says nothing about the job.
     async fn not_rendered(&self, assign: &Assign, error: EngineError) -> NotRendered {
-        let failure = match &error {
-            EngineError::Stopped => return NotRendered::Stopped,
-            EngineError::Failed(failure) => failure.clone(),
-            EngineError::AdapterRotten { sha256, .. } => {
-                self.adapters.discard(*sha256);
-                JobFailure::new(FailureCode::DiskFailed, &error)
-            }
-            EngineError::Lost(reason) => JobFailure::new(FailureCode::EngineFailed, reason),
+        let failure = match self.failed(error) {
+            NotRendered::Failed(failure) => failure,
+            NotRendered::Stopped => return NotRendered::Stopped,
         };
         let picture = assign.image.sha256;
         if failure.code == FailureCode::InvalidImage && !self.pictures.is_whole(picture).await {
@@ -234,6 +245,19 @@ impl Workshop {
             return NotRendered::Failed(JobFailure::new(FailureCode::DiskFailed, detail));
         }
         NotRendered::Failed(failure)
+    }
+
+    /// An adapter that rotted on this disk leaves it.
+    fn failed(&self, error: EngineError) -> NotRendered {
+        NotRendered::Failed(match error {
+            EngineError::Stopped => return NotRendered::Stopped,
+            EngineError::Failed(failure) => failure,
+            EngineError::AdapterRotten { sha256, .. } => {
+                self.adapters.discard(sha256);
+                JobFailure::new(FailureCode::DiskFailed, &error)
+            }
+            EngineError::Lost(reason) => JobFailure::new(FailureCode::EngineFailed, reason),
+        })
     }
 
     async fn fetch(
@@ -246,20 +270,15 @@ impl Workshop {
             let held = self.pictures.hold(&assign.image, pulse).await;
             held.map_err(|error| not_fetched("image", &error))
         };
-        let adapters = assign
-            .adapters
-            .iter()
-            .zip(&assign.spec.adapters)
-            .enumerate();
-        let adapters = adapters.map(|(i, (source, asked))| async move {
-            let held = self.adapters.hold_unread(source, pulse).await;
-            let held = held.map_err(|error| not_fetched(&format!("adapters[{i}]"), &error))?;
-            Ok((held, asked.weight))
-        });
+        let adapters = async {
+            let held = self.fetch_adapters(&assign.adapters, pulse).await?;
+            let weights = assign.spec.adapters.iter().map(|asked| asked.weight);
+            Ok(held.into_iter().zip(weights).collect())
+        };
         tokio::select! {
             biased;
             () = control.stopped() => Err(NotRendered::Stopped),
-            held = try_join(image, try_join_all(adapters)) => held,
+            held = try_join(image, adapters) => held,
         }
     }
 }

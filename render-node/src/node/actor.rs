@@ -10,10 +10,12 @@ use flowai_actors::kit::{
     Actor, ActorProcessingErr, ActorRef, BoundedRef, Parcel, TaskResult, Tasks,
 };
 use flowai_actors::link::{
-    Envelope, LinkEvent, LinkEvents, NodeLink, PeerId, RefusedCode, ReplyPort, Request, Role,
+    Delivery, Envelope, LinkEvent, LinkEvents, NodeLink, PeerId, RefusedCode, ReplyPort, Request,
+    Role,
 };
 use flowai_actors::messages::{
-    Assign, AttemptRef, Beat, Body, Ended, Register, Stop, Target, UploadTargets,
+    AdapterTiers, Assign, AttemptRef, Beat, Body, Ended, KeptAdapters, Prefetch, Register, Stop,
+    Target, UploadTargets,
 };
 use flowai_actors::wire::{self, Question};
 use tokio::sync::{oneshot, watch};
@@ -23,7 +25,8 @@ use super::Setup;
 use super::messages::Message;
 use super::state::{Clip, Effect, Ending, Event, RunId, State};
 use super::tasks::NodeTask;
-use crate::engine::Control;
+use crate::engine::{Control, cache_usage, kept};
+use crate::failure::JobFailure;
 use crate::job::{NotRendered, Ready, Workshop};
 use crate::pulse::Pulse;
 
@@ -37,6 +40,8 @@ const ASK_DEADLINE: Duration = Duration::from_secs(5);
 const BEAT_DEADLINE: Duration = Duration::from_secs(4);
 /// What a beat says of the cache: 64 characters each.
 const HELD_ADAPTERS_MAX: usize = 256;
+/// What it says of each memory likewise: as many as there is room for by default, at rank 16.
+const TIER_ADAPTERS_MAX: usize = 64;
 
 pub(super) struct NodeActor;
 
@@ -65,6 +70,8 @@ pub(super) struct Running {
     tasks: Tasks,
     ended: watch::Sender<Option<Ending>>,
     registered: watch::Sender<bool>,
+    /// Ends what the last hint began.
+    prefetching: Control,
 }
 
 struct Run {
@@ -121,6 +128,7 @@ impl Actor for NodeActor {
             tasks,
             ended,
             registered,
+            prefetching: Control::default(),
         })
     }
 
@@ -154,7 +162,7 @@ impl Running {
                 self.apply(Event::LinkDown(peer.id), None);
             }
             LinkEvent::Request(request) => self.asked(request),
-            LinkEvent::Message(delivery) => delivery.unsupported(),
+            LinkEvent::Message(delivery) => self.told(delivery),
             LinkEvent::Unsupported { peer, kind, .. } => {
                 tracing::warn!(leader = %peer.id, kind, "leader runs an older build and does not know this message");
             }
@@ -168,6 +176,24 @@ impl Running {
                     self.apply(Event::Replaced, None);
                 }
             }
+        }
+    }
+
+    fn told(&mut self, delivery: Delivery) {
+        let envelope = &delivery.envelope;
+        if envelope.kind != Prefetch::KIND {
+            return delivery.unsupported();
+        }
+        let epoch = envelope.epoch;
+        match wire::open(envelope) {
+            Ok(next) => self.apply(
+                Event::Hinted {
+                    epoch,
+                    next: Box::new(next),
+                },
+                None,
+            ),
+            Err(error) => tracing::warn!(%error, "hint of the leader was not understood"),
         }
     }
 
@@ -230,6 +256,7 @@ impl Running {
             Effect::AnswerAssign(answer) => self.answer(reply.take(), &answer),
             Effect::AnswerStop(answer) => self.answer(reply.take(), &answer),
             Effect::Start { run, assign } => self.start(run, *assign),
+            Effect::Prefetch(next) => self.prefetch(*next),
             Effect::Pause(run) => {
                 self.control(run, "lease is in doubt; job pauses", Control::pause)
             }
@@ -287,6 +314,7 @@ impl Running {
             seq,
             running,
             held_adapters,
+            adapters: self.tiers(),
         };
         let from = to.clone();
         self.ask(to, question, BEAT_DEADLINE, move |answer| {
@@ -296,6 +324,38 @@ impl Running {
                 reported: running,
                 answer,
             }
+        });
+    }
+
+    fn tiers(&self) -> AdapterTiers {
+        let holdings = self.workshop.engine.holdings();
+        let host = self.workshop.host_adapters.as_ref();
+        let host = host.map(|host| kept(host.adapters(), host.usage()));
+        let shortened = |mut tier: KeptAdapters| {
+            tier.adapters.truncate(TIER_ADAPTERS_MAX);
+            tier
+        };
+        AdapterTiers {
+            fused: holdings.fused,
+            device: holdings.device.map(shortened),
+            host: host.map(shortened).unwrap_or_default(),
+            disk: cache_usage(self.workshop.adapters.usage()),
+        }
+    }
+
+    fn prefetch(&mut self, next: Prefetch) {
+        std::mem::take(&mut self.prefetching).stop();
+        let (workshop, control) = (self.workshop.clone(), self.prefetching.clone());
+        self.tasks.spawn(NodeTask::Prefetch, |_| async move {
+            match workshop.prefetch(&next, &control).await {
+                Ok(()) => tracing::info!(job = %next.job, "adapters of the next job are at hand"),
+                Err(NotRendered::Stopped) => {}
+                Err(NotRendered::Failed(failure)) => {
+                    let JobFailure { code, detail } = failure;
+                    tracing::info!(job = %next.job, %code, detail, "adapters of the next job are not at hand");
+                }
+            }
+            Ok(())
         });
     }
 

@@ -17,8 +17,8 @@ use flowai_actors::limits::{CLIP_PATIENCE_MS, NODE_BEAT_MS, NODE_SELF_STOP_MS};
 use flowai_actors::link::PeerId;
 use flowai_actors::manifest::Manifest;
 use flowai_actors::messages::{
-    Assign, AssignAnswer, AttemptRef, BeatAnswer, Ended, EndedAnswer, Outcome, Progress, ReadyFile,
-    Registered, Target, UploadTargets, UploadTargetsAnswer, Verdict,
+    Assign, AssignAnswer, AttemptRef, BeatAnswer, Ended, EndedAnswer, Outcome, Prefetch, Progress,
+    ReadyFile, Registered, Target, UploadTargets, UploadTargetsAnswer, Verdict,
 };
 
 use super::attempt::{Asking, Job, Stage, UploadTries};
@@ -57,6 +57,11 @@ pub(super) enum Event {
     },
     Assigned(Box<Assign>),
     StopAsked(AttemptRef),
+    /// What the leader of this term thinks will come next.
+    Hinted {
+        epoch: Epoch,
+        next: Box<Prefetch>,
+    },
     /// The run is this far.
     Moved {
         run: RunId,
@@ -111,6 +116,8 @@ pub(super) enum Effect {
         run: RunId,
         assign: Box<Assign>,
     },
+    /// Brings these adapters near, instead of those of the last hint.
+    Prefetch(Box<Prefetch>),
     Pause(RunId),
     Resume(RunId),
     /// Lets the run end at its next boundary; its end is still heard.
@@ -174,6 +181,8 @@ pub(super) struct State {
     /// What this node can render.
     models: BTreeMap<ModelId, Sha256>,
     ended: VecDeque<(JobId, Attempt)>,
+    /// Of the last hint that was followed.
+    hinted: Option<JobId>,
     is_closing: bool,
 }
 
@@ -209,6 +218,7 @@ impl State {
             runs: 0,
             models,
             ended: VecDeque::new(),
+            hinted: None,
             is_closing: false,
         }
     }
@@ -293,6 +303,7 @@ impl State {
                 }
                 effects.push(Effect::AnswerStop(is_mine));
             }
+            Event::Hinted { epoch, next } => self.hinted(epoch, next, &mut effects),
             Event::Moved { run, standing } => {
                 if let Some(job) = self.job_in(run) {
                     job.moved(now, standing);
@@ -445,6 +456,16 @@ impl State {
             }
         };
         effects.push(Effect::AnswerAssign(answer));
+    }
+
+    /// A hint gives no right to work and changes nothing that a job needs.
+    fn hinted(&mut self, epoch: Epoch, next: Box<Prefetch>, effects: &mut Vec<Effect>) {
+        let is_offered = self.models.get(&next.model) == Some(&next.model_sha256);
+        let is_news = self.hinted != Some(next.job);
+        if epoch >= self.epoch && is_offered && is_news && !self.is_closing {
+            self.hinted = Some(next.job);
+            effects.push(Effect::Prefetch(next));
+        }
     }
 
     fn stop(&mut self, now: Monotonic, effects: &mut Vec<Effect>) {

@@ -14,6 +14,8 @@ pub(super) enum NodeTask {
     Render,
     /// Puts one job's files into the store.
     Upload,
+    /// Brings the next job's adapters near.
+    Prefetch,
 }
 
 impl TaskKind for NodeTask {
@@ -21,8 +23,14 @@ impl TaskKind for NodeTask {
         OnCancel::Abort
     }
 
-    /// Each of them owes the actor a word; without it the node would wait for ever.
+    /// Each of them owes the actor a word, without which the node would wait for ever, but for what is brought ahead: the job
+    /// brings it itself when it comes.
     fn on_failure(self) -> OnFailure {
-        OnFailure::EndProcess
+        match self {
+            Self::Prefetch => OnFailure::Log,
+            Self::Pump | Self::Timer | Self::Ask | Self::Render | Self::Upload => {
+                OnFailure::EndProcess
+            }
+        }
     }
 }

@@ -2,6 +2,9 @@
 
 CASE: {"model": DIR, "timestep", "sets": {NAME: [[FILE, WEIGHT], ..]}}. Every file is in PEFT's format with its settings in the
 metadata. INPUTS: sample, image_embeds, added_time_ids. OUTPUTS: the prediction with every set of adapters under its name.
+
+A weight multiplies what a plain adapter adds. Of a DoRA adapter, which is not linear, it lets through that share of the change:
+W0 + weight * (W' - W0), where W' is what PEFT merges. At weight 1 PEFT's own layers compute.
 """
 
 import json
@@ -13,14 +16,14 @@ from peft.tuners.lora import LoraLayer
 from reference import main
 from safetensors import safe_open
 
-SETTINGS = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "target_modules")
+SETTINGS = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "target_modules")
 
 
 def inject(unet, name, path):
     with safe_open(path, "pt") as file:
         settings = json.loads(file.metadata()["lora_adapter_metadata"])
         state = {key.removeprefix("unet."): file.get_tensor(key) for key in file.keys()}
-    config = LoraConfig(**{key: settings[key] for key in SETTINGS})
+    config = LoraConfig(**{key: settings[key] for key in SETTINGS if key in settings})
     inject_adapter_in_model(config, unet, adapter_name=name)
     result = set_peft_model_state_dict(unet, state, adapter_name=name)
     assert not result.unexpected_keys, result.unexpected_keys
@@ -31,9 +34,22 @@ def activate(unet, weights):
     for layer in unet.modules():
         if isinstance(layer, LoraLayer):
             names = [name for name in weights if name in layer.scaling]
+            shares = [name for name in names if layer.use_dora[name] and weights[name] != 1]
+            names = [name for name in names if name not in shares]
+            for name in shares:
+                let_through(layer, name, weights[name])
             layer.set_adapter(names)
             for name in names:
                 layer.scaling[name] *= weights[name]
+
+
+def let_through(layer, name, weight):
+    """Moves the base weight by that share of what merging the adapter would move it. No other adapter may be a DoRA."""
+    base = layer.get_base_layer().weight
+    pristine = base.data.clone()
+    layer.merge(adapter_names=[name])
+    base.data.copy_(pristine + weight * (base.data - pristine))
+    layer.merged_adapters.clear()
 
 
 def inject_all(unet, adapters):

@@ -23,6 +23,9 @@ use crate::spec::Spec;
 use crate::unet::Unet;
 use crate::vae::{VaeDecoder, VaeEncoder};
 
+/// Of factors of adapters that stay on a GPU until [`Engine::limit_device_tier`] says otherwise: some 75 of rank 16.
+const DEVICE_TIER_BYTES_MAX: u64 = 1 << 30;
+
 /// How a model is loaded.
 #[derive(Debug, Clone)]
 pub struct LoadOptions {
@@ -138,7 +141,7 @@ impl Engine {
             vae_decoder: VaeDecoder::load(&decoder_params, &config.vae)?,
             unet: Unet::load(&unet_params, &config.unet)?,
             unet_params,
-            fuser: Fuser::default(),
+            fuser: Fuser::on(device, DEVICE_TIER_BYTES_MAX),
             device_class: OnceCell::new(),
             folder,
             options,

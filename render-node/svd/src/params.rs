@@ -1,9 +1,10 @@
 //! The parameters of one component: on their device, in the layout the kernels read, known by their reference names.
 //!
-//! Modules hold shares of the same tensors, so [`Params::replace`] changes what every module computes with, at once.
-//! The mapped file stays open as the pristine copy: [`Params::restore`] reads the tensor from it again, the same way as
-//! the first time, hence bit for bit.
+//! Modules hold shares of the same tensors, so [`Params::write`] changes what every module computes with, at once and in
+//! place: a module may also compute with a part of a larger tensor. The mapped file stays open as the pristine copy:
+//! [`Params::restore`] reads the tensor from it again, the same way as the first time, hence bit for bit.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::ops::Deref;
@@ -49,6 +50,56 @@ struct Entry {
     /// `value` is a part of one of [`Params::stacks`].
     is_stacked: bool,
     pristine: TensorView,
+    /// A copy of the unchanged parameter on a device that does not see the mapped file, once it was asked for.
+    device_copy: OnceCell<Tensor>,
+}
+
+/// An unchanged parameter, in the reference's shape, to be read piece by piece.
+#[derive(Debug)]
+pub struct Pristine {
+    stored: Tensor,
+    precision: Precision,
+    /// The tensor may point into the mapped file, which must outlive it.
+    _file: Bytes,
+}
+
+impl Pristine {
+    /// Of a tensor that is held in whatever precision.
+    pub fn new(stored: Tensor, precision: Precision) -> Self {
+        Self {
+            stored,
+            precision,
+            _file: Bytes::new(),
+        }
+    }
+
+    pub fn shape(&self) -> Vec<i64> {
+        self.stored.size()
+    }
+
+    /// The precision and device of what [`Pristine::rows`] gives.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Whether it is a matrix that is kept and computed with in f32, so that reading it converts nothing.
+    pub fn is_f32_matrix(&self) -> bool {
+        let Precision {
+            kind, rounded_to, ..
+        } = self.precision;
+        let is_f32 = self.stored.f_kind().is_ok_and(|kept| kept == Kind::Float);
+        is_f32 && kind == Kind::Float && rounded_to.is_none() && self.stored.dim() == 2
+    }
+
+    /// All of it, as the model computes with it. Not to be written to: it may lie in the file.
+    pub fn whole(&self) -> Result<Tensor> {
+        place(self.stored.shallow_clone(), self.precision)
+    }
+
+    /// `count` rows from `start` on, likewise.
+    pub fn rows(&self, start: i64, count: i64) -> Result<Tensor> {
+        place(self.stored.f_narrow(0, start, count)?, self.precision)
+    }
 }
 
 /// Every parameter of one component, by its name in diffusers or transformers.
@@ -81,6 +132,7 @@ impl Params {
                 value,
                 is_stacked: false,
                 pristine: view.clone(),
+                device_copy: OnceCell::new(),
             };
             entries.insert(name.to_owned(), entry);
         }
@@ -126,36 +178,67 @@ impl Params {
         Ok(shape_of(&self.entry(name)?.pristine))
     }
 
-    /// The unchanged parameter in the precision of this component, in the reference's shape and plain layout.
-    pub fn pristine(&self, name: &str) -> Result<Tensor> {
-        convert(&self.entry(name)?.pristine, self.precision)
+    /// The unchanged parameter. On a GPU the first call copies it there, where it stays: reading it again moves no bytes
+    /// between host and device.
+    pub fn pristine(&self, name: &str) -> Result<Pristine> {
+        let entry = self.entry(name)?;
+        let view = &entry.pristine;
+        let stored = match (self.precision.device, entry.device_copy.get()) {
+            (Device::Cpu, _) => borrow(view)?,
+            (_, Some(copy)) => copy.shallow_clone(),
+            (_, None) => {
+                let copy = convert(view, self.precision)?;
+                release_pages(&view.data);
+                entry.device_copy.get_or_init(|| copy).shallow_clone()
+            }
+        };
+        Ok(Pristine {
+            stored,
+            precision: self.precision,
+            _file: view.data.clone(),
+        })
     }
 
-    /// Lets all modules compute with `value`: any float precision, in the reference's shape.
-    pub fn replace(&mut self, name: &str, value: &Tensor) -> Result<()> {
-        let Precision { device, kind, .. } = self.precision;
-        let value = arrange(value.f_to_device(device)?.f_to_kind(kind)?)?;
-        self.put(name, &value)
-    }
-
-    /// Undoes every [`Params::replace`] of the parameter, bit for bit.
-    pub fn restore(&mut self, name: &str) -> Result<()> {
-        let value = materialise(&self.entry(name)?.pristine, self.precision)?;
-        self.put(name, &value)
-    }
-
-    fn put(&mut self, name: &str, value: &Tensor) -> Result<()> {
+    /// Lets `fill` write what all modules compute with from now on, in place and all of it: what it is given, in the
+    /// reference's shape, may hold anything before. It may also keep a share of it and write later, before anything is
+    /// computed. An error leaves it half written.
+    ///
+    /// The first call for a parameter that lies in the mapped file makes room for it, which is kept from then on.
+    pub fn write(
+        &mut self,
+        name: &str,
+        fill: impl FnOnce(&mut Tensor) -> Result<()>,
+    ) -> Result<()> {
         let entry = self.entries.get_mut(name).ok_or_else(|| missing(name))?;
-        if entry.is_stacked {
-            entry.value.f_copy_(value)?;
-            return Ok(());
+        if entry.is_mapped() {
+            let own = entry.value.f_empty_like()?;
+            // Exchanges the storage below the tensor that modules share.
+            entry.value.f_set_data(&own)?;
         }
-        // Exchanges the storage below the tensor that modules share, instead of writing into a mapped file.
-        Ok(entry.value.f_set_data(value)?)
+        let mut value = match entry.pristine.shape.len() {
+            5 => entry.value.f_unsqueeze(-1)?,
+            _ => entry.value.shallow_clone(),
+        };
+        fill(&mut value)
+    }
+
+    /// Undoes every [`Params::write`] of the parameter, bit for bit.
+    pub fn restore(&mut self, name: &str) -> Result<()> {
+        let pristine = self.pristine(name)?;
+        self.write(name, |value| Ok(value.f_copy_(&pristine.whole()?)?))
     }
 
     fn entry(&self, name: &str) -> Result<&Entry> {
         self.entries.get(name).ok_or_else(|| missing(name))
+    }
+}
+
+impl Entry {
+    /// Whether the modules read the parameter where the file is mapped, which is never written to.
+    fn is_mapped(&self) -> bool {
+        let file = self.pristine.data.as_ptr_range();
+        self.value.device() == Device::Cpu
+            && file.contains(&self.value.data_ptr().cast_const().cast())
     }
 }
 
@@ -265,7 +348,10 @@ fn materialise(view: &TensorView, precision: Precision) -> Result<Tensor> {
 
 /// Device and precision. The result may point into the mapped file, which [`Param`] and [`Params`] keep alive.
 fn convert(view: &TensorView, precision: Precision) -> Result<Tensor> {
-    let mut value = borrow(view)?;
+    place(borrow(view)?, precision)
+}
+
+fn place(mut value: Tensor, precision: Precision) -> Result<Tensor> {
     if let Some(kind) = precision.rounded_to {
         value = value.f_to_kind(kind)?;
     }
@@ -294,7 +380,7 @@ fn arrange(value: Tensor) -> Result<Tensor> {
     unsafe_code,
     reason = "a tensor over mapped bytes instead of a copy of them"
 )]
-fn borrow(view: &TensorView) -> Result<Tensor> {
+pub(crate) fn borrow(view: &TensorView) -> Result<Tensor> {
     let kind = match view.dtype {
         FileDtype::F16 => Kind::Half,
         FileDtype::Bf16 => Kind::BFloat16,
@@ -307,7 +393,8 @@ fn borrow(view: &TensorView) -> Result<Tensor> {
         return Ok(Tensor::f_from_data_size(&view.data, &shape, kind)?);
     }
     // SAFETY: the view covers exactly the shape's elements (its reader checks that), `start` is aligned for them, the bytes
-    // live as long as `Bytes` does, which every holder of the tensor keeps, and nothing in this crate writes to parameters.
+    // live as long as `Bytes` does, which every holder of the tensor keeps, and nobody writes to them: what [`Params::write`]
+    // gives away does not lie in a file.
     Ok(unsafe { Tensor::f_from_blob(start, &shape, &strides(&shape), kind, Device::Cpu) }?)
 }
 

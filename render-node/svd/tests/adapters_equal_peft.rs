@@ -8,7 +8,7 @@ mod support;
 
 use std::path::{Path, PathBuf};
 
-use flowai_model::adapter::AdapterFormat;
+use flowai_model::adapter::{AdapterFormat, MagnitudeAxis};
 use flowai_model::synthetic::AdapterSpec;
 use flowai_svd::AdapterSet;
 use flowai_svd::lora::Fuser;
@@ -89,6 +89,14 @@ impl<'m> Sets<'m> {
     /// A set of one adapter.
     fn one(&mut self, name: &'static str, weight: f64, spec: &AdapterSpec) -> PathBuf {
         let path = adapters::write(self.model.scratch(), name, self.model.config(), spec);
+        self.sets.push((name, vec![(path.clone(), weight)]));
+        path
+    }
+
+    /// A set of one DoRA adapter.
+    fn dora(&mut self, name: &'static str, weight: f64, spec: &AdapterSpec) -> PathBuf {
+        let (dir, config) = (self.model.scratch(), self.model.config());
+        let path = adapters::write_dora(dir, name, config, spec, MagnitudeAxis::Output);
         self.sets.push((name, vec![(path.clone(), weight)]));
         path
     }
@@ -221,6 +229,36 @@ fn adapters_that_share_modules() {
 }
 
 #[test]
+fn dora_of_linear_layers_and_convolutions() {
+    let model = Model::write(&models::dummy(), 56);
+    let spec = adapters::spec;
+    let mut sets = Sets::of(&model);
+    sets.dora("every module", 1.0, &spec(&EVERY_MODULE, 31));
+    let a = sets.dora("a share of every module", 0.6, &spec(&EVERY_MODULE, 32));
+    let convolutions = ["conv_in", "conv1", "conv2", "conv_shortcut"];
+    sets.dora("convolutions", 1.0, &spec(&convolutions, 33));
+    sets.dora("linear layers", -0.5, &spec(&["to_q", "to_v", "net.2"], 34));
+    sets.dora(
+        "rank-stabilised, ranks and alphas for each module",
+        1.0,
+        &AdapterSpec {
+            ranks: vec![1, 3, 7],
+            alphas: vec![1.0, 2.0],
+            use_rslora: true,
+            ..spec(&EVERY_MODULE, 35)
+        },
+    );
+    let b = sets.one("plain", 1.0, &spec(&["to_v", "conv1", "proj_in"], 36));
+    sets.sets.push((
+        "beside a plain one",
+        vec![(a.clone(), 1.0), (b.clone(), 0.7)],
+    ));
+    sets.sets
+        .push(("a share beside a plain one", vec![(a, 0.3), (b, -0.7)]));
+    sets.check(1e-5, |name| name != "none");
+}
+
+#[test]
 fn uneven_levels_with_two_layers() {
     let model = Model::write(&models::uneven_levels(), 52);
     let mut sets = Sets::of(&model);
@@ -257,6 +295,25 @@ fn every_format_fuses_to_the_same_bits() {
     ] {
         assert!(fused(format) == peft, "{format:?}");
     }
+}
+
+#[test]
+fn dora_of_peft_and_of_kohya_fuses_to_the_same_bits() {
+    let model = Model::write(&models::dummy(), 57);
+    let fused = |format: AdapterFormat, axis| {
+        let spec = AdapterSpec {
+            format,
+            ..adapters::spec(&EVERY_MODULE, 37)
+        };
+        let (dir, config) = (model.scratch(), model.config());
+        let path = adapters::write_dora(dir, "dora", config, &spec, axis);
+        let mut subject = Subject::new(&model, Kind::Float);
+        subject.apply(&set(&[(&open(&path, config), 0.9)]));
+        bits(&subject.params)
+    };
+    let peft = fused(AdapterFormat::Peft, MagnitudeAxis::Output);
+    assert!(fused(AdapterFormat::Kohya, MagnitudeAxis::Output) == peft);
+    assert!(fused(AdapterFormat::Kohya, MagnitudeAxis::Input) != peft);
 }
 
 #[test]

@@ -11,8 +11,9 @@ use flowai_actors::link::{
 };
 use flowai_actors::manifest::EngineInfo;
 use flowai_actors::messages::{
-    Assign, AssignAnswer, AttemptRef, Beat, BeatAnswer, Body, Ended, EndedAnswer, Progress,
-    Register, Registered, Source, Stop, Target, UploadTargets, UploadTargetsAnswer, Verdict,
+    Assign, AssignAnswer, AttemptRef, Beat, BeatAnswer, Body, Ended, EndedAnswer, Prefetch,
+    Progress, Register, Registered, Source, Stop, Target, UploadTargets, UploadTargetsAnswer,
+    Verdict,
 };
 use flowai_actors::spec::{AdapterUse, RenderSpec};
 use flowai_actors::wire;
@@ -29,6 +30,7 @@ use flowai_render_node::models::Models;
 use flowai_render_node::node::{Node, Setup};
 use flowai_render_node::uploader::Uploader;
 use flowai_store::objects::{Objects, ObjectsConfig, ResponseHeaders, UploadTerms};
+use flowai_svd::lora::HostAdapters;
 use sha2::Digest as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
@@ -42,7 +44,7 @@ pub(crate) fn sha256(bytes: &[u8]) -> Sha256 {
     Sha256::from_bytes(sha2::Sha256::digest(bytes).into())
 }
 
-/// What the leader heard of the node, in order. Beats are not kept.
+/// What the leader heard of the node, in order. Of beats the newest is kept apart.
 #[derive(Debug)]
 pub(crate) enum Heard {
     Register(Register),
@@ -226,6 +228,7 @@ pub(crate) struct Farm {
     pub(crate) engine: EngineHandle,
     hub: SimLink,
     heard: mpsc::Receiver<Heard>,
+    beat: watch::Receiver<Option<Beat>>,
     tasks: Tasks,
     folder: tempfile::TempDir,
 }
@@ -248,10 +251,20 @@ fn peer(id: PeerId) -> Peer {
 }
 
 impl Farm {
-    /// Links are up. The models folder holds one tiny random model, `tiny`.
+    /// Links are up. The models folder holds one tiny random model, `tiny`. The engine reads no adapters.
     pub(crate) async fn start<E: RenderEngine + 'static>(
         faults: Faults,
         name: &str,
+        make: impl FnOnce() -> E + Send + 'static,
+    ) -> Self {
+        Self::start_with(faults, name, None, make).await
+    }
+
+    /// The same with memory for adapters, which the engine shares.
+    pub(crate) async fn start_with<E: RenderEngine + 'static>(
+        faults: Faults,
+        name: &str,
+        host_adapters: Option<HostAdapters>,
         make: impl FnOnce() -> E + Send + 'static,
     ) -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -273,6 +286,7 @@ impl Farm {
             models: models.clone(),
             pictures: cache("pictures"),
             adapters: cache("adapters"),
+            host_adapters,
             uploader: Uploader::new(client.clone()),
             engine: engine.clone(),
             folders: JobFolders::open(&folder.path().join("jobs")).unwrap(),
@@ -310,10 +324,12 @@ impl Farm {
         });
         let policy = Arc::new(Mutex::new(Policy::default()));
         let (hears, heard) = mpsc::channel(HEARD_MAX);
+        let (beats, beat) = watch::channel(None);
         let leader = Leader {
             policy: policy.clone(),
             store: store.clone(),
             hears,
+            beats,
         };
         tasks.spawn(KitTask::Leader, |_| leader.lead(hub_events));
         let node = Node::start(setup, workshop, Arc::new(link), events, tasks.clone())
@@ -329,6 +345,7 @@ impl Farm {
             engine,
             hub,
             heard,
+            beat,
             tasks,
             folder,
         }
@@ -403,6 +420,35 @@ impl Farm {
         self.ask(&Stop { at }).await
     }
 
+    /// Tells the node what comes next, as the leader does.
+    pub(crate) fn foretell(&self, next: &Assign) {
+        let hint = Prefetch {
+            job: next.at.job,
+            model: next.spec.model.clone(),
+            model_sha256: next.model_sha256,
+            adapters: next.adapters.clone(),
+        };
+        let envelope = wire::seal(self.policy().epoch, &hint).unwrap();
+        self.hub.send(&node_id(), envelope).unwrap();
+    }
+
+    /// The first beat from now on that is as wanted.
+    pub(crate) async fn hear_beat(&self, is: impl Fn(&Beat) -> bool) -> Beat {
+        let mut beats = self.beat.clone();
+        beats.mark_unchanged();
+        let hearing = async {
+            loop {
+                beats.changed().await.expect("leader has ended");
+                let beat = beats.borrow_and_update().clone();
+                if let Some(beat) = beat.filter(|beat| is(beat)) {
+                    return beat;
+                }
+            }
+        };
+        let heard = tokio::time::timeout(LONG, hearing).await;
+        heard.expect("no such beat in time")
+    }
+
     async fn ask<Q: wire::Question + Sync>(&self, question: &Q) -> Q::Answer {
         let (epoch, node) = (self.policy().epoch, node_id());
         let deadline = Duration::from_secs(1);
@@ -463,6 +509,7 @@ struct Leader {
     policy: Arc<Mutex<Policy>>,
     store: Store,
     hears: mpsc::Sender<Heard>,
+    beats: watch::Sender<Option<Beat>>,
 }
 
 impl Leader {
@@ -503,6 +550,7 @@ impl Leader {
             Beat::KIND => {
                 let beat: Beat = wire::open(&envelope)?;
                 let running = verdict(beat.running);
+                self.beats.send_replace(Some(beat));
                 wire::seal(epoch, &BeatAnswer::Renewed { epoch, running })?
             }
             UploadTargets::KIND => {

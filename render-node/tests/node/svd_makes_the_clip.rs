@@ -8,7 +8,8 @@ use flowai_model::adapter::{AdapterFormat, ModuleTable};
 use flowai_model::synthetic::{self, AdapterSpec};
 use flowai_model::{ModelFolder, Preset};
 use flowai_render_node::encoder::RgbFrame;
-use flowai_render_node::engine::{SvdEngine, SvdOptions};
+use flowai_render_node::engine::{AdapterMemory, SvdEngine, SvdOptions};
+use flowai_svd::lora::HostAdapters;
 use flowai_svd::{DeviceName, Dtype};
 use image::ImageFormat;
 
@@ -22,12 +23,23 @@ const OPTIONS: SvdOptions = SvdOptions {
     threads: 1,
 };
 
+/// With this much memory for adapters.
+pub(crate) async fn farm_with(host_bytes_max: u64) -> Farm {
+    let host = HostAdapters::new(host_bytes_max, OPTIONS.device);
+    let memory = AdapterMemory {
+        host: host.clone(),
+        device_bytes_max: 0,
+    };
+    let engine = || SvdEngine::new(OPTIONS, memory);
+    Farm::start_with(Faults::none(), SvdEngine::NAME, Some(host), engine).await
+}
+
 async fn farm() -> Farm {
-    Farm::start(Faults::none(), SvdEngine::NAME, || SvdEngine::new(OPTIONS)).await
+    farm_with(64 << 20).await
 }
 
 /// A PNG with something to look at.
-fn picture() -> Vec<u8> {
+pub(crate) fn picture() -> Vec<u8> {
     let picture = RgbFrame::from_fn(80, 48, |x, y| {
         image::Rgb([3 * x as u8, 5 * y as u8, (x * y) as u8])
     });
@@ -36,7 +48,7 @@ fn picture() -> Vec<u8> {
     png.into_inner()
 }
 
-fn adapter(preset: Preset, targets: &[&str], seed: u64) -> Vec<u8> {
+pub(crate) fn adapter(preset: Preset, targets: &[&str], seed: u64) -> Vec<u8> {
     let spec = AdapterSpec {
         format: AdapterFormat::Kohya,
         targets: targets.iter().map(|&target| target.to_owned()).collect(),
@@ -48,7 +60,7 @@ fn adapter(preset: Preset, targets: &[&str], seed: u64) -> Vec<u8> {
     synthetic::adapter_bytes(&ModuleTable::of(&preset.config().unet), &spec).unwrap()
 }
 
-fn clip_sha256(outcome: Outcome) -> flowai_actors::ids::Sha256 {
+pub(crate) fn clip_sha256(outcome: Outcome) -> flowai_actors::ids::Sha256 {
     match outcome {
         Outcome::Rendered { clip_sha256, .. } => clip_sha256,
         other => panic!("{other:?}"),
@@ -169,7 +181,8 @@ async fn an_adapter_that_rotted_on_the_disk_is_this_nodes_failure_and_is_fetched
         |bytes| *bytes.last_mut().unwrap() ^= 1,
         |bytes| bytes[..8].fill(0xff),
     ];
-    let mut farm = farm().await;
+    // Nothing stays in memory, so that each job reads its files.
+    let mut farm = farm_with(0).await;
     let attention = adapter(Preset::Tiny, &["to_v"], 1);
     let convolution = adapter(Preset::Tiny, &["conv_in"], 2);
     let file = farm.adapter_file(sha256(&attention));

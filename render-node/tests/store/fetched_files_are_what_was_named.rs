@@ -60,6 +60,31 @@ async fn a_file_is_fetched_once_and_found_again_by_the_next_process() {
     assert_eq!(files(dir.path()), [wanted.sha256.to_string()]);
 }
 
+/// A job that begins while its adapters are brought ahead waits for them instead of fetching them as well.
+#[tokio::test]
+async fn who_wants_a_file_that_is_on_its_way_waits_for_it() {
+    const SLOW: &[u8] = b"slow";
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::start(&[Reply::Trickle(SLOW), Reply::Status(404)]).await;
+    let cache = cache(dir.path(), 1_000);
+    let (wanted, pulse) = (source(&store, SLOW), Pulse::unheard());
+    let (first, second) = tokio::join!(
+        cache.hold(&wanted, &pulse),
+        cache.hold_unread(&wanted, &pulse)
+    );
+    assert_eq!(first.unwrap().path(), second.unwrap().path());
+    assert_eq!(store.seen().len(), 1);
+    let usage = cache.usage();
+    assert_eq!((usage.hits, usage.misses), (1, 1));
+
+    // And fetches it when the other gives up.
+    let other = Store::start(&[Reply::Trickle(b"another"), Reply::Body(b"another")]).await;
+    let wanted = source(&other, b"another");
+    let gives_up = tokio::time::timeout(Duration::from_secs(1), cache.hold(&wanted, &pulse));
+    let (given_up, held) = tokio::join!(gives_up, cache.hold_unread(&wanted, &pulse));
+    assert!(given_up.is_err() && held.is_ok());
+}
+
 #[tokio::test]
 async fn a_short_outage_passes_unnoticed() {
     let dir = tempfile::tempdir().unwrap();

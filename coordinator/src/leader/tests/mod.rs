@@ -2,6 +2,7 @@
 //! Method: the leader's pure state, event by event.
 
 mod delivery;
+mod hints;
 mod telling;
 mod terms;
 
@@ -13,9 +14,9 @@ use flowai_actors::limits::{JOB_NO_PROGRESS_MS, NODE_BEAT_MS, NODE_LEASE_MS};
 use flowai_actors::link::{PeerId, Role};
 use flowai_actors::manifest::{EngineInfo, Manifest, StageTimings};
 use flowai_actors::messages::{
-    ArtefactFile, AttemptRef, Beat, BeatAnswer, Ended, EndedAnswer, Holding, Live, LiveState,
-    ModelOffer, Outcome as Told, Phase, Progress, ReadyFile, Register, Registered, UploadTargets,
-    UploadTargetsAnswer, Verdict,
+    AdapterTiers, ArtefactFile, AttemptRef, Beat, BeatAnswer, CacheUsage, Ended, EndedAnswer,
+    FusedState, Holding, KeptAdapters, Live, LiveState, ModelOffer, Outcome as Told, Phase,
+    Progress, ReadyFile, Register, Registered, UploadTargets, UploadTargetsAnswer, Verdict,
 };
 use flowai_actors::spec::{RenderSpec, SpecLimits};
 use flowai_actors::state::{JobState, Tier};
@@ -100,13 +101,14 @@ impl Leader {
 
     fn beat(&mut self, name: &str, running: Option<AttemptRef>) -> Vec<Effect> {
         self.beats += 1;
-        let beat = Beat {
+        let beat = Box::new(Beat {
             node: node(name),
             generation: FIRST,
             seq: self.beats,
             running,
             held_adapters: Vec::new(),
-        };
+            adapters: AdapterTiers::default(),
+        });
         let reply = self.reply();
         self.apply(Event::Beat { reply, beat })
     }

@@ -1,6 +1,7 @@
 mod cancels;
 mod failures;
 mod fairness;
+mod forecast;
 mod line;
 mod recovery;
 

@@ -69,6 +69,11 @@ pub enum AdapterProblem {
     #[error("keys {first:?} and {second:?} are the same part of one module")]
     SamePart { first: String, second: String },
     #[error(
+        "module {module} has {} DoRA magnitude, but the file's settings say use_dora {says}",
+        if *says { "no" } else { "a" }
+    )]
+    DoraDisagrees { module: String, says: bool },
+    #[error(
         "keys begin with \"base_model.model.\", so alpha is in {}, which is not here: save the file again with that \
          config's text in its metadata, as {METADATA_KEY}",
         super::PEFT_CONFIG_FILE
@@ -79,7 +84,6 @@ pub enum AdapterProblem {
 /// Ways to change a module that are not a plain LoRA.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheme {
-    Dora,
     Loha,
     Lokr,
     Tucker,
@@ -91,7 +95,6 @@ pub enum Scheme {
 impl fmt::Display for Scheme {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Dora => "a DoRA magnitude",
             Self::Loha => "a LoHa factor",
             Self::Lokr => "a LoKr factor",
             Self::Tucker => "a Tucker core (lora_mid)",

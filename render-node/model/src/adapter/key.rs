@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::error::Scheme;
+use super::magnitude::MagnitudeForm;
 use super::table::KeyPath;
 
 /// A naming convention.
@@ -27,11 +28,13 @@ pub(super) enum Role {
     /// From the rank to the module's output; PEFT's B.
     Up,
     Alpha,
+    /// DoRA's.
+    Magnitude(MagnitudeForm),
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum ParsedKey<'a> {
-    /// `format` is `None` for an alpha, which is written alike by all.
+    /// `format` is `None` for an alpha or a `dora_scale`, which are written alike by all.
     Lora {
         path: KeyPath<'a>,
         role: Role,
@@ -47,10 +50,8 @@ const KOHYA_PREFIX: &str = "lora_unet_";
 const KOHYA_TEXT_PREFIX: &str = "lora_te_";
 
 /// Marks of a change that is not a plain LoRA. Looked for first: a LoRA with such a companion is another function.
-const SCHEMES: [(&str, Scheme); 9] = [
+const SCHEMES: [(&str, Scheme); 7] = [
     ("motion_modules", Scheme::AnimateDiff),
-    (".dora_scale", Scheme::Dora),
-    (".lora_magnitude_vector", Scheme::Dora),
     (".hada_", Scheme::Loha),
     (".lokr_", Scheme::Lokr),
     (".lora_mid.", Scheme::Tucker),
@@ -62,8 +63,18 @@ const SCHEMES: [(&str, Scheme); 9] = [
 /// Ends of keys that hold a whole difference instead of two halves.
 const DIFFERENCES: [&str; 2] = [".diff", ".diff_b"];
 
+/// What PEFT puts after a module's path.
+const PEFT_MARKS: [(&str, Role); 3] = [
+    (".lora_A", Role::Down),
+    (".lora_B", Role::Up),
+    (
+        ".lora_magnitude_vector",
+        Role::Magnitude(MagnitudeForm::Peft),
+    ),
+];
+
 /// Ends of keys with the part they mean. An end stands before those that it ends with.
-const ENDS: [(&str, Role, Option<AdapterFormat>); 16] = [
+const ENDS: [(&str, Role, Option<AdapterFormat>); 17] = [
     (".lora_down.weight", Role::Down, Some(AdapterFormat::Kohya)),
     (".lora_up.weight", Role::Up, Some(AdapterFormat::Kohya)),
     // Text encoders.
@@ -109,6 +120,7 @@ const ENDS: [(&str, Role, Option<AdapterFormat>); 16] = [
     (".down", Role::Down, Some(AdapterFormat::DiffusersOld)),
     (".up", Role::Up, Some(AdapterFormat::DiffusersOld)),
     (".alpha", Role::Alpha, None),
+    (".dora_scale", Role::Magnitude(MagnitudeForm::Lycoris), None),
 ];
 
 /// Takes a key apart. Whether its path names a module is for the table to say.
@@ -145,16 +157,22 @@ pub(super) fn parse(key: &str) -> ParsedKey<'_> {
 
 /// Splits a key into the module's path and what its end says.
 fn split_end(key: &str) -> Option<(&str, Role, Option<AdapterFormat>)> {
-    for (mark, role) in [(".lora_A.", Role::Down), (".lora_B.", Role::Up)] {
+    for (mark, role) in PEFT_MARKS {
         let Some((head, end)) = key.rsplit_once(mark) else {
             continue;
         };
+        let is_bare = end.is_empty() && matches!(role, Role::Magnitude(_));
         // Between mark and "weight" PEFT may leave the name it knew the adapter by.
-        let plain = end == "weight"
-            || end
-                .strip_suffix(".weight")
-                .is_some_and(|name| !name.contains('.'));
-        return plain.then_some((head, role, Some(AdapterFormat::Peft)));
+        let is_weight = end
+            .strip_prefix('.')
+            .and_then(|end| end.strip_suffix("weight"))
+            .is_some_and(|name| {
+                name.is_empty()
+                    || name
+                        .strip_suffix('.')
+                        .is_some_and(|name| !name.contains('.'))
+            });
+        return (is_bare || is_weight).then_some((head, role, Some(AdapterFormat::Peft)));
     }
     ENDS.iter()
         .find_map(|(end, role, format)| Some((key.strip_suffix(end)?, *role, *format)))
@@ -271,6 +289,35 @@ mod tests {
     }
 
     #[test]
+    fn magnitudes_are_told_from_each_other() {
+        let check = |key: &str, path: KeyPath<'_>, form, format| {
+            let role = Role::Magnitude(form);
+            assert_eq!(parse(key), ParsedKey::Lora { path, role, format }, "{key}");
+        };
+        let conv_in = || KeyPath::Dotted(Cow::Borrowed("conv_in"));
+        let peft = MagnitudeForm::Peft;
+        for key in [
+            "conv_in.lora_magnitude_vector",
+            "unet.conv_in.lora_magnitude_vector.weight",
+        ] {
+            check(key, conv_in(), peft, Some(AdapterFormat::Peft));
+        }
+        check(
+            "base_model.model.conv_in.lora_magnitude_vector.default.weight",
+            conv_in(),
+            peft,
+            Some(AdapterFormat::PeftFolder),
+        );
+        let joined = KeyPath::Joined("conv_in");
+        check(
+            "lora_unet_conv_in.dora_scale",
+            joined,
+            MagnitudeForm::Lycoris,
+            None,
+        );
+    }
+
+    #[test]
     fn kohya_paths_stay_joined() {
         let path = KeyPath::Joined("mid_block_resnets_0_temporal_res_block_conv1");
         let key = "lora_unet_mid_block_resnets_0_temporal_res_block_conv1.lora_up.weight";
@@ -309,12 +356,6 @@ mod tests {
         let check = |key: &str, scheme: Scheme| {
             assert_eq!(parse(key), ParsedKey::Unimplemented(scheme), "{key}")
         };
-        check("lora_unet_conv_in.dora_scale", Scheme::Dora);
-        check("conv_in.lora_magnitude_vector", Scheme::Dora);
-        check(
-            "base_model.model.conv_in.lora_magnitude_vector.default.weight",
-            Scheme::Dora,
-        );
         check("lora_unet_conv_in.hada_w1_a", Scheme::Loha);
         check("lora_unet_conv_in.lokr_w2", Scheme::Lokr);
         check("lora_unet_conv_in.lora_mid.weight", Scheme::Tucker);
@@ -335,6 +376,7 @@ mod tests {
             "conv_in.lora_A",
             "conv_in.lora_A.a.b.weight",
             "conv_in.lora_B.weight.old",
+            "conv_in.lora_magnitude_vector.old",
         ] {
             assert_eq!(parse(key), ParsedKey::Unknown, "{key}");
         }

@@ -7,6 +7,7 @@
 mod error;
 mod family;
 mod key;
+mod magnitude;
 mod settings;
 mod table;
 
@@ -23,11 +24,13 @@ use crate::Sha256Digest;
 use crate::gate;
 use crate::safetensors::{Limits, SafetensorsFile, TensorView, map_file};
 use key::{ParsedKey, Role};
+use magnitude::MagnitudeForm;
 use settings::{FileSettings, Settings};
 
 pub use error::{AdapterError, AdapterProblem, AdapterProblems, Scheme};
 pub use family::Family;
 pub use key::AdapterFormat;
+pub use magnitude::{Magnitude, MagnitudeAxis};
 pub use table::{Module, ModuleTable, TEXT_ENCODER_PREFIX};
 
 /// What PEFT's `save_pretrained` calls its two files.
@@ -49,6 +52,7 @@ pub struct Adapter {
 }
 
 /// A change of one module's weight: `scale * up @ down`, both flattened to matrices and the product viewed as the weight.
+/// With a magnitude the changed weight is normalised and scaled after that.
 #[derive(Debug, Clone)]
 pub struct ModuleDelta {
     /// Path in the UNet, as in `down_blocks.0.attentions.0.proj_in`, or behind [`TEXT_ENCODER_PREFIX`] in a text encoder; the
@@ -61,6 +65,9 @@ pub struct ModuleDelta {
     pub down: TensorView,
     /// (out, rank, 1..)
     pub up: TensorView,
+    pub magnitude: Option<Magnitude>,
+    /// No number of `scale * up @ down` is greater.
+    pub change_max: f64,
 }
 
 impl ModuleDelta {
@@ -84,7 +91,7 @@ pub struct AdapterReport {
     pub modules: usize,
     /// Modules that the file changes without effect.
     pub noop_modules: usize,
-    /// Numbers in all halves together.
+    /// Numbers in all halves and magnitudes together.
     pub parameters: usize,
 }
 
@@ -156,6 +163,8 @@ impl Adapter {
         for delta in &modules {
             *ranks.entry(delta.rank).or_default() += 1;
             parameters += delta.down.elements() + delta.up.elements();
+            let magnitude = delta.magnitude.as_ref();
+            parameters += magnitude.map_or(0, |magnitude| magnitude.values.elements());
         }
         modules.retain(|delta| {
             let effective = !table.is_noop(&delta.module);
@@ -201,6 +210,9 @@ struct Halves {
     down: Option<(String, TensorView)>,
     up: Option<(String, TensorView)>,
     alpha: Option<(String, TensorView)>,
+    magnitude: Option<(String, TensorView)>,
+    /// Of `magnitude`.
+    magnitude_form: Option<MagnitudeForm>,
     formats: BTreeSet<AdapterFormat>,
 }
 
@@ -235,6 +247,10 @@ fn sort_into_modules<'t>(
             Role::Down => &mut halves.down,
             Role::Up => &mut halves.up,
             Role::Alpha => &mut halves.alpha,
+            Role::Magnitude(form) => {
+                halves.magnitude_form = Some(form);
+                &mut halves.magnitude
+            }
         };
         match place {
             None => *place = Some((key.clone(), tensor.clone())),
@@ -262,11 +278,8 @@ impl Halves {
                 return None;
             }
             (None, None) => {
-                let keys = self
-                    .alpha
-                    .into_iter()
-                    .map(|(key, _)| AdapterProblem::OtherHalfMissing { key });
-                problems.extend(keys);
+                let keys = [self.alpha, self.magnitude].into_iter().flatten();
+                problems.extend(keys.map(|(key, _)| AdapterProblem::OtherHalfMissing { key }));
                 return None;
             }
         };
@@ -286,7 +299,17 @@ impl Halves {
                     None
                 }
             });
+        let magnitude = self
+            .magnitude_form
+            .zip(self.magnitude)
+            .and_then(|(form, magnitude)| module.magnitude(form, magnitude, problems));
         if problems.len() > before {
+            return None;
+        }
+        let says = settings.and_then(|settings| settings.use_dora);
+        if let Some(says) = says.filter(|says| *says != magnitude.is_some()) {
+            let module = module.path.clone();
+            problems.push(AdapterProblem::DoraDisagrees { module, says });
             return None;
         }
         let rank = rank?;
@@ -294,12 +317,16 @@ impl Halves {
             Some(settings) => settings.scale(&module.path, rank, alpha),
             None => alpha.map_or(1.0, |alpha| alpha / rank as f64),
         };
+        let change_max =
+            scale.abs() * rank as f64 * f64::from(up.1.max_abs()) * f64::from(down.1.max_abs());
         Some(ModuleDelta {
             module: module.path.clone(),
             rank,
             scale,
+            change_max,
             down: down.1,
             up: up.1,
+            magnitude,
         })
     }
 }

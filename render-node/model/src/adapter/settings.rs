@@ -21,8 +21,7 @@ const PATTERNS_MAX: usize = 2_000;
 const PATTERN_BYTES_MAX: usize = 32 << 10;
 
 /// Settings that turn a LoRA into another function when true or given. Whoever ignores them renders something else.
-const VARIANTS: [&str; 9] = [
-    "use_dora",
+const VARIANTS: [&str; 8] = [
     "use_qalora",
     "use_bdlora",
     "lora_bias",
@@ -43,6 +42,8 @@ pub(super) struct Settings {
     /// Alpha of the modules whose path matches, first match first; in order of the patterns' text, as PEFT saves them.
     alpha_pattern: Vec<(Regex, f64)>,
     use_rslora: bool,
+    /// Whether every changed module has a magnitude, where it is said.
+    pub(super) use_dora: Option<bool>,
 }
 
 /// The settings of one file. A pipeline writes those of its UNet and of its text encoder one beside the other.
@@ -121,12 +122,14 @@ impl Settings {
             );
             return Err(AdapterError::settings("init_lora_weights", reason));
         }
-        let use_rslora = match field("use_rslora") {
-            None => false,
-            Some(value) => value
-                .as_bool()
-                .ok_or_else(|| AdapterError::settings("use_rslora", "must be true or false"))?,
+        let flag = |name: &str| {
+            let refuse = || AdapterError::settings(name, "must be true or false");
+            field(name)
+                .map(|value| value.as_bool().ok_or_else(refuse))
+                .transpose()
         };
+        let use_rslora = flag("use_rslora")?.unwrap_or(false);
+        let use_dora = flag("use_dora")?;
         let lora_alpha =
             field("lora_alpha").map_or(Ok(DEFAULT_ALPHA), |value| number("lora_alpha", value))?;
         let alpha_pattern = field("alpha_pattern").map_or(Ok(Vec::new()), patterns)?;
@@ -134,6 +137,7 @@ impl Settings {
             lora_alpha,
             alpha_pattern,
             use_rslora,
+            use_dora,
         }))
     }
 

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::preset::Preset;
 use crate::safetensors::corpus::f32_file;
-use crate::synthetic::{AdapterSpec, adapter_bytes, write_adapter};
+use crate::synthetic::{AdapterSpec, adapter_bytes, dora_bytes, write_adapter};
 
 const BLOCK: &str = "down_blocks.0.attentions.0.transformer_blocks.0";
 const FORMATS: [AdapterFormat; 4] = [
@@ -263,7 +263,7 @@ fn settings_of_another_function_are_refused_by_name() {
             "{error}"
         );
     };
-    check(json!({ "r": 4, "use_dora": true }), "use_dora");
+    check(json!({ "r": 4, "use_dora": 1 }), "use_dora");
     check(json!({ "r": 4, "lora_bias": true }), "lora_bias");
     check(json!({ "r": 4, "arrow_config": {} }), "arrow_config");
     check(
@@ -443,6 +443,92 @@ fn halves_without_partner_and_doubled_parts_are_refused() {
 }
 
 #[test]
+fn magnitudes_are_of_the_axis_that_their_writer_means() {
+    let table = table();
+    let check = |format: AdapterFormat, axis: MagnitudeAxis| {
+        let bytes = dora_bytes(&table, &spec(format), axis).unwrap();
+        let dora = read(bytes).unwrap();
+        let plain = adapter(format);
+        assert_eq!(content(&dora), content(&plain));
+        let mut numbers = 0;
+        for delta in &dora.modules {
+            let magnitude = delta.magnitude.as_ref().unwrap();
+            let shape = delta.weight_shape();
+            let length = match axis {
+                MagnitudeAxis::Output => shape[0],
+                MagnitudeAxis::Input => shape[1],
+            };
+            assert_eq!(
+                (magnitude.axis, magnitude.values.elements()),
+                (axis, length)
+            );
+            numbers += length;
+        }
+        assert!(dora.report.parameters >= plain.report.parameters + numbers);
+    };
+    check(AdapterFormat::Peft, MagnitudeAxis::Output);
+    check(AdapterFormat::Kohya, MagnitudeAxis::Output);
+    check(AdapterFormat::Kohya, MagnitudeAxis::Input);
+}
+
+#[test]
+fn magnitudes_that_do_not_fit_are_told() {
+    let check = |end: &str, shape: &[usize], expected: &str| {
+        let key = format!("conv_in{end}");
+        let (found, _) = problems(&[
+            ("conv_in.lora_A.weight", &[4, 8, 3, 3]),
+            ("conv_in.lora_B.weight", &[32, 4, 1, 1]),
+            (&key, shape),
+        ]);
+        assert_eq!(
+            found,
+            [AdapterProblem::Shape {
+                key,
+                found: shape.to_vec(),
+                expected: format!("{expected} to change a weight of [32, 8, 3, 3]"),
+            }]
+        );
+    };
+    let peft = "[1, 32, 1, 1]";
+    check(".lora_magnitude_vector", &[32], peft);
+    check(".lora_magnitude_vector", &[1, 8, 1, 1], peft);
+    let kohya = "[32, 1, 1, 1] or [1, 8, 1, 1]";
+    check(".dora_scale", &[1, 32, 1, 1], kohya);
+    check(".dora_scale", &[32, 1], kohya);
+
+    let (found, _) = problems(&[("lora_unet_conv_in.dora_scale", &[32, 1, 1, 1])]);
+    let key = "lora_unet_conv_in.dora_scale".to_owned();
+    assert_eq!(found, [AdapterProblem::OtherHalfMissing { key }]);
+}
+
+#[test]
+fn settings_and_magnitudes_must_agree() {
+    let (table, spec) = (table(), spec(AdapterFormat::PeftFolder));
+    let plain = adapter_bytes(&table, &spec).unwrap();
+    let peft = AdapterSpec {
+        alphas: Vec::new(),
+        format: AdapterFormat::Peft,
+        ..spec
+    };
+    let dora = dora_bytes(&table, &peft, MagnitudeAxis::Output).unwrap();
+    let check = |bytes: &[u8], says: bool, fits: bool| {
+        let config = json!({ "r": 4, "use_dora": says }).to_string();
+        let read = Adapter::read(bytes.to_vec().into(), Some(&config), &table);
+        match read {
+            Ok(_) => assert!(fits),
+            Err(error) => {
+                let text = error.to_string();
+                assert!(!fits && text.contains("use_dora"), "{text}");
+            }
+        }
+    };
+    check(&plain, false, true);
+    check(&plain, true, false);
+    check(&dora, true, true);
+    check(&dora, false, false);
+}
+
+#[test]
 fn schemes_that_are_not_implemented_are_refused_by_name() {
     let check = |key: &str, scheme: Scheme, word: &str| {
         let (found, _) = problems(&[
@@ -459,8 +545,6 @@ fn schemes_that_are_not_implemented_are_refused_by_name() {
         );
         assert!(found[0].to_string().contains(word), "{}", found[0]);
     };
-    check("conv_in.lora_magnitude_vector", Scheme::Dora, "DoRA");
-    check("lora_unet_conv_in.dora_scale", Scheme::Dora, "DoRA");
     check("lora_unet_conv_in.hada_w1_a", Scheme::Loha, "LoHa");
     check("lora_unet_conv_in.lokr_w1", Scheme::Lokr, "LoKr");
     check(

@@ -78,6 +78,12 @@ impl TensorView {
         self.dtype.to_f32(&self.data)
     }
 
+    /// The greatest magnitude of an element; 0 when there is none.
+    pub fn max_abs(&self) -> f32 {
+        let values = self.to_f32();
+        values.into_iter().map(f32::abs).fold(0.0, f32::max)
+    }
+
     /// Position of the first element that is NaN or infinite.
     pub fn first_not_finite(&self) -> Option<usize> {
         self.dtype.first_not_finite(&self.data)

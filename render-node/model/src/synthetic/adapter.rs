@@ -7,7 +7,7 @@ use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
 
 use super::tensor;
-use crate::adapter::{AdapterFormat, Module, ModuleTable, TEXT_ENCODER_PREFIX};
+use crate::adapter::{AdapterFormat, MagnitudeAxis, Module, ModuleTable, TEXT_ENCODER_PREFIX};
 use crate::safetensors::Dtype;
 
 /// A random LoRA: a pure function of these fields and the model's modules.
@@ -38,6 +38,8 @@ pub enum WriteAdapterError {
     Ranks(Vec<usize>),
     #[error("use_rslora can only be said in a PEFT format with alphas")]
     Rslora,
+    #[error("{0:?} cannot say a magnitude of {1:?}: take Kohya, or Peft for outputs")]
+    Magnitude(AdapterFormat, MagnitudeAxis),
 }
 
 /// Names that the formats give to the two halves and to alpha, after the module's path.
@@ -77,6 +79,30 @@ pub fn adapter_bytes(
     table: &ModuleTable,
     spec: &AdapterSpec,
 ) -> Result<Vec<u8>, WriteAdapterError> {
+    serialise(table, spec, None)
+}
+
+/// The bytes of a DoRA file: [`adapter_bytes`] with magnitudes about 1, as long as the rows of a random model's weights.
+///
+/// Module `m` has the magnitude [`tensor`]`("adapter.m.magnitude.weight", ..)`.
+pub fn dora_bytes(
+    table: &ModuleTable,
+    spec: &AdapterSpec,
+    axis: MagnitudeAxis,
+) -> Result<Vec<u8>, WriteAdapterError> {
+    match (spec.format, axis) {
+        (AdapterFormat::Peft, MagnitudeAxis::Output) | (AdapterFormat::Kohya, _) => {
+            serialise(table, spec, Some(axis))
+        }
+        (format, axis) => Err(WriteAdapterError::Magnitude(format, axis)),
+    }
+}
+
+fn serialise(
+    table: &ModuleTable,
+    spec: &AdapterSpec,
+    magnitude: Option<MagnitudeAxis>,
+) -> Result<Vec<u8>, WriteAdapterError> {
     let modules = select(table, spec)?;
     let peft = matches!(spec.format, AdapterFormat::Peft | AdapterFormat::PeftFolder);
     let says_settings = peft && !spec.alphas.is_empty();
@@ -101,6 +127,17 @@ pub fn adapter_bytes(
                 (shape, Dtype::F32.to_bytes(&values)),
             );
         }
+        if let Some(axis) = magnitude {
+            let shape = magnitude_shape(spec.format, module, axis);
+            let name = format!("adapter.{}.magnitude.weight", module.path);
+            let values = tensor(&name, &[shape.iter().product()], spec.seed);
+            let end = match spec.format {
+                AdapterFormat::Kohya => ".dora_scale",
+                _ => ".lora_magnitude_vector",
+            };
+            let key = format!("{}{path}{end}", names.prefix);
+            tensors.insert(key, (shape, Dtype::F32.to_bytes(&values)));
+        }
         if let (Some(end), Some(alpha)) = (names.alpha, alpha(spec, i)) {
             let key = format!("{}{path}{end}", names.prefix);
             tensors.insert(key, (vec![], Dtype::F32.to_bytes(&[alpha as f32])));
@@ -108,10 +145,9 @@ pub fn adapter_bytes(
     }
     // One key only: the serialiser writes several in a random order.
     let metadata = (spec.format == AdapterFormat::Peft && !spec.alphas.is_empty()).then(|| {
-        HashMap::from([(
-            "lora_adapter_metadata".to_owned(),
-            settings(&modules, spec).to_string(),
-        )])
+        let mut settings = settings(&modules, spec);
+        settings["use_dora"] = json!(magnitude.is_some());
+        HashMap::from([("lora_adapter_metadata".to_owned(), settings.to_string())])
     });
     let views = tensors
         .iter()
@@ -161,6 +197,18 @@ fn half_shapes(module: &Module, rank: usize) -> (Vec<usize>, Vec<usize>) {
     let down = [&[rank], rest].concat();
     let up = [&[out, rank][..], &vec![1; rest.len() - 1]].concat();
     (down, up)
+}
+
+/// As each writer shapes its magnitudes: PEFT (out) or (1, out, 1..), LyCORIS (out, 1..) or (1, in, 1..).
+fn magnitude_shape(format: AdapterFormat, module: &Module, axis: MagnitudeAxis) -> Vec<usize> {
+    let (out, input) = (module.weight_shape[0], module.weight_shape[1]);
+    let ones = vec![1; module.weight_shape.len() - 2];
+    match (format, axis) {
+        (AdapterFormat::Kohya, MagnitudeAxis::Output) => [&[out, 1], ones.as_slice()].concat(),
+        (_, MagnitudeAxis::Input) => [&[1, input], ones.as_slice()].concat(),
+        (_, MagnitudeAxis::Output) if ones.is_empty() => vec![out],
+        (_, MagnitudeAxis::Output) => [&[1, out], ones.as_slice()].concat(),
+    }
 }
 
 fn key_path(format: AdapterFormat, path: &str) -> String {

@@ -9,7 +9,7 @@ mod generator;
 mod model;
 mod vocabulary;
 
-pub use adapter::{AdapterSpec, WriteAdapterError, adapter_bytes, write_adapter};
+pub use adapter::{AdapterSpec, WriteAdapterError, adapter_bytes, dora_bytes, write_adapter};
 pub use generator::tensor;
-pub use model::{WriteModelError, write_model, write_stable_diffusion};
+pub use model::{WriteModelError, write_model, write_stable_diffusion, write_weights};
 pub use vocabulary::vocabulary;

@@ -68,37 +68,14 @@ fn write_folder(
     seed: u64,
     dtype: Dtype,
 ) -> Result<(), WriteModelError> {
-    let storage = storage(dtype)?;
+    storage(dtype)?;
     if dir.join(ModelIndex::FILE).exists() {
         return Err(WriteModelError::Exists {
             dir: dir.to_owned(),
         });
     }
     for (layout, inventory) in components {
-        let tensors: Vec<(String, SyntheticTensor)> = inventory
-            .into_iter()
-            .map(|TensorSpec { name, shape }| {
-                let stream = format!("{}.{name}", layout.dir);
-                (
-                    name,
-                    SyntheticTensor {
-                        stream,
-                        shape,
-                        seed,
-                        dtype,
-                        storage,
-                    },
-                )
-            })
-            .collect();
-        let path = dir
-            .join(layout.dir)
-            .join(format!("{}.safetensors", layout.stem));
-        make_parent(&path)?;
-        // transformers refuses a file that does not name its framework.
-        let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-        safetensors::serialize_to_file(tensors, Some(metadata), &path)
-            .map_err(|source| WriteModelError::Safetensors { path, source })?;
+        write_weights(dir, layout, inventory, seed, dtype)?;
     }
     let (index, others): (Vec<_>, Vec<_>) = files
         .into_iter()
@@ -109,6 +86,36 @@ fn write_folder(
         fs::write(&path, text).map_err(|source| WriteModelError::Write { path, source })?;
     }
     Ok(())
+}
+
+/// Writes these tensors of one component, with the values that [`write_model`] gives them, where a model folder has them.
+pub fn write_weights(
+    dir: &Path,
+    layout: WeightsLayout,
+    tensors: Vec<TensorSpec>,
+    seed: u64,
+    dtype: Dtype,
+) -> Result<(), WriteModelError> {
+    let storage = storage(dtype)?;
+    let synthetic = |TensorSpec { name, shape }| {
+        let tensor = SyntheticTensor {
+            stream: format!("{}.{name}", layout.dir),
+            shape,
+            seed,
+            dtype,
+            storage,
+        };
+        (name, tensor)
+    };
+    let tensors: Vec<(String, SyntheticTensor)> = tensors.into_iter().map(synthetic).collect();
+    let path = dir
+        .join(layout.dir)
+        .join(format!("{}.safetensors", layout.stem));
+    make_parent(&path)?;
+    // transformers refuses a file that does not name its framework.
+    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    safetensors::serialize_to_file(tensors, Some(metadata), &path)
+        .map_err(|source| WriteModelError::Safetensors { path, source })
 }
 
 fn make_parent(path: &Path) -> Result<(), WriteModelError> {

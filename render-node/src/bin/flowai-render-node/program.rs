@@ -15,7 +15,9 @@ use flowai_actors::wire;
 
 use flowai_render_node::cache::{Cache, CacheLimits};
 use flowai_render_node::device::Device;
-use flowai_render_node::engine::{EngineHandle, StandInEngine, SvdEngine, SvdOptions};
+use flowai_render_node::engine::{
+    AdapterMemory, EngineHandle, StandInEngine, SvdEngine, SvdOptions,
+};
 use flowai_render_node::job::{JobFolders, Workshop};
 use flowai_render_node::manifest::Maker;
 use flowai_render_node::models::Models;
@@ -23,11 +25,10 @@ use flowai_render_node::node::{Ending, Node, NodeError, Setup};
 use flowai_render_node::settings::{EngineKind, Settings};
 use flowai_render_node::uploader::Uploader;
 use flowai_render_node::{encoder, http};
+use flowai_svd::lora::HostAdapters;
 use tokio::sync::watch;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// Adapters are fetched once and used by many jobs.
-const ADAPTERS_CACHE_BYTES_MAX: u64 = 16 << 30;
 /// Pictures are mostly used once, and again when a job is tried again.
 const PICTURES_CACHE_BYTES_MAX: u64 = 1 << 30;
 /// Stored pictures were encoded anew, without loss, and may be larger than what was uploaded.
@@ -182,7 +183,8 @@ fn build(
     let workshop = Workshop {
         models,
         pictures: cache("pictures", PICTURES_CACHE_BYTES_MAX, PICTURE_BYTES_MAX)?,
-        adapters: cache("adapters", ADAPTERS_CACHE_BYTES_MAX, ADAPTER_BYTES_MAX)?,
+        adapters: cache("adapters", settings.adapter_bytes.disk, ADAPTER_BYTES_MAX)?,
+        host_adapters: chosen.host_adapters,
         uploader: Uploader::new(client),
         engine: chosen.engine,
         folders: JobFolders::open(&data_dir.path().join("jobs"))
@@ -205,6 +207,7 @@ fn build(
 /// The engine of the settings, and what is said of it.
 struct Chosen {
     engine: EngineHandle,
+    host_adapters: Option<HostAdapters>,
     info: EngineInfo,
     device: Device,
     device_class: String,
@@ -230,18 +233,25 @@ impl Chosen {
                     dtype: settings.dtype,
                     threads: settings.threads,
                 };
+                let host = settings.adapter_bytes.host;
+                let memory = AdapterMemory {
+                    host: HostAdapters::new(host, settings.device),
+                    device_bytes_max: settings.adapter_bytes.device,
+                };
                 Ok(Self {
+                    host_adapters: Some(memory.host.clone()),
                     info: info(
                         SvdEngine::NAME,
                         Some(SvdEngine::LIBTORCH),
                         options.dtype_name(),
                     ),
                     device_class: options.device_class(&class),
-                    engine: EngineHandle::start(move || SvdEngine::new(options))?,
+                    engine: EngineHandle::start(move || SvdEngine::new(options, memory))?,
                     device,
                 })
             }
             EngineKind::StandIn { step } => Ok(Self {
+                host_adapters: None,
                 info: info(StandInEngine::NAME, None, "float32"),
                 device_class: StandInEngine::NAME.to_owned(),
                 engine: EngineHandle::start(move || StandInEngine::new(step))?,

@@ -1,6 +1,7 @@
 //! The state by tables: what is heard, and what follows from it. Times are ms.
 
 mod delivery;
+mod hints;
 mod leases;
 
 use flowai_actors::clock::Monotonic;
@@ -177,6 +178,7 @@ fn text(effect: &Effect) -> String {
         }
         Effect::AnswerStop(answer) => format!("stop {answer}"),
         Effect::Start { run, .. } => format!("start {}", run.0),
+        Effect::Prefetch(next) => format!("prefetch {}", next.job.as_uuid().as_u128()),
         Effect::Pause(run) => format!("pause {}", run.0),
         Effect::Resume(run) => format!("resume {}", run.0),
         Effect::Stop(run) => format!("stop run {}", run.0),

@@ -9,6 +9,7 @@ mod geglu;
 mod group_norm;
 mod isa;
 mod lanes;
+mod low_rank;
 mod output;
 mod parallel;
 #[cfg(test)]
@@ -17,6 +18,7 @@ mod testing;
 pub(crate) use attention::attend;
 pub(crate) use geglu::geglu;
 pub(crate) use group_norm::{Affine, Normaliser, group_norm};
+pub(crate) use low_rank::Sums;
 
 /// Raised when a kernel gives other bits than before: part of the name of what equal bits need.
 pub(crate) const VERSION: u32 = 2;

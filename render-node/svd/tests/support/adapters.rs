@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use flowai_model::adapter::{Adapter, AdapterFormat, ModuleTable};
+use flowai_model::adapter::{Adapter, AdapterFormat, MagnitudeAxis, ModuleTable};
 use flowai_model::config::ModelConfig;
 use flowai_model::synthetic::{self, AdapterSpec};
 use flowai_svd::AdapterSet;
@@ -54,6 +54,20 @@ pub(crate) fn write(dir: &Path, name: &str, config: &ModelConfig, spec: &Adapter
         _ => dir.join(format!("{name}.safetensors")),
     };
     synthetic::write_adapter(&path, &ModuleTable::of(&config.unet), spec).unwrap();
+    path
+}
+
+/// The same with DoRA magnitudes.
+pub(crate) fn write_dora(
+    dir: &Path,
+    name: &str,
+    config: &ModelConfig,
+    spec: &AdapterSpec,
+    axis: MagnitudeAxis,
+) -> PathBuf {
+    let path = dir.join(format!("{name}.safetensors"));
+    let bytes = synthetic::dora_bytes(&ModuleTable::of(&config.unet), spec, axis).unwrap();
+    std::fs::write(&path, bytes).unwrap();
     path
 }
 

@@ -9,6 +9,7 @@ mod keyframe;
 mod measure;
 mod spec_file;
 mod stages;
+mod switch;
 
 use std::process::ExitCode;
 
@@ -30,6 +31,8 @@ enum Command {
     Keyframe(keyframe::Keyframe),
     /// Measure what each of the engine's exact tricks saves, alone, beside the same computation without it.
     Ablate(ablate::Ablate),
+    /// Measure what loading, switching and taking out adapters costs, on the attention layers of a model's UNet alone.
+    Switch(switch::Switch),
 }
 
 fn main() -> ExitCode {
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
         Command::Animate(animate) => animate.run(),
         Command::Keyframe(keyframe) => keyframe.run(),
         Command::Ablate(ablate) => ablate.run(),
+        Command::Switch(switch) => switch.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
