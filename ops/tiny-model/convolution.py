@@ -31,7 +31,8 @@ class QuickConvolution(torch.autograd.Function):
             of_pictures = torch.ops.aten.convolution_backward(gradient, pictures, weight, None, *fixed, mask)[0]
         if ctx.needs_input_grad[1]:
             of_weight = weight_gradient(pictures, gradient, weight.shape[2:], ctx.stride, ctx.padding)
-        return of_pictures, of_weight, gradient.sum((0, 2, 3)), None, None
+        of_bias = gradient.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None
+        return of_pictures, of_weight, of_bias, None, None
 
 
 def weight_gradient(pictures, gradient, kernel, stride, padding) -> torch.Tensor:
@@ -51,7 +52,7 @@ def convolve(pictures, weight, bias, stride, padding):
     is_large = pictures.shape[-1] * pictures.shape[-2] > AREA_MAX and weight.shape[-1] > 1
     if is_large or not torch.is_autocast_enabled("cpu"):
         return F.conv2d(pictures, weight, bias, stride, padding)
-    return QuickConvolution.apply(pictures.bfloat16(), weight.bfloat16(), bias.bfloat16(), stride, padding)
+    return QuickConvolution.apply(pictures.bfloat16(), weight.bfloat16(), None if bias is None else bias.bfloat16(), stride, padding)
 
 
 def forward_2d(module, pictures):

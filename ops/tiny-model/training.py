@@ -6,7 +6,7 @@ import time
 import torch
 
 THREADS = 1
-WARM_UP_STEPS = 100
+WARM_UP_STEPS = 50
 GRADIENT_NORM_MAX = 1.0
 WEIGHT_DECAY = 1e-4
 STARTED = time.time()
@@ -23,16 +23,18 @@ def log(line: str) -> None:
 
 
 class Schedule:
-    """AdamW; the rate rises for the first steps and falls to nothing along a cosine."""
+    """AdamW for a number of minutes; the rate rises for the first steps and falls to nothing along a cosine of the time."""
 
-    def __init__(self, parameters, rate: float, steps: int) -> None:
-        self.parameters = list(parameters)
+    def __init__(self, parameters, rate: float, minutes: float) -> None:
+        self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(self.parameters, rate, betas=(0.9, 0.99), weight_decay=WEIGHT_DECAY, foreach=True)
-        warm_up = min(WARM_UP_STEPS, steps // 10)
-        self.rates = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer,
-            lambda step: min((step + 1) / warm_up, 0.5 + 0.5 * math.cos(math.pi * step / steps)),
-        )
+        self.rate, self.seconds, self.begun, self.steps = rate, minutes * 60, time.monotonic(), 0
+
+    def part_done(self) -> float:
+        return min((time.monotonic() - self.begun) / self.seconds, 1.0)
+
+    def is_over(self) -> bool:
+        return self.part_done() >= 1.0
 
 
 def finish_step(loss: torch.Tensor, schedule: Schedule) -> None:
@@ -40,9 +42,12 @@ def finish_step(loss: torch.Tensor, schedule: Schedule) -> None:
         raise RuntimeError("the loss is no number any more: lower the learning rate")
     loss.backward()
     torch.nn.utils.clip_grad_norm_(schedule.parameters, GRADIENT_NORM_MAX)
+    schedule.steps += 1
+    slope = 0.5 + 0.5 * math.cos(math.pi * schedule.part_done())
+    for group in schedule.optimizer.param_groups:
+        group["lr"] = schedule.rate * min(schedule.steps / WARM_UP_STEPS, slope)
     schedule.optimizer.step()
     schedule.optimizer.zero_grad()
-    schedule.rates.step()
 
 
 def psnr(shown: torch.Tensor, wanted: torch.Tensor) -> float:

@@ -1,4 +1,4 @@
-"""Trains the VAE: `vae.py PHOTOGRAPHS OUT.pt`.
+"""Trains the VAE: `vae.py PHOTOGRAPHS OUT.pt MINUTES`.
 
 First encoder and decoder on still pictures, then the decoder's temporal layers with the rest on whole clips: a temporal
 norm takes its statistics over all frames that are decoded together, so it must see as many as it will decode later.
@@ -20,8 +20,10 @@ from pictures import Pictures, validation
 from training import Schedule, finish_step, log, start, psnr
 
 POOL = 3000
-STILLS_STEPS, STILLS_BATCH = 1500, 8
-CLIPS_STEPS, CLIPS_BATCH = 80, 1
+STILLS_BATCH = 8
+CLIPS_BATCH = 1
+# Of the minutes given.
+STILLS_SHARE = 0.85
 LEARNING_RATE, CLIPS_LEARNING_RATE = 2e-3, 5e-4
 KL_WEIGHT = 1e-6
 GRADIENT_WEIGHT = 1.0
@@ -41,13 +43,13 @@ def some_moves(count: int) -> torch.Tensor:
     return of_all[torch.randint(len(MOTIONS), (count,)), torch.arange(count), torch.randint(FRAMES, (count,))]
 
 
-def train_stills(vae, pool: torch.Tensor, pictures: torch.Tensor) -> None:
+def train_stills(vae, pool: torch.Tensor, pictures: torch.Tensor, minutes: float) -> None:
     temporal = [module for name, module in vae.decoder.named_modules() if name.endswith("temporal_res_block")]
     for block in temporal:
         # Zero-initialised: they would compute nothing.
         block.forward = lambda hidden, embedding=None: hidden
-    schedule = Schedule(vae.parameters(), LEARNING_RATE, STILLS_STEPS)
-    for step in range(STILLS_STEPS):
+    schedule = Schedule(vae.parameters(), LEARNING_RATE, minutes)
+    while not schedule.is_over():
         wanted = pool[torch.randint(len(pool), (STILLS_BATCH,))].float()
         half = STILLS_BATCH // 2
         with torch.autocast("cpu", torch.bfloat16):
@@ -60,20 +62,20 @@ def train_stills(vae, pool: torch.Tensor, pictures: torch.Tensor) -> None:
             shown = vae.decode(latents, num_frames=1).sample.float()
         loss = loss_of(shown, wanted) + KL_WEIGHT * encoded.kl().float().mean()
         finish_step(loss, schedule)
-        if step % 100 == 99:
+        if schedule.steps % 100 == 0:
             with torch.no_grad():
                 latents = vae.encode(pictures).latent_dist.mean
                 moves = some_moves(len(pictures))
                 moved = psnr(vae.decode(warp(latents, moves), num_frames=1).sample, warp(pictures, moves).clamp(-1, 1))
                 still = psnr(vae.decode(latents, num_frames=1).sample, pictures)
-            log(f"stills {step + 1}: loss {loss:.4f}, PSNR {still:.2f} dB, moved {moved:.2f} dB, deviation {latents.std():.2f}")
+            log(f"stills {schedule.steps}: loss {loss:.4f}, PSNR {still:.2f} dB, moved {moved:.2f} dB, deviation {latents.std():.2f}")
     for block in temporal:
         del block.forward
 
 
-def train_clips(vae, pool: torch.Tensor, pictures: torch.Tensor) -> None:
-    schedule = Schedule(vae.parameters(), CLIPS_LEARNING_RATE, CLIPS_STEPS)
-    for step in range(CLIPS_STEPS):
+def train_clips(vae, pool: torch.Tensor, pictures: torch.Tensor, minutes: float) -> None:
+    schedule = Schedule(vae.parameters(), CLIPS_LEARNING_RATE, minutes)
+    while not schedule.is_over():
         buckets = torch.randint(BUCKET_MIN, BUCKET_MAX + 1, (CLIPS_BATCH,)).float()
         motion = MOTIONS[int(torch.randint(len(MOTIONS), ()))]
         wanted = clips(motion, pool[torch.randint(len(pool), (CLIPS_BATCH,))].float(), buckets).flatten(0, 1)
@@ -82,8 +84,8 @@ def train_clips(vae, pool: torch.Tensor, pictures: torch.Tensor) -> None:
             shown = vae.decode(encoded.sample(), num_frames=FRAMES).sample.float()
         loss = loss_of(shown, wanted) + KL_WEIGHT * encoded.kl().float().mean()
         finish_step(loss, schedule)
-        if step % 50 == 49:
-            log(f"clips {step + 1}: loss {loss:.4f}, PSNR {clips_psnr(vae, pictures):.2f} dB")
+        if schedule.steps % 50 == 0:
+            log(f"clips {schedule.steps}: loss {loss:.4f}, PSNR {clips_psnr(vae, pictures):.2f} dB")
 
 
 @torch.no_grad()
@@ -110,17 +112,17 @@ def normalise(vae, pool: torch.Tensor) -> None:
 
 
 def main() -> None:
-    photographs, out = Path(sys.argv[1]), Path(sys.argv[2])
+    photographs, out, minutes = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
     start(SEED)
     vae = new_vae()
     speed_up(vae)
     pool = Pictures(photographs, SEED).draw(POOL).half()
     pictures = validation(photographs)
     log(f"{POOL} pictures drawn")
-    train_stills(vae, pool, pictures)
+    train_stills(vae, pool, pictures, minutes * STILLS_SHARE)
     normalise(vae, pool)
     torch.save(vae.state_dict(), out.with_suffix(".stills.pt"))
-    train_clips(vae, pool, pictures)
+    train_clips(vae, pool, pictures, minutes * (1 - STILLS_SHARE))
     normalise(vae, pool)
     torch.save(vae.state_dict(), out)
     log("done")
