@@ -10,16 +10,14 @@ import torch
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model
 from safetensors.torch import save_file
 
+from adapter_config import RANK, TARGETS
 from denoising import Latents, train
 from model import SEED, new_unet, new_vae
 from pictures import Pictures
-from training import log, start
+from training import is_first, log, own_seed, share, start
 
 POOL = 1000
-RANK = 8
 LEARNING_RATE = 4e-3
-# The ends of module names: attention, feed-forward, projections and the resnets' convolutions.
-TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "proj", "net.2", "proj_in", "proj_out", "conv1", "conv2", "conv_shortcut"]
 
 
 def main() -> None:
@@ -28,18 +26,16 @@ def main() -> None:
     start(SEED + 2)
     vae = new_vae()
     vae.load_state_dict(torch.load(vae_file))
-    latents = Latents(vae, Pictures(photographs, SEED + 2).draw(POOL))
     unet = new_unet()
     unet.load_state_dict(torch.load(unet_file))
     unet.requires_grad_(False)
-    # One key: queries and keys of cross-attention change nothing.
-    no_effect = r".*attn2\.to_[qk]"
-    config = LoraConfig(r=RANK, lora_alpha=RANK, target_modules=TARGETS, exclude_modules=no_effect, init_lora_weights=True)
-    unet = inject_adapter_in_model(config, unet)
+    unet = inject_adapter_in_model(LoraConfig(r=RANK, lora_alpha=RANK, **TARGETS), unet)
+    latents = Latents(vae, Pictures(photographs, own_seed(SEED + 2)).draw(share(POOL)))
     average = train(unet, latents, motion, LEARNING_RATE, minutes)
     unet.load_state_dict(average, strict=False)
     tensors = {name: tensor.half().contiguous() for name, tensor in get_peft_model_state_dict(unet).items()}
-    save_file(tensors, out)
+    if is_first():
+        save_file(tensors, out)
     log(f"done: {len(tensors)} tensors, {sum(tensor.numel() for tensor in tensors.values()) / 1e6:.2f} M parameters")
 
 

@@ -18,6 +18,7 @@ SIGMA_MIN, SIGMA_MIDDLE, SIGMA_MAX = 0.05, 5.0, 700.0
 HIGH_SHARE = 0.7
 NOISE_AUG_STRENGTH = 0.02
 FPS_SEEN = 6.0
+# Clips of each process in a step.
 BATCH = 2
 ENCODED_AT_ONCE = 25
 AVERAGE_DECAY = 0.995
@@ -84,7 +85,7 @@ def train(unet, latents: Latents, motion: str, rate: float, minutes: float) -> d
         for name, parameter in trained.items():
             average[name].lerp_(parameter.detach(), 1 - decay)
         if float(sigmas.min()) > SIGMA_MIDDLE:
-            losses.append(float(loss))
+            losses.append(float(loss.detach()))
             stills.append(float((wanted[:, :1] - wanted).square().mean()))
         if schedule.steps % 100 == 0:
             mean, still = sum(losses[-60:]) / len(losses[-60:]), sum(stills[-60:]) / len(stills[-60:])

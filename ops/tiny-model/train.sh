@@ -11,6 +11,8 @@ photographs=$work/scikit-image/skimage/data
 # Threads that spin while they wait take the cores from those that work.
 export OMP_WAIT_POLICY=passive
 
+# Two processes, see training.py.
+learn() { "$python" -m torch.distributed.run --standalone --nproc-per-node 2 "$here/$1" "${@:2}"; }
 part() { awk "BEGIN { print $minutes * $1 }"; }
 
 mkdir -p "$work"
@@ -19,12 +21,12 @@ if [[ ! -d $photographs ]]; then
     "$python" -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --target "$work/scikit-image" \
         scikit-image==0.26.0
 fi
-[[ -e $work/vae.pt ]] || "$python" "$here/vae.py" "$photographs" "$work/vae.pt" "$(part 0.3)"
-[[ -e $work/unet.pt ]] || "$python" "$here/unet.py" "$photographs" "$work/vae.pt" "$work/unet.pt" "$(part 0.5)"
+[[ -e $work/vae.pt ]] || learn vae.py "$photographs" "$work/vae.pt" "$(part 0.3)"
+[[ -e $work/unet.pt ]] || learn unet.py "$photographs" "$work/vae.pt" "$work/unet.pt" "$(part 0.5)"
 "$python" "$here/export.py" "$work/vae.pt" "$work/unet.pt" "$folder"
 for motion in pan-left rotate; do
     adapter=$folder/$motion.safetensors
     [[ -e $adapter ]] ||
-        "$python" "$here/adapter.py" "$photographs" "$work/vae.pt" "$work/unet.pt" "$motion" "$adapter" "$(part 0.1)"
+        learn adapter.py "$photographs" "$work/vae.pt" "$work/unet.pt" "$motion" "$adapter" "$(part 0.1)"
 done
 "$python" "$here/evaluate.py" "$folder" "$photographs"

@@ -8,7 +8,7 @@ import torch
 from denoising import Latents, train
 from model import SEED, new_unet, new_vae
 from pictures import Pictures
-from training import log, start
+from training import is_first, log, own_seed, share, start
 
 POOL = 2500
 LEARNING_RATE = 2e-3
@@ -19,12 +19,13 @@ def main() -> None:
     start(SEED + 1)
     vae = new_vae()
     vae.load_state_dict(torch.load(vae_file))
-    latents = Latents(vae, Pictures(photographs, SEED + 1).draw(POOL))
     unet = new_unet()
+    latents = Latents(vae, Pictures(photographs, own_seed(SEED + 1)).draw(share(POOL)))
     log(f"{POOL} pictures encoded; {sum(parameter.numel() for parameter in unet.parameters()) / 1e6:.2f} M parameters")
     average = train(unet, latents, "zoom", LEARNING_RATE, minutes)
     unet.load_state_dict(average)
-    torch.save(unet.state_dict(), out)
+    if is_first():
+        torch.save(unet.state_dict(), out)
     log("done")
 
 

@@ -17,10 +17,11 @@ from convolution import speed_up
 from model import SEED, new_vae
 from motion import BUCKET_MAX, BUCKET_MIN, FRAMES, MOTIONS, clips, matrices, warp
 from pictures import Pictures, validation
-from training import Schedule, finish_step, log, start, psnr
+from training import Schedule, as_in_first, finish_step, is_first, log, own_seed, psnr, share, start
 
 POOL = 3000
-STILLS_BATCH = 8
+# Of each process.
+STILLS_BATCH = 4
 CLIPS_BATCH = 1
 # Of the minutes given.
 STILLS_SHARE = 0.85
@@ -62,7 +63,7 @@ def train_stills(vae, pool: torch.Tensor, pictures: torch.Tensor, minutes: float
             shown = vae.decode(latents, num_frames=1).sample.float()
         loss = loss_of(shown, wanted) + KL_WEIGHT * encoded.kl().float().mean()
         finish_step(loss, schedule)
-        if schedule.steps % 100 == 0:
+        if schedule.steps % 100 == 0 and is_first():
             with torch.no_grad():
                 latents = vae.encode(pictures).latent_dist.mean
                 moves = some_moves(len(pictures))
@@ -84,7 +85,7 @@ def train_clips(vae, pool: torch.Tensor, pictures: torch.Tensor, minutes: float)
             shown = vae.decode(encoded.sample(), num_frames=FRAMES).sample.float()
         loss = loss_of(shown, wanted) + KL_WEIGHT * encoded.kl().float().mean()
         finish_step(loss, schedule)
-        if schedule.steps % 50 == 0:
+        if schedule.steps % 20 == 0 and is_first():
             log(f"clips {schedule.steps}: loss {loss:.4f}, PSNR {clips_psnr(vae, pictures):.2f} dB")
 
 
@@ -109,6 +110,7 @@ def normalise(vae, pool: torch.Tensor) -> None:
     # Zero padding stands for the mean only after this; what the border loses is learnt again from the clips.
     first.bias += (first.weight.sum((2, 3)) * mean).sum(1)
     first.weight *= deviation[:, None, None]
+    as_in_first(vae)
 
 
 def main() -> None:
@@ -116,15 +118,15 @@ def main() -> None:
     start(SEED)
     vae = new_vae()
     speed_up(vae)
-    pool = Pictures(photographs, SEED).draw(POOL).half()
+    pool = Pictures(photographs, own_seed(SEED)).draw(share(POOL)).half()
     pictures = validation(photographs)
     log(f"{POOL} pictures drawn")
     train_stills(vae, pool, pictures, minutes * STILLS_SHARE)
     normalise(vae, pool)
-    torch.save(vae.state_dict(), out.with_suffix(".stills.pt"))
     train_clips(vae, pool, pictures, minutes * (1 - STILLS_SHARE))
     normalise(vae, pool)
-    torch.save(vae.state_dict(), out)
+    if is_first():
+        torch.save(vae.state_dict(), out)
     log("done")
 
 
