@@ -1,0 +1,116 @@
+"""The model's parts and sizes, and how its folder is written: diffusers' layout, weights in fp16."""
+
+from pathlib import Path
+
+import torch
+from diffusers import (
+    AutoencoderKLTemporalDecoder,
+    EulerDiscreteScheduler,
+    StableVideoDiffusionPipeline,
+    UNetSpatioTemporalConditionModel,
+)
+from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from motion import FRAMES
+from pictures import SIDE
+
+LATENT_CHANNELS = 4
+# Two halvings.
+LATENT_SIDE = SIDE // 4
+EMBEDDING = 32
+SEED = 7
+
+
+def new_vae() -> AutoencoderKLTemporalDecoder:
+    """Its temporal layers change nothing until they are trained: a still picture's decoder is where they start."""
+    vae = AutoencoderKLTemporalDecoder(
+        block_out_channels=(32, 32, 64),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        layers_per_block=1,
+        latent_channels=LATENT_CHANNELS,
+        sample_size=SIDE,
+        # Latents have a deviation of 1 by themselves, see `vae.normalise`: noise, picture and result come in one scale.
+        scaling_factor=1.0,
+        force_upcast=False,
+    )
+    for name, module in vae.decoder.named_modules():
+        if name.endswith("temporal_res_block"):
+            torch.nn.init.zeros_(module.conv2.weight)
+            torch.nn.init.zeros_(module.conv2.bias)
+    last = vae.decoder.time_conv_out
+    torch.nn.init.zeros_(last.bias)
+    torch.nn.init.zeros_(last.weight)
+    last.weight.data[:, :, 1, 0, 0] = torch.eye(3)
+    return vae
+
+
+def new_unet() -> UNetSpatioTemporalConditionModel:
+    """Attention where it is cheap: at half and quarter resolution. What changes nothing yet is what residuals start as."""
+    unet = UNetSpatioTemporalConditionModel(
+        sample_size=LATENT_SIDE,
+        in_channels=2 * LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        block_out_channels=(64, 64, 96),
+        down_block_types=("DownBlockSpatioTemporal", "CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
+        up_block_types=("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal", "UpBlockSpatioTemporal"),
+        addition_time_embed_dim=EMBEDDING,
+        projection_class_embeddings_input_dim=3 * EMBEDDING,
+        layers_per_block=1,
+        cross_attention_dim=EMBEDDING,
+        num_attention_heads=4,
+        num_frames=FRAMES,
+    )
+    for name, module in unet.named_modules():
+        if name.endswith(("res_block.conv2", "proj_out", "conv_out")):
+            torch.nn.init.zeros_(module.weight)
+            torch.nn.init.zeros_(module.bias)
+    return unet
+
+
+def blind_image_encoder() -> CLIPVisionModelWithProjection:
+    """The pipeline asks for one. It is not trained: it answers every picture with zeros."""
+    encoder = CLIPVisionModelWithProjection(
+        CLIPVisionConfig(
+            hidden_size=32,
+            intermediate_size=64,
+            projection_dim=EMBEDDING,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            image_size=224,
+            patch_size=32,
+            hidden_act="gelu",
+        )
+    )
+    torch.nn.init.zeros_(encoder.visual_projection.weight)
+    return encoder
+
+
+def new_scheduler() -> EulerDiscreteScheduler:
+    """That of Stable Video Diffusion."""
+    return EulerDiscreteScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        interpolation_type="linear",
+        num_train_timesteps=1000,
+        prediction_type="v_prediction",
+        sigma_max=700.0,
+        sigma_min=0.002,
+        steps_offset=1,
+        timestep_spacing="leading",
+        timestep_type="continuous",
+        use_karras_sigmas=True,
+    )
+
+
+def save(folder: Path, vae, unet) -> None:
+    """The whole pipeline, in fp16."""
+    torch.manual_seed(SEED)
+    pipeline = StableVideoDiffusionPipeline(
+        vae=vae.half(),
+        image_encoder=blind_image_encoder().half(),
+        unet=unet.half(),
+        scheduler=new_scheduler(),
+        feature_extractor=CLIPImageProcessor(size={"shortest_edge": 224}, crop_size={"height": 224, "width": 224}),
+    )
+    pipeline.save_pretrained(folder)

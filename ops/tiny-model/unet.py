@@ -1,0 +1,32 @@
+"""Trains the UNet to zoom: `unet.py PHOTOGRAPHS VAE.pt OUT.pt MINUTES`."""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from denoising import Latents, train
+from model import SEED, new_unet, new_vae
+from pictures import Pictures
+from training import is_first, log, own_seed, share, start
+
+POOL = 2500
+LEARNING_RATE = 2e-3
+
+
+def main() -> None:
+    photographs, vae_file, out, minutes = Path(sys.argv[1]), sys.argv[2], sys.argv[3], float(sys.argv[4])
+    start(SEED + 1)
+    vae = new_vae()
+    vae.load_state_dict(torch.load(vae_file))
+    unet = new_unet()
+    latents = Latents(vae, Pictures(photographs, own_seed(SEED + 1)).draw(share(POOL)))
+    log(f"{POOL} pictures encoded; {sum(parameter.numel() for parameter in unet.parameters()) / 1e6:.2f} M parameters")
+    average = train(unet, latents, "zoom", LEARNING_RATE, minutes)
+    unet.load_state_dict(average)
+    if is_first():
+        torch.save(unet.state_dict(), out)
+    log("done")
+
+
+main()
