@@ -1,3 +1,6 @@
+use std::fmt;
+use std::str::FromStr;
+
 use crate::config::Activation;
 use crate::config::stable_diffusion::{
     AutoencoderConfig, BetaSchedule, NoiseScheduleConfig, Prediction, SpecialToken,
@@ -19,6 +22,11 @@ pub enum KeyframePreset {
     /// Stable Diffusion 2.1 at 768 pixels: linear projections, 23 layers of GELU in the text encoder, velocity.
     StableDiffusion21,
 }
+
+/// No preset has the name.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("preset must be keyframe-dummy, keyframe-tiny, sd-1.5 or sd-2.1 (got {0:?})")]
+pub struct UnknownKeyframePreset(String);
 
 impl KeyframePreset {
     pub const ALL: [Self; 4] = [
@@ -82,6 +90,34 @@ impl KeyframePreset {
                 noise_schedule: noise_schedule(Prediction::Velocity),
             },
         }
+    }
+}
+
+impl KeyframePreset {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Dummy => "keyframe-dummy",
+            Self::Tiny => "keyframe-tiny",
+            Self::StableDiffusion15 => "sd-1.5",
+            Self::StableDiffusion21 => "sd-2.1",
+        }
+    }
+}
+
+impl fmt::Display for KeyframePreset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for KeyframePreset {
+    type Err = UnknownKeyframePreset;
+
+    fn from_str(name: &str) -> Result<Self, UnknownKeyframePreset> {
+        Self::ALL
+            .into_iter()
+            .find(|preset| preset.name() == name)
+            .ok_or_else(|| UnknownKeyframePreset(name.to_owned()))
     }
 }
 
@@ -189,7 +225,8 @@ mod tests {
                 std::fs::write(path, text).unwrap();
             }
             let read = StableDiffusionConfig::read(dir.path()).unwrap();
-            assert_eq!(read, preset.config(), "{preset:?}");
+            assert_eq!(read, preset.config(), "{preset}");
+            assert_eq!(preset.to_string().parse(), Ok(preset));
         }
     }
 

@@ -21,6 +21,6 @@ mod weights;
 
 pub use digest::{InvalidDigest, Sha256Digest};
 pub use folder::{FolderError, ModelFile, ModelFolder, ModelIdentity, StableDiffusionFolder};
-pub use keyframe_preset::KeyframePreset;
+pub use keyframe_preset::{KeyframePreset, UnknownKeyframePreset};
 pub use preset::{Preset, UnknownPreset};
 pub use weights::{TensorProblem, TensorProblems, Weights, WeightsError};

@@ -18,26 +18,25 @@
 #[allow(dead_code, reason = "the tests use the rest")]
 mod support {
     pub(crate) mod compare;
+    pub(crate) mod cost;
     pub(crate) mod inputs;
     pub(crate) mod models;
     pub(crate) mod oracle;
     pub(crate) mod stages;
 }
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::Parser;
 use flowai_model::config::ModelIndex;
 use flowai_model::safetensors::Dtype as FileDtype;
 use flowai_model::{Preset, synthetic};
 use flowai_svd::{DeviceName, Dtype, Engine, LoadOptions, Spec};
 use serde_json::json;
+use support::cost::{peak_bytes, peak_of_children_bytes, report};
 use support::{inputs, oracle, stages};
-
-const MEMORY_BYTES_MAX: u64 = 24 << 30;
 
 #[derive(Parser)]
 struct Arguments {
@@ -142,37 +141,4 @@ fn load(arguments: &Arguments) -> Result<Engine> {
         identity: None,
     };
     Ok(Engine::load(&arguments.model, options)?)
-}
-
-fn report(side: &str, started: Instant, peak_bytes: u64) -> Result<()> {
-    println!(
-        "{side}: {:.1} s, at most {:.2} GB of memory",
-        started.elapsed().as_secs_f64(),
-        peak_bytes as f64 / 1e9,
-    );
-    ensure!(
-        peak_bytes <= MEMORY_BYTES_MAX,
-        "{side} took more than 24 GiB of memory"
-    );
-    Ok(())
-}
-
-fn peak_bytes() -> Result<u64> {
-    let status = fs::read_to_string(Path::new("/proc/self/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kibibytes: u64 = line
-        .and_then(|line| line.trim().strip_suffix("kB"))
-        .context("/proc/self/status has no VmHWM")?
-        .trim()
-        .parse()?;
-    Ok(kibibytes * 1024)
-}
-
-/// Of the largest child that has ended.
-#[allow(unsafe_code, reason = "getrusage has no safe wrapper in std")]
-fn peak_of_children_bytes() -> u64 {
-    // SAFETY: plain numbers, all zero is a value of them, and the call writes them whole.
-    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, &mut usage) };
-    usage.ru_maxrss.unsigned_abs() * 1024
 }

@@ -1,10 +1,12 @@
 //! The config files of a folder of Stable Diffusion 1.x or 2.x: a picture from a prompt.
 
 mod noise_schedule;
+mod special_token;
 mod text_encoder;
 mod tokenizer;
 mod unet;
 mod vae;
+mod vocabulary;
 
 #[cfg(test)]
 mod tests;
@@ -18,10 +20,12 @@ use super::fields::{self, Fields};
 use super::model_index::{Components, ModelIndex, check_index, index_json};
 
 pub use noise_schedule::{BetaSchedule, NoiseScheduleConfig, Prediction};
+pub use special_token::SpecialToken;
 pub use text_encoder::TextEncoderConfig;
-pub use tokenizer::{SpecialToken, TokenizerConfig, Vocabulary};
+pub use tokenizer::TokenizerConfig;
 pub use unet::{Unet2dConfig, Unet2dLevel};
 pub use vae::AutoencoderConfig;
+pub use vocabulary::Vocabulary;
 
 const CLASS: &str = "StableDiffusionPipeline";
 
@@ -115,11 +119,13 @@ impl StableDiffusionConfig {
 
     /// The files that were read of `dir`, of whose content an engine is a function.
     pub(crate) fn files_read(&self, dir: &Path) -> Vec<&'static str> {
-        let mut files: Vec<&str> = self.to_files().into_iter().map(|(path, _)| path).collect();
-        if dir.join(TokenizerConfig::SPECIAL_TOKENS_FILE).exists() {
-            files.push(TokenizerConfig::SPECIAL_TOKENS_FILE);
-        }
-        files
+        let written = self.to_files().into_iter().map(|(path, _)| path);
+        let read_where_there = [
+            TokenizerConfig::SPECIAL_TOKENS_FILE,
+            vocabulary::TOKENIZER_FILE,
+        ];
+        let files = written.chain(read_where_there);
+        files.filter(|file| dir.join(file).exists()).collect()
     }
 
     fn check_parts_fit(&self) -> Result<(), ConfigError> {
@@ -152,9 +158,10 @@ impl StableDiffusionConfig {
         }
         let vocab_size = self.text_encoder.vocab_size;
         if let Some((token, id)) = self.tokenizer.vocabulary.first_beyond(vocab_size) {
-            let reason =
-                format!("must be under the text encoder's vocab_size {vocab_size} (got {id})");
-            return refuse(Vocabulary::TOKENS_FILE, &format!("{token:?}"), reason);
+            let reason = format!(
+                "{token:?} must be under the text encoder's vocab_size {vocab_size} (got {id})"
+            );
+            return refuse(TokenizerConfig::FILE, "vocabulary", reason);
         }
         Ok(())
     }

@@ -210,7 +210,7 @@ fn unusable_tokenizers_name_file_and_field() {
         .unwrap_err()
         .to_string();
     assert!(
-        text.contains("\"zzz\": must be under the text encoder's vocab_size 1000 (got 1000)"),
+        text.contains("\"zzz\" must be under the text encoder's vocab_size 1000 (got 1000)"),
         "{text}"
     );
 }
@@ -302,4 +302,80 @@ fn words_that_were_added_to_a_vocabulary_are_refused() {
         text.starts_with("tokenizer/added_tokens.json: \"<my-style>\": "),
         "{text}"
     );
+}
+
+/// The vocabulary of the tiny preset as one `tokenizer.json` after `change`.
+fn tokenizer_json(change: impl FnOnce(&mut Value)) -> Result<StableDiffusionConfig, ConfigError> {
+    let vocabulary = KeyframePreset::Tiny.config().tokenizer.vocabulary;
+    let mut json = json!({
+        "added_tokens": [{ "id": 518, "content": "<|endoftext|>", "normalized": true, "special": true }],
+        "model": {
+            "type": "BPE",
+            "end_of_word_suffix": "</w>",
+            "vocab": vocabulary.tokens,
+            "merges": vocabulary.merges,
+        },
+    });
+    change(&mut json);
+    read_with(|files| {
+        files.retain(|(path, _)| !path.ends_with("vocab.json") && !path.ends_with("merges.txt"));
+        files.push(("tokenizer/tokenizer.json".to_owned(), json.to_string()));
+    })
+}
+
+#[test]
+fn a_vocabulary_in_one_file_is_read() {
+    let expected = KeyframePreset::Tiny.config().tokenizer;
+    let found = tokenizer_json(|_| {}).unwrap().tokenizer;
+    assert_eq!(found.vocabulary, expected.vocabulary);
+    let normalized = SpecialToken {
+        normalized: true,
+        ..SpecialToken::plain("<|endoftext|>")
+    };
+    assert_eq!(
+        (found.pad_token, found.bos_token),
+        (normalized, expected.bos_token)
+    );
+    let merges_as_text = tokenizer_json(|json| {
+        let merges = expected.vocabulary.merges.iter();
+        let lines: Vec<String> = merges.map(|(a, b)| format!("{a} {b}")).collect();
+        json["model"]["merges"] = json!(lines);
+    });
+    assert_eq!(
+        merges_as_text.unwrap().tokenizer.vocabulary,
+        expected.vocabulary
+    );
+
+    let refused = |change: fn(&mut Value), expected: &str| {
+        let text = tokenizer_json(change).unwrap_err().to_string();
+        assert!(
+            text.starts_with("tokenizer/tokenizer.json: ") && text.contains(expected),
+            "{text}"
+        );
+    };
+    refused(
+        |json| json["model"]["type"] = json!("Unigram"),
+        "type: only \"BPE\"",
+    );
+    refused(
+        |json| json["model"]["end_of_word_suffix"] = Value::Null,
+        "end_of_word_suffix",
+    );
+    refused(
+        |json| json["model"]["merges"] = Value::Null,
+        "merges: must be a list",
+    );
+    refused(
+        |json| json["model"]["merges"][1] = json!(["i"]),
+        "merges[1]: must be two tokens",
+    );
+    refused(
+        |json| json["model"]["merges"][1] = json!(["q", "q"]),
+        "merges[1]: \"qq\" must be in vocab",
+    );
+    refused(
+        |json| json["added_tokens"] = json!([{ "content": "<style>" }]),
+        "added_tokens: only special tokens",
+    );
+    refused(|json| json["model"] = Value::Null, "must be a JSON object");
 }
