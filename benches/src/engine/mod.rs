@@ -1,5 +1,6 @@
 //! The engine beside diffusers: whole processes, one after the other in turn, on the same model, picture and spec.
 
+mod adapters;
 mod case;
 mod program;
 mod report;
@@ -10,6 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use flowai_model::Preset;
 
+use self::adapters::Rivals;
 use self::case::Case;
 use self::program::{Program, Side};
 use self::report::{CaseReport, Report, Round};
@@ -36,6 +38,13 @@ pub(crate) struct Options {
         default_value = "render-node/svd/oracle/bench_diffusers.py"
     )]
     rival: PathBuf,
+    /// The program that does with PEFT what `flowai-svd switch` does
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "render-node/svd/oracle/bench_adapters.py"
+    )]
+    adapters_rival: PathBuf,
     /// Models to run; by default all
     #[arg(long, value_name = "NAME", default_values_t = case::NAMES.map(str::to_owned))]
     case: Vec<String>,
@@ -53,22 +62,33 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<()> {
     ensure!(options.rounds > 0, "--rounds must be 1 or more");
     let programs = programs(options)?;
+    let rivals = Rivals {
+        engine: engine(options)?,
+        python: options.python.clone(),
+        script: options.adapters_rival.clone(),
+        threads: options.threads,
+    };
     let mut report = Report::start(&programs, options.threads, options.rounds)?;
     for name in &options.case {
         let case = Case::write(name.parse::<Preset>()?, options.threads)?;
-        let measured = measure(&case, &programs, options.rounds)?;
+        let mut measured = measure(&case, &programs, options.rounds)?;
+        measured.add_adapters(adapters::measure(name, &rivals, options.rounds)?);
         eprintln!("{name}\n{measured}");
         report.cases.insert(name.clone(), measured);
     }
     figures::write(&options.out, &report)
 }
 
-/// All sides, in the order in which each round runs them.
-fn programs(options: &Options) -> Result<Vec<Program>> {
-    let engine = match &options.engine {
+fn engine(options: &Options) -> Result<PathBuf> {
+    Ok(match &options.engine {
         Some(engine) => engine.clone(),
         None => std::env::current_exe()?.with_file_name("flowai-svd"),
-    };
+    })
+}
+
+/// All sides, in the order in which each round runs them.
+fn programs(options: &Options) -> Result<Vec<Program>> {
+    let engine = engine(options)?;
     let sides = [Side::Flowai, Side::Diffusers, Side::TunedDiffusers];
     let wanted = sides
         .into_iter()

@@ -5,6 +5,7 @@ use anyhow::Result;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::adapters::{self, AdaptersReport};
 use super::program::{Program, Run, Side};
 use crate::figures;
 use crate::machine::Machine;
@@ -101,6 +102,9 @@ pub(crate) struct CaseReport {
     /// The figures themselves: seconds, bytes.
     absolute: BTreeMap<Side, BTreeMap<String, Summary>>,
     rounds: Vec<Round>,
+    /// Figures and runs behind the `adapter_` ratios.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    adapters: Option<AdaptersReport>,
 }
 
 impl CaseReport {
@@ -121,7 +125,13 @@ impl CaseReport {
             frames_difference_max,
             absolute: absolute.collect(),
             rounds,
+            adapters: None,
         })
+    }
+
+    pub(crate) fn add_adapters(&mut self, adapters: AdaptersReport) {
+        self.ratios.extend(adapters.ratios.clone());
+        self.adapters = Some(adapters);
     }
 }
 
@@ -164,7 +174,9 @@ fn definitions() -> BTreeMap<String, String> {
         .map(|(name, _, meaning)| ((*name).to_owned(), (*meaning).to_owned()));
     let ratio =
         "a figure of flowai over the same figure of diffusers in the same round; below 1 is better";
+    let adapters = adapters::DEFINITIONS.map(|(name, is)| (name.to_owned(), is.to_owned()));
     figures
+        .chain(adapters)
         .chain([("_ratio".to_owned(), ratio.to_owned())])
         .collect()
 }
@@ -173,7 +185,7 @@ fn versions(programs: &[Program]) -> Result<Value> {
     const PACKAGES: &str = "\
 import json, platform
 from importlib.metadata import version
-names = ('torch', 'diffusers', 'transformers', 'accelerate', 'safetensors', 'numpy')
+names = ('torch', 'diffusers', 'transformers', 'peft', 'accelerate', 'safetensors', 'numpy')
 print(json.dumps({'python': platform.python_version()} | {name: version(name) for name in names}))";
     let mut versions = serde_json::Map::new();
     for program in programs {
