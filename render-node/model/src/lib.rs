@@ -10,6 +10,7 @@ mod digest;
 mod folder;
 pub mod gate;
 pub mod inventory;
+pub mod picture;
 mod preset;
 pub mod safetensors;
 pub mod synthetic;

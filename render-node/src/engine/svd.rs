@@ -285,6 +285,7 @@ impl From<SvdError> for EngineError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use flowai_model::picture::PictureError;
 
     #[test]
     fn numbers_are_taken_as_they_are_written() {
@@ -318,7 +319,7 @@ mod tests {
         );
         check(SvdError::NotFinite { step: 3 }, FailureCode::NotFinite);
         check(
-            SvdError::Image(PreprocessError::NotAPicture),
+            SvdError::Image(PictureError::NotAPicture.into()),
             FailureCode::InvalidImage,
         );
         let lost = EngineError::from(SvdError::DeviceLost("CUDA error".into()));
