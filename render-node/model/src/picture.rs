@@ -68,6 +68,12 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage, PictureError> {
         format: name,
         reason: error.to_string().chars().take(REASON_CHARS_MAX).collect(),
     };
+    if format == ImageFormat::WebP && !chunks_fit(bytes) {
+        return Err(PictureError::Damaged {
+            format: name,
+            reason: "a chunk is longer than the file".to_owned(),
+        });
+    }
 
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(DECODER_BYTES_MAX);
@@ -121,6 +127,25 @@ fn png_size(bytes: &[u8]) -> Option<(u32, u32)> {
     let (width, height) = header.split_first_chunk::<4>()?;
     let height = height.first_chunk::<4>()?;
     Some((u32::from_be_bytes(*width), u32::from_be_bytes(*height)))
+}
+
+/// Whether no chunk of a WebP file says that it is longer than what is left of the file: the decoder takes memory for what a
+/// chunk of metadata says, up to 4 GB, before it reads.
+fn chunks_fit(webp: &[u8]) -> bool {
+    let size_at = |at: usize| {
+        let size = webp.get(at..)?.first_chunk::<4>()?;
+        Some(u32::from_le_bytes(*size) as usize)
+    };
+    let end = size_at(4).map_or(0, |riff| webp.len().min(8 + riff));
+    let mut at = 12;
+    while at + 8 <= end {
+        let Some(size) = size_at(at + 4).filter(|size| *size <= webp.len() - at - 8) else {
+            return false;
+        };
+        // Chunks begin at even places.
+        at += 8 + size + size % 2;
+    }
+    true
 }
 
 /// As Pillow reduces 16 bits: the crate's own conversion rounds to the nearest of 255 levels instead.

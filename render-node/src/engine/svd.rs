@@ -273,10 +273,10 @@ impl From<SvdError> for EngineError {
             SvdError::Model(_) | SvdError::Weights(_) | SvdError::Device(_) => {
                 FailureCode::ModelUnusable
             }
-            SvdError::Checkpoint(_)
-            | SvdError::Finished { .. }
-            | SvdError::Unfinished { .. }
-            | SvdError::Torch(_) => FailureCode::EngineFailed,
+            SvdError::Torch(_) => FailureCode::LibtorchFailed,
+            SvdError::Checkpoint(_) | SvdError::Finished { .. } | SvdError::Unfinished { .. } => {
+                FailureCode::EngineFailed
+            }
         };
         JobFailure::new(code, error).into()
     }

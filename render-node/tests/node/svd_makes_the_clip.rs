@@ -16,18 +16,18 @@ use crate::assigned_job_becomes_a_clip::probe;
 use crate::bad_jobs_fail_by_name::{check, outcome};
 use crate::kit::{Farm, sha256};
 
-const OPTIONS: SvdOptions = SvdOptions {
+pub(crate) const OPTIONS: SvdOptions = SvdOptions {
     device: DeviceName::Cpu,
     dtype: Dtype::Fp32,
     threads: 1,
 };
 
-async fn farm() -> Farm {
+pub(crate) async fn farm() -> Farm {
     Farm::start(Faults::none(), SvdEngine::NAME, || SvdEngine::new(OPTIONS)).await
 }
 
 /// A PNG with something to look at.
-fn picture() -> Vec<u8> {
+pub(crate) fn picture() -> Vec<u8> {
     let picture = RgbFrame::from_fn(80, 48, |x, y| {
         image::Rgb([3 * x as u8, 5 * y as u8, (x * y) as u8])
     });
@@ -36,7 +36,7 @@ fn picture() -> Vec<u8> {
     png.into_inner()
 }
 
-fn adapter(preset: Preset, targets: &[&str], seed: u64) -> Vec<u8> {
+pub(crate) fn adapter(preset: Preset, targets: &[&str], seed: u64) -> Vec<u8> {
     let spec = AdapterSpec {
         format: AdapterFormat::Kohya,
         targets: targets.iter().map(|&target| target.to_owned()).collect(),
@@ -48,7 +48,7 @@ fn adapter(preset: Preset, targets: &[&str], seed: u64) -> Vec<u8> {
     synthetic::adapter_bytes(&ModuleTable::of(&preset.config().unet), &spec).unwrap()
 }
 
-fn clip_sha256(outcome: Outcome) -> flowai_actors::ids::Sha256 {
+pub(crate) fn clip_sha256(outcome: Outcome) -> flowai_actors::ids::Sha256 {
     match outcome {
         Outcome::Rendered { clip_sha256, .. } => clip_sha256,
         other => panic!("{other:?}"),
@@ -134,7 +134,14 @@ async fn what_it_cannot_render_fails_by_name() {
 
     let cut = &picture()[..200];
     let damaged = farm.job(cut, &[]).await;
-    check(&mut farm, &damaged, "invalid_image", false, &["damaged"]).await;
+    check(
+        &mut farm,
+        &damaged,
+        "invalid_image",
+        false,
+        &["cannot be read as png"],
+    )
+    .await;
 
     let of_another_model = adapter(Preset::Middle, &["conv_in"], 1);
     let unfit = farm.job(&picture(), &[(&of_another_model, 1.0)]).await;
