@@ -43,12 +43,14 @@ pub enum FailureCode {
     UploadFailed,
     /// The node's own disk.
     DiskFailed,
+    /// The library that computes refused an operation, on this machine and with this build of it.
+    LibtorchFailed,
     /// Whatever else the engine says.
     EngineFailed,
 }
 
 impl FailureCode {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::InvalidSpec,
         Self::InvalidImage,
         Self::AdapterIncompatible,
@@ -61,6 +63,7 @@ impl FailureCode {
         Self::EncodingFailed,
         Self::UploadFailed,
         Self::DiskFailed,
+        Self::LibtorchFailed,
         Self::EngineFailed,
     ];
 
@@ -78,6 +81,7 @@ impl FailureCode {
             Self::EncodingFailed => "encoding_failed",
             Self::UploadFailed => "upload_failed",
             Self::DiskFailed => "disk_failed",
+            Self::LibtorchFailed => "libtorch_failed",
             Self::EngineFailed => "engine_failed",
         }
     }
@@ -97,6 +101,7 @@ impl FailureCode {
             | Self::EncodingFailed
             | Self::UploadFailed
             | Self::DiskFailed
+            | Self::LibtorchFailed
             | Self::EngineFailed => true,
         }
     }

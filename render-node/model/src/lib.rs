@@ -14,6 +14,7 @@ pub mod gate;
 pub mod inventory;
 mod keyframe_preset;
 pub mod lru;
+pub mod picture;
 mod preset;
 pub mod safetensors;
 pub mod synthetic;

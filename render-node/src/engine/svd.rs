@@ -346,10 +346,10 @@ impl From<SvdError> for EngineError {
             | SvdError::Weights(_)
             | SvdError::Device(_)
             | SvdError::Tokenizer(_) => FailureCode::ModelUnusable,
-            SvdError::Checkpoint(_)
-            | SvdError::Finished { .. }
-            | SvdError::Unfinished { .. }
-            | SvdError::Torch(_) => FailureCode::EngineFailed,
+            SvdError::Torch(_) => FailureCode::LibtorchFailed,
+            SvdError::Checkpoint(_) | SvdError::Finished { .. } | SvdError::Unfinished { .. } => {
+                FailureCode::EngineFailed
+            }
         };
         JobFailure::new(code, error).into()
     }
@@ -358,6 +358,7 @@ impl From<SvdError> for EngineError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use flowai_model::picture::PictureError;
 
     #[test]
     fn numbers_are_taken_as_they_are_written() {
@@ -391,7 +392,7 @@ mod tests {
         );
         check(SvdError::NotFinite { step: 3 }, FailureCode::NotFinite);
         check(
-            SvdError::Image(PreprocessError::NotAPicture),
+            SvdError::Image(PictureError::NotAPicture.into()),
             FailureCode::InvalidImage,
         );
         let lost = EngineError::from(SvdError::DeviceLost("CUDA error".into()));

@@ -17,6 +17,7 @@ use crate::lora::Fuser;
 use crate::params::{Params, Precision};
 use crate::preprocess::Picture;
 use crate::random;
+use crate::refusal::refusals;
 use crate::run::Run;
 use crate::sampler::Sampler;
 use crate::spec::Spec;
@@ -102,6 +103,10 @@ impl Engine {
     /// Errors: a folder that is not complete or not supported (every fault is named), a device that is not there, too little
     /// memory.
     pub fn load(model_dir: &Path, options: LoadOptions) -> Result<Self> {
+        refusals(|| Self::load_here(model_dir, options))
+    }
+
+    fn load_here(model_dir: &Path, options: LoadOptions) -> Result<Self> {
         let _no_grad = tch::no_grad_guard();
         let device = options.open_device()?;
         let folder = ModelFolder::check(model_dir)?;
@@ -198,6 +203,10 @@ impl Engine {
     ///
     /// Errors: a spec out of range, a picture that cannot be scaled.
     pub fn prepare(&self, spec: &Spec, picture: &Picture) -> Result<Conditioning> {
+        refusals(|| self.prepare_picture(spec, picture))
+    }
+
+    fn prepare_picture(&self, spec: &Spec, picture: &Picture) -> Result<Conditioning> {
         let _no_grad = tch::no_grad_guard();
         spec.check(self.config())?;
         let started = Instant::now();
@@ -251,6 +260,10 @@ impl Engine {
     ///
     /// Errors: adapters that were neither applied nor taken out whole ([`Engine::set_adapters`]), too little memory.
     pub fn start(&self, conditioning: &Conditioning) -> Result<Run<'_>> {
+        refusals(|| self.start_run(conditioning))
+    }
+
+    fn start_run(&self, conditioning: &Conditioning) -> Result<Run<'_>> {
         let _no_grad = tch::no_grad_guard();
         self.fuser.require_known()?;
         let sampler = self.sampler(&conditioning.spec);

@@ -34,6 +34,7 @@ pub mod nn;
 pub mod params;
 pub mod preprocess;
 pub mod random;
+mod refusal;
 mod run;
 pub mod sampler;
 mod spec;

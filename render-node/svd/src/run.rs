@@ -7,6 +7,7 @@ use tch::{Device, Kind, Tensor};
 use crate::checkpoint::Checkpoint;
 use crate::engine::Engine;
 use crate::error::{EngineError, Result};
+use crate::refusal::refusals;
 use crate::sampler::Sampler;
 use crate::spec::Spec;
 use crate::unet::{UnetContext, UnetTimes};
@@ -120,12 +121,7 @@ impl<'a> Run<'a> {
         let _no_grad = tch::no_grad_guard();
         let started = Instant::now();
         let i = self.next_step;
-        let prediction = self.predict(i)?;
-        let latents = self.sampler.step(i, &prediction, &self.latents)?;
-        if !is_finite(&latents)? {
-            return Err(EngineError::NotFinite { step: i + 1 });
-        }
-        self.latents = latents;
+        self.latents = refusals(|| self.denoise(i))?;
         self.next_step = i + 1;
         Ok(Report {
             step: i + 1,
@@ -167,7 +163,7 @@ impl<'a> Run<'a> {
         let chunk = (self.spec.decode_chunk_size as usize).max(1);
         for first in (0..frames).step_by(chunk) {
             let count = chunk.min(frames - first);
-            let data = self.decode_chunk(first, count)?;
+            let data = refusals(|| self.decode_chunk(first, count))?;
             sink(Frames { first, data })?;
         }
         Ok(())
@@ -192,6 +188,16 @@ impl<'a> Run<'a> {
             .f_mul_scalar_(0.5)?
             .f_add_scalar_(0.5)?
             .f_clamp_(0.0, 1.0)?)
+    }
+
+    /// The latents after step `i`.
+    fn denoise(&self, i: usize) -> Result<Tensor> {
+        let prediction = self.predict(i)?;
+        let latents = self.sampler.step(i, &prediction, &self.latents)?;
+        match is_finite(&latents)? {
+            true => Ok(latents),
+            false => Err(EngineError::NotFinite { step: i + 1 }),
+        }
     }
 
     /// The model's guided prediction before step `i`: (1, F, L, h, w).
@@ -243,11 +249,8 @@ impl Frames {
     /// Bytes, red green blue, frame by frame and row by row, rounded half to even.
     pub fn to_rgb8(&self) -> Result<Vec<u8>> {
         // On the device: a quarter of the bytes travel.
-        let data = self
-            .data
-            .f_mul_scalar(255.0)?
-            .f_round()?
-            .f_to_kind(Kind::Uint8)?;
+        let data = refusals(|| Ok(self.data.f_mul_scalar(255.0)?))?;
+        let data = data.f_round()?.f_to_kind(Kind::Uint8)?;
         let data = data
             .f_permute([0, 2, 3, 1])?
             .f_contiguous()?

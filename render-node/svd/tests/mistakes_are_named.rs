@@ -111,7 +111,7 @@ fn in_files_and_folders() {
         other(animate.model, nothing, &["image: nothing", "No such file"]);
         let text = animate.dir.join("text.png");
         fs::write(&text, "no picture").unwrap();
-        other(animate.model, &text, &["is no PNG, JPEG or WebP picture"]);
+        other(animate.model, &text, &["is no png, jpeg or webp"]);
         fs::remove_file(
             animate
                 .model

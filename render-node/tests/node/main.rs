@@ -3,6 +3,7 @@
 
 mod assigned_job_becomes_a_clip;
 mod bad_jobs_fail_by_name;
+mod engine_faults_end_the_attempt;
 mod frozen_node_drops_its_late_result;
 mod kit;
 mod lost_engine_is_not_used_again;

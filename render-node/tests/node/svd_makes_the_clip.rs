@@ -17,7 +17,7 @@ use crate::assigned_job_becomes_a_clip::probe;
 use crate::bad_jobs_fail_by_name::{check, outcome};
 use crate::kit::{Farm, sha256};
 
-const OPTIONS: SvdOptions = SvdOptions {
+pub(crate) const OPTIONS: SvdOptions = SvdOptions {
     device: DeviceName::Cpu,
     dtype: Dtype::Fp32,
     threads: 1,
@@ -25,16 +25,21 @@ const OPTIONS: SvdOptions = SvdOptions {
 
 /// With this much memory for adapters.
 pub(crate) async fn farm_with(host_bytes_max: u64) -> Farm {
+    let (host, engine) = engine_with(host_bytes_max);
+    Farm::start_with(Faults::none(), SvdEngine::NAME, Some(host), engine).await
+}
+
+/// An engine yet to be made, and the memory of adapters that it shares with its node.
+pub(crate) fn engine_with(host_bytes_max: u64) -> (HostAdapters, impl FnOnce() -> SvdEngine) {
     let host = HostAdapters::new(host_bytes_max, OPTIONS.device);
     let memory = AdapterMemory {
         host: host.clone(),
         device_bytes_max: 0,
     };
-    let engine = || SvdEngine::new(OPTIONS, memory);
-    Farm::start_with(Faults::none(), SvdEngine::NAME, Some(host), engine).await
+    (host, || SvdEngine::new(OPTIONS, memory))
 }
 
-async fn farm() -> Farm {
+pub(crate) async fn farm() -> Farm {
     farm_with(64 << 20).await
 }
 
@@ -146,7 +151,14 @@ async fn what_it_cannot_render_fails_by_name() {
 
     let cut = &picture()[..200];
     let damaged = farm.job(cut, &[]).await;
-    check(&mut farm, &damaged, "invalid_image", false, &["damaged"]).await;
+    check(
+        &mut farm,
+        &damaged,
+        "invalid_image",
+        false,
+        &["cannot be read as png"],
+    )
+    .await;
 
     let of_another_model = adapter(Preset::Middle, &["conv_in"], 1);
     let unfit = farm.job(&picture(), &[(&of_another_model, 1.0)]).await;

@@ -1,21 +1,23 @@
-//! The stand-in engine with something that happens when a render starts.
+//! An engine with something that happens when a render starts.
 
 use std::path::Path;
 
 use flowai_actors::manifest::FusedAdapter;
 use flowai_actors::spec::RenderSpec;
-use flowai_render_node::engine::{
-    AdapterFile, EngineError, EngineRun, RenderEngine, StandInEngine,
-};
+use flowai_render_node::engine::{AdapterFile, EngineError, EngineRun, RenderEngine};
 use flowai_render_node::models::LocalModel;
 
-pub(crate) struct Watched<F> {
-    pub(crate) engine: StandInEngine,
+pub(crate) struct Watched<E, F> {
+    pub(crate) engine: E,
     /// Sees the picture's file before the engine does; the render fails as it says.
     pub(crate) on_start: F,
 }
 
-impl<F: FnMut(&Path) -> Result<(), EngineError>> RenderEngine for Watched<F> {
+impl<E, F> RenderEngine for Watched<E, F>
+where
+    E: RenderEngine,
+    F: FnMut(&Path) -> Result<(), EngineError>,
+{
     fn load(&mut self, model: &LocalModel) -> Result<(), EngineError> {
         self.engine.load(model)
     }

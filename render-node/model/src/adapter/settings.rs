@@ -17,6 +17,8 @@ pub(super) const CONFIG_BYTES_MAX: u64 = 1 << 20;
 
 /// One for each module of the largest model, and some.
 const PATTERNS_MAX: usize = 2_000;
+/// Of these, how many may be more than a path: each is tried with each module.
+const EXPRESSIONS_MAX: usize = 64;
 /// Compiled size of one pattern: a path needs a tenth, and a user's repetitions must not take gigabytes.
 const PATTERN_BYTES_MAX: usize = 32 << 10;
 
@@ -40,7 +42,7 @@ const CHANGES_BASE: [&str; 5] = ["pissa", "olora", "corda", "loftq", "lora_ga"];
 pub(super) struct Settings {
     lora_alpha: f64,
     /// Alpha of the modules whose path matches, first match first; in order of the patterns' text, as PEFT saves them.
-    alpha_pattern: Vec<(Regex, f64)>,
+    alpha_pattern: Vec<(Pattern, f64)>,
     use_rslora: bool,
     /// Whether every changed module has a magnitude, where it is said.
     pub(super) use_dora: Option<bool>,
@@ -146,7 +148,7 @@ impl Settings {
         let pattern = || {
             self.alpha_pattern
                 .iter()
-                .find(|(regex, _)| regex.is_match(path))
+                .find(|(pattern, _)| pattern.is_match(path))
                 .map(|(_, alpha)| *alpha)
         };
         let alpha = alpha.or_else(pattern).unwrap_or(self.lora_alpha);
@@ -170,8 +172,34 @@ fn number(name: &str, value: &Value) -> Result<f64, AdapterError> {
         .ok_or_else(refuse)
 }
 
-/// `alpha_pattern`: regular expressions that must match a module's path, or its end after a dot.
-fn patterns(value: &Value) -> Result<Vec<(Regex, f64)>, AdapterError> {
+/// A regular expression that must match a module's path, or its end after a dot.
+#[derive(Debug)]
+enum Pattern {
+    /// One without a mark but the dot, which stands for any character.
+    Path(String),
+    Expression(Regex),
+}
+
+impl Pattern {
+    fn is_match(&self, path: &str) -> bool {
+        let pattern = match self {
+            Self::Expression(regex) => return regex.is_match(path),
+            Self::Path(pattern) => pattern.as_bytes(),
+        };
+        let Some((before, end)) = path
+            .len()
+            .checked_sub(pattern.len())
+            .and_then(|start| path.as_bytes().split_at_checked(start))
+        else {
+            return false;
+        };
+        let same = |(pattern, found): (&u8, &u8)| *pattern == b'.' || pattern == found;
+        matches!(before.last(), None | Some(b'.')) && pattern.iter().zip(end).all(same)
+    }
+}
+
+/// `alpha_pattern`, in order of the patterns' text.
+fn patterns(value: &Value) -> Result<Vec<(Pattern, f64)>, AdapterError> {
     let refuse = |reason: String| AdapterError::settings("alpha_pattern", reason);
     let object = value
         .as_object()
@@ -182,19 +210,36 @@ fn patterns(value: &Value) -> Result<Vec<(Regex, f64)>, AdapterError> {
             object.len()
         )));
     }
+    let is_path = |text: &&String| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'.';
+        text.bytes().all(plain)
+    };
+    let expressions = object.len() - object.keys().filter(is_path).count();
+    if expressions > EXPRESSIONS_MAX {
+        return Err(refuse(format!(
+            "has {expressions} patterns that are more than a path; the limit is {EXPRESSIONS_MAX}"
+        )));
+    }
     object
         .iter()
-        .map(|(pattern, alpha)| {
-            let regex = RegexBuilder::new(&format!(r"^(?:.*\.)?(?:{pattern})$"))
-                .size_limit(PATTERN_BYTES_MAX)
-                .build();
-            let start: String = pattern.chars().take(80).collect();
-            let regex = regex.map_err(|_| {
-                refuse(format!(
-                    "{start:?} is no regular expression, or too large a one"
-                ))
-            })?;
-            Ok((regex, number("alpha_pattern", alpha)?))
+        .map(|(text, alpha)| {
+            let pattern = match is_path(&text) {
+                true => Pattern::Path(text.clone()),
+                false => Pattern::Expression(expression(text).ok_or_else(|| {
+                    let start: String = text.chars().take(80).collect();
+                    refuse(format!(
+                        "{start:?} is no regular expression, or too large a one"
+                    ))
+                })?),
+            };
+            Ok((pattern, number("alpha_pattern", alpha)?))
         })
         .collect()
+}
+
+fn expression(text: &str) -> Option<Regex> {
+    RegexBuilder::new(&format!(r"^(?:.*\.)?(?:{text})$"))
+        .size_limit(PATTERN_BYTES_MAX)
+        .build()
+        .ok()
 }

@@ -29,12 +29,20 @@ pub enum ConfigError {
     },
 }
 
+/// What a file says is quoted, and a megabyte of it helps nobody.
+const REASON_CHARS_MAX: usize = 400;
+
 impl ConfigError {
     pub(crate) fn field(file: &str, field: &str, reason: impl Into<String>) -> Self {
+        let mut reason = reason.into();
+        if let Some((end, _)) = reason.char_indices().nth(REASON_CHARS_MAX) {
+            reason.truncate(end);
+            reason.push('…');
+        }
         Self::Field {
             file: file.to_owned(),
             field: field.to_owned(),
-            reason: reason.into(),
+            reason,
         }
     }
 }

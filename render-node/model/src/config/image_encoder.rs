@@ -6,6 +6,9 @@ use super::fields::Fields;
 const CLASS: &str = "CLIPVisionModelWithProjection";
 const MODEL_TYPE: &str = "clip_vision_model";
 
+/// The largest CLIP has 48.
+const LAYERS_MAX: usize = 128;
+
 /// The activation of the encoder's MLPs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
@@ -90,6 +93,7 @@ impl ImageEncoderConfig {
             layer_norm_eps: fields.positive("layer_norm_eps", Some(1e-5))?,
         };
 
+        fields.require_at_most("num_hidden_layers", &[config.num_hidden_layers], LAYERS_MAX)?;
         if config.num_channels != 3 {
             return Err(fields.refuse(
                 "num_channels",

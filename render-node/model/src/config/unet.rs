@@ -12,6 +12,11 @@ const UP_ATTENTION: &str = "CrossAttnUpBlockSpatioTemporal";
 /// Groups of every group norm in UNet and VAE; fixed in the reference.
 pub const NORM_GROUPS: usize = 32;
 
+/// Bounds of what is listed of a model before its files are opened; SVD has 4, 2 and 1.
+pub(super) const LEVELS_MAX: usize = 8;
+pub(super) const LAYERS_MAX: usize = 16;
+const TRANSFORMER_LAYERS_MAX: usize = 16;
+
 /// `unet/config.json`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnetConfig {
@@ -62,10 +67,20 @@ impl UnetConfig {
 
         let channels = fields.sizes("block_out_channels", &[320, 640, 1280, 1280])?;
         let count = channels.len();
+        if count > LEVELS_MAX {
+            let reason = format!("must be at most {LEVELS_MAX} levels (got {count})");
+            return Err(fields.refuse("block_out_channels", reason));
+        }
         let layers = fields.sizes_per_level("layers_per_block", count, &[2])?;
         let heads = fields.sizes_per_level("num_attention_heads", count, &[5, 10, 20, 20])?;
         let cross = fields.sizes_per_level("cross_attention_dim", count, &[1024])?;
         let transformers = fields.sizes_per_level("transformer_layers_per_block", count, &[1])?;
+        fields.require_at_most("layers_per_block", &layers, LAYERS_MAX)?;
+        fields.require_at_most(
+            "transformer_layers_per_block",
+            &transformers,
+            TRANSFORMER_LAYERS_MAX,
+        )?;
         let levels: Vec<UnetLevel> = (0..count)
             .map(|i| UnetLevel {
                 channels: channels[i],

@@ -2,13 +2,10 @@ use serde_json::{Value, json};
 
 use super::ConfigError;
 use super::fields::Fields;
-use super::unet::NORM_GROUPS;
+use super::unet::{LAYERS_MAX, LEVELS_MAX, NORM_GROUPS};
 
 const CLASS: &str = "AutoencoderKLTemporalDecoder";
 const DOWN_BLOCK: &str = "DownEncoderBlock2D";
-
-/// Each level halves the picture: real ones have four.
-pub(super) const LEVELS_MAX: usize = 8;
 
 /// `vae/config.json`.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,6 +38,8 @@ impl VaeConfig {
             let reason = format!("at most {LEVELS_MAX} levels are supported");
             return Err(fields.refuse("block_out_channels", reason));
         }
+        let layers_per_block = fields.size("layers_per_block", 1)?;
+        fields.require_at_most("layers_per_block", &[layers_per_block], LAYERS_MAX)?;
         if let Some(odd) = block_out_channels
             .iter()
             .find(|channels| !channels.is_multiple_of(NORM_GROUPS))
@@ -55,7 +54,7 @@ impl VaeConfig {
             out_channels: rgb(&fields, "out_channels")?,
             latent_channels: fields.size("latent_channels", 4)?,
             block_out_channels,
-            layers_per_block: fields.size("layers_per_block", 1)?,
+            layers_per_block,
             sample_size: fields.square("sample_size", 32)?,
             scaling_factor: fields.positive("scaling_factor", Some(0.18215))?,
             force_upcast: fields.flag("force_upcast", true)?,

@@ -131,6 +131,7 @@ fn check_metadata(
     let mut metadata = BTreeMap::new();
     for (key, value) in strings.0 {
         if metadata.contains_key(&key) {
+            let key = key.chars().take(REASON_CHARS_MAX).collect();
             return Err(SafetensorsError::DuplicateKey(key));
         }
         metadata.insert(key, value);

@@ -2,7 +2,8 @@ use serde_json::{Value, json};
 
 use super::super::ConfigError;
 use super::super::fields::Fields;
-use super::super::vae::{LEVELS_MAX, require_blocks, rgb};
+use super::super::unet::LEVELS_MAX;
+use super::super::vae::{require_blocks, rgb};
 
 const CLASS: &str = "AutoencoderKL";
 const DOWN_BLOCK: &str = "DownEncoderBlock2D";

@@ -1,0 +1,114 @@
+//! Goal: too little memory, numbers that are not finite and a fault in libtorch end the attempt by their own code, and the
+//! same engine then renders the next job as if nothing had been.
+//! Method: the real engine. Memory is really too little: a limit on the address space of a process of its own.
+
+use std::path::Path;
+use std::process::Command;
+
+use flowai_actors::ids::{JobId, Sha256};
+use flowai_actors::link::Faults;
+use flowai_actors::messages::{Assign, Outcome};
+use flowai_model::Preset;
+use flowai_render_node::engine::SvdEngine;
+use flowai_svd::{EngineError, Picture};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use crate::bad_jobs_fail_by_name::{check, outcome};
+use crate::kit::Farm;
+use crate::svd_makes_the_clip::{adapter, clip_sha256, engine_with, farm, picture};
+use crate::watched::Watched;
+
+/// Set for the process whose memory is limited.
+const LIMITED: &str = "FLOWAI_TEST_LIMITED_MEMORY";
+/// What is left beside what the process holds when the large job comes. Some stages fit into each and later ones do not.
+const LEFT_BYTES: [u64; 3] = [64 << 20, 160 << 20, 400 << 20];
+
+#[test]
+fn too_little_memory() {
+    let test = "engine_faults_end_the_attempt::too_little_memory_in_a_process_of_its_own";
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(LIMITED, "1")
+        // Names of functions take more memory than there is.
+        .env("RUST_BACKTRACE", "0")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}\n{errors}");
+    assert!(said.contains("1 passed"), "{said}");
+}
+
+#[tokio::test]
+async fn too_little_memory_in_a_process_of_its_own() {
+    // Run by the test above.
+    if std::env::var_os(LIMITED).is_none() {
+        return;
+    }
+    let mut farm = farm().await;
+    let mut good = farm.job(&picture(), &[]).await;
+    let clip = rendered(&mut farm, &mut good).await;
+    for left in LEFT_BYTES {
+        let mut large = farm.job(&picture(), &[]).await;
+        (large.spec.width, large.spec.height, large.spec.frames) = (1024, 1024, 16);
+        let (_, hard) = getrlimit(Resource::RLIMIT_AS).unwrap();
+        setrlimit(Resource::RLIMIT_AS, address_space() + left, hard).unwrap();
+        check(&mut farm, &large, "out_of_memory", true, &["out of memory"]).await;
+        setrlimit(Resource::RLIMIT_AS, hard, hard).unwrap();
+        assert_eq!(rendered(&mut farm, &mut good).await, clip, "{left} bytes");
+    }
+}
+
+#[tokio::test]
+async fn numbers_that_are_not_finite() {
+    let mut farm = farm().await;
+    let mut good = farm.job(&picture(), &[]).await;
+    let clip = rendered(&mut farm, &mut good).await;
+    // Finite in every weight, and too much for the sums of a layer.
+    let mut strong = adapter(Preset::Tiny, &["conv_out"], 1);
+    strong.truncate(strong.len() - 4);
+    strong.extend_from_slice(&3e38_f32.to_le_bytes());
+    let broken = farm.job(&picture(), &[(&strong, 4.0)]).await;
+    check(&mut farm, &broken, "not_finite", false, &["not finite"]).await;
+    assert_eq!(rendered(&mut farm, &mut good).await, clip);
+}
+
+#[tokio::test]
+async fn a_fault_in_libtorch() {
+    let mut is_first = true;
+    let throws_once = move |image: &Path| {
+        if !std::mem::take(&mut is_first) {
+            return Ok(());
+        }
+        // A side of less than nothing: libtorch's own refusal.
+        let scaled = Picture::open(image).map_err(EngineError::from);
+        let scaled = scaled.and_then(|picture| picture.clip_pixels(-1, [0.0; 3], [1.0; 3]));
+        scaled.map(drop).map_err(Into::into)
+    };
+    let (host, engine) = engine_with(64 << 20);
+    let engine = move || Watched {
+        engine: engine(),
+        on_start: throws_once,
+    };
+    let mut farm = Farm::start_with(Faults::none(), SvdEngine::NAME, Some(host), engine).await;
+    let mut job = farm.job(&picture(), &[]).await;
+    check(&mut farm, &job, "libtorch_failed", true, &["libtorch: "]).await;
+    let after = rendered(&mut farm, &mut job).await;
+
+    let mut fresh = self::farm().await;
+    let mut alone = fresh.job(&picture(), &[]).await;
+    assert_eq!(rendered(&mut fresh, &mut alone).await, after);
+}
+
+async fn rendered(farm: &mut Farm, job: &mut Assign) -> Sha256 {
+    job.at.job = JobId::generate();
+    let outcome: Outcome = outcome(farm, job).await;
+    clip_sha256(outcome)
+}
+
+/// Bytes of this process's address space.
+fn address_space() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = text.split(' ').next().unwrap().parse().unwrap();
+    pages * 4096
+}
