@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test up bench bench-farm lint clean
+.PHONY: help setup demo test up bench bench-farm lint tiny-model clean
 
 # rustup's folder, which a non-login shell may not have in PATH.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -34,7 +34,7 @@ test: setup ## run every test
 	cargo test --workspace $(ORACLE)
 
 lint: setup ## formatting, clippy, shell syntax
-	for script in ops/setup/*.sh .ci/run; do bash -n "$$script"; done
+	for script in ops/setup/*.sh ops/tiny-model/*.sh .ci/run; do bash -n "$$script"; done
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets $(ORACLE) -- -D warnings
 
@@ -47,6 +47,9 @@ bench-farm: ## what the farm adds to a render, and the API under load, into targ
 	cargo build --release $(PROGRAMS) -p flowai-benches
 	$(TARGET)/release/flowai-benches farm overhead --out $(TARGET)/bench/farm.json
 	$(TARGET)/release/flowai-benches farm api --out $(TARGET)/bench/api.json
+
+tiny-model: setup ## train the small model that really moves, two hours, into out/tiny-model
+	ops/tiny-model/train.sh out/tiny-model
 
 clean: ## remove what was built here; what setup made for all checkouts stays in ~/.cache/flowai
 	cargo clean
