@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test up bench bench-farm fuzz lint clean
+.PHONY: help setup demo test up bench bench-farm fuzz lint tiny-model clean
 
 # rustup's folder, which a non-login shell may not have in PATH.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -34,7 +34,7 @@ test: setup ## run every test
 	cargo test --workspace $(ORACLE)
 
 lint: setup ## formatting, clippy, shell syntax
-	for script in ops/setup/*.sh render-node/fuzz/run.sh .ci/run; do bash -n "$$script"; done
+	for script in ops/setup/*.sh ops/tiny-model/*.sh render-node/fuzz/run.sh .ci/run; do bash -n "$$script"; done
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets $(ORACLE) -- -D warnings
 
@@ -52,6 +52,9 @@ FUZZ_SECONDS := 60
 fuzz: ## fuzz what reads files of users, FUZZ_SECONDS each
 	ops/setup/rust.sh
 	render-node/fuzz/run.sh $(FUZZ_SECONDS)
+
+tiny-model: setup ## train the small model that really moves, two hours, into out/tiny-model
+	ops/tiny-model/train.sh out/tiny-model
 
 clean: ## remove what was built here; what setup made for all checkouts stays in ~/.cache/flowai
 	cargo clean

@@ -18,6 +18,7 @@ LATENT_CHANNELS = 4
 # Two halvings.
 LATENT_SIDE = SIDE // 4
 EMBEDDING = 32
+LOG_VARIANCE = -6.0
 SEED = 7
 
 
@@ -37,6 +38,9 @@ def new_vae() -> AutoencoderKLTemporalDecoder:
         if name.endswith("temporal_res_block"):
             torch.nn.init.zeros_(module.conv2.weight)
             torch.nn.init.zeros_(module.conv2.bias)
+    # Of the posterior's two halves the second starts as next to no noise: a decoder learns nothing from latents below it.
+    torch.nn.init.zeros_(vae.quant_conv.weight[LATENT_CHANNELS:])
+    torch.nn.init.constant_(vae.quant_conv.bias[LATENT_CHANNELS:], LOG_VARIANCE)
     last = vae.decoder.time_conv_out
     torch.nn.init.zeros_(last.bias)
     torch.nn.init.zeros_(last.weight)
