@@ -18,6 +18,9 @@
 //! # Ok(()) }
 //! ```
 //!
+//! The picture may come from a prompt: [`Keyframer`] is the same for Stable Diffusion ([`keyframe`]), and the bytes of what
+//! [`KeyframeRun::decode`] gives make a [`Picture`].
+//!
 //! Modules are public so that each can be compared with its counterpart in the reference; the render node uses only what
 //! is re-exported here.
 

@@ -1,5 +1,5 @@
 //! Goal: numbers that are not finite end a job by name; no clip is made of them, which would look like one that succeeded.
-//! Method: models in folders with one broken weight, in the UNet or in the VAE's decoder.
+//! Method: models in folders with one broken weight, in the UNet or in the VAE's decoder, of a clip and of a keyframe.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
@@ -7,11 +7,12 @@ mod support;
 use std::fs;
 use std::path::Path;
 
-use flowai_model::Preset;
-use flowai_svd::{Dtype, EngineError, Frames, Picture, Spec};
+use flowai_model::{KeyframePreset, Preset};
+use flowai_svd::{Dtype, EngineError, Frames, KeyframeSpec, Picture, Spec};
 use safetensors::SafeTensors;
 use serde_json::json;
 use support::inputs;
+use support::keyframe::{KeyframeModel, prompt};
 use support::models::Model;
 
 const STEPS: usize = 2;
@@ -78,4 +79,38 @@ fn in_the_decoded_frames() {
         "decoder.mid_block.resnets.0.spatial_res_block.conv1.bias",
         STEPS,
     );
+}
+
+/// What becomes of a keyframe when the first number of a weight is `value`.
+fn render_keyframe(file: &str, weight: &str, value: f32) -> Result<Frames, EngineError> {
+    let model = KeyframeModel::write(&KeyframePreset::Tiny.config(), 81);
+    write_number(&model.path().join(file), weight, value);
+    let keyframer = model.keyframer(Dtype::Fp32);
+    let fields = json!({ "height": 16, "width": 24, "steps": STEPS });
+    let spec = KeyframeSpec::from_json(fields.as_object().unwrap(), keyframer.config()).unwrap();
+    let mut run = keyframer.start(&keyframer.prepare(&spec, &prompt(""))?)?;
+    while !run.is_finished() {
+        run.step()?;
+    }
+    run.decode()
+}
+
+#[test]
+fn of_a_keyframe() {
+    let text = "text_encoder/model.safetensors";
+    let cases = [
+        (UNET, "conv_out.bias", 1),
+        (text, "text_model.final_layer_norm.bias", 1),
+        (VAE, "decoder.conv_out.bias", STEPS),
+        (VAE, "post_quant_conv.bias", STEPS),
+    ];
+    for (file, weight, step) in cases {
+        assert!(render_keyframe(file, weight, 0.5).is_ok(), "{weight}");
+        for value in [f32::NAN, f32::INFINITY] {
+            match render_keyframe(file, weight, value) {
+                Err(EngineError::NotFinite { step: found }) => assert_eq!(found, step, "{weight}"),
+                other => panic!("{value} in {weight} must be not finite, got {other:?}"),
+            }
+        }
+    }
 }

@@ -33,17 +33,24 @@ const CLASS: &str = "StableDiffusionPipeline";
 const COMPONENTS: &Components = &[
     ("unet", "diffusers", &["UNet2DConditionModel"]),
     ("vae", "diffusers", &["AutoencoderKL"]),
-    // Only where the folder's noise schedule lies: the sampler is the job's choice.
+    // Only where the folder's noise schedule lies, which all of them write alike: the sampler is the job's choice.
     (
         "scheduler",
         "diffusers",
         &[
             "DDIMScheduler",
-            "PNDMScheduler",
-            "EulerDiscreteScheduler",
-            "EulerAncestralDiscreteScheduler",
-            "LMSDiscreteScheduler",
+            "DDPMScheduler",
+            "DEISMultistepScheduler",
             "DPMSolverMultistepScheduler",
+            "DPMSolverSinglestepScheduler",
+            "EulerAncestralDiscreteScheduler",
+            "EulerDiscreteScheduler",
+            "HeunDiscreteScheduler",
+            "KDPM2AncestralDiscreteScheduler",
+            "KDPM2DiscreteScheduler",
+            "LMSDiscreteScheduler",
+            "PNDMScheduler",
+            "UniPCMultistepScheduler",
         ],
     ),
     ("text_encoder", "transformers", &["CLIPTextModel"]),
