@@ -138,10 +138,10 @@ impl CaseReport {
 impl fmt::Display for CaseReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (name, ratio) in &self.ratios {
-            writeln!(f, "  {name:20} {ratio}")?;
+            writeln!(f, "  {name:22} {ratio}")?;
         }
         for (name, ratio) in self.to_tuned_diffusers.iter().flatten() {
-            writeln!(f, "  {name:20} {ratio} to tuned diffusers")?;
+            writeln!(f, "  {name:22} {ratio} to tuned diffusers")?;
         }
         Ok(())
     }
