@@ -41,6 +41,9 @@ pub trait RenderEngine {
         Holdings::default()
     }
 
+    /// Gives back what it keeps of its device's memory without need. Called when a job found too little of it.
+    fn release_memory(&mut self) {}
+
     /// Reads the picture and makes the first noise.
     fn start<'a>(
         &'a mut self,

@@ -168,6 +168,12 @@ impl RenderEngine for SvdEngine {
         }
     }
 
+    fn release_memory(&mut self) {
+        if let Err(error) = self.options.device.release_memory() {
+            tracing::warn!(%error, "memory of the device was not given back");
+        }
+    }
+
     fn start<'a>(
         &'a mut self,
         spec: &RenderSpec,

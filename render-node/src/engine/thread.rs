@@ -187,6 +187,10 @@ fn serve(
         Err(EngineError::Lost(reason)) => return Err(reason),
         result => result.map(Box::new),
     };
+    if matches!(&result, Err(EngineError::Failed(failure)) if failure.code == FailureCode::OutOfMemory)
+    {
+        engine.release_memory();
+    }
     let Order {
         image,
         adapters,

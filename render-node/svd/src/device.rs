@@ -9,7 +9,7 @@ use tch::{Cuda, Device, Kind};
 
 use crate::error::{EngineError, Result};
 use crate::gpu::Gpu;
-use crate::kernels;
+use crate::{kernels, shim};
 
 /// The precision of weights and activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -106,15 +106,16 @@ impl DeviceName {
         })
     }
 
-    /// The device, when this machine has it.
+    /// The device, when this machine has it. For a GPU this also chooses the kernels of the whole process.
     ///
-    /// Errors: [`EngineError::Device`] when libtorch sees no such GPU.
+    /// Errors: [`EngineError::Device`] when libtorch sees no such GPU, or nobody can say which one it is.
     pub fn open(self) -> Result<Device> {
         match self {
             Self::Cpu => Ok(Device::Cpu),
             Self::Cuda(index) => {
                 let count = usize::try_from(Cuda::device_count()).unwrap_or(0);
                 if Cuda::is_available() && index < count {
+                    shim::choose_kernels(&Gpu::at(index)?.capability)?;
                     Ok(Device::Cuda(index))
                 } else {
                     Err(EngineError::Device(format!(
@@ -122,6 +123,26 @@ impl DeviceName {
                     )))
                 }
             }
+        }
+    }
+
+    /// The most bytes that tensors had on a GPU since the process began; `None` on a CPU, whose memory the system counts.
+    ///
+    /// Errors: no such GPU.
+    pub fn peak_memory_bytes(self) -> Result<Option<u64>> {
+        match self {
+            Self::Cpu => Ok(None),
+            Self::Cuda(index) => shim::peak_memory_bytes(index).map(Some),
+        }
+    }
+
+    /// Gives a GPU's memory that no tensor uses back to it, for what comes next; a CPU's allocator needs no telling.
+    ///
+    /// Errors: no GPU.
+    pub fn release_memory(self) -> Result<()> {
+        match self {
+            Self::Cpu => Ok(()),
+            Self::Cuda(_) => shim::empty_cache(),
         }
     }
 }

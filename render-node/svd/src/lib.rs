@@ -40,6 +40,7 @@ pub mod random;
 mod refusal;
 mod run;
 pub mod sampler;
+mod shim;
 mod spec;
 pub mod tensor_file;
 pub mod unet;

@@ -117,6 +117,7 @@ impl Animate {
             measured.render_cpu_s = cpu_seconds() - loaded_cpu;
             write(file, &tensor_file::serialize(&[("frames", frames)], None)?)?;
         }
+        measured.peak_device_memory_bytes = spec_file.options.device.peak_memory_bytes()?;
         measured.report();
         Ok(())
     }

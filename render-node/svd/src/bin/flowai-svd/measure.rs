@@ -31,6 +31,9 @@ pub(crate) struct Measurements {
     /// From the start of the process to now.
     pub(crate) total_s: Option<f64>,
     pub(crate) peak_memory_bytes: Option<u64>,
+    /// Of tensors on a GPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) peak_device_memory_bytes: Option<u64>,
     pub(crate) adapters: Vec<Applied>,
 }
 
