@@ -128,6 +128,19 @@ impl<'a> Fields<'a> {
         Ok(sizes)
     }
 
+    /// Refuses more layers than any model has: to list their tensors would take all memory.
+    pub(super) fn require_at_most(
+        &self,
+        field: &str,
+        counts: &[usize],
+        max: usize,
+    ) -> Result<(), ConfigError> {
+        match counts.iter().find(|count| **count > max) {
+            None => Ok(()),
+            Some(count) => Err(self.refuse(field, format!("must be at most {max} (got {count})"))),
+        }
+    }
+
     /// A side of a square that may be written as one number or as `[height, width]`.
     pub(super) fn square(&self, field: &str, default: usize) -> Result<usize, ConfigError> {
         match self.get(field).and_then(Value::as_array).map(Vec::as_slice) {

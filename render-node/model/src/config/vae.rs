@@ -7,9 +7,6 @@ use super::unet::NORM_GROUPS;
 const CLASS: &str = "AutoencoderKLTemporalDecoder";
 const DOWN_BLOCK: &str = "DownEncoderBlock2D";
 
-/// Each level halves the picture: real ones have four.
-pub(super) const LEVELS_MAX: usize = 8;
-
 /// `vae/config.json`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VaeConfig {
@@ -36,10 +33,8 @@ impl VaeConfig {
         fields.require_class("_class_name", &[CLASS])?;
 
         let block_out_channels = fields.sizes("block_out_channels", &[64])?;
-        let levels = block_out_channels.len();
-        if levels > LEVELS_MAX {
-            let reason = format!("at most {LEVELS_MAX} levels are supported");
-            return Err(fields.refuse("block_out_channels", reason));
+        if block_out_channels.len() > 8 {
+            return Err(fields.refuse("block_out_channels", "at most 8 levels are supported"));
         }
         if let Some(odd) = block_out_channels
             .iter()
@@ -48,6 +43,7 @@ impl VaeConfig {
             let reason = format!("must be multiples of {NORM_GROUPS} (got {odd})");
             return Err(fields.refuse("block_out_channels", reason));
         }
+        let levels = block_out_channels.len();
         require_blocks(&fields, "down_block_types", DOWN_BLOCK, levels)?;
 
         Ok(Self {

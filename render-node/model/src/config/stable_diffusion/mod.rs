@@ -61,6 +61,10 @@ const COMPONENTS: &Components = &[
     ),
 ];
 
+/// Bounds of what is listed of a model before its files are opened; the published ones have 4 and 2.
+const LEVELS_MAX: usize = 8;
+const LAYERS_MAX: usize = 16;
+
 /// Everything a folder says about itself, checked file by file and against each other.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StableDiffusionConfig {
