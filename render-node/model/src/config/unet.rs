@@ -12,7 +12,7 @@ const UP_ATTENTION: &str = "CrossAttnUpBlockSpatioTemporal";
 /// Groups of every group norm in UNet and VAE; fixed in the reference.
 pub const NORM_GROUPS: usize = 32;
 
-/// Bounds of what is listed of a model before its files are opened; SVD has 4, 2 and 1.
+/// Bounds of what is listed of a model before its files are opened; published ones have 4, 2 and 1.
 pub(super) const LEVELS_MAX: usize = 8;
 pub(super) const LAYERS_MAX: usize = 16;
 const TRANSFORMER_LAYERS_MAX: usize = 16;

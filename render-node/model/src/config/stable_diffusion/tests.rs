@@ -85,6 +85,9 @@ fn unsupported_unet_values_name_file_and_field() {
         ("cross_attention_dim", json!([32, 64])),
         ("cross_attention_dim", json!(768)),
         ("transformer_layers_per_block", json!([[1, 2], [1, 1]])),
+        ("block_out_channels", json!(vec![32; 9])),
+        ("layers_per_block", json!(17)),
+        ("transformer_layers_per_block", json!([1, 1000])),
         ("in_channels", json!(9)),
         ("out_channels", json!(8)),
         ("norm_eps", json!(0)),
@@ -139,6 +142,7 @@ fn unsupported_values_of_other_parts_name_file_and_field() {
             ("shift_factor", json!(0.1)),
             ("in_channels", json!(1)),
             ("scaling_factor", json!(-1)),
+            ("layers_per_block", json!(1000)),
         ],
     );
     refuses(
@@ -147,6 +151,7 @@ fn unsupported_values_of_other_parts_name_file_and_field() {
             ("model_type", json!("t5")),
             ("architectures", json!(["CLIPTextModelWithProjection"])),
             ("hidden_act", json!("relu")),
+            ("num_hidden_layers", json!(1000)),
             ("num_attention_heads", json!(5)),
             ("use_attention_mask", json!(true)),
         ],

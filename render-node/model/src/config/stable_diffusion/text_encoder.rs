@@ -6,6 +6,9 @@ use super::super::{Activation, ConfigError};
 const CLASS: &str = "CLIPTextModel";
 const MODEL_TYPE: &str = "clip_text_model";
 
+/// The largest CLIP has 32 for texts.
+const LAYERS_MAX: usize = 128;
+
 /// `text_encoder/config.json`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TextEncoderConfig {
@@ -50,6 +53,7 @@ impl TextEncoderConfig {
             hidden_act: Activation::from_fields(&fields)?,
             layer_norm_eps: fields.positive("layer_norm_eps", Some(1e-5))?,
         };
+        fields.require_at_most("num_hidden_layers", &[config.num_hidden_layers], LAYERS_MAX)?;
         if !config
             .hidden_size
             .is_multiple_of(config.num_attention_heads)

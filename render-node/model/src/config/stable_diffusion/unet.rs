@@ -2,6 +2,7 @@ use serde_json::{Value, json};
 
 use super::super::ConfigError;
 use super::super::fields::Fields;
+use super::super::unet::{LAYERS_MAX, LEVELS_MAX};
 
 const CLASS: &str = "UNet2DConditionModel";
 const DOWN_PLAIN: &str = "DownBlock2D";
@@ -120,9 +121,15 @@ impl Unet2dConfig {
 
         let channels = fields.sizes("block_out_channels", &[320, 640, 1280, 1280])?;
         let count = channels.len();
+        if count > LEVELS_MAX {
+            let reason = format!("at most {LEVELS_MAX} levels are supported (got {count})");
+            return Err(fields.refuse("block_out_channels", reason));
+        }
         let layers = fields.sizes_per_level("layers_per_block", count, &[2])?;
         let heads = fields.sizes_per_level("attention_head_dim", count, &[8])?;
         let transformers = fields.sizes_per_level("transformer_layers_per_block", count, &[1])?;
+        fields.require_at_most("layers_per_block", &layers, LAYERS_MAX)?;
+        fields.require_at_most("transformer_layers_per_block", &transformers, LAYERS_MAX)?;
         let cross = fields.sizes_per_level("cross_attention_dim", count, &[1280])?;
         if cross.iter().any(|width| *width != cross[0]) {
             let reason = format!("must be one width for all levels (got {cross:?})");

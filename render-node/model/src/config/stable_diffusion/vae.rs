@@ -2,7 +2,7 @@ use serde_json::{Value, json};
 
 use super::super::ConfigError;
 use super::super::fields::Fields;
-use super::super::unet::LEVELS_MAX;
+use super::super::unet::{LAYERS_MAX, LEVELS_MAX};
 use super::super::vae::{require_blocks, rgb};
 
 const CLASS: &str = "AutoencoderKL";
@@ -59,6 +59,8 @@ impl AutoencoderConfig {
             let reason = format!("must be multiples of norm_num_groups {groups} (got {odd})");
             return Err(fields.refuse("block_out_channels", reason));
         }
+        let layers_per_block = fields.size("layers_per_block", 1)?;
+        fields.require_at_most("layers_per_block", &[layers_per_block], LAYERS_MAX)?;
         require_blocks(&fields, "down_block_types", DOWN_BLOCK, levels)?;
         require_blocks(&fields, "up_block_types", UP_BLOCK, levels)?;
 
@@ -67,7 +69,7 @@ impl AutoencoderConfig {
             out_channels: rgb(&fields, "out_channels")?,
             latent_channels: fields.size("latent_channels", 4)?,
             block_out_channels,
-            layers_per_block: fields.size("layers_per_block", 1)?,
+            layers_per_block,
             norm_num_groups: groups,
             sample_size: fields.square("sample_size", 32)?,
             scaling_factor: fields.positive("scaling_factor", Some(0.18215))?,
