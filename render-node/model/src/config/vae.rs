@@ -33,8 +33,10 @@ impl VaeConfig {
         fields.require_class("_class_name", &[CLASS])?;
 
         let block_out_channels = fields.sizes("block_out_channels", &[64])?;
-        if block_out_channels.len() > 8 {
-            return Err(fields.refuse("block_out_channels", "at most 8 levels are supported"));
+        let levels = block_out_channels.len();
+        if levels > LEVELS_MAX {
+            let reason = format!("at most {LEVELS_MAX} levels are supported");
+            return Err(fields.refuse("block_out_channels", reason));
         }
         let layers_per_block = fields.size("layers_per_block", 1)?;
         fields.require_at_most("layers_per_block", &[layers_per_block], LAYERS_MAX)?;
@@ -45,7 +47,6 @@ impl VaeConfig {
             let reason = format!("must be multiples of {NORM_GROUPS} (got {odd})");
             return Err(fields.refuse("block_out_channels", reason));
         }
-        let levels = block_out_channels.len();
         require_blocks(&fields, "down_block_types", DOWN_BLOCK, levels)?;
 
         Ok(Self {
