@@ -312,8 +312,8 @@ pub struct Assign {
     pub adapters: Vec<Source>,
 }
 
-/// What the node will probably be given next (cast): it may bring the adapters near while its present job runs. Carries no right
-/// to work, and is not told again when it is lost. The next one takes its place.
+/// What the node will probably be given next (cast): it may bring the adapters near while its present job runs. Carries no
+/// right to work, and is not told again when it is lost. The next one takes its place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Prefetch {
     pub job: JobId,

@@ -30,8 +30,8 @@ impl TaskKind for LeaderTask {
         OnCancel::Abort
     }
 
-    /// Each of them owes the leader a word, but for a stop, which is told again with the next beat, for what is forgotten at the
-    /// next sweep as well, and for a hint, which a node can do without.
+    /// Each of them owes the leader a word, but for a stop, which is told again with the next beat, for what is forgotten at
+    /// the next sweep as well, and for a hint, which a node can do without.
     fn on_failure(self) -> OnFailure {
         match self {
             Self::Stop | Self::Forget | Self::Foretell => OnFailure::Log,

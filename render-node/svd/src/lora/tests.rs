@@ -1,5 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use flowai_model::adapter::{Adapter, AdapterFormat, MagnitudeAxis, ModuleTable};
 use flowai_model::synthetic::{self, AdapterSpec};
@@ -500,11 +501,25 @@ fn what_is_rotten_or_unfit_is_told_apart_and_not_kept() {
 
 #[test]
 fn threads_that_want_one_adapter_read_it_once() {
+    const THREADS: usize = 8;
     let shelf = Shelf::new(1 << 20);
-    let file = shelf.file(1);
+    let (sha256, path) = shelf.file(1);
+    let asking = AtomicUsize::new(0);
+    // Whoever reads first is not done before all others ask.
+    let table = || {
+        while asking.load(Ordering::Relaxed) < THREADS {
+            std::thread::yield_now();
+        }
+        table()
+    };
+    let (shelf, asking) = (&shelf, &asking);
     std::thread::scope(|threads| {
-        for _ in 0..8 {
-            threads.spawn(|| drop(shelf.hold(&file)));
+        for _ in 0..THREADS {
+            threads.spawn(|| {
+                asking.fetch_add(1, Ordering::Relaxed);
+                let held = shelf.cache.hold(shelf.model, sha256, &path, table);
+                drop(held.unwrap());
+            });
         }
     });
     let usage = shelf.cache.usage();
