@@ -8,7 +8,7 @@ import math
 
 import torch
 
-from convolution import speed_up
+from closed_form import Seen, solve
 from model import EMBEDDING
 from motion import BUCKET_MAX, BUCKET_MIN, FRAMES, matrices, warp
 from training import Schedule, finish_step, log
@@ -21,6 +21,7 @@ FPS_SEEN = 6.0
 # Clips of each process in a step.
 BATCH = 2
 ENCODED_AT_ONCE = 25
+SOLVED_FROM = 12
 AVERAGE_DECAY = 0.995
 
 
@@ -65,20 +66,38 @@ def moved(latents: torch.Tensor, motion: str, buckets: torch.Tensor) -> torch.Te
     return warp(frames, matrices(motion, buckets).flatten(0, 1)).unflatten(0, (-1, FRAMES))
 
 
+def draw(latents: Latents, motion: str, count: int):
+    """Clips to learn from: wanted latents, noisy ones, sigmas, what is seen, buckets."""
+    chosen = torch.randint(len(latents.clean), (count,))
+    buckets = torch.randint(BUCKET_MIN, BUCKET_MAX + 1, (count,)).float()
+    wanted = moved(latents.clean[chosen], motion, buckets)
+    sigmas = draw_sigmas(count)
+    noisy = wanted + sigmas.view(-1, 1, 1, 1, 1) * torch.randn_like(wanted)
+    return wanted, noisy, sigmas, latents.seen[chosen], buckets
+
+
+@torch.no_grad()
+def start_near(unet, latents: Latents, motion: str) -> None:
+    """The first answers are those that can be told from what random layers show: about a picture that stands still."""
+    answers = []
+    with Seen(unet.conv_out) as seen:
+        for _ in range(SOLVED_FROM):
+            wanted, noisy, sigmas, picture, buckets = draw(latents, motion, BATCH)
+            predict(unet, noisy, sigmas, picture, buckets)
+            sigma = sigmas.view(-1, 1, 1, 1, 1)
+            answers.append(((noisy / (sigma**2 + 1) - wanted) * (sigma**2 + 1).sqrt() / sigma).flatten(0, 1))
+    solve(unet.conv_out, seen.batches, answers, wanted.shape[2])
+
+
 def train(unet, latents: Latents, motion: str, rate: float, minutes: float) -> dict[str, torch.Tensor]:
     """Trains what requires gradients; returns its running average."""
-    speed_up(unet)
     schedule = Schedule(unet.parameters(), rate, minutes)
     trained = {name: parameter for name, parameter in unet.named_parameters() if parameter.requires_grad}
     average = {name: parameter.detach().clone() for name, parameter in trained.items()}
     losses, stills = [], []
     while not schedule.is_over():
-        chosen = torch.randint(len(latents.clean), (BATCH,))
-        buckets = torch.randint(BUCKET_MIN, BUCKET_MAX + 1, (BATCH,)).float()
-        wanted = moved(latents.clean[chosen], motion, buckets)
-        sigmas = draw_sigmas(BATCH)
-        noisy = wanted + sigmas.view(-1, 1, 1, 1, 1) * torch.randn_like(wanted)
-        error = predict(unet, noisy, sigmas, latents.seen[chosen], buckets) - wanted
+        wanted, noisy, sigmas, seen, buckets = draw(latents, motion, BATCH)
+        error = predict(unet, noisy, sigmas, seen, buckets) - wanted
         loss = error.square().mean()
         finish_step(loss, schedule)
         decay = min(AVERAGE_DECAY, 1 - 1 / (schedule.steps + 1))
@@ -87,7 +106,7 @@ def train(unet, latents: Latents, motion: str, rate: float, minutes: float) -> d
         if float(sigmas.min()) > SIGMA_MIDDLE:
             losses.append(float(loss.detach()))
             stills.append(float((wanted[:, :1] - wanted).square().mean()))
-        if schedule.steps % 100 == 0:
+        if schedule.steps % 50 == 0:
             mean, still = sum(losses[-60:]) / len(losses[-60:]), sum(stills[-60:]) / len(stills[-60:])
             log(f"{motion} {schedule.steps}: error at high noise {mean:.4f}, of a still picture {still:.4f}")
     return average

@@ -9,6 +9,7 @@ from diffusers import (
     StableVideoDiffusionPipeline,
     UNetSpatioTemporalConditionModel,
 )
+from diffusers.models.attention_processor import AttnProcessor
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from motion import FRAMES
@@ -19,13 +20,25 @@ LATENT_CHANNELS = 4
 LATENT_SIDE = SIDE // 4
 EMBEDDING = 32
 LOG_VARIANCE = -6.0
+# Several deviations of what such layers start with.
+REFERENCE = 4.0
 SEED = 7
+
+
+def keep_means(resnet: torch.nn.Module) -> None:
+    """For the resnet before the last norm, which has two channels a group.
+
+    A norm takes the mean of a group away, and with it how bright or red a picture is. Beside a channel that is the same
+    everywhere the mean of the other is seen in the difference. With one channel a group nothing brings it back, which is why
+    no part of this model has 32 channels.
+    """
+    resnet.conv2.bias.data[1::2] = REFERENCE
 
 
 def new_vae() -> AutoencoderKLTemporalDecoder:
     """Its temporal layers change nothing until they are trained: a still picture's decoder is where they start."""
     vae = AutoencoderKLTemporalDecoder(
-        block_out_channels=(32, 32, 64),
+        block_out_channels=(64, 64, 64),
         down_block_types=("DownEncoderBlock2D",) * 3,
         layers_per_block=1,
         latent_channels=LATENT_CHANNELS,
@@ -38,6 +51,8 @@ def new_vae() -> AutoencoderKLTemporalDecoder:
         if name.endswith("temporal_res_block"):
             torch.nn.init.zeros_(module.conv2.weight)
             torch.nn.init.zeros_(module.conv2.bias)
+    keep_means(vae.encoder.mid_block.resnets[-1])
+    keep_means(vae.decoder.up_blocks[-1].resnets[-1].spatial_res_block)
     # Of the posterior's two halves the second starts as next to no noise: a decoder learns nothing from latents below it.
     torch.nn.init.zeros_(vae.quant_conv.weight[LATENT_CHANNELS:])
     torch.nn.init.constant_(vae.quant_conv.bias[LATENT_CHANNELS:], LOG_VARIANCE)
@@ -54,7 +69,7 @@ def new_unet() -> UNetSpatioTemporalConditionModel:
         sample_size=LATENT_SIDE,
         in_channels=2 * LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,
-        block_out_channels=(64, 64, 96),
+        block_out_channels=(64, 64, 64),
         down_block_types=("DownBlockSpatioTemporal", "CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
         up_block_types=("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal", "UpBlockSpatioTemporal"),
         addition_time_embed_dim=EMBEDDING,
@@ -64,10 +79,13 @@ def new_unet() -> UNetSpatioTemporalConditionModel:
         num_attention_heads=4,
         num_frames=FRAMES,
     )
+    # On a CPU quicker than libtorch's fused attention when it must be differentiated.
+    unet.set_attn_processor(AttnProcessor())
     for name, module in unet.named_modules():
-        if name.endswith(("res_block.conv2", "proj_out", "conv_out")):
+        if name.endswith(("res_block.conv2", "proj_out")):
             torch.nn.init.zeros_(module.weight)
             torch.nn.init.zeros_(module.bias)
+    keep_means(unet.up_blocks[-1].resnets[-1].spatial_res_block)
     return unet
 
 
@@ -75,8 +93,8 @@ def blind_image_encoder() -> CLIPVisionModelWithProjection:
     """The pipeline asks for one. It is not trained: it answers every picture with zeros."""
     encoder = CLIPVisionModelWithProjection(
         CLIPVisionConfig(
-            hidden_size=32,
-            intermediate_size=64,
+            hidden_size=8,
+            intermediate_size=16,
             projection_dim=EMBEDDING,
             num_hidden_layers=1,
             num_attention_heads=2,

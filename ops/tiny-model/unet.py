@@ -5,10 +5,10 @@ from pathlib import Path
 
 import torch
 
-from denoising import Latents, train
+from denoising import Latents, start_near, train
 from model import SEED, new_unet, new_vae
 from pictures import Pictures
-from training import is_first, log, own_seed, share, start
+from training import as_in_first, is_first, log, own_seed, share, start
 
 POOL = 2500
 LEARNING_RATE = 2e-3
@@ -22,6 +22,8 @@ def main() -> None:
     unet = new_unet()
     latents = Latents(vae, Pictures(photographs, own_seed(SEED + 1)).draw(share(POOL)))
     log(f"{POOL} pictures encoded; {sum(parameter.numel() for parameter in unet.parameters()) / 1e6:.2f} M parameters")
+    start_near(unet, latents, "zoom")
+    as_in_first(unet)
     average = train(unet, latents, "zoom", LEARNING_RATE, minutes)
     unet.load_state_dict(average)
     if is_first():
