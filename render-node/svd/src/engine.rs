@@ -25,7 +25,7 @@ use crate::unet::Unet;
 use crate::vae::{VaeDecoder, VaeEncoder};
 
 /// Of factors of adapters that stay on a GPU until [`Engine::limit_device_tier`] says otherwise: some 75 of rank 16.
-const DEVICE_TIER_BYTES_MAX: u64 = 1 << 30;
+pub(crate) const DEVICE_TIER_BYTES_MAX: u64 = 1 << 30;
 
 /// How a model is loaded.
 #[derive(Debug, Clone)]

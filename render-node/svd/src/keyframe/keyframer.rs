@@ -13,7 +13,7 @@ use tch::{Device, Kind, Tensor};
 use super::sampler::KeyframeSampler;
 use super::{KeyframeDecoder, KeyframeRun, KeyframeSpec, TextEncoder, Tokenizer, Unet2d};
 use crate::device::{Dtype, elapsed};
-use crate::engine::{AdapterUse, LoadOptions};
+use crate::engine::{AdapterUse, DEVICE_TIER_BYTES_MAX, LoadOptions};
 use crate::error::Result;
 use crate::lora::{AdapterSet, Fuser, StateId};
 use crate::params::{Params, Precision};
@@ -102,7 +102,7 @@ impl Keyframer {
             decoder: KeyframeDecoder::load(&decoder_params, &config.vae)?,
             unet,
             params,
-            fuser: Fuser::default(),
+            fuser: Fuser::on(device, DEVICE_TIER_BYTES_MAX),
             folder,
             options,
         })
