@@ -7,7 +7,6 @@ pub(crate) mod compare;
 pub(crate) mod comparison;
 pub(crate) mod inputs;
 pub(crate) mod models;
-pub(crate) mod motion;
 pub(crate) mod oracle;
 pub(crate) mod program;
 pub(crate) mod stages;
