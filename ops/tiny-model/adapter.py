@@ -16,8 +16,8 @@ from model import SEED, new_unet, new_vae
 from pictures import Pictures
 from training import is_first, log, own_seed, share, start
 
-POOL = 1000
-LEARNING_RATE = 4e-3
+POOL = 500
+LEARNING_RATE = 2e-3
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Which layers the motion adapters change."""
 
-RANK = 8
+RANK = 4
 # The ends of module names: attention, feed-forward, projections and the resnets' convolutions. Cross-attention sees one
 # key, so its queries and keys would change nothing.
 TARGETS = {

@@ -49,8 +49,7 @@ def predict(unet, noisy, sigmas, seen, buckets) -> torch.Tensor:
     picture = seen[:, None].expand(-1, FRAMES, -1, -1, -1)
     stacked = torch.cat([noisy / (sigma**2 + 1).sqrt(), picture], 2)
     nothing = torch.zeros(len(noisy), 1, EMBEDDING)
-    with torch.autocast("cpu", torch.bfloat16):
-        answer = unet(stacked, 0.25 * sigmas.log(), nothing, ids(buckets)).sample.float()
+    answer = unet(stacked, 0.25 * sigmas.log(), nothing, ids(buckets)).sample
     return noisy / (sigma**2 + 1) - answer * sigma / (sigma**2 + 1).sqrt()
 
 
@@ -106,7 +105,7 @@ def train(unet, latents: Latents, motion: str, rate: float, minutes: float) -> d
         if float(sigmas.min()) > SIGMA_MIDDLE:
             losses.append(float(loss.detach()))
             stills.append(float((wanted[:, :1] - wanted).square().mean()))
-        if schedule.steps % 50 == 0:
+        if schedule.steps % 25 == 0:
             mean, still = sum(losses[-60:]) / len(losses[-60:]), sum(stills[-60:]) / len(stills[-60:])
             log(f"{motion} {schedule.steps}: error at high noise {mean:.4f}, of a still picture {still:.4f}")
     return average

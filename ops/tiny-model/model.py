@@ -26,19 +26,19 @@ SEED = 7
 
 
 def keep_means(resnet: torch.nn.Module) -> None:
-    """For the resnet before the last norm, which has two channels a group.
+    """For the resnet before the last norm, which has three channels a group.
 
-    A norm takes the mean of a group away, and with it how bright or red a picture is. Beside a channel that is the same
-    everywhere the mean of the other is seen in the difference. With one channel a group nothing brings it back, which is why
-    no part of this model has 32 channels.
+    A norm takes two numbers of each group away, mean and deviation: with one channel or two, that is how bright and how red the
+    picture is. Beside two channels that are the same everywhere, one above and one below, the third keeps its own.
     """
-    resnet.conv2.bias.data[1::2] = REFERENCE
+    resnet.conv2.bias.data[1::3] = REFERENCE
+    resnet.conv2.bias.data[2::3] = -REFERENCE
 
 
 def new_vae() -> AutoencoderKLTemporalDecoder:
-    """Its temporal layers change nothing until they are trained: a still picture's decoder is where they start."""
+    """Nearly linear: branches beside the residuals change nothing until they are trained."""
     vae = AutoencoderKLTemporalDecoder(
-        block_out_channels=(64, 64, 64),
+        block_out_channels=(96, 32, 96),
         down_block_types=("DownEncoderBlock2D",) * 3,
         layers_per_block=1,
         latent_channels=LATENT_CHANNELS,
@@ -47,10 +47,10 @@ def new_vae() -> AutoencoderKLTemporalDecoder:
         scaling_factor=1.0,
         force_upcast=False,
     )
-    for name, module in vae.decoder.named_modules():
-        if name.endswith("temporal_res_block"):
-            torch.nn.init.zeros_(module.conv2.weight)
-            torch.nn.init.zeros_(module.conv2.bias)
+    for name, module in vae.named_modules():
+        if name.endswith((".conv2", "to_out.0")):
+            torch.nn.init.zeros_(module.weight)
+            torch.nn.init.zeros_(module.bias)
     keep_means(vae.encoder.mid_block.resnets[-1])
     keep_means(vae.decoder.up_blocks[-1].resnets[-1].spatial_res_block)
     # Of the posterior's two halves the second starts as next to no noise: a decoder learns nothing from latents below it.
@@ -69,7 +69,7 @@ def new_unet() -> UNetSpatioTemporalConditionModel:
         sample_size=LATENT_SIDE,
         in_channels=2 * LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,
-        block_out_channels=(64, 64, 64),
+        block_out_channels=(96, 64, 32),
         down_block_types=("DownBlockSpatioTemporal", "CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
         up_block_types=("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal", "UpBlockSpatioTemporal"),
         addition_time_embed_dim=EMBEDDING,

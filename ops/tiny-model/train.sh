@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Trains the tiny video model and its two motion adapters, about two hours on two cores: train.sh FOLDER [MINUTES]
-# MINUTES divide into four parts: VAE 3/10, UNet 5/10, each adapter 1/10. What lies in FOLDER/work is not trained again.
+# MINUTES divide into four parts: VAE 1/10, UNet 6/10, each adapter 3/20. What lies in FOLDER/work is not trained again.
 set -euo pipefail
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 folder=${1:?give a folder for the model}
@@ -21,12 +21,12 @@ if [[ ! -d $photographs ]]; then
     "$python" -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --target "$work/scikit-image" \
         scikit-image==0.26.0
 fi
-[[ -e $work/vae.pt ]] || learn vae.py "$photographs" "$work/vae.pt" "$(part 0.3)"
-[[ -e $work/unet.pt ]] || learn unet.py "$photographs" "$work/vae.pt" "$work/unet.pt" "$(part 0.5)"
+[[ -e $work/vae.pt ]] || learn vae.py "$photographs" "$work/vae.pt" "$(part 0.1)"
+[[ -e $work/unet.pt ]] || learn unet.py "$photographs" "$work/vae.pt" "$work/unet.pt" "$(part 0.6)"
 "$python" "$here/export.py" "$work/vae.pt" "$work/unet.pt" "$folder"
 for motion in pan-left rotate; do
     adapter=$folder/$motion.safetensors
     [[ -e $adapter ]] ||
-        learn adapter.py "$photographs" "$work/vae.pt" "$work/unet.pt" "$motion" "$adapter" "$(part 0.1)"
+        learn adapter.py "$photographs" "$work/vae.pt" "$work/unet.pt" "$motion" "$adapter" "$(part 0.15)"
 done
 "$python" "$here/evaluate.py" "$folder" "$photographs"

@@ -10,8 +10,8 @@ from model import SEED, new_unet, new_vae
 from pictures import Pictures
 from training import as_in_first, is_first, log, own_seed, share, start
 
-POOL = 2500
-LEARNING_RATE = 2e-3
+POOL = 1000
+LEARNING_RATE = 1e-3
 
 
 def main() -> None:

@@ -19,14 +19,15 @@ from motion import BUCKET_MAX, BUCKET_MIN, FRAMES, MOTIONS, clips, matrices, war
 from pictures import Pictures, validation
 from training import Schedule, as_in_first, finish_step, is_first, log, own_seed, psnr, share, start
 
-POOL = 3000
-SOLVED_FROM = 60
+POOL = 1000
+SOLVED_FROM = 30
 # Of each process.
-STILLS_BATCH = 4
+STILLS_BATCH = 2
 CLIPS_BATCH = 1
 # Of the minutes given.
 STILLS_SHARE = 0.85
-LEARNING_RATE, CLIPS_LEARNING_RATE = 1e-3, 3e-4
+# Larger rates undo the least-squares answer: 3e-4 took it from 23 dB to 11 within 20 steps.
+LEARNING_RATE, CLIPS_LEARNING_RATE = 1e-5, 1e-5
 KL_WEIGHT = 1e-6
 GRADIENT_WEIGHT = 0.5
 
@@ -76,17 +77,15 @@ def train_stills(vae, pool: torch.Tensor, pictures: torch.Tensor, minutes: float
     while not schedule.is_over():
         wanted = pool[torch.randint(len(pool), (STILLS_BATCH,))].float()
         half = STILLS_BATCH // 2
-        with torch.autocast("cpu", torch.bfloat16):
-            encoded = vae.encode(wanted).latent_dist
-            latents = encoded.sample().float()
+        encoded = vae.encode(wanted).latent_dist
+        latents = encoded.sample()
         moves = some_moves(half)
         latents = torch.cat([latents[:half], warp(latents[half:], moves)])
         wanted = torch.cat([wanted[:half], warp(wanted[half:], moves).clamp(-1, 1)])
-        with torch.autocast("cpu", torch.bfloat16):
-            shown = vae.decode(latents, num_frames=1).sample.float()
+        shown = vae.decode(latents, num_frames=1).sample
         loss = loss_of(shown, wanted) + KL_WEIGHT * encoded.kl().float().mean()
         finish_step(loss, schedule)
-        if schedule.steps % 50 == 0 and is_first():
+        if schedule.steps % 20 == 0 and is_first():
             with torch.no_grad():
                 latents = vae.encode(pictures).latent_dist.mean
                 moves = some_moves(len(pictures))
@@ -107,9 +106,8 @@ def train_clips(vae, pool: torch.Tensor, pictures: torch.Tensor, minutes: float)
         buckets = torch.randint(BUCKET_MIN, BUCKET_MAX + 1, (CLIPS_BATCH,)).float()
         motion = MOTIONS[int(torch.randint(len(MOTIONS), ()))]
         wanted = clips(motion, pool[torch.randint(len(pool), (CLIPS_BATCH,))].float(), buckets).flatten(0, 1)
-        with torch.autocast("cpu", torch.bfloat16):
-            encoded = vae.encode(wanted).latent_dist
-            shown = vae.decode(encoded.sample(), num_frames=FRAMES).sample.float()
+        encoded = vae.encode(wanted).latent_dist
+        shown = vae.decode(encoded.sample(), num_frames=FRAMES).sample
         loss = loss_of(shown, wanted) + KL_WEIGHT * encoded.kl().float().mean()
         finish_step(loss, schedule)
         if schedule.steps % 20 == 0 and is_first():
