@@ -277,8 +277,12 @@ impl Engine {
     ///
     /// Errors: another model, set of adapters, dtype, device class or engine version, by name.
     pub fn resume(&self, checkpoint: &Checkpoint) -> Result<Run<'_>> {
-        let _no_grad = tch::no_grad_guard();
         self.fuser.require_known()?;
+        refusals(|| self.resume_run(checkpoint))
+    }
+
+    fn resume_run(&self, checkpoint: &Checkpoint) -> Result<Run<'_>> {
+        let _no_grad = tch::no_grad_guard();
         let header = &checkpoint.header;
         header.spec.check(self.config())?;
         let sampler = self.sampler(&header.spec);

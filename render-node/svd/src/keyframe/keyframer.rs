@@ -18,6 +18,7 @@ use crate::error::Result;
 use crate::lora::{AdapterSet, Fuser, StateId};
 use crate::params::{Params, Precision};
 use crate::random;
+use crate::refusal::refusals;
 use crate::spec::SpecError;
 
 /// Far over what any model reads: 77 tokens are some 300 letters.
@@ -76,6 +77,10 @@ impl Keyframer {
     /// Errors: a folder that is not complete or not supported (every fault is named), a device that is not there, too little
     /// memory.
     pub fn load(model_dir: &Path, options: LoadOptions) -> Result<Self> {
+        refusals(|| Self::load_here(model_dir, options))
+    }
+
+    fn load_here(model_dir: &Path, options: LoadOptions) -> Result<Self> {
         let _no_grad = tch::no_grad_guard();
         let device = options.open_device()?;
         let folder = StableDiffusionFolder::check(model_dir)?;
@@ -166,9 +171,13 @@ impl Keyframer {
     /// Errors: a spec out of range; a text of over 16 KiB; a negative prompt without guidance, where it would change
     /// nothing.
     pub fn prepare(&self, spec: &KeyframeSpec, prompt: &Prompt) -> Result<KeyframeConditioning> {
-        let _no_grad = tch::no_grad_guard();
         spec.check(self.config())?;
         check_texts(spec, prompt)?;
+        refusals(|| self.read(spec, prompt))
+    }
+
+    fn read(&self, spec: &KeyframeSpec, prompt: &Prompt) -> Result<KeyframeConditioning> {
+        let _no_grad = tch::no_grad_guard();
         let noise = random::draw_latents(spec.seed, &self.latents_shape(spec), self.kind())?;
         let started = Instant::now();
         let tokens = self.tokenizer.encode(&prompt.text)?;
@@ -192,8 +201,12 @@ impl Keyframer {
     ///
     /// Errors: adapters that were neither applied nor taken out whole ([`Keyframer::set_adapters`]), too little memory.
     pub fn start(&self, conditioning: &KeyframeConditioning) -> Result<KeyframeRun<'_>> {
-        let _no_grad = tch::no_grad_guard();
         self.fuser.require_known()?;
+        refusals(|| self.start_run(conditioning))
+    }
+
+    fn start_run(&self, conditioning: &KeyframeConditioning) -> Result<KeyframeRun<'_>> {
+        let _no_grad = tch::no_grad_guard();
         let spec = &conditioning.spec;
         let sampler = KeyframeSampler::new(
             &self.config().noise_schedule,

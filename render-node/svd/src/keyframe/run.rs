@@ -7,6 +7,7 @@ use tch::{Device, Kind, Tensor};
 use super::sampler::KeyframeSampler;
 use super::{KeyframeConditioning, KeyframeSpec, Keyframer, Unet2dContext};
 use crate::error::{EngineError, Result};
+use crate::refusal::refusals;
 use crate::run::{Frames, Report, is_finite};
 
 /// Latents on their way. Borrows the engine, so adapters cannot change under it.
@@ -77,12 +78,7 @@ impl<'a> KeyframeRun<'a> {
         let _no_grad = tch::no_grad_guard();
         let started = Instant::now();
         let i = self.next_step;
-        let prediction = self.predict(i)?;
-        let latents = self.sampler.step(i, &prediction, &self.latents)?;
-        if !is_finite(&latents)? {
-            return Err(EngineError::NotFinite { step: i + 1 });
-        }
-        self.latents = latents;
+        self.latents = refusals(|| self.denoise(i))?;
         self.next_step = i + 1;
         Ok(Report {
             step: i + 1,
@@ -104,7 +100,12 @@ impl<'a> KeyframeRun<'a> {
             let done = self.next_step;
             return Err(EngineError::Unfinished { done, steps });
         }
+        refusals(|| self.decode_picture())
+    }
+
+    fn decode_picture(&self) -> Result<Frames> {
         let _no_grad = tch::no_grad_guard();
+        let steps = self.sampler.steps();
         let scale = self.keyframer.config().vae.scaling_factor;
         let latents = self.latents.f_div_scalar(scale)?;
         let mut picture = self.keyframer.decoder.forward(&latents)?;
@@ -121,6 +122,16 @@ impl<'a> KeyframeRun<'a> {
             first: 0,
             data: picture.f_to_kind(Kind::Float)?,
         })
+    }
+
+    /// The latents after step `i`.
+    fn denoise(&self, i: usize) -> Result<Tensor> {
+        let prediction = self.predict(i)?;
+        let latents = self.sampler.step(i, &prediction, &self.latents)?;
+        match is_finite(&latents)? {
+            true => Ok(latents),
+            false => Err(EngineError::NotFinite { step: i + 1 }),
+        }
     }
 
     /// The model's guided prediction before step `i`: (1, C, h, w).

@@ -12,6 +12,7 @@ use crate::engine::{AdapterUse, Engine};
 use crate::error::Result;
 use crate::kernels::Sums;
 use crate::params::{Params, Pristine};
+use crate::refusal::refusals;
 
 impl Engine {
     /// Reads an adapter file and resolves its keys in this model; see [`Adapter::open`].
@@ -160,8 +161,9 @@ impl Fuser {
         let by_module = set.by_module();
         let changes = changes(weights, &by_module)?;
         let mut tier = self.device_tier.take();
-        let result = hold_all(tier.as_mut(), set)
-            .and_then(|()| plan(changes, tier.as_ref()))
+        // Each by itself: what a refusal ends must not take the tier along, nor what is known of the weights.
+        let result = refusals(|| hold_all(tier.as_mut(), set))
+            .and_then(|()| refusals(|| plan(changes, tier.as_ref())))
             .and_then(|plans| self.put(weights, plans, adapters));
         if let Some(tier) = &mut tier {
             set.adapters()
@@ -178,10 +180,10 @@ impl Fuser {
         plans: BTreeMap<&str, Plan<'_>>,
         adapters: Vec<AdapterUse>,
     ) -> Result<()> {
-        if let Err(error) = self.write(weights, &plans) {
+        if let Err(error) = refusals(|| self.write(weights, &plans)) {
             self.adapters.clear();
             // The first failure is what the caller can act on; the second one mostly repeats it.
-            self.is_mixed = self.write(weights, &BTreeMap::new()).is_err();
+            self.is_mixed = refusals(|| self.write(weights, &BTreeMap::new())).is_err();
             return Err(error);
         }
         self.adapters = adapters;
