@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test up bench bench-farm fuzz lint tiny-model clean
+.PHONY: help setup demo test up bench bench-farm fuzz soak lint tiny-model clean
 
 # rustup's folder, which a non-login shell may not have in PATH.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -47,6 +47,9 @@ bench-farm: ## what the farm adds to a render, and the API under load, into targ
 	cargo build --release $(PROGRAMS) -p flowai-benches
 	$(TARGET)/release/flowai-benches farm overhead --out $(TARGET)/bench/farm.json
 	$(TARGET)/release/flowai-benches farm api --out $(TARGET)/bench/api.json
+
+soak: setup ## render 200 jobs of changing sizes and adapters in one process, and compare its memory
+	FLOWAI_SOAK_JOBS=200 cargo test -p flowai-svd --test memory_stays_after_many_jobs -- --nocapture
 
 FUZZ_SECONDS := 60
 fuzz: ## fuzz what reads files of users, FUZZ_SECONDS each

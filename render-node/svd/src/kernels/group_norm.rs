@@ -56,15 +56,7 @@ fn group_norm_with(isa: Isa, x: &Tensor, affine: &Affine<'_>) -> Result<Tensor> 
     }
     let (weight, bias) = parameters(&x, affine)?;
     let [items, rows, channels] = [items, rows, channels].map(|n| n.unsigned_abs() as usize);
-    let norm = Norm {
-        x: elements(&x),
-        channels,
-        groups: affine.groups,
-        weight: elements(&weight),
-        bias: elements(&bias),
-        eps: affine.eps,
-        isa,
-    };
+    let norm = Norm::new(isa, &x, [&weight, &bias], affine, channels);
     let output = Output(y.data_ptr().cast());
     let has_silu = affine.has_silu;
     let apply = |rows: Range<usize>, factors: &Factors| {
@@ -109,15 +101,7 @@ impl Normaliser {
         let x = x.f_view([1, -1, channels])?;
         let (weight, bias) = parameters(&x, affine)?;
         let [rows, channels] = [x.size()[1], channels].map(|n| n.unsigned_abs() as usize);
-        let norm = Norm {
-            x: elements(&x),
-            channels,
-            groups: affine.groups,
-            weight: elements(&weight),
-            bias: elements(&bias),
-            eps: affine.eps,
-            isa,
-        };
+        let norm = Norm::new(isa, &x, [&weight, &bias], affine, channels);
         let blocks = Blocks::of(rows, channels);
         let moments = map(blocks.count, |index| norm.moments(blocks.rows(0, index)));
         Ok(Self {
@@ -250,7 +234,26 @@ struct Factors {
     shift: Vec<f32>,
 }
 
-impl Norm<'_> {
+impl<'a> Norm<'a> {
+    /// Of tensors as [`plain`] and [`parameters`] make them.
+    fn new(
+        isa: Isa,
+        x: &'a Tensor,
+        [weight, bias]: [&'a Tensor; 2],
+        affine: &Affine<'_>,
+        channels: usize,
+    ) -> Self {
+        Self {
+            x: elements(x),
+            channels,
+            groups: affine.groups,
+            weight: elements(weight),
+            bias: elements(bias),
+            eps: affine.eps,
+            isa,
+        }
+    }
+
     fn part(&self, rows: &Range<usize>) -> &[f32] {
         &self.x[rows.start * self.channels..rows.end * self.channels]
     }

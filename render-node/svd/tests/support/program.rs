@@ -17,39 +17,19 @@ pub(crate) struct Animate<'a> {
 impl Animate<'_> {
     /// Runs with further arguments; `spec` becomes a file of its own.
     pub(crate) fn output(&self, spec: &Value, arguments: &[&str]) -> Output {
-        let spec_file = tempfile::NamedTempFile::new_in(self.dir).unwrap();
-        fs::write(spec_file.path(), spec.to_string()).unwrap();
-        Command::new(env!("CARGO_BIN_EXE_flowai-svd"))
-            .current_dir(self.dir)
-            .arg("animate")
-            .arg("--model")
-            .arg(self.model)
-            .arg("--image")
-            .arg(self.image)
-            .arg("--spec")
-            .arg(spec_file.path())
-            .args(arguments)
-            .output()
-            .expect("the program must start")
+        let mut command = Command::new(env!("CARGO_BIN_EXE_flowai-svd"));
+        command.arg("animate").arg("--image").arg(self.image);
+        output(command, self.model, self.dir, spec, arguments)
     }
 
     /// Runs and expects success.
     pub(crate) fn run(&self, spec: &Value, arguments: &[&str]) {
-        let output = self.output(spec, arguments);
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{arguments:?} failed: {stderr}");
+        measurements(self.output(spec, arguments), arguments);
     }
 
     /// Runs, expects refusal and returns what it says.
     pub(crate) fn refusal(&self, spec: &Value, arguments: &[&str]) -> String {
-        let output = self.output(spec, arguments);
-        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(
-            output.status.code(),
-            Some(1),
-            "{arguments:?} was not refused: {stderr}"
-        );
-        stderr
+        refused(self.output(spec, arguments), arguments)
     }
 
     /// The bytes of a file that a run wrote.
@@ -69,38 +49,52 @@ pub(crate) struct Keyframe<'a> {
 impl Keyframe<'_> {
     /// Runs with further arguments; `spec` becomes a file of its own.
     pub(crate) fn output(&self, spec: &Value, arguments: &[&str]) -> Output {
-        let spec_file = tempfile::NamedTempFile::new_in(self.dir).unwrap();
-        fs::write(spec_file.path(), spec.to_string()).unwrap();
-        Command::new(env!("CARGO_BIN_EXE_flowai-svd"))
-            .current_dir(self.dir)
-            .arg("keyframe")
-            .arg("--model")
-            .arg(self.model)
-            .arg("--spec")
-            .arg(spec_file.path())
-            .args(arguments)
-            .output()
-            .expect("the program must start")
+        let mut command = Command::new(env!("CARGO_BIN_EXE_flowai-svd"));
+        command.arg("keyframe");
+        output(command, self.model, self.dir, spec, arguments)
     }
 
     /// Runs, expects success and returns the line of measurements.
     pub(crate) fn run(&self, spec: &Value, arguments: &[&str]) -> Value {
-        let output = self.output(spec, arguments);
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{arguments:?} failed: {stderr}");
-        let line = stderr.lines().last().expect("a line of measurements");
-        serde_json::from_str(line).unwrap()
+        measurements(self.output(spec, arguments), arguments)
     }
 
     /// Runs, expects refusal and returns what it says.
     pub(crate) fn refusal(&self, spec: &Value, arguments: &[&str]) -> String {
-        let output = self.output(spec, arguments);
-        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(
-            output.status.code(),
-            Some(1),
-            "{arguments:?} was not refused: {stderr}"
-        );
-        stderr
+        refused(self.output(spec, arguments), arguments)
     }
+}
+
+fn output(
+    mut command: Command,
+    model: &Path,
+    dir: &Path,
+    spec: &Value,
+    arguments: &[&str],
+) -> Output {
+    let spec_file = tempfile::NamedTempFile::new_in(dir).unwrap();
+    fs::write(spec_file.path(), spec.to_string()).unwrap();
+    command
+        .current_dir(dir)
+        .arg("--model")
+        .arg(model)
+        .arg("--spec")
+        .arg(spec_file.path())
+        .args(arguments)
+        .output()
+        .expect("the program must start")
+}
+
+fn measurements(output: Output, arguments: &[&str]) -> Value {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?} failed: {stderr}");
+    let line = stderr.lines().last().expect("a line of measurements");
+    serde_json::from_str(line).unwrap()
+}
+
+fn refused(output: Output, arguments: &[&str]) -> String {
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    let code = output.status.code();
+    assert_eq!(code, Some(1), "{arguments:?} was not refused: {stderr}");
+    stderr
 }
