@@ -1,18 +1,19 @@
 //! The scheduler's value and its one step.
 
+mod placement;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::{Attempt, Generation, JobId, ModelId, NodeId, UserId};
 use flowai_actors::limits::{
     JOB_ASSIGNMENTS_MAX, JOB_ATTEMPTS_MAX, JOB_NODE_DEATHS_MAX, JOB_RETRY_MS, NODE_LEASE_MS,
-    USER_RUNNING_MAX,
 };
 use flowai_actors::state::Tier;
 use flowai_store::journal::Unfinished;
 
 use super::event::{AttemptEnd, Effect, Event, NodeOffer, Recovered, WaitingJob};
-use super::shares::{Claim, Running, Shares};
+use super::shares::{Running, Shares};
 
 /// Everything the leader knows of unfinished jobs and of nodes. Ended jobs are forgotten: their rows remember.
 #[derive(Debug, Clone, Default)]
@@ -570,96 +571,6 @@ impl Scheduler {
                 reason,
             });
         }
-    }
-
-    /// Gives free nodes work, the user with the smallest claim first.
-    fn place(&mut self, effects: &mut Vec<Effect>) {
-        if self.placed == self.revision {
-            return;
-        }
-        let free: Vec<NodeId> = self
-            .nodes
-            .iter()
-            .filter(|(_, node)| node.running.is_none() && node.takes_work())
-            .map(|(id, _)| id.clone())
-            .collect();
-        for node in free {
-            let (heads, claims) = self.candidates(&node, None);
-            let served = self
-                .shares
-                .serve_next(&claims, self.now, |user| self.waiting.contains_key(&user));
-            if let Some(job) = served.and_then(|claim| heads.get(&claim.user)) {
-                effects.extend(self.assign(*job, node));
-            }
-        }
-        // What was given leaves less to give, never more.
-        self.placed = self.revision;
-    }
-
-    /// Of each user who may start one, the first job that this node can run. `leaves`: whose running job is not counted.
-    pub(super) fn candidates(
-        &self,
-        node: &NodeId,
-        leaves: Option<UserId>,
-    ) -> (BTreeMap<UserId, JobId>, Vec<Claim>) {
-        let mut heads = BTreeMap::new();
-        let mut claims = Vec::new();
-        for (user, waiting) in &self.waiting {
-            let running = self
-                .running
-                .of(*user)
-                .saturating_sub(u32::from(leaves == Some(*user)));
-            if running >= USER_RUNNING_MAX {
-                continue;
-            }
-            let mut jobs = waiting.iter().filter_map(|id| self.jobs.get(id));
-            if let Some(job) = jobs.find(|job| self.fits(job, node)) {
-                heads.insert(*user, job.spec.job);
-                claims.push(Claim::of(&job.spec));
-            }
-        }
-        (heads, claims)
-    }
-
-    /// A job goes back to a node where it failed only after a pause, and only while no other could run it.
-    fn fits(&self, job: &Job, id: &NodeId) -> bool {
-        let node = self.nodes.get(id);
-        let is_offered = node.is_some_and(|node| node.models.contains(&job.spec.model));
-        let may_go_back = || job.back_at <= self.now && !self.has_untried_node(job);
-        is_offered && (!job.spec.failed_on.contains(id) || may_go_back())
-    }
-
-    /// Whether a live node, free or not, offers the job's model and did not fail it yet.
-    fn has_untried_node(&self, job: &Job) -> bool {
-        self.nodes.iter().any(|(id, node)| {
-            node.takes_work()
-                && node.models.contains(&job.spec.model)
-                && !job.spec.failed_on.contains(id)
-        })
-    }
-
-    fn assign(&mut self, id: JobId, node_id: NodeId) -> Option<Effect> {
-        self.changed();
-        let node = self.nodes.get_mut(&node_id)?;
-        let job = self.jobs.get_mut(&id)?;
-        let attempt = job.spec.attempt.next();
-        let generation = node.generation;
-        job.spec.attempt = attempt;
-        job.held_by = Some(Holder {
-            node: node_id.clone(),
-            generation,
-            lost_at: None,
-        });
-        node.running = Some((id, attempt));
-        let owner = job.spec.owner;
-        self.running.add(owner);
-        self.leave_queue(owner, id);
-        Some(Effect::Assign {
-            job: id,
-            attempt,
-            node: node_id,
-            generation,
-        })
     }
 
     fn holder_of(&self, id: JobId, attempt: Attempt) -> Option<&Holder> {
