@@ -8,6 +8,7 @@ pub(crate) mod comparison;
 pub(crate) mod inputs;
 pub(crate) mod keyframe;
 pub(crate) mod models;
+pub(crate) mod motion;
 pub(crate) mod oracle;
 pub(crate) mod program;
 pub(crate) mod stages;
