@@ -244,8 +244,7 @@ impl Engine {
             .picture
             .f_mul_scalar(spec.noise_aug_strength)?
             .f_add_(vae_pixels)?;
-        let noisy = self.place(&noisy, self.vae_encoder_kind)?;
-        let image_latents = self.vae_encoder.forward(&noisy)?.f_to_kind(self.kind())?;
+        let image_latents = self.encode(&noisy)?;
         let vae_encode = self.elapsed(started);
         Ok(Conditioning {
             spec: spec.clone(),
@@ -352,6 +351,12 @@ impl Engine {
             &self.latents_shape(spec),
             self.kind(),
         )
+    }
+
+    /// Pixels (1, 3, H, W) on the CPU to latents (1, L, h, w) on the device, not scaled.
+    pub(crate) fn encode(&self, pixels: &Tensor) -> Result<Tensor> {
+        let pixels = self.place(pixels, self.vae_encoder_kind)?;
+        Ok(self.vae_encoder.forward(&pixels)?.f_to_kind(self.kind())?)
     }
 
     fn place(&self, x: &Tensor, kind: Kind) -> Result<Tensor> {

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use flowai_model::config::VaeConfig;
 use tch::{Device, Kind, Tensor};
 
 use crate::checkpoint::Checkpoint;
@@ -21,6 +22,8 @@ pub struct Run<'a> {
     next_step: usize,
     /// (1, F, L, h, w)
     latents: Tensor,
+    /// The latents before the last step of this process.
+    before: Option<Tensor>,
     /// (1, L, h, w)
     image_latents: Tensor,
     /// (1, D)
@@ -87,6 +90,7 @@ impl<'a> Run<'a> {
             sampler,
             next_step,
             latents,
+            before: None,
             image_latents: image_latents.shallow_clone(),
             image_embeds: image_embeds.shallow_clone(),
         })
@@ -121,7 +125,8 @@ impl<'a> Run<'a> {
         let _no_grad = tch::no_grad_guard();
         let started = Instant::now();
         let i = self.next_step;
-        self.latents = refusals(|| self.denoise(i))?;
+        let latents = refusals(|| self.denoise(i))?;
+        self.before = Some(std::mem::replace(&mut self.latents, latents));
         self.next_step = i + 1;
         Ok(Report {
             step: i + 1,
@@ -188,6 +193,22 @@ impl<'a> Run<'a> {
             .f_mul_scalar_(0.5)?
             .f_add_scalar_(0.5)?
             .f_clamp_(0.0, 1.0)?)
+    }
+
+    pub(crate) fn vae(&self) -> &VaeConfig {
+        &self.engine.config().vae
+    }
+
+    /// The last step's guess of the latents without noise, f32: the sampler moved along the line that leads there.
+    pub(crate) fn denoised(&self) -> Result<Option<Tensor>> {
+        let (Some(before), Some(last)) = (&self.before, self.next_step.checked_sub(1)) else {
+            return Ok(None);
+        };
+        let (sigma, next) = (self.sampler.sigmas()[last], self.sampler.sigmas()[last + 1]);
+        let before = before.f_to_kind(Kind::Float)?;
+        let moved = self.latents.f_to_kind(Kind::Float)?.f_sub(&before)?;
+        let whole_way = f64::from(sigma / (sigma - next));
+        Ok(Some(moved.f_mul_scalar(whole_way)?.f_add_(&before)?))
     }
 
     /// The latents after step `i`.
