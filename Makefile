@@ -19,10 +19,10 @@ help: ## say what there is
 setup: ## install what building and testing needs
 	ops/setup/all.sh test
 
-demo: ## from a picture to out/demo.mp4 on a farm of its own
+demo: ## from a picture to out/demo.mp4 on a farm of its own; ADAPTER=pan-left or rotate for another motion
 	ops/setup/all.sh demo
 	cargo build --release $(PROGRAMS)
-	$(TARGET)/release/flowai demo --out out/demo.mp4
+	$(TARGET)/release/flowai demo --out out/demo.mp4 $(if $(ADAPTER),--adapter $(ADAPTER))
 
 up: ## start the farm and keep it running
 	ops/setup/all.sh demo

@@ -92,6 +92,12 @@ pub struct NewVideo {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub motion_bucket_id: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_guidance_scale: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_guidance_scale: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decode_chunk_size: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
 }
 

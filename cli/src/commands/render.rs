@@ -185,6 +185,7 @@ async fn prepare(
         steps: spec.steps,
         motion_bucket_id: spec.motion,
         seed: spec.seed,
+        ..NewVideo::default()
     })
 }
 

@@ -15,7 +15,7 @@ use crate::support::{Flowai, descendants, probe, runs, sha256_of, within};
 async fn demo_makes_a_clip() {
     let folder = tempfile::tempdir().unwrap();
     let mut demo = Flowai::command(folder.path());
-    demo.args(["demo", "--out", "out/demo.mp4"])
+    demo.args(["demo", "--adapter", "pan-left", "--out", "out/demo.mp4"])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
@@ -46,9 +46,9 @@ async fn demo_makes_a_clip() {
     );
     for words in [
         &format!("\n  clip     {bytes} bytes, sha256 {}\n", sha256_of(&clip)),
-        "\n  model    small, sha256 ",
+        "\n  model    tiny, sha256 ",
         "\n  adapter  ",
-        " at 0.8, ",
+        " at 1, 132 modules",
         "\n  picture  sha256 ",
         &spec,
         "\n  made by  svd ",

@@ -15,6 +15,8 @@ use support::program::Animate;
 const LAST_FRAME: f64 = 7.0;
 /// As in `ops/tiny-model/motion.py`.
 const ZOOM_PER_FRAME: f64 = 0.03;
+const PAN_PER_FRAME_PX: f64 = 1.75;
+const ROTATION_PER_FRAME_DEG: f64 = 1.75;
 const DEFAULT_BUCKET: u32 = 127;
 
 fn repository() -> PathBuf {
@@ -22,7 +24,7 @@ fn repository() -> PathBuf {
 }
 
 /// The frames of the demo's photograph.
-fn frames(bucket: u32) -> Vec<Grey> {
+fn frames(bucket: u32, adapter: Option<&str>) -> Vec<Grey> {
     let model = repository().join("ops/tiny-model/model");
     let image = repository().join("cli/assets/chelsea.png");
     let dir = tempfile::tempdir().unwrap();
@@ -31,10 +33,20 @@ fn frames(bucket: u32) -> Vec<Grey> {
         image: &image,
         dir: dir.path(),
     };
+    let adapter = adapter.map(|name| {
+        format!(
+            "{}=1",
+            model.join(name).with_extension("safetensors").display()
+        )
+    });
+    let mut arguments = vec!["--out", "frames.safetensors"];
+    if let Some(adapter) = &adapter {
+        arguments.extend(["--adapter", adapter]);
+    }
     let spec = json!({
         "steps": 6, "motion_bucket_id": bucket, "min_guidance_scale": 1.0, "max_guidance_scale": 1.0, "seed": 1, "threads": 1,
     });
-    animate.run(&spec, &["--out", "frames.safetensors"]);
+    animate.run(&spec, &arguments);
     let bytes = animate.bytes("frames.safetensors");
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     let frames = tensors.tensor("frames").unwrap();
@@ -112,7 +124,7 @@ fn the_measure_finds_a_known_motion_and_none_in_a_still_picture() {
 fn it_zooms_as_fast_as_the_motion_bucket_says() {
     let mut slower = 1.0;
     for bucket in [40, DEFAULT_BUCKET, 220] {
-        let found = follow(&frames(bucket));
+        let found = follow(&frames(bucket, None));
         let asked =
             1.0 + ZOOM_PER_FRAME * LAST_FRAME * f64::from(bucket) / f64::from(DEFAULT_BUCKET);
         assert_near(
@@ -127,4 +139,20 @@ fn it_zooms_as_fast_as_the_motion_bucket_says() {
         );
         slower = found.growth;
     }
+}
+
+#[test]
+fn with_pan_left_it_pans_instead() {
+    let found = follow(&frames(DEFAULT_BUCKET, Some("pan-left")));
+    let asked = PAN_PER_FRAME_PX * LAST_FRAME;
+    assert_near("left", found.left_px, asked, 0.2 * asked);
+    assert_near("growth", found.growth, 1.0, 0.05);
+}
+
+#[test]
+fn with_rotate_it_turns_instead() {
+    let found = follow(&frames(DEFAULT_BUCKET, Some("rotate")));
+    let asked = ROTATION_PER_FRAME_DEG * LAST_FRAME;
+    assert_near("clockwise", found.clockwise_deg, asked, 0.3 * asked);
+    assert_near("growth", found.growth, 1.0, 0.05);
 }

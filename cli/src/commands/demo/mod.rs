@@ -1,12 +1,13 @@
-use std::path::PathBuf;
+mod model;
+
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use flowai_actors::manifest::Manifest;
-use flowai_model::adapter::{AdapterFormat, ModuleTable};
-use flowai_model::synthetic::{AdapterSpec, adapter_bytes};
-use flowai_model::{ModelFolder, Preset};
 use serde_json::json;
+use tempfile::TempDir;
 
+use self::model::Motion;
 use super::up::{interrupted, programs_folder};
 use super::{CommandError, account, follow, render};
 use crate::client::{AdapterWeight, Client, NewVideo, Purpose, Secret};
@@ -15,14 +16,17 @@ use crate::output::{Output, table};
 
 /// From a picture to a clip on a farm of its own, through every real part
 ///
-/// Starts a farm in a temporary folder, signs up a user, uploads a photograph and an adapter, renders, downloads the clip, and
-/// stops everything. The model is small and has random weights: it shows that the farm works, not what a trained model looks
-/// like.
+/// Starts a farm in a temporary folder, signs up a user, uploads a photograph, and an adapter if one is named, renders, downloads
+/// the clip, and stops everything. The model is a small one that was trained for this: it zooms slowly into any picture, at 96x96
+/// pixels.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Where the clip goes
     #[arg(long, default_value = "demo.mp4")]
     out: PathBuf,
+    /// Another motion, from a LoRA adapter
+    #[arg(long, value_enum)]
+    adapter: Option<Motion>,
 }
 
 /// Chelsea the cat; see assets/LICENSE.
@@ -31,11 +35,12 @@ const EMAIL: &str = "demo@flowai.localhost";
 
 pub(super) async fn run(args: Args, output: Output) -> Result<(), CommandError> {
     let begun = Instant::now();
-    let data = tempfile::Builder::new()
-        .prefix("flowai-demo-")
-        .tempdir()
-        .map_err(CommandError::io("making a temporary folder"))?;
-    let options = FarmOptions::new(data.path().to_owned(), programs_folder()?);
+    let (data, models) = (temporary_folder()?, temporary_folder()?);
+    model::write(models.path()).map_err(CommandError::io("writing the demo's model"))?;
+    let options = FarmOptions {
+        models: Some(models.path().to_owned()),
+        ..FarmOptions::new(data.path().to_owned(), programs_folder()?)
+    };
     let spinner =
         output.working("starting a farm: PostgreSQL, Redis, S3, coordinator, api, render node");
     let farm = tokio::select! {
@@ -45,7 +50,7 @@ pub(super) async fn run(args: Args, output: Output) -> Result<(), CommandError> 
     drop(spinner);
     let started = begun.elapsed();
     let rendered = tokio::select! {
-        rendered = make_clip(&farm, &args.out, output) => rendered,
+        rendered = make_clip(&farm, &args, output) => rendered,
         interrupted = interrupted() => interrupted.and(Err(CommandError::Interrupted)),
     };
     let spinner = output.working("stopping the farm");
@@ -58,10 +63,17 @@ pub(super) async fn run(args: Args, output: Output) -> Result<(), CommandError> 
     Ok(())
 }
 
+fn temporary_folder() -> Result<TempDir, CommandError> {
+    tempfile::Builder::new()
+        .prefix("flowai-demo-")
+        .tempdir()
+        .map_err(CommandError::io("making a temporary folder"))
+}
+
 /// The clip's manifest, and the seconds from the submission to the end of the job.
 async fn make_clip(
     farm: &Farm,
-    out: &std::path::Path,
+    args: &Args,
     output: Output,
 ) -> Result<(Manifest, f64), CommandError> {
     let url = farm
@@ -72,10 +84,17 @@ async fn make_clip(
     let (client, account) = account::obtain_key(&url, EMAIL, &password).await?;
     output.note(format_args!("signed up {}", account.email));
 
-    let model = Preset::Small.to_string();
-    let adapter =
-        render::store_adapter(&client, &model, "demo style", adapter(farm)?, output).await?;
-    output.note(format_args!("stored an adapter, sha256 {}", adapter.sha256));
+    let mut adapters = Vec::new();
+    if let Some(motion) = args.adapter {
+        let file = motion.adapter().to_vec();
+        let stored =
+            render::store_adapter(&client, model::NAME, motion.name(), file, output).await?;
+        output.note(format_args!("stored an adapter, sha256 {}", stored.sha256));
+        adapters.push(AdapterWeight {
+            id: stored.id,
+            weight: 1.0,
+        });
+    }
     let image = client
         .upload(Purpose::Image, "chelsea.png", PICTURE.into())
         .await?;
@@ -84,19 +103,17 @@ async fn make_clip(
         image.sha256
     ));
 
-    let styled = NewVideo {
-        adapters: vec![AdapterWeight {
-            id: adapter.id,
-            weight: 0.8,
-        }],
+    let submitted = Instant::now();
+    let wish = NewVideo {
+        adapters,
         ..video(image.id)
     };
-    let submitted = Instant::now();
-    let job = client.submit(&styled).await?;
+    let job = client.submit(&wish).await?;
     output.note(format_args!("submitted {}", job.id));
     let job = follow::follow(&client, &job.id, None, output).await?;
     let render_s = submitted.elapsed().as_secs_f64();
 
+    let out: &Path = &args.out;
     if let Some(folder) = out.parent() {
         let what = format!("making {}", folder.display());
         std::fs::create_dir_all(folder).map_err(CommandError::io(what))?;
@@ -104,36 +121,21 @@ async fn make_clip(
     Ok((client.download(&job.id, out).await?, render_s))
 }
 
-/// Large enough to look at, small enough for a CPU to render within seconds.
+/// As the model was trained: its own size and length, decoded together, without guidance.
 pub fn video(image: String) -> NewVideo {
     NewVideo {
         image,
-        frames: Some(14),
+        frames: Some(8),
         fps: Some(7),
-        width: Some(256),
-        height: Some(192),
-        steps: Some(25),
+        width: Some(96),
+        height: Some(96),
+        steps: Some(6),
+        min_guidance_scale: Some(1.0),
+        max_guidance_scale: Some(1.0),
+        decode_chunk_size: Some(8),
         seed: Some(7),
         ..NewVideo::default()
     }
-}
-
-/// A random LoRA for the attention of the farm's model.
-fn adapter(farm: &Farm) -> Result<Vec<u8>, CommandError> {
-    let spec = AdapterSpec {
-        format: AdapterFormat::Peft,
-        targets: ["to_q", "to_k", "to_v", "to_out.0"]
-            .map(str::to_owned)
-            .to_vec(),
-        ranks: vec![4],
-        alphas: vec![4.0],
-        use_rslora: false,
-        seed: 1,
-    };
-    let failed = |error: &dyn std::error::Error| CommandError::Failed(error.to_string());
-    let model = farm.folder().models().join(Preset::Small.to_string());
-    let model = ModelFolder::check(&model).map_err(|error| failed(&error))?;
-    adapter_bytes(&ModuleTable::of(&model.config.unet), &spec).map_err(|error| failed(&error))
 }
 
 fn report(args: &Args, manifest: &Manifest, start_s: f64, render_s: f64, output: Output) {
@@ -154,6 +156,10 @@ fn report(args: &Args, manifest: &Manifest, start_s: f64, render_s: f64, output:
             )
         })
         .collect();
+    let adapters = match adapters.is_empty() {
+        true => "none".to_owned(),
+        false => adapters.join("; "),
+    };
     let spec = &manifest.spec;
     output.line(format_args!(
         "\nManifest\n\
@@ -167,7 +173,7 @@ fn report(args: &Args, manifest: &Manifest, start_s: f64, render_s: f64, output:
         manifest.clip_sha256,
         spec.model,
         manifest.model_sha256,
-        adapters.join("; "),
+        adapters,
         spec.image,
         spec.frames,
         spec.width,
