@@ -11,6 +11,7 @@ pub mod limits;
 pub mod link;
 pub mod manifest;
 pub mod messages;
+pub mod preview;
 pub mod program;
 pub mod spec;
 pub mod state;

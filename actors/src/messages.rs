@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Attempt, Epoch, Generation, JobId, ModelId, NodeId, Sha256, UserId};
+use crate::preview::{PlacePreview, PreviewPlace, PreviewPlaced, PreviewReady};
 use crate::spec::{AdapterUse, RenderSpec, SpecLimits};
 
 /// Which try of which job, under whose term: every word about an attempt carries it, and a stale one changes nothing (INV-2).
@@ -460,6 +461,9 @@ bodies! {
     32 => EventsReady,
     34 => Live,
     36 => FarmQuery, 37 => FarmView,
+    40 => PlacePreview, 41 => PreviewPlace,
+    42 => PreviewPlaced,
+    44 => PreviewReady,
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use crate::messages::{
     FarmQuery, FarmView, Live, Prefetch, Progress, Register, Registered, Stop, UploadTargets,
     UploadTargetsAnswer,
 };
+use crate::preview::{PlacePreview, PreviewPlace, PreviewPlaced, PreviewReady};
 
 /// The newest meaning of messages that this build knows.
 pub const SCHEMA: u32 = 1;
@@ -59,6 +60,7 @@ macro_rules! questions {
 questions! {
     Register => Registered,
     Beat => BeatAnswer,
+    PlacePreview => PreviewPlace,
     Ended => EndedAnswer,
     UploadTargets => UploadTargetsAnswer,
     Assign => AssignAnswer,
@@ -97,19 +99,22 @@ pub async fn ask<Q: Question + Sync>(
 
 /// Which role may send which kind. Unknown kinds pass: the program answers them `Unsupported`.
 pub fn may_send(role: Role, kind: u32) -> bool {
-    const FROM_NODES: [u32; 5] = [
+    const FROM_NODES: [u32; 7] = [
         Register::KIND,
         Beat::KIND,
         Progress::KIND,
         Ended::KIND,
         UploadTargets::KIND,
+        PlacePreview::KIND,
+        PreviewPlaced::KIND,
     ];
-    const FROM_COORDINATORS: [u32; 5] = [
+    const FROM_COORDINATORS: [u32; 6] = [
         Assign::KIND,
         Stop::KIND,
         Prefetch::KIND,
         EventsReady::KIND,
         Live::KIND,
+        PreviewReady::KIND,
     ];
     const FROM_APIS: [u32; 2] = [Doorbell::KIND, FarmQuery::KIND];
     let senders = [
@@ -172,10 +177,10 @@ mod tests {
                 assert_eq!(may_send(role, kind), role == sender, "{kind} from {role}");
             }
         };
-        for kind in [10, 12, 14, 16, 18] {
+        for kind in [10, 12, 14, 16, 18, 40, 42] {
             check(kind, Role::Node);
         }
-        for kind in [20, 22, 26, 32, 34] {
+        for kind in [20, 22, 26, 32, 34, 44] {
             check(kind, Role::Coordinator);
         }
         for kind in [30, 36] {

@@ -14,6 +14,7 @@ use url::{Origin, Url};
 use crate::auth::{Authenticator, Keys, PasswordCost, Passwords};
 use crate::http::rate::RateLimits;
 use crate::live::LiveBoard;
+use crate::previews::PreviewBoard;
 use crate::session::Sessions;
 use crate::uploads::Gate;
 use crate::videos::Catalogue;
@@ -68,6 +69,7 @@ pub struct Parts {
     pub(crate) catalogue: Catalogue,
     pub sessions: Sessions,
     pub live: Arc<LiveBoard>,
+    pub(crate) previews: PreviewBoard,
     pub link: LeaderLink,
     pub public_url: Url,
     pub is_behind_proxy: bool,
@@ -104,6 +106,7 @@ impl App {
             objects: config.objects,
             keys: config.keys,
             live,
+            previews: PreviewBoard::default(),
             link,
             public_url: config.public_url,
             is_behind_proxy: config.is_behind_proxy,

@@ -25,6 +25,7 @@ mod me;
 mod media;
 mod models;
 mod openai;
+mod previews;
 mod service;
 mod session;
 pub mod settings;

@@ -16,6 +16,7 @@ pub mod job;
 pub mod manifest;
 pub mod models;
 pub mod node;
+pub mod preview;
 pub mod pulse;
 pub mod settings;
 pub mod uploader;

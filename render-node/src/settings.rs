@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser};
 use flowai_actors::ids::NodeId;
-use flowai_actors::limits::ADAPTER_BYTES_MAX;
+use flowai_actors::limits::{ADAPTER_BYTES_MAX, STEPS_MAX};
 use flowai_svd::{DeviceName, Dtype};
 
 /// How long a step of the stand-in engine takes, in ms. For fault tests only, so there is no flag.
@@ -31,6 +31,8 @@ pub struct Settings {
     /// Of CPU kernels.
     pub threads: usize,
     pub adapter_bytes: AdapterBytes,
+    /// A preview after so many steps each; 0 for none.
+    pub preview_steps: u32,
     /// Written once a leader has welcomed the node.
     pub ready_file: Option<PathBuf>,
 }
@@ -137,6 +139,9 @@ struct Flags {
     /// Bytes of adapter files kept on disk [env: FLOWAI_ADAPTER_DISK_BYTES] [default: 17179869184]
     #[arg(long)]
     adapter_disk_bytes: Option<String>,
+    /// A preview after so many steps each, at most one a second; 0 for none [env: FLOWAI_PREVIEW_STEPS] [default: 1]
+    #[arg(long)]
+    preview_steps: Option<String>,
     /// Written when ready, as one JSON object [env: FLOWAI_READY_FILE]
     #[arg(long)]
     ready_file: Option<String>,
@@ -166,6 +171,7 @@ impl Settings {
             adapter_device_bytes,
             adapter_host_bytes,
             adapter_disk_bytes,
+            preview_steps,
             ready_file,
         } = Cli::from_arg_matches(&matches)?.flags;
         let source = Source { env };
@@ -206,6 +212,9 @@ impl Settings {
                     ADAPTER_DISK_BYTES_DEFAULT,
                 )?,
             },
+            preview_steps: source
+                .or(preview_steps, "FLOWAI_PREVIEW_STEPS", "1")?
+                .number(0..=STEPS_MAX)?,
             ready_file: source
                 .optional(ready_file, "FLOWAI_READY_FILE")?
                 .map(Value::into),
@@ -372,6 +381,7 @@ mod tests {
         );
         let AdapterBytes { device, host, disk } = settings.adapter_bytes;
         assert_eq!([device, host, disk], [1 << 30, 2 << 30, 16 << 30]);
+        assert_eq!(settings.preview_steps, 1);
         assert_eq!(settings.ready_file, None);
     }
 

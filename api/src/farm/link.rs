@@ -6,6 +6,7 @@ use std::time::Duration;
 use flowai_actors::ids::{Epoch, JobId};
 use flowai_actors::link::{LinkEvent, LinkEvents, NodeLink, PeerId, Role};
 use flowai_actors::messages::{Body as _, Doorbell, EventsReady, FarmQuery, FarmView, Live};
+use flowai_actors::preview::PreviewReady;
 use flowai_actors::wire;
 
 use crate::app::App;
@@ -97,6 +98,10 @@ pub async fn follow(app: App, mut events: LinkEvents) {
                         app.sessions.live(live);
                     }
                     Err(error) => tracing::warn!(%error, "a live state cannot be read"),
+                },
+                PreviewReady::KIND => match wire::open(&delivery.envelope) {
+                    Ok(ready) => app.previews.note(ready),
+                    Err(error) => tracing::warn!(%error, "a hint cannot be read"),
                 },
                 _ => delivery.unsupported(),
             },

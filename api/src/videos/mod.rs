@@ -3,6 +3,7 @@
 mod cancel;
 mod catalogue;
 mod list;
+mod preview;
 mod read;
 mod resource;
 mod submit;
@@ -24,7 +25,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(read::get, cancel::remove))
         .routes(routes!(read::content))
         .routes(routes!(read::poster))
-        .routes(routes!(read::preview))
+        .routes(routes!(preview::preview))
         .routes(routes!(read::spritesheet))
         .routes(routes!(read::manifest))
 }

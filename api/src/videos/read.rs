@@ -59,7 +59,8 @@ pub(super) async fn get(
     Ok(response)
 }
 
-fn wanted_wait(headers: &HeaderMap) -> Option<Duration> {
+/// Of `Prefer: wait=N`, at most 30 seconds.
+pub(super) fn wanted_wait(headers: &HeaderMap) -> Option<Duration> {
     let preferences = headers.get_all("prefer").iter();
     preferences
         .filter_map(|value| value.to_str().ok())
@@ -119,17 +120,6 @@ pub(super) async fn poster(
     redirect(&app, &principal, id, MediaFile::Poster).await
 }
 
-/// A small moving picture of the clip: a redirect to a signed link.
-#[utoipa::path(get, path = "/v1/videos/{id}/preview", tag = "videos", security(("bearer" = [])), params(("id" = Uuid, Path)),
-    responses((status = 302), (status = 401, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem)))]
-pub(super) async fn preview(
-    State(app): State<App>,
-    principal: Principal,
-    Path(id): Path<JobId>,
-) -> Result<Response, ApiError> {
-    redirect(&app, &principal, id, MediaFile::Preview).await
-}
-
 /// Frames of the clip side by side: a redirect to a signed link.
 #[utoipa::path(get, path = "/v1/videos/{id}/spritesheet", tag = "videos", security(("bearer" = [])), params(("id" = Uuid, Path)),
     responses((status = 302), (status = 401, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem)))]
@@ -141,7 +131,7 @@ pub(super) async fn spritesheet(
     redirect(&app, &principal, id, MediaFile::Spritesheet).await
 }
 
-async fn redirect(
+pub(super) async fn redirect(
     app: &App,
     principal: &Principal,
     id: JobId,

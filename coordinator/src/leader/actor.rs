@@ -14,7 +14,9 @@ use flowai_actors::messages::{
     Beat, Body, Doorbell, Ended, EventsReady, FarmQuery, Live, Prefetch, Progress, Register, Stop,
     UploadTargets,
 };
+use flowai_actors::preview::{PlacePreview, PreviewPlaced};
 use flowai_actors::wire;
+use flowai_store::journal::preview_key;
 use flowai_store::{idempotency, recovery};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -164,6 +166,10 @@ impl Running {
                 let node = delivery.from.id.as_node()?;
                 Some(Event::Progress { node, progress })
             }),
+            PreviewPlaced::KIND => wire::open(envelope).map(|placed| {
+                let node = delivery.from.id.as_node()?;
+                Some(Event::PreviewPlaced { node, placed })
+            }),
             _ => return delivery.unsupported(),
         };
         match event {
@@ -206,6 +212,13 @@ impl Running {
             UploadTargets::KIND => wire::open(&envelope).map(|question: UploadTargets| {
                 let is_own = is_own(&question.node, question.generation);
                 is_own.then_some(Event::TargetsAsked {
+                    reply: id,
+                    question,
+                })
+            }),
+            PlacePreview::KIND => wire::open(&envelope).map(|question: PlacePreview| {
+                let is_own = is_own(&question.node, question.generation);
+                is_own.then_some(Event::PreviewAsked {
                     reply: id,
                     question,
                 })
@@ -307,12 +320,22 @@ impl Running {
                     async move { work::presign(&objects, at, &files).await },
                 )
             }
+            Effect::PresignPreview { reply, question } => self.answer_later(reply, async move {
+                work::presign_preview(&objects, &question).await
+            }),
+            Effect::DiscardPreview { job, attempt, step } => {
+                self.tasks.spawn(LeaderTask::Discard, |_| async move {
+                    objects.delete(&preview_key(job, attempt, step)).await?;
+                    Ok(())
+                });
+            }
             Effect::Hint { to, users } => {
                 for user in users {
                     self.send(&to, &EventsReady { user });
                 }
             }
             Effect::Tell { to, live } => self.send::<Live>(&to, &live),
+            Effect::TellPreview { to, ready } => self.send(&to, &ready),
             Effect::StepDown => {
                 self.over.send_replace(true);
             }
@@ -372,6 +395,7 @@ fn send_answer(epoch: Epoch, reply: ReplyPort, answer: &Answer) {
         Answer::Beat(body) => wire::seal(epoch, body),
         Answer::Ended(body) => wire::seal(epoch, body),
         Answer::Targets(body) => wire::seal(epoch, body),
+        Answer::Preview(body) => wire::seal(epoch, body),
         Answer::Farm(body) => wire::seal(epoch, body.as_ref()),
     };
     let sent = envelope

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use flowai_actors::ids::{Generation, JobId, ModelId, NodeId, Sha256, UserId};
+use flowai_actors::ids::{Attempt, Generation, JobId, ModelId, NodeId, Sha256, UserId};
 use flowai_actors::link::PeerId;
 use flowai_actors::messages::{
     AttemptRef, Beat, BeatAnswer, Ended, EndedAnswer, FarmView, Holding, Live, Progress, ReadyFile,
     Register, Registered, UploadTargets, UploadTargetsAnswer,
 };
+use flowai_actors::preview::{PlacePreview, PreviewPlace, PreviewPlaced, PreviewReady};
 use flowai_store::journal::{Batch, Written};
 use flowai_store::recovery::JobRow;
 
@@ -61,6 +62,14 @@ pub(super) enum Event {
     TargetsAsked {
         reply: ReplyId,
         question: UploadTargets,
+    },
+    PreviewAsked {
+        reply: ReplyId,
+        question: PlacePreview,
+    },
+    PreviewPlaced {
+        node: NodeId,
+        placed: PreviewPlaced,
     },
     /// What became of an assignment after its commit.
     Dispatched {
@@ -163,6 +172,21 @@ pub(super) enum Effect {
         to: Vec<PeerId>,
         live: Live,
     },
+    /// Answer with a presigned upload.
+    PresignPreview {
+        reply: ReplyId,
+        question: PlacePreview,
+    },
+    TellPreview {
+        to: Vec<PeerId>,
+        ready: PreviewReady,
+    },
+    /// A newer one has come, or the attempt has ended.
+    DiscardPreview {
+        job: JobId,
+        attempt: Attempt,
+        step: u32,
+    },
     /// The term is over.
     StepDown,
 }
@@ -173,5 +197,6 @@ pub(super) enum Answer {
     Beat(BeatAnswer),
     Ended(EndedAnswer),
     Targets(UploadTargetsAnswer),
+    Preview(PreviewPlace),
     Farm(Box<FarmView>),
 }

@@ -12,6 +12,7 @@ mod line;
 mod messages;
 mod nodes;
 mod outbox;
+mod previews;
 mod registry;
 mod state;
 mod tasks;

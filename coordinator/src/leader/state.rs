@@ -20,6 +20,7 @@ use flowai_store::recovery::JobRow;
 use super::event::{Answer, Effect, Event, NotDispatched, Outcome, ReplyId};
 use super::line::Line;
 use super::outbox::Outbox;
+use super::previews;
 use super::registry::Registry;
 use crate::cost;
 use crate::scheduler::{self, AttemptEnd, Event as Heard, Recovered, Scheduler, WaitingJob};
@@ -41,6 +42,8 @@ pub(super) struct Held {
     pub(super) unnamed_beats: u32,
     /// The clip that its uploads were signed for in this term.
     pub(super) announced_clip: Option<Sha256>,
+    /// The step of its newest preview in this term.
+    pub(super) preview: Option<u32>,
 }
 
 #[derive(Debug)]
@@ -126,6 +129,12 @@ impl State {
             Event::TargetsAsked { reply, question } => {
                 self.targets_asked(reply, question, &mut effects);
             }
+            Event::PreviewAsked { reply, question } => {
+                self.preview_asked(reply, question, &mut effects);
+            }
+            Event::PreviewPlaced { node, placed } => {
+                self.preview_placed(&node, placed, &mut effects);
+            }
             Event::Dispatched { held, result } => self.dispatched(now, held, result, &mut effects),
             Event::Committed(outcomes) => self.committed(now, outcomes, &mut effects),
             Event::Fenced => {
@@ -197,6 +206,7 @@ impl State {
                     heard_at: now,
                     unnamed_beats: 0,
                     announced_clip: None,
+                    preview: None,
                 };
                 self.held.insert(job, held);
                 Some(Change::Assign(holding))
@@ -207,7 +217,7 @@ impl State {
                 None
             }
             Decided::Settle { job, .. } => self
-                .release(job)
+                .release(job, effects)
                 .zip(artefact.take())
                 .map(|(held, artefact)| Change::Settle { held, artefact }),
             Decided::Requeue {
@@ -215,7 +225,7 @@ impl State {
                 outcome,
                 reason,
                 ..
-            } => self.release(job).map(|held| Change::Requeue {
+            } => self.release(job, effects).map(|held| Change::Requeue {
                 held,
                 outcome,
                 reason,
@@ -223,15 +233,15 @@ impl State {
             Decided::Fail {
                 job, code, detail, ..
             } => self
-                .release(job)
+                .release(job, effects)
                 .map(|held| Change::Fail { held, code, detail }),
-            Decided::Cancel { job, attempt } => Some(match self.release(job) {
+            Decided::Cancel { job, attempt } => Some(match self.release(job, effects) {
                 Some(held) => Change::Cancel(held),
                 None => Change::CancelWaiting { job, attempt },
             }),
             Decided::Quarantine {
                 job, node_deaths, ..
-            } => self.release(job).map(|held| Change::Quarantine {
+            } => self.release(job, effects).map(|held| Change::Quarantine {
                 held,
                 detail: format!("{node_deaths} times a node died while it ran this"),
             }),
@@ -248,8 +258,10 @@ impl State {
         self.outbox.push(change);
     }
 
-    fn release(&mut self, job: JobId) -> Option<Holding> {
-        self.held.remove(&job).map(|held| held.holding)
+    fn release(&mut self, job: JobId, effects: &mut Vec<Effect>) -> Option<Holding> {
+        let held = self.held.remove(&job)?;
+        effects.extend(previews::discard_last(&held));
+        Some(held.holding)
     }
 
     /// Tells the node to stop, once it works on the job.
@@ -479,6 +491,7 @@ impl State {
             heard_at: now,
             unnamed_beats: 0,
             announced_clip: None,
+            preview: None,
         };
         self.held.insert(row.job, held);
         Some(Heard::JobRecovered(recovered))

@@ -22,6 +22,8 @@ pub(super) enum LeaderTask {
     Forget,
     /// Asks the object store for one clip, or signs uploads of one.
     Store,
+    /// Throws a preview away.
+    Discard,
 }
 
 impl TaskKind for LeaderTask {
@@ -31,10 +33,10 @@ impl TaskKind for LeaderTask {
     }
 
     /// Each of them owes the leader a word, but for a stop, which is told again with the next beat, for what is forgotten at
-    /// the next sweep as well, and for a hint, which a node can do without.
+    /// the next sweep as well, for a hint, which a node can do without, and for a picture that takes up room.
     fn on_failure(self) -> OnFailure {
         match self {
-            Self::Stop | Self::Forget | Self::Foretell => OnFailure::Log,
+            Self::Stop | Self::Forget | Self::Foretell | Self::Discard => OnFailure::Log,
             _ => OnFailure::EndProcess,
         }
     }

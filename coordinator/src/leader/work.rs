@@ -11,9 +11,10 @@ use flowai_actors::messages::{
     ArtefactFile, Assign, AssignAnswer, AttemptRef, Ended, EndedAnswer, Holding, Outcome as Told,
     ReadyFile, Register, Source, Target, UploadTargetsAnswer,
 };
+use flowai_actors::preview::{PREVIEW_CONTENT_TYPE, PlacePreview, PreviewPlace};
 use flowai_actors::wire;
 use flowai_store::database::{Database, DatabaseError};
-use flowai_store::journal::{self, Batch, JournalError, artefact_key};
+use flowai_store::journal::{self, Batch, JournalError, artefact_key, preview_key};
 use flowai_store::objects::{
     ObjectHead, Objects, PRESIGNED_GET_TTL_MAX, PRESIGNED_PUT_TTL_MAX, ResponseHeaders, UploadTerms,
 };
@@ -314,6 +315,34 @@ pub(super) async fn presign(
         }
     }
     Some(Answer::Targets(UploadTargetsAnswer::Targets { targets }))
+}
+
+/// Where the picture of a step goes.
+pub(super) async fn presign_preview(objects: &Objects, question: &PlacePreview) -> Option<Answer> {
+    let PlacePreview {
+        at,
+        step,
+        sha256,
+        bytes,
+        ..
+    } = question;
+    let terms = UploadTerms {
+        content_type: PREVIEW_CONTENT_TYPE.to_owned(),
+        length: *bytes,
+        sha256: *sha256.as_bytes(),
+    };
+    let key = preview_key(at.job, at.attempt, *step);
+    let signed = objects.presign_put(&key, PRESIGNED_PUT_TTL_MAX, &terms);
+    match signed.await {
+        Ok(signed) => Some(Answer::Preview(PreviewPlace::Target {
+            url: signed.url,
+            headers: signed.headers,
+        })),
+        Err(error) => {
+            tracing::error!(%error, "upload cannot be signed");
+            None
+        }
+    }
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@ use error::Action as _;
 pub use error::EncodeError;
 pub use files::EncodedFile;
 pub use spec::EncoderSpec;
+pub use stills::moving_picture;
 pub use version::version;
 use worker::{Command, Worker};
 

@@ -28,6 +28,24 @@ pub(super) fn poster(picture: &RgbImage) -> Result<Vec<u8>, EncodeError> {
     webp.finish()
 }
 
+/// Encodes frames of one size as a lossy animated WebP, looped.
+///
+/// # Errors
+/// No frame, or what ffmpeg says.
+pub fn moving_picture<'a>(
+    frames: impl IntoIterator<Item = &'a RgbImage>,
+    fps: u32,
+) -> Result<Vec<u8>, EncodeError> {
+    let mut frames = frames.into_iter().peekable();
+    let size = frames.peek().map_or((0, 0), |frame| frame.dimensions());
+    super::init()?;
+    let mut webp = Webp::open("libwebp_anim", PREVIEW, size, fps)?;
+    for frame in frames {
+        webp.write(frame)?;
+    }
+    webp.finish()
+}
+
 /// The small pictures of a clip. The preview is encoded as they come; the sprite sheet needs them all.
 pub(super) struct Thumbnails {
     width: u32,

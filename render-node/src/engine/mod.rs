@@ -21,7 +21,7 @@ pub use stand_in::StandInEngine;
 pub use svd::{AdapterMemory, SvdEngine, SvdOptions};
 pub(crate) use svd::{cache_usage, kept, not_checked};
 pub(crate) use thread::EVENTS_QUEUED_MAX;
-pub use thread::{EngineEvent, EngineHandle, EngineLost, Order, Rendered};
+pub use thread::{EngineEvent, EngineHandle, EngineLost, Order, PreviewOrder, Rendered};
 
 use crate::encoder::RgbFrame;
 use crate::failure::JobFailure;
@@ -65,6 +65,11 @@ pub struct Holdings {
 pub trait EngineRun {
     /// One denoising step. Called `spec.steps` times.
     fn step(&mut self) -> Result<(), EngineError>;
+
+    /// What the clip is guessed to be after the last step: small frames, for people to look at. `None` when it cannot be told.
+    fn preview(&self) -> Result<Option<Vec<RgbFrame>>, EngineError> {
+        Ok(None)
+    }
 
     /// Hands over all frames in order, each as soon as it is decoded. An error of the sink ends it.
     fn decode(

@@ -8,6 +8,7 @@ use std::time::Duration;
 use flowai_actors::manifest::FusedAdapter;
 use flowai_actors::spec::RenderSpec;
 use flowai_model::Sha256Digest;
+use flowai_svd::PREVIEW_SIDE_MAX;
 
 use super::{AdapterFile, EngineError, EngineRun, RenderEngine};
 use crate::encoder::RgbFrame;
@@ -79,6 +80,15 @@ impl EngineRun for StandInRun {
     fn step(&mut self) -> Result<(), EngineError> {
         thread::sleep(self.step);
         Ok(())
+    }
+
+    fn preview(&self) -> Result<Option<Vec<RgbFrame>>, EngineError> {
+        let small = RenderSpec {
+            width: self.spec.width.min(PREVIEW_SIDE_MAX),
+            height: self.spec.height.min(PREVIEW_SIDE_MAX),
+            ..self.spec.clone()
+        };
+        Ok(Some((0..small.frames).map(|i| frame(&small, i)).collect()))
     }
 
     fn decode(

@@ -15,13 +15,14 @@ use flowai_model::{ModelIdentity, Sha256Digest};
 use flowai_svd::lora::{HostAdapters, NotRead};
 use flowai_svd::{
     AdapterSet, DeviceClass, DeviceName, Dtype, Engine, EngineError as SvdError, LoadOptions,
-    Picture, PreprocessError, Run, Spec,
+    Picture, PreprocessError, PreviewMap, Run, Spec,
 };
 
 use super::{AdapterFile, EngineError, EngineRun, Holdings, RenderEngine};
 use crate::encoder::RgbFrame;
 use crate::failure::{FailureCode, JobFailure};
 use crate::models::LocalModel;
+use crate::preview::PreviewMaps;
 
 /// How the engine computes, the same for all models.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +67,7 @@ pub struct AdapterMemory {
 pub struct SvdEngine {
     options: SvdOptions,
     memory: AdapterMemory,
+    previews: Option<PreviewMaps>,
     loaded: Option<Loaded>,
 }
 
@@ -74,6 +76,8 @@ struct Loaded {
     model: ModelId,
     identity: ModelIdentity,
     engine: Engine,
+    /// `None` for an engine that shows no previews.
+    preview_map: Option<PreviewMap>,
     /// What is fused now, as manifests say it; `None` when the last fusing failed.
     fused: Option<Vec<FusedAdapter>>,
 }
@@ -87,7 +91,16 @@ impl SvdEngine {
         Self {
             options,
             memory,
+            previews: None,
             loaded: None,
+        }
+    }
+
+    /// Lets it show previews.
+    pub fn with_previews(self, maps: PreviewMaps) -> Self {
+        Self {
+            previews: Some(maps),
+            ..self
         }
     }
 
@@ -114,10 +127,13 @@ impl RenderEngine for SvdEngine {
         };
         let mut engine = Engine::load(&model.dir, options)?;
         engine.limit_device_tier(self.memory.device_bytes_max);
+        let maps = self.previews.as_ref();
+        let preview_map = maps.and_then(|maps| maps.of(&model.identity, &engine));
         self.loaded = Some(Loaded {
             model: model.id.clone(),
             identity: model.identity.clone(),
             engine,
+            preview_map,
             fused: Some(Vec::new()),
         });
         Ok(())
@@ -179,11 +195,13 @@ impl RenderEngine for SvdEngine {
         spec: &RenderSpec,
         image: &Path,
     ) -> Result<Box<dyn EngineRun + 'a>, EngineError> {
-        let engine = &self.loaded()?.engine;
+        let loaded = self.loaded()?;
+        let engine = &loaded.engine;
         let picture = Picture::open(image).map_err(SvdError::from)?;
         let conditioning = engine.prepare(&svd_spec(spec), &picture)?;
         Ok(Box::new(SvdRun {
             run: engine.start(&conditioning)?,
+            preview_map: loaded.preview_map.as_ref(),
             width: spec.width,
             height: spec.height,
         }))
@@ -237,6 +255,7 @@ pub(crate) fn cache_usage(usage: LruUsage) -> CacheUsage {
 
 struct SvdRun<'a> {
     run: Run<'a>,
+    preview_map: Option<&'a PreviewMap>,
     width: u32,
     height: u32,
 }
@@ -245,6 +264,19 @@ impl EngineRun for SvdRun<'_> {
     fn step(&mut self) -> Result<(), EngineError> {
         self.run.step()?;
         Ok(())
+    }
+
+    fn preview(&self) -> Result<Option<Vec<RgbFrame>>, EngineError> {
+        let Some(map) = self.preview_map else {
+            return Ok(None);
+        };
+        Ok(self.run.preview(map)?.map(|preview| {
+            let (width, height) = (preview.width, preview.height);
+            let frames = preview.frames.into_iter();
+            frames
+                .filter_map(|pixels| RgbFrame::from_raw(width, height, pixels))
+                .collect()
+        }))
     }
 
     fn decode(

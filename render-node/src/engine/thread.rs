@@ -11,11 +11,12 @@ use flowai_actors::messages::Phase;
 use flowai_actors::spec::RenderSpec;
 use tokio::sync::{mpsc, watch};
 
-use super::{AdapterFile, Control, EngineError, Holdings, RenderEngine};
+use super::{AdapterFile, Control, EngineError, EngineRun, Holdings, RenderEngine};
 use crate::cache::Held;
 use crate::encoder::{Encoded, Encoder, EncoderSpec};
 use crate::failure::{FailureCode, JobFailure};
 use crate::models::LocalModel;
+use crate::preview::{MovingPicture, PreviewMaker};
 
 /// One order is in work; another may wait while it stops.
 const ORDERS_QUEUED_MAX: usize = 4;
@@ -33,8 +34,17 @@ pub struct Order {
     /// An empty folder for this job's files.
     pub out_dir: PathBuf,
     pub control: Control,
+    pub previews: PreviewOrder,
     /// Dropping the other end stops the job as well.
     pub events: mpsc::Sender<EngineEvent>,
+}
+
+/// What is to be shown of a clip before it is one.
+#[derive(Debug)]
+pub struct PreviewOrder {
+    /// A preview after so many steps each; 0 for none.
+    pub every_steps: u32,
+    pub newest: watch::Sender<Option<MovingPicture>>,
 }
 
 /// What the engine says about one order. [`EngineEvent::Ended`] is the last.
@@ -235,6 +245,12 @@ fn render(
     let mut run = engine.start(spec, order.image.path())?;
     timings_ms.prepare = loading_ms + ms(clock.elapsed());
 
+    let PreviewOrder {
+        every_steps,
+        newest,
+    } = &order.previews;
+    let mut previews = PreviewMaker::start(*every_steps, spec.fps, newest.clone());
+
     order.begin(Phase::Denoising)?;
     let clock = Instant::now();
     for done in 1..=spec.steps {
@@ -245,6 +261,10 @@ fn render(
             done,
             elapsed: started.elapsed(),
         })?;
+        // After the last step the decoder shows more.
+        if done < spec.steps && previews.wants(done) {
+            preview(run.as_ref(), done, &mut previews);
+        }
     }
     timings_ms.denoise = ms(clock.elapsed());
 
@@ -268,6 +288,18 @@ fn render(
         adapters,
         timings_ms,
     })
+}
+
+/// A preview that fails fails no job.
+fn preview(run: &dyn EngineRun, step: u32, previews: &mut PreviewMaker) {
+    match run.preview() {
+        Ok(Some(frames)) => previews.take(step, frames),
+        Ok(None) => previews.give_up(),
+        Err(error) => {
+            tracing::warn!(%error, "job goes on without previews");
+            previews.give_up();
+        }
+    }
 }
 
 /// Invariant 10, checked where it would be broken: what the engine says it fused is what the job asks for.

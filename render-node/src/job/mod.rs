@@ -12,13 +12,14 @@ use flowai_actors::messages::{ArtefactFile, Assign, Phase, ReadyFile, Target};
 use flowai_actors::spec::InvalidField;
 use flowai_svd::lora::HostAdapters;
 use futures::future::{try_join, try_join_all};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::cache::{Cache, FetchError, Held};
 use crate::encoder::{Encoded, EncodedFile};
-use crate::engine::{Control, EngineError, EngineEvent, EngineHandle, Order};
+use crate::engine::{Control, EngineError, EngineEvent, EngineHandle, Order, PreviewOrder};
 use crate::failure::{FailureCode, JobFailure};
 use crate::models::{LocalModel, Models};
+use crate::preview::MovingPicture;
 use crate::pulse::Pulse;
 use crate::uploader::{UploadError, Uploader};
 use estimate::Estimate;
@@ -40,6 +41,8 @@ pub struct Workshop {
     pub folders: JobFolders,
     /// How fast this machine was with earlier jobs.
     pub pace: Arc<Pace>,
+    /// A preview after so many steps each; 0 for none.
+    pub preview_steps: u32,
 }
 
 /// How far a job is.
@@ -107,11 +110,12 @@ impl Ready {
 
 impl Workshop {
     /// Renders a job that was assigned, up to the files on this disk. `report` hears of every change, and while inputs are
-    /// fetched that they still come.
+    /// fetched that they still come; `previews` has the newest preview.
     pub async fn render(
         &self,
         assign: &Assign,
         control: &Control,
+        previews: watch::Sender<Option<MovingPicture>>,
         report: impl Fn(Standing) + Clone + Send + Sync + 'static,
     ) -> Result<Ready, NotRendered> {
         let model = self.check(assign)?;
@@ -146,6 +150,10 @@ impl Workshop {
             adapters,
             out_dir: folder.path().to_owned(),
             control: control.clone(),
+            previews: PreviewOrder {
+                every_steps: self.preview_steps,
+                newest: previews,
+            },
             events,
         };
         if self.engine.render(order).await.is_err() {

@@ -23,6 +23,7 @@ use tokio::time::Instant;
 
 use super::Setup;
 use super::messages::Message;
+use super::previews::{Leader, Way};
 use super::state::{Clip, Effect, Ending, Event, RunId, State};
 use super::tasks::NodeTask;
 use crate::engine::{Control, cache_usage, kept};
@@ -72,6 +73,8 @@ pub(super) struct Running {
     registered: watch::Sender<bool>,
     /// Ends what the last hint began.
     prefetching: Control,
+    /// For those who may say something that is not the state's business.
+    leader: watch::Sender<Leader>,
 }
 
 struct Run {
@@ -129,6 +132,7 @@ impl Actor for NodeActor {
             ended,
             registered,
             prefetching: Control::default(),
+            leader: watch::channel(None).0,
         })
     }
 
@@ -244,6 +248,13 @@ impl Running {
         let due = self.state.next_due();
         let due = due.map(|due| self.start + Duration::from_millis(due.as_millis()));
         self.due.send_replace(due);
+        let leader = self.state.leader().cloned();
+        let leader = leader.map(|leader| (leader, self.state.epoch()));
+        self.leader.send_if_modified(|known| {
+            let is_other = *known != leader;
+            *known = leader;
+            is_other
+        });
         if self.state.is_registered() {
             self.registered.send_replace(true);
         }
@@ -368,6 +379,19 @@ impl Running {
         };
         let (assign, control) = (run.assign.clone(), run.control.clone());
         self.runs.insert(id, run);
+        let (previews, newest) = watch::channel(None);
+        let way = Way {
+            at: assign.at,
+            node: self.setup.maker.node.clone(),
+            generation: self.setup.maker.generation,
+            leader: self.leader.subscribe(),
+            link: self.link.clone(),
+            uploader: self.workshop.uploader.clone(),
+        };
+        self.tasks.spawn(NodeTask::Previews, |_| async move {
+            way.send_all(newest).await;
+            Ok(())
+        });
         let (workshop, mailbox) = (self.workshop.clone(), self.mailbox.clone());
         self.tasks.spawn(NodeTask::Render, |_| async move {
             let reports_to = mailbox.clone();
@@ -376,7 +400,7 @@ impl Running {
                 // The next one says more.
                 reports_to.try_send(Message::Happened(moved)).ok();
             };
-            let result = Box::new(workshop.render(&assign, &control, report).await);
+            let result = Box::new(workshop.render(&assign, &control, previews, report).await);
             post(&mailbox, Message::Rendered { run: id, result }).await
         });
     }

@@ -13,6 +13,7 @@ mod attempt;
 mod error;
 mod leaving;
 mod messages;
+mod previews;
 mod state;
 mod tasks;
 #[cfg(test)]

@@ -224,6 +224,14 @@ impl State {
     }
 
     /// The term that this node believes in.
+    /// Who leads, once it knows us.
+    pub(super) fn leader(&self) -> Option<&PeerId> {
+        match &self.leader {
+            Leader::Known { peer, .. } => Some(peer),
+            Leader::None | Leader::Greeted { .. } => None,
+        }
+    }
+
     pub(super) fn epoch(&self) -> Epoch {
         self.epoch
     }

@@ -14,6 +14,8 @@ pub(super) enum NodeTask {
     Render,
     /// Puts one job's files into the store.
     Upload,
+    /// Sends one job's previews.
+    Previews,
     /// Brings the next job's adapters near.
     Prefetch,
 }
@@ -23,11 +25,11 @@ impl TaskKind for NodeTask {
         OnCancel::Abort
     }
 
-    /// Each of them owes the actor a word, without which the node would wait for ever, but for what is brought ahead: the job
-    /// brings it itself when it comes.
+    /// Each of them owes the actor a word, without which the node would wait for ever, but for what is brought ahead, which the
+    /// job brings itself when it comes, and for previews.
     fn on_failure(self) -> OnFailure {
         match self {
-            Self::Prefetch => OnFailure::Log,
+            Self::Prefetch | Self::Previews => OnFailure::Log,
             Self::Pump | Self::Timer | Self::Ask | Self::Render | Self::Upload => {
                 OnFailure::EndProcess
             }

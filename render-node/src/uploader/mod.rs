@@ -8,8 +8,9 @@ mod error;
 use std::path::Path;
 use std::time::Duration;
 
+use bytes::Bytes;
 use flowai_actors::limits::TARGET_PATIENCE_MS;
-use flowai_actors::messages::Target;
+use flowai_actors::messages::{ArtefactFile, Target};
 use futures::StreamExt as _;
 use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Body, StatusCode};
@@ -46,24 +47,45 @@ impl Uploader {
         http::retry(PATIENCE, pulse, UploadError::again, send).await
     }
 
+    /// Sends a picture of a running job: once, for the next one shows more.
+    ///
+    /// # Errors
+    /// As [`Uploader::put`].
+    pub async fn put_preview(
+        &self,
+        url: &str,
+        headers: &[(String, String)],
+        webp: Bytes,
+    ) -> Result<(), UploadError> {
+        let target = Target {
+            file: ArtefactFile::Preview,
+            url: url.to_owned(),
+            headers: headers.to_vec(),
+        };
+        let bytes = webp.len() as u64;
+        self.request(&target, webp.into(), bytes).await
+    }
+
     async fn send(&self, target: &Target, path: &Path, pulse: &Pulse) -> Result<(), UploadError> {
         let disk = |source| UploadError::Disk {
             path: path.to_owned(),
             source,
         };
+        let file = tokio::fs::File::open(path).await.map_err(disk)?;
+        let bytes = file.metadata().await.map_err(disk)?.len();
+        let pulse = pulse.clone();
+        let body = ReaderStream::new(file).inspect(move |_| pulse.beat());
+        self.request(target, Body::wrap_stream(body), bytes).await
+    }
+
+    async fn request(&self, target: &Target, body: Body, bytes: u64) -> Result<(), UploadError> {
         let http = |source: HttpError| UploadError::Http {
             file: target.file,
             source,
         };
-        let file = tokio::fs::File::open(path).await.map_err(disk)?;
-        let bytes = file.metadata().await.map_err(disk)?.len();
         let mut headers = headers(target)?;
         // Without it a stream would go out in chunks of unknown length, which S3 refuses.
         headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes));
-
-        let pulse = pulse.clone();
-        let body = ReaderStream::new(file).inspect(move |_| pulse.beat());
-        let body = Body::wrap_stream(body);
         let request = self.client.put(&target.url).headers(headers).body(body);
         let answer = tokio::time::timeout(http::transfer_deadline(bytes), request.send());
         let answer = match answer.await {

@@ -15,6 +15,7 @@ use flowai_actors::messages::{
     Progress, Register, Registered, Source, Stop, Target, UploadTargets, UploadTargetsAnswer,
     Verdict,
 };
+use flowai_actors::preview::{PREVIEW_CONTENT_TYPE, PlacePreview, PreviewPlace, PreviewPlaced};
 use flowai_actors::spec::{AdapterUse, RenderSpec};
 use flowai_actors::wire;
 use flowai_embedded::S3;
@@ -50,6 +51,7 @@ pub(crate) enum Heard {
     Register(Register),
     Progress(Progress),
     Targets(UploadTargets),
+    Preview(PreviewPlaced),
     Ended(Box<Ended>),
 }
 
@@ -62,6 +64,7 @@ pub(crate) struct Policy {
     pub(crate) ended: EndedAnswer,
     /// So many ends are heard and not answered.
     pub(crate) ends_unanswered: u32,
+    pub(crate) are_previews_taken: bool,
 }
 
 impl Default for Policy {
@@ -71,6 +74,7 @@ impl Default for Policy {
             verdict: Verdict::GoOn,
             ended: EndedAnswer::Settled,
             ends_unanswered: 0,
+            are_previews_taken: true,
         }
     }
 }
@@ -166,6 +170,21 @@ impl Store {
         object.into_bytes(u64::MAX).await.unwrap().to_vec()
     }
 
+    async fn preview_place(&self, question: &PlacePreview) -> PreviewPlace {
+        let terms = UploadTerms {
+            content_type: PREVIEW_CONTENT_TYPE.to_owned(),
+            length: question.bytes,
+            sha256: *question.sha256.as_bytes(),
+        };
+        let key = artefact_key(question.at, &preview_file(question.step));
+        let put = self.objects.presign_put(&key, URL_TTL, &terms);
+        let put = put.await.unwrap();
+        PreviewPlace::Target {
+            url: put.url,
+            headers: put.headers,
+        }
+    }
+
     async fn targets(&self, question: &UploadTargets) -> Vec<Target> {
         let mut targets = Vec::new();
         for ready in &question.files {
@@ -212,6 +231,10 @@ async fn wire_to(endpoint: &str, is_cut: watch::Receiver<bool>) -> String {
         }
     });
     format!("http://{address}")
+}
+
+pub(crate) fn preview_file(step: u32) -> String {
+    format!("step-{step}.webp")
 }
 
 fn artefact_key(at: AttemptRef, file_name: &str) -> String {
@@ -291,6 +314,7 @@ impl Farm {
             engine: engine.clone(),
             folders: JobFolders::open(&folder.path().join("jobs")).unwrap(),
             pace: Arc::default(),
+            preview_steps: 1,
         };
         let setup = Setup {
             maker: Maker {
@@ -496,6 +520,14 @@ impl Farm {
         .await
     }
 
+    pub(crate) async fn hear_preview(&mut self) -> PreviewPlaced {
+        self.hear(|heard| match heard {
+            Heard::Preview(placed) => Some(*placed),
+            _ => None,
+        })
+        .await
+    }
+
     pub(crate) async fn hear_end(&mut self) -> Ended {
         self.hear(|heard| match heard {
             Heard::Ended(ended) => Some((**ended).clone()),
@@ -517,8 +549,12 @@ impl Leader {
         while let Some(event) = events.next().await {
             match event {
                 LinkEvent::Message(delivery) => {
-                    let progress = wire::open(&delivery.envelope)?;
-                    self.hears.send(Heard::Progress(progress)).await?;
+                    let envelope = &delivery.envelope;
+                    let heard = match envelope.kind {
+                        PreviewPlaced::KIND => Heard::Preview(wire::open(envelope)?),
+                        _ => Heard::Progress(wire::open(envelope)?),
+                    };
+                    self.hears.send(heard).await?;
                 }
                 LinkEvent::Request(request) => self.answer(request).await?,
                 LinkEvent::Up(_)
@@ -558,6 +594,13 @@ impl Leader {
                 let targets = self.store.targets(&question).await;
                 self.hears.send(Heard::Targets(question)).await?;
                 wire::seal(epoch, &UploadTargetsAnswer::Targets { targets })?
+            }
+            PlacePreview::KIND => {
+                let place = match policy.are_previews_taken {
+                    true => self.store.preview_place(&wire::open(&envelope)?).await,
+                    false => PreviewPlace::Refused,
+                };
+                wire::seal(epoch, &place)?
             }
             Ended::KIND => {
                 self.hears

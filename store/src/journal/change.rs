@@ -63,6 +63,11 @@ pub fn artefact_key(job: JobId, attempt: Attempt, file: ArtefactFile) -> String 
     format!("clips/{job}/{attempt}/{}", file.file_name())
 }
 
+/// Where the preview of a step of a running attempt lies.
+pub fn preview_key(job: JobId, attempt: Attempt, step: u32) -> String {
+    format!("clips/{job}/{attempt}/step-{step}.webp")
+}
+
 /// What the keys of all files of a job begin with, of every attempt.
 pub fn artefacts_prefix(job: JobId) -> String {
     format!("clips/{job}/")

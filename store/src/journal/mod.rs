@@ -14,7 +14,9 @@ use flowai_actors::ids::{Epoch, JobId, UserId};
 use crate::database::Database;
 use crate::leader;
 
-pub use change::{Artefact, Batch, Change, Unfinished, artefact_key, artefacts_prefix};
+pub use change::{
+    Artefact, Batch, Change, Unfinished, artefact_key, artefacts_prefix, preview_key,
+};
 
 /// What became of one change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

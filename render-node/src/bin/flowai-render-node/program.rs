@@ -22,6 +22,7 @@ use flowai_render_node::job::{JobFolders, Workshop};
 use flowai_render_node::manifest::Maker;
 use flowai_render_node::models::Models;
 use flowai_render_node::node::{Ending, Node, NodeError, Setup};
+use flowai_render_node::preview::PreviewMaps;
 use flowai_render_node::settings::{EngineKind, Settings};
 use flowai_render_node::uploader::Uploader;
 use flowai_render_node::{encoder, http};
@@ -190,6 +191,7 @@ fn build(
         folders: JobFolders::open(&data_dir.path().join("jobs"))
             .context("FLOWAI_DATA_DIR: jobs")?,
         pace: Arc::default(),
+        preview_steps: settings.preview_steps,
     };
     let setup = Setup {
         maker: Maker {
@@ -233,6 +235,8 @@ impl Chosen {
                     dtype: settings.dtype,
                     threads: settings.threads,
                 };
+                let maps = PreviewMaps::open(settings.data_dir.join("preview-maps"))
+                    .context("FLOWAI_DATA_DIR: preview-maps")?;
                 let host = settings.adapter_bytes.host;
                 let memory = AdapterMemory {
                     host: HostAdapters::new(host, settings.device),
@@ -246,7 +250,9 @@ impl Chosen {
                         options.dtype_name(),
                     ),
                     device_class: options.device_class(&class),
-                    engine: EngineHandle::start(move || SvdEngine::new(options, memory))?,
+                    engine: EngineHandle::start(move || {
+                        SvdEngine::new(options, memory).with_previews(maps)
+                    })?,
                     device,
                 })
             }
