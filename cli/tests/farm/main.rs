@@ -19,6 +19,7 @@ mod nothing_outlives_the_command;
 mod one_job_goes_all_the_way;
 mod openai_client_works_unchanged;
 mod paying_user_starts_first;
+mod previews_are_seen_while_it_renders;
 mod stream_resumes_after_disconnect;
 mod support;
 mod user_gets_only_so_many_nodes_at_once;

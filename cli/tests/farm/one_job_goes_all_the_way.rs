@@ -121,7 +121,7 @@ async fn small_pictures_are_webp(farm: &TestFarm, user: &User, job: &str) {
 }
 
 /// The names of a WebP file's chunks, which must fill it.
-fn webp_chunks(file: &[u8]) -> Vec<[u8; 4]> {
+pub(crate) fn webp_chunks(file: &[u8]) -> Vec<[u8; 4]> {
     let number = |at: usize| u32::from_le_bytes(file[at..at + 4].try_into().unwrap()) as usize;
     assert_eq!((&file[..4], &file[8..12]), (&b"RIFF"[..], &b"WEBP"[..]));
     assert_eq!(number(4) + 8, file.len());

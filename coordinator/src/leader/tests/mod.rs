@@ -3,6 +3,7 @@
 
 mod delivery;
 mod hints;
+mod previews;
 mod telling;
 mod terms;
 
