@@ -46,6 +46,7 @@ bench-farm: ## what the farm adds to a render, and the API under load, into targ
 	ops/setup/all.sh demo
 	cargo build --release $(PROGRAMS) -p flowai-benches
 	$(TARGET)/release/flowai-benches farm overhead --out $(TARGET)/bench/farm.json
+	$(TARGET)/release/flowai-benches farm previews --out $(TARGET)/bench/previews.json
 	$(TARGET)/release/flowai-benches farm api --out $(TARGET)/bench/api.json
 
 soak: setup ## render 200 jobs of changing sizes and adapters in one process, and compare its memory

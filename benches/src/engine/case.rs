@@ -52,6 +52,10 @@ impl Case {
         self.dir.path().join("spec.json")
     }
 
+    pub(crate) fn previews(&self) -> PathBuf {
+        self.dir.path().join("previews.safetensors")
+    }
+
     /// Where a side leaves its frames.
     pub(crate) fn frames(&self, side: Side) -> PathBuf {
         self.dir.path().join(format!("{side}.safetensors"))

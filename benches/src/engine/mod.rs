@@ -89,12 +89,17 @@ fn engine(options: &Options) -> Result<PathBuf> {
 /// All sides, in the order in which each round runs them.
 fn programs(options: &Options) -> Result<Vec<Program>> {
     let engine = engine(options)?;
-    let sides = [Side::Flowai, Side::Diffusers, Side::TunedDiffusers];
+    let sides = [
+        Side::Flowai,
+        Side::FlowaiWithPreviews,
+        Side::Diffusers,
+        Side::TunedDiffusers,
+    ];
     let wanted = sides
         .into_iter()
         .filter(|&side| side != Side::TunedDiffusers || !options.skip_tuned);
     let programs = wanted.map(|side| match side {
-        Side::Flowai => Program::new(side, &engine, &[]),
+        Side::Flowai | Side::FlowaiWithPreviews => Program::new(side, &engine, &[]),
         Side::Diffusers | Side::TunedDiffusers => {
             Program::new(side, &options.python, &[&options.rival])
         }

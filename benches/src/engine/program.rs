@@ -23,6 +23,8 @@ const KEEP_FREED_MEMORY: [(&str, &str); 2] = [
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Side {
     Flowai,
+    /// With a preview after every step.
+    FlowaiWithPreviews,
     /// As a user installs it and its documentation runs it.
     Diffusers,
     /// With the engine's memory layout and allocator settings.
@@ -33,6 +35,7 @@ impl fmt::Display for Side {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Flowai => "flowai",
+            Self::FlowaiWithPreviews => "flowai_with_previews",
             Self::Diffusers => "diffusers",
             Self::TunedDiffusers => "tuned_diffusers",
         })
@@ -55,6 +58,9 @@ pub(crate) struct Reported {
     pub(crate) steps_s: Vec<f64>,
     pub(crate) start_to_first_step_s: f64,
     pub(crate) peak_memory_bytes: u64,
+    /// Of a run with previews.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) previews_s: Option<Vec<f64>>,
 }
 
 /// One run of one program.
@@ -90,6 +96,10 @@ impl Program {
         let mut command = self.command();
         match self.side {
             Side::Flowai => command.arg("animate"),
+            Side::FlowaiWithPreviews => command
+                .arg("animate")
+                .arg("--previews")
+                .arg(case.previews()),
             Side::Diffusers => command.env("HF_HUB_OFFLINE", "1"),
             Side::TunedDiffusers => command
                 .arg("--tuned")

@@ -113,14 +113,22 @@ impl CaseReport {
             .iter()
             .all(|round| round.contains_key(&Side::TunedDiffusers));
         let tuned = has_tuned.then(|| ratios(&rounds, Side::TunedDiffusers));
-        let sides = [Side::Flowai, Side::Diffusers, Side::TunedDiffusers];
+        let sides = [
+            Side::Flowai,
+            Side::FlowaiWithPreviews,
+            Side::Diffusers,
+            Side::TunedDiffusers,
+        ];
         let absolute = sides
             .into_iter()
             .map(|side| (side, absolute(&rounds, side)))
             .filter(|(_, figures)| !figures.is_empty());
         Ok(Self {
             spec,
-            ratios: ratios(&rounds, Side::Diffusers),
+            ratios: ratios(&rounds, Side::Diffusers)
+                .into_iter()
+                .chain(preview_cost(&rounds))
+                .collect(),
             to_tuned_diffusers: tuned,
             frames_difference_max,
             absolute: absolute.collect(),
@@ -160,6 +168,16 @@ fn ratios(rounds: &[Round], rival: Side) -> BTreeMap<String, Summary> {
     FIGURES.iter().filter_map(named).collect()
 }
 
+/// Of each round, what a preview took of a step of the same process.
+fn preview_cost(rounds: &[Round]) -> Option<(String, Summary)> {
+    let median = |figures: &[f64]| Some(Summary::of(figures.iter().copied())?.median);
+    let costs = rounds.iter().filter_map(|round| {
+        let run = &round.get(&Side::FlowaiWithPreviews)?.reported;
+        Some(median(run.previews_s.as_ref()?)? / median(&run.steps_s)?)
+    });
+    Some(("preview_cost".to_owned(), Summary::of(costs)?))
+}
+
 fn absolute(rounds: &[Round], side: Side) -> BTreeMap<String, Summary> {
     let of = |figure: fn(&Run) -> f64| {
         Summary::of(rounds.iter().filter_map(|r| r.get(&side)).map(figure))
@@ -175,8 +193,13 @@ fn definitions() -> BTreeMap<String, String> {
     let ratio =
         "a figure of flowai over the same figure of diffusers in the same round; below 1 is better";
     let adapters = adapters::DEFINITIONS.map(|(name, is)| (name.to_owned(), is.to_owned()));
+    let preview = (
+        "preview_cost".to_owned(),
+        "wall time of a preview on the engine's thread over that of a denoising step, in a process of its own".to_owned(),
+    );
     figures
         .chain(adapters)
+        .chain([preview])
         .chain([("_ratio".to_owned(), ratio.to_owned())])
         .collect()
 }
@@ -198,7 +221,7 @@ print(json.dumps({'python': platform.python_version()} | {name: version(name) fo
                     serde_json::from_str(&program.ask(&["-c", PACKAGES])?)?;
                 versions.extend(packages);
             }
-            Side::TunedDiffusers => {}
+            Side::FlowaiWithPreviews | Side::TunedDiffusers => {}
         }
     }
     Ok(versions.into())

@@ -141,8 +141,15 @@ impl EngineAlone {
     }
 }
 
-async fn render(user: &User, alone: &EngineAlone) -> Result<Render> {
-    let video = user.video(STEPS);
+/// What a render took, milliseconds, seen by its user.
+pub(super) struct Seen {
+    pub(super) submit_ms: f64,
+    pub(super) wall_ms: f64,
+}
+
+/// Renders the usual clip in so many steps.
+pub(super) async fn rendered(user: &User, steps: u32) -> Result<(Manifest, Seen)> {
+    let video = user.video(steps);
     let begun = Instant::now();
     let job = user.client.submit(&video).await?;
     let submitted = begun.elapsed();
@@ -157,14 +164,22 @@ async fn render(user: &User, alone: &EngineAlone) -> Result<Render> {
     if status != Status::Done {
         bail!("job {} is {}", job.id, status.as_str());
     }
-    let manifest = user.client.manifest(&job.id).await?;
+    let seen = Seen {
+        submit_ms: submitted.as_secs_f64() * 1e3,
+        wall_ms: wall.as_secs_f64() * 1e3,
+    };
+    Ok((user.client.manifest(&job.id).await?, seen))
+}
+
+async fn render(user: &User, alone: &EngineAlone) -> Result<Render> {
+    let (manifest, seen) = rendered(user, STEPS).await?;
     let decode_ms = alone.decode_ms(&manifest)?;
     let stages = manifest.timings_ms;
     Ok(Render {
-        wall_ms: wall.as_secs_f64() * 1e3,
+        wall_ms: seen.wall_ms,
         engine_ms: stages.fuse + stages.prepare + stages.denoise + decode_ms,
         encode_beside_ms: stages.decode - decode_ms,
-        submit_ms: submitted.as_secs_f64() * 1e3,
+        submit_ms: seen.submit_ms,
         fetch_ms: stages.fetch,
         encode_tail_ms: stages.encode_tail,
         upload_ms: stages.upload,

@@ -59,6 +59,9 @@ pub(super) struct Args {
     /// Threads of each node [default: the cores shared out among the nodes]
     #[arg(long, env = "FLOWAI_THREADS")]
     threads: Option<usize>,
+    /// Show each job as it is denoised after so many steps each; 0 for not at all
+    #[arg(long, env = "FLOWAI_PREVIEW_STEPS", default_value_t = 1)]
+    preview_steps: u32,
     /// What the nodes render with
     #[arg(long, env = "FLOWAI_ENGINE", value_enum, default_value_t = EngineName::Svd)]
     engine: EngineName,
@@ -95,6 +98,7 @@ pub(super) async fn run(args: Args, output: Output) -> Result<(), CommandError> 
         devices: args.device,
         dtype: args.dtype,
         threads: args.threads,
+        preview_steps: args.preview_steps,
         external: External::from_env().map_err(crate::farm::FarmError::from)?,
         api: ApiOptions {
             public_url: args.public_url,

@@ -34,6 +34,8 @@ pub struct FarmOptions {
     pub dtype: String,
     /// Threads of each node's engine. `None`: the cores shared out among the nodes.
     pub threads: Option<usize>,
+    /// Steps between two previews of a job; 0 for none.
+    pub preview_steps: u32,
     /// Parts that somebody else runs.
     pub external: External,
     pub api: ApiOptions,
@@ -74,6 +76,7 @@ impl FarmOptions {
             devices: vec!["cpu".to_owned()],
             dtype: "float32".to_owned(),
             threads: None,
+            preview_steps: 1,
             external: External::default(),
             api: ApiOptions::default(),
         }

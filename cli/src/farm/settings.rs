@@ -112,6 +112,7 @@ pub(crate) fn node(options: &FarmOptions, models: &Path, index: usize, coordinat
         ),
         set("FLOWAI_DTYPE", &options.dtype),
         set("FLOWAI_THREADS", options.threads_of_a_node().to_string()),
+        set("FLOWAI_PREVIEW_STEPS", options.preview_steps.to_string()),
     ]);
     env.extend(spins(|name| std::env::var_os(name).is_some()));
     env

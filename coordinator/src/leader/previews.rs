@@ -44,7 +44,7 @@ impl State {
         if !is_its_own || held.preview.is_some_and(|newest| newest >= step) {
             return;
         }
-        let older = std::mem::replace(&mut held.preview, Some(step));
+        let older = held.preview.replace(step);
         effects.extend(older.map(|step| discard(held, step)));
         if !self.apis.is_empty() {
             effects.push(Effect::TellPreview {

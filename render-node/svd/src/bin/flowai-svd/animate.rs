@@ -10,6 +10,7 @@ use tch::Tensor;
 
 use crate::adapter::{self, AdapterArgument};
 use crate::files::{check_target, write};
+use crate::guesses::Previews;
 use crate::measure::{Measurements, cpu_seconds, seconds, since_process_start};
 use crate::spec_file::SpecFile;
 use crate::stages::Stages;
@@ -57,6 +58,10 @@ pub(crate) struct Animate {
     /// Also write image_embeds, image_latents and, after every step of this process, the latents: latents_0, latents_1, ..
     #[arg(long, value_name = "FILE")]
     dump_stages: Option<PathBuf>,
+    /// Where the clip goes as it is guessed after every step of this process, for people to look at: preview_0, preview_1, ..,
+    /// small frames as those of --out
+    #[arg(long, value_name = "FILE")]
+    previews: Option<PathBuf>,
 }
 
 impl Animate {
@@ -70,6 +75,7 @@ impl Animate {
         check_target("--out", self.out.as_deref())?;
         check_target("--checkpoint", self.checkpoint.as_deref())?;
         check_target("--dump-stages", self.dump_stages.as_deref())?;
+        check_target("--previews", self.previews.as_deref())?;
         let spec_file = SpecFile::read(&self.spec)?;
 
         let started = Instant::now();
@@ -81,6 +87,10 @@ impl Animate {
         engine.set_adapters(&set)?;
         measured.adapters = applied;
         measured.adapters_s = seconds(started.elapsed());
+        let mut previews = match &self.previews {
+            Some(_) => Some(Previews::fit(&engine)?),
+            None => None,
+        };
         let (loaded, loaded_cpu) = (Instant::now(), cpu_seconds());
 
         let mut stages = Stages::new(self.dump_stages.is_some());
@@ -105,9 +115,17 @@ impl Animate {
             let report = run.step()?;
             measured.steps_s.push(seconds(report.elapsed));
             stages.keep(&format!("latents_{}", report.step - 1), run.latents())?;
+            if let Some(previews) = &mut previews {
+                previews.keep(&run)?;
+            }
         }
         if let Some(file) = &self.dump_stages {
             write(file, &stages.to_bytes()?)?;
+        }
+        if let (Some(file), Some(previews)) = (&self.previews, previews) {
+            measured.preview_fit_s = Some(previews.fit_s);
+            measured.previews_s = Some(previews.each_s.clone());
+            write(file, &previews.to_bytes()?)?;
         }
         if let Some(file) = &self.out {
             let started = Instant::now();

@@ -5,6 +5,7 @@ mod ablate;
 mod adapter;
 mod animate;
 mod files;
+mod guesses;
 mod keyframe;
 mod measure;
 mod spec_file;

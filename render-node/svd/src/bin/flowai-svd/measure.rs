@@ -21,6 +21,12 @@ pub(crate) struct Measurements {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) vae_encode_s: Option<f64>,
     pub(crate) steps_s: Vec<f64>,
+    /// Fitting the map of the previews, once a model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) preview_fit_s: Option<f64>,
+    /// Guessing the clip after each step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) previews_s: Option<Vec<f64>>,
     pub(crate) decode_s: f64,
     /// From the model being loaded to all frames being in memory.
     pub(crate) render_s: f64,
