@@ -130,6 +130,7 @@ def main() -> None:
         print(line, flush=True)
         rows.append(sheet[[0, 4, 9]])
     sheet = torch.cat(rows).flatten(0, 1).permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
+    (folder / "work").mkdir(exist_ok=True)
     Image.fromarray(((sheet.clamp(-1, 1) / 2 + 0.5) * 255).round().byte().numpy()).save(folder / "work" / "clips.png")
 
 
