@@ -4,6 +4,7 @@
 mod ablate;
 mod adapter;
 mod animate;
+mod bench;
 mod files;
 mod guesses;
 mod keyframe;
@@ -32,6 +33,8 @@ enum Command {
     Keyframe(keyframe::Keyframe),
     /// Measure what each of the engine's exact tricks saves, alone, beside the same computation without it.
     Ablate(ablate::Ablate),
+    /// Measure where a clip's time goes, stage by stage, on a device.
+    Bench(bench::Bench),
     /// Measure what loading, switching and taking out adapters costs, on the attention layers of a model's UNet alone.
     Switch(switch::Switch),
 }
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Command::Animate(animate) => animate.run(),
         Command::Keyframe(keyframe) => keyframe.run(),
         Command::Ablate(ablate) => ablate.run(),
+        Command::Bench(bench) => bench.run(),
         Command::Switch(switch) => switch.run(),
     };
     match done {

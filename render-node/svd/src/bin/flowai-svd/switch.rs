@@ -74,7 +74,7 @@ struct Figures {
     bandwidth_s: f64,
 }
 
-fn dtype(name: &str) -> std::result::Result<Dtype, String> {
+pub(crate) fn dtype(name: &str) -> std::result::Result<Dtype, String> {
     serde_json::from_value(name.into()).map_err(|_| "must be fp32, bf16 or fp16".to_owned())
 }
 
@@ -86,6 +86,19 @@ struct Case {
 }
 
 impl Switch {
+    /// As the command is by default, on a device.
+    pub(crate) fn of(preset: String, dir: PathBuf, device: DeviceName, dtype: Dtype) -> Self {
+        Self {
+            preset,
+            dir,
+            rank: 16,
+            rounds: 5,
+            threads: None,
+            device,
+            dtype,
+        }
+    }
+
     pub(crate) fn run(self) -> Result<()> {
         let _no_grad = tch::no_grad_guard();
         ensure!(self.rounds > 0, "--rounds must be 1 or more");
