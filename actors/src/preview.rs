@@ -64,6 +64,6 @@ pub struct PreviewReady {
 impl PreviewReady {
     /// Belongs to the job and rises over steps and attempts.
     pub fn number(&self) -> u64 {
-        (u64::from(self.attempt.get()) << 16) | u64::from(self.step)
+        (u64::from(self.attempt.get()) << 32) | u64::from(self.step)
     }
 }

@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use flowai_actors::ids::NodeId;
-use flowai_actors::messages::NodeView;
+use flowai_actors::messages::{AdapterTiers, CacheUsage, NodeView};
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -13,6 +13,7 @@ use crate::app::App;
 use crate::auth::{Principal, Scope};
 use crate::error::{ApiError, Problem};
 use crate::http::Path;
+use crate::videos::AdapterUseResource;
 
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -37,9 +38,74 @@ struct NodeResource {
     refused_models: Vec<RefusedModelResource>,
     /// How many adapters it has at hand.
     held_adapters: usize,
+    /// Where it has them, as of its newest beat.
+    adapters: AdaptersResource,
     running: Option<RunningResource>,
     /// Since its last beat.
     silent_ms: u64,
+}
+
+/// From what the node computes with to its disk: the nearer, the sooner a job with them starts.
+#[derive(Serialize, ToSchema)]
+struct AdaptersResource {
+    /// What is fused into the weights; none before a model is loaded.
+    fused: Option<FusedResource>,
+    /// Factors in the device's memory; none where that is the host's.
+    device: Option<TierResource>,
+    /// Read and checked in the host's memory.
+    host: TierResource,
+    /// Files.
+    disk: TierResource,
+}
+
+#[derive(Serialize, ToSchema)]
+struct FusedResource {
+    model: String,
+    adapters: Vec<AdapterUseResource>,
+}
+
+/// How full a memory is, and how it was used since the node's process began.
+#[derive(Serialize, ToSchema)]
+struct TierResource {
+    bytes: u64,
+    bytes_max: u64,
+    /// Times that a wanted adapter was there, that it had to be brought, and that one went for lack of room.
+    hits: u64,
+    misses: u64,
+    evictions: u64,
+}
+
+impl From<CacheUsage> for TierResource {
+    fn from(usage: CacheUsage) -> Self {
+        let CacheUsage {
+            bytes,
+            bytes_max,
+            hits,
+            misses,
+            evictions,
+        } = usage;
+        Self {
+            bytes,
+            bytes_max,
+            hits,
+            misses,
+            evictions,
+        }
+    }
+}
+
+impl From<AdapterTiers> for AdaptersResource {
+    fn from(tiers: AdapterTiers) -> Self {
+        Self {
+            fused: tiers.fused.map(|fused| FusedResource {
+                model: fused.model.to_string(),
+                adapters: fused.adapters.iter().map(Into::into).collect(),
+            }),
+            device: tiers.device.map(|device| device.usage.into()),
+            host: tiers.host.usage.into(),
+            disk: tiers.disk.into(),
+        }
+    }
 }
 
 #[derive(Serialize, ToSchema)]
@@ -93,6 +159,7 @@ impl From<NodeView> for NodeResource {
                 })
                 .collect(),
             held_adapters: node.held_adapters.len(),
+            adapters: node.adapters.into(),
             running: node.running.map(|at| RunningResource {
                 video: at.job.as_uuid(),
                 attempt: at.attempt.get(),

@@ -11,7 +11,7 @@ mod submit;
 pub(crate) use cancel::{cancel, purge};
 pub(crate) use catalogue::Catalogue;
 pub(crate) use read::{find, wait_for_end};
-pub(crate) use resource::present;
+pub(crate) use resource::{AdapterUseResource, present};
 pub(crate) use submit::{AdapterWish, Submitted, Wish, again, submit};
 
 use utoipa_axum::router::OpenApiRouter;

@@ -15,7 +15,7 @@ use flowai_store::objects::ObjectsError;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::read::{find, redirect, wanted_wait};
+use super::read::{find, redirect, wait_for_end, wanted_wait};
 use crate::app::App;
 use crate::auth::{Principal, Scope};
 use crate::error::{ApiError, Problem};
@@ -69,12 +69,22 @@ pub(super) async fn preview(
     };
     let patience = Duration::from_millis(PREVIEW_WAIT_MS);
     let wait = wanted_wait(&headers).map_or(patience, |wait| wait.min(patience));
-    match tokio::time::timeout(wait, newer).await {
-        Ok(found) => {
-            let (ready, webp) = found?;
-            Ok(shown(&ready, webp))
+    let ended = async {
+        // Without a stream of its events the end is seen by the next question.
+        if wait_for_end(&app, &principal, &video, wait).await.is_err() {
+            tokio::time::sleep(wait).await;
         }
-        Err(_) => Ok(StatusCode::NO_CONTENT.into_response()),
+    };
+    tokio::select! {
+        found = newer => {
+            let (ready, webp) = found?;
+            return Ok(shown(&ready, webp));
+        }
+        () = ended => {}
+    }
+    match find(&app, principal.user, id).await?.state.is_end() {
+        true => redirect(&app, &principal, id, MediaFile::Preview).await,
+        false => Ok(StatusCode::NO_CONTENT.into_response()),
     }
 }
 

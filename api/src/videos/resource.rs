@@ -3,7 +3,7 @@
 use chrono::{DateTime, Duration, Utc};
 use flowai_actors::ids::UserId;
 use flowai_actors::messages::{LiveState, Phase};
-use flowai_actors::spec::RenderSpec;
+use flowai_actors::spec::{AdapterUse, RenderSpec};
 use flowai_actors::state::JobState;
 use flowai_store::videos::Video;
 use serde::Serialize;
@@ -68,6 +68,15 @@ pub(crate) struct SpecResource {
 pub(crate) struct AdapterUseResource {
     pub sha256: String,
     pub weight: f32,
+}
+
+impl From<&AdapterUse> for AdapterUseResource {
+    fn from(adapter: &AdapterUse) -> Self {
+        Self {
+            sha256: adapter.sha256.to_string(),
+            weight: adapter.weight,
+        }
+    }
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -214,13 +223,9 @@ impl From<&RenderSpec> for SpecResource {
             decode_chunk_size,
             seed,
         } = spec;
-        let adapters = adapters.iter().map(|adapter| AdapterUseResource {
-            sha256: adapter.sha256.to_string(),
-            weight: adapter.weight,
-        });
         Self {
             model: model.to_string(),
-            adapters: adapters.collect(),
+            adapters: adapters.iter().map(Into::into).collect(),
             frames: *frames,
             fps: *fps,
             width: *width,

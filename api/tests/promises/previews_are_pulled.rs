@@ -73,7 +73,14 @@ async fn a_preview_is_its_owners_and_covers_no_clip() {
     newer(&bob, &video, 0, 1).await.expect(404);
     newer(&farm.stranger(), &video, 0, 1).await.expect(401);
 
-    farm.deliver(&video).await;
+    // Whoever waits hears of the end.
+    let (answer, ()) = tokio::join!(newer(&ada, &video, 0, 25), async {
+        farm.deliver(&video).await;
+        let me = ada.get("/v1/me").await.expect(200).json();
+        farm.leader
+            .hint(me["id"].as_str().unwrap().parse().unwrap());
+    });
+    answer.expect(302);
     let me = ada.get("/v1/me").await.expect(200).json();
     let user: UserId = me["id"].as_str().unwrap().parse().unwrap();
     placed(&farm, user, &video, 2).await;

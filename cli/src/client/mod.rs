@@ -25,8 +25,8 @@ pub use credentials::{Account, Credentials, DEFAULT_URL, Secret, from_env};
 pub use error::{ClientError, FieldProblem, Problem};
 pub use events::{Event, Position, Progress, RECONNECT_MAX};
 pub use types::{
-    Adapter, AdapterWeight, JobError, Me, Model, ModelLimits, NewVideo, Node, RefusedModel,
-    Running, Status, Upload, Video, VideoSpec,
+    Adapter, AdapterWeight, JobError, Me, Model, ModelLimits, NewVideo, Node, NodeAdapters,
+    RefusedModel, Running, Status, Tier, Upload, Video, VideoSpec,
 };
 pub use watch::{Update, Watch};
 

@@ -186,9 +186,29 @@ pub struct Node {
     pub device: String,
     pub models: Vec<String>,
     pub refused_models: Vec<RefusedModel>,
+    pub adapters: NodeAdapters,
     pub running: Option<Running>,
     /// Since its last beat.
     pub silent_ms: u64,
+}
+
+/// Where a node has adapters.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NodeAdapters {
+    /// `None` where the device's memory is the host's.
+    pub device: Option<Tier>,
+    pub host: Tier,
+    pub disk: Tier,
+}
+
+/// How full a memory for adapters is, and how it was used since the node began.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Tier {
+    pub bytes: u64,
+    pub bytes_max: u64,
+    pub hits: u64,
+    pub misses: u64,
+    pub evictions: u64,
 }
 
 /// A folder that a node does not offer.

@@ -1,5 +1,5 @@
 use super::CommandError;
-use crate::client::{Client, Node};
+use crate::client::{Client, Node, Tier};
 use crate::output::{Output, table};
 
 /// List the farm's render nodes (operators)
@@ -24,6 +24,19 @@ pub(super) async fn run(
         ["NODE", "DOES", "DEVICE", "MODELS", "SILENT", "VERSION"],
         &rows,
     ));
+    let tiers: Vec<_> = nodes.iter().flat_map(tiers).collect();
+    output.line(table(
+        [
+            "ADAPTERS OF",
+            "IN",
+            "HELD",
+            "OF",
+            "HITS",
+            "MISSES",
+            "EVICTED",
+        ],
+        &tiers,
+    ));
     for node in &nodes {
         for refused in &node.refused_models {
             output.note(format_args!(
@@ -33,6 +46,32 @@ pub(super) async fn run(
         }
     }
     Ok(())
+}
+
+/// Its memories for adapters, the nearest first.
+fn tiers(node: &Node) -> Vec<[String; 7]> {
+    let tiers = [
+        ("device", node.adapters.device),
+        ("host", Some(node.adapters.host)),
+        ("disk", Some(node.adapters.disk)),
+    ];
+    let row = |(name, tier): (&str, Option<Tier>)| {
+        let tier = tier?;
+        Some([
+            node.id.clone(),
+            name.to_owned(),
+            mebibytes(tier.bytes),
+            mebibytes(tier.bytes_max),
+            tier.hits.to_string(),
+            tier.misses.to_string(),
+            tier.evictions.to_string(),
+        ])
+    };
+    tiers.into_iter().filter_map(row).collect()
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
 fn row(node: &Node) -> [String; 6] {

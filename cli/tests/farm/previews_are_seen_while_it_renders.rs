@@ -4,7 +4,7 @@
 use flowai::client::{NewVideo, Status};
 
 use crate::one_job_goes_all_the_way::webp_chunks;
-use crate::support::TestFarm;
+use crate::support::{TestFarm, within};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn previews_are_seen_while_it_renders() {
@@ -19,6 +19,10 @@ async fn previews_are_seen_while_it_renders() {
     };
     let job = user.client.submit(&video).await.unwrap().id;
     let (mut newest, mut steps) = (0, Vec::new());
+    let lie_in_store = || {
+        let files = farm.files_below("s3").into_iter();
+        files.filter(|file| file.contains("step-")).count()
+    };
     while steps.len() < 2 {
         let path = format!("/v1/videos/{job}/preview?after={newest}");
         let answer = user.get(&farm, &path).await;
@@ -39,6 +43,7 @@ async fn previews_are_seen_while_it_renders() {
         let frames = chunks.iter().filter(|chunk| *chunk == b"ANMF").count();
         assert!((4..=8).contains(&frames), "{frames} frames");
     }
+    assert!(lie_in_store() > 0, "their names have changed");
     assert!(steps.is_sorted() && steps[1] < 40, "{steps:?}");
 
     let ended = user.follow(&job).until_end().await;
@@ -47,5 +52,11 @@ async fn previews_are_seen_while_it_renders() {
     let answer = user.get(&farm, &path).await;
     assert!(!answer.headers().contains_key("flowai-preview-n"));
     assert_eq!(answer.headers()["content-type"], "image/webp");
+    let gone = async {
+        while lie_in_store() > 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    within("the store holds no preview", gone).await;
     farm.stop().await;
 }

@@ -1,12 +1,23 @@
 //! Previews of running jobs: where their pictures go, who is told, and what is thrown away. Nothing here is ever waited for.
 
+use std::collections::BTreeSet;
+
 use flowai_actors::ids::NodeId;
-use flowai_actors::limits::PREVIEW_BYTES_MAX;
+use flowai_actors::limits::{PREVIEW_BYTES_MAX, STEPS_MAX};
 use flowai_actors::messages::Holding;
 use flowai_actors::preview::{PlacePreview, PreviewPlace, PreviewPlaced, PreviewReady};
 
 use super::event::{Answer, Effect, ReplyId};
 use super::state::{Held, State};
+
+/// The pictures of one attempt that may lie in the store.
+#[derive(Debug, Default)]
+pub(super) struct Previews {
+    /// Steps whose uploads were signed in this term, and that were not thrown away; at most one for each step.
+    signed: BTreeSet<u32>,
+    /// The newest that was told; 0 before the first.
+    newest: u32,
+}
 
 impl State {
     pub(super) fn preview_asked(
@@ -20,10 +31,16 @@ impl State {
             node: question.node.clone(),
             generation: question.generation,
         };
-        let is_taken = (1..=PREVIEW_BYTES_MAX).contains(&question.bytes) && self.is_held(&held);
-        effects.push(match is_taken {
-            true => Effect::PresignPreview { reply, question },
-            false => Effect::Answer(reply, Answer::Preview(PreviewPlace::Refused)),
+        let is_right = (1..=PREVIEW_BYTES_MAX).contains(&question.bytes)
+            && (1..=STEPS_MAX).contains(&question.step)
+            && self.is_held(&held);
+        let known = self.held.get_mut(&question.at.job).filter(|_| is_right);
+        effects.push(match known {
+            Some(held) => {
+                held.previews.signed.insert(question.step);
+                Effect::PresignPreview { reply, question }
+            }
+            None => Effect::Answer(reply, Answer::Preview(PreviewPlace::Refused)),
         });
     }
 
@@ -41,11 +58,16 @@ impl State {
             return;
         };
         let is_its_own = held.holding.node == *node && held.holding.at.attempt == at.attempt;
-        if !is_its_own || held.preview.is_some_and(|newest| newest >= step) {
+        let previews = &mut held.previews;
+        // One that was not signed in this term may be of an earlier one: it is shown as well.
+        if !is_its_own || !(1..=STEPS_MAX).contains(&step) || previews.newest >= step {
             return;
         }
-        let older = held.preview.replace(step);
-        effects.extend(older.map(|step| discard(held, step)));
+        previews.newest = step;
+        previews.signed.insert(step);
+        let newer = previews.signed.split_off(&step);
+        let older = std::mem::replace(&mut previews.signed, newer);
+        effects.extend(older.into_iter().map(|step| discard(&held.holding, step)));
         if !self.apis.is_empty() {
             effects.push(Effect::TellPreview {
                 to: self.apis.iter().cloned().collect(),
@@ -60,16 +82,17 @@ impl State {
     }
 }
 
-/// An attempt has ended: its picture goes. One that was placed under an earlier term stays until the video is deleted.
-pub(super) fn discard_last(held: &Held) -> Option<Effect> {
-    held.preview.map(|step| discard(held, step))
+/// An attempt has ended: its pictures go. What was signed under an earlier term, or comes after this, stays until the video is
+/// deleted.
+pub(super) fn discard_all(held: &Held) -> impl Iterator<Item = Effect> {
+    let signed = held.previews.signed.iter();
+    signed.map(|&step| discard(&held.holding, step))
 }
 
-fn discard(held: &Held, step: u32) -> Effect {
-    let at = held.holding.at;
+fn discard(held: &Holding, step: u32) -> Effect {
     Effect::DiscardPreview {
-        job: at.job,
-        attempt: at.attempt,
+        job: held.at.job,
+        attempt: held.at.attempt,
         step,
     }
 }

@@ -20,7 +20,7 @@ use flowai_store::recovery::JobRow;
 use super::event::{Answer, Effect, Event, NotDispatched, Outcome, ReplyId};
 use super::line::Line;
 use super::outbox::Outbox;
-use super::previews;
+use super::previews::{self, Previews};
 use super::registry::Registry;
 use crate::cost;
 use crate::scheduler::{self, AttemptEnd, Event as Heard, Recovered, Scheduler, WaitingJob};
@@ -42,8 +42,7 @@ pub(super) struct Held {
     pub(super) unnamed_beats: u32,
     /// The clip that its uploads were signed for in this term.
     pub(super) announced_clip: Option<Sha256>,
-    /// The step of its newest preview in this term.
-    pub(super) preview: Option<u32>,
+    pub(super) previews: Previews,
 }
 
 #[derive(Debug)]
@@ -206,7 +205,7 @@ impl State {
                     heard_at: now,
                     unnamed_beats: 0,
                     announced_clip: None,
-                    preview: None,
+                    previews: Previews::default(),
                 };
                 self.held.insert(job, held);
                 Some(Change::Assign(holding))
@@ -260,7 +259,7 @@ impl State {
 
     fn release(&mut self, job: JobId, effects: &mut Vec<Effect>) -> Option<Holding> {
         let held = self.held.remove(&job)?;
-        effects.extend(previews::discard_last(&held));
+        effects.extend(previews::discard_all(&held));
         Some(held.holding)
     }
 
@@ -491,7 +490,7 @@ impl State {
             heard_at: now,
             unnamed_beats: 0,
             announced_clip: None,
-            preview: None,
+            previews: Previews::default(),
         };
         self.held.insert(row.job, held);
         Some(Heard::JobRecovered(recovered))

@@ -4,12 +4,15 @@
 use std::fmt::Display;
 use std::sync::LazyLock;
 
-use flowai_model::Preset;
 use flowai_model::adapter::{Adapter, ModuleTable};
+use flowai_model::config::stable_diffusion::{
+    AutoencoderConfig, NoiseScheduleConfig, TextEncoderConfig, Unet2dConfig,
+};
 use flowai_model::config::{
     ImageEncoderConfig, ModelIndex, PreprocessorConfig, SchedulerConfig, UnetConfig, VaeConfig,
 };
 use flowai_model::safetensors::{Limits, SafetensorsFile};
+use flowai_model::{KeyframePreset, Preset};
 use flowai_model::{gate, inventory, picture};
 use serde_json::{Value, json};
 
@@ -44,13 +47,23 @@ pub fn safetensors_gate(bytes: &[u8]) {
 ///
 /// `bytes` are lines: the settings as JSON, or nothing; then `key shape` a tensor, as in `conv_in.lora_A.weight 4,8,3,3`.
 pub fn adapter_keys(bytes: &[u8]) {
-    static TABLE: LazyLock<ModuleTable> =
-        LazyLock::new(|| ModuleTable::of(&Preset::Dummy.config().unet));
+    static TABLES: LazyLock<[ModuleTable; 2]> = LazyLock::new(|| {
+        [
+            ModuleTable::of(&Preset::Dummy.config().unet),
+            ModuleTable::of_stable_diffusion(&KeyframePreset::Dummy.config()),
+        ]
+    });
     let Some((settings, file)) = std::str::from_utf8(bytes).ok().and_then(adapter_file) else {
         return;
     };
-    let tensors = SafetensorsFile::parse(file.clone().into(), &Limits::ADAPTER);
-    let adapter = match Adapter::read(file.into(), settings.as_deref(), &TABLE) {
+    for table in TABLES.iter() {
+        adapter_of(&file, settings.as_deref(), table);
+    }
+}
+
+fn adapter_of(file: &[u8], settings: Option<&str>, table: &ModuleTable) {
+    let tensors = SafetensorsFile::parse(file.to_vec().into(), &Limits::ADAPTER);
+    let adapter = match Adapter::read(file.to_vec().into(), settings, table) {
         Ok(adapter) => adapter,
         Err(error) => return short(&error, PROBLEMS_CHARS_MAX),
     };
@@ -61,7 +74,7 @@ pub fn adapter_keys(bytes: &[u8]) {
     assert_eq!(halves, 2 * modules, "a key was left out");
     for delta in &adapter.modules {
         let shape = delta.weight_shape();
-        let module = TABLE.modules().iter().find(|m| m.path == delta.module);
+        let module = table.modules().iter().find(|m| m.path == delta.module);
         assert_eq!(module.unwrap().weight_shape, shape);
     }
 }
@@ -108,6 +121,30 @@ pub fn model_configs(bytes: &[u8]) {
             &json,
             PreprocessorConfig::from_json,
             |config| config.to_json(224),
+            |_| 0,
+        ),
+        b'6' => again(
+            &json,
+            Unet2dConfig::from_json,
+            Unet2dConfig::to_json,
+            |config| inventory::stable_diffusion::unet(config).len(),
+        ),
+        b'7' => again(
+            &json,
+            AutoencoderConfig::from_json,
+            AutoencoderConfig::to_json,
+            |config| inventory::stable_diffusion::vae(config).len(),
+        ),
+        b'8' => again(
+            &json,
+            TextEncoderConfig::from_json,
+            TextEncoderConfig::to_json,
+            |config| inventory::stable_diffusion::text_encoder(config).len(),
+        ),
+        b'9' => again(
+            &json,
+            NoiseScheduleConfig::from_json,
+            NoiseScheduleConfig::to_json,
             |_| 0,
         ),
         _ => {}

@@ -223,7 +223,6 @@ impl State {
         }
     }
 
-    /// The term that this node believes in.
     /// Who leads, once it knows us.
     pub(super) fn leader(&self) -> Option<&PeerId> {
         match &self.leader {
@@ -232,6 +231,7 @@ impl State {
         }
     }
 
+    /// The term that this node believes in.
     pub(super) fn epoch(&self) -> Epoch {
         self.epoch
     }

@@ -99,7 +99,8 @@ fn run(
 ) {
     while let Ok(Painted { step, frames }) = incoming.recv() {
         match small_enough(&frames, fps) {
-            Ok(webp) => {
+            Ok(None) => {}
+            Ok(Some(webp)) => {
                 let sha256 = Sha256::from_bytes(sha2::Sha256::digest(&webp).into());
                 let webp = Bytes::from(webp);
                 newest.send_replace(Some(MovingPicture { step, sha256, webp }));
@@ -113,17 +114,20 @@ fn run(
     }
 }
 
-/// As many frames as fit, spread over the clip and shown for as long as it.
-fn small_enough(frames: &[RgbFrame], fps: u32) -> Result<Vec<u8>, EncodeError> {
+/// As many frames as fit, spread over the clip and shown for as long as it; `None` when not one of them does.
+fn small_enough(frames: &[RgbFrame], fps: u32) -> Result<Option<Vec<u8>>, EncodeError> {
     let mut shown = frames.len().min(FRAMES_MAX);
     loop {
         let spread = (0..shown).filter_map(|i| frames.get(i * frames.len() / shown));
         let slower = (fps as usize * shown).div_ceil(frames.len().max(1)).max(1);
         let webp = moving_picture(spread, slower as u32)?;
-        if webp.len() as u64 <= PREVIEW_BYTES_MAX || shown <= 1 {
-            return Ok(webp);
+        if webp.len() as u64 <= PREVIEW_BYTES_MAX {
+            return Ok(Some(webp));
         }
         shown /= 2;
+        if shown == 0 {
+            return Ok(None);
+        }
     }
 }
 
@@ -173,7 +177,8 @@ mod tests {
     #[test]
     fn a_picture_is_never_larger_than_may_be_sent() {
         let noisy = frames(25, 128);
-        let webp = small_enough(&noisy, 7).unwrap();
+        assert_eq!(small_enough(&frames(1, 1_024), 7).unwrap(), None);
+        let webp = small_enough(&noisy, 7).unwrap().unwrap();
         assert!(webp.len() as u64 <= PREVIEW_BYTES_MAX, "{}", webp.len());
         let all = moving_picture(noisy.iter().take(FRAMES_MAX), 7).unwrap();
         assert!(

@@ -20,6 +20,7 @@ use crate::random;
 use crate::refusal::refusals;
 use crate::run::Run;
 use crate::sampler::Sampler;
+use crate::shim::Inference;
 use crate::spec::Spec;
 use crate::unet::Unet;
 use crate::vae::{VaeDecoder, VaeEncoder};
@@ -107,7 +108,7 @@ impl Engine {
     }
 
     fn load_here(model_dir: &Path, options: LoadOptions) -> Result<Self> {
-        let _no_grad = tch::no_grad_guard();
+        let _inference = Inference::enter();
         let device = options.open_device()?;
         let folder = ModelFolder::check(model_dir)?;
         let config = &folder.config;
@@ -207,7 +208,7 @@ impl Engine {
     }
 
     fn prepare_picture(&self, spec: &Spec, picture: &Picture) -> Result<Conditioning> {
-        let _no_grad = tch::no_grad_guard();
+        let _inference = Inference::enter();
         spec.check(self.config())?;
         let started = Instant::now();
         let PreprocessorConfig {
@@ -233,7 +234,7 @@ impl Engine {
         clip_pixels: &Tensor,
         vae_pixels: &Tensor,
     ) -> Result<Conditioning> {
-        let _no_grad = tch::no_grad_guard();
+        let _inference = Inference::enter();
         spec.check(self.config())?;
         let noise = self.draw(spec)?;
         let started = Instant::now();
@@ -263,7 +264,7 @@ impl Engine {
     }
 
     fn start_run(&self, conditioning: &Conditioning) -> Result<Run<'_>> {
-        let _no_grad = tch::no_grad_guard();
+        let _inference = Inference::enter();
         self.fuser.require_known()?;
         let sampler = self.sampler(&conditioning.spec);
         let noise = self.place(&conditioning.noise, self.kind())?;
@@ -281,7 +282,7 @@ impl Engine {
     }
 
     fn resume_run(&self, checkpoint: &Checkpoint) -> Result<Run<'_>> {
-        let _no_grad = tch::no_grad_guard();
+        let _inference = Inference::enter();
         let header = &checkpoint.header;
         header.spec.check(self.config())?;
         let sampler = self.sampler(&header.spec);

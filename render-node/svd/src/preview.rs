@@ -13,6 +13,7 @@ use crate::engine::Engine;
 use crate::error::Result;
 use crate::refusal::refusals;
 use crate::run::Run;
+use crate::shim::Inference;
 
 /// Of a preview, pixels; larger latents are averaged.
 pub const PREVIEW_SIDE_MAX: u32 = 128;
@@ -97,7 +98,7 @@ impl Engine {
     ///
     /// Errors: too little memory.
     pub fn fit_preview(&self) -> Result<PreviewMap> {
-        let _no_grad = tch::no_grad_guard();
+        let _inference = Inference::enter();
         refusals(|| {
             let mut rows = Vec::new();
             let mut colours = Vec::new();
@@ -134,7 +135,7 @@ impl Run<'_> {
     ///
     /// Errors: too little memory.
     pub fn preview(&self, map: &PreviewMap) -> Result<Option<Preview>> {
-        let _no_grad = tch::no_grad_guard();
+        let _inference = Inference::enter();
         refusals(|| {
             let Some(guess) = self.denoised()? else {
                 return Ok(None);

@@ -10,6 +10,7 @@ use crate::engine::Engine;
 use crate::error::{EngineError, Result};
 use crate::refusal::refusals;
 use crate::sampler::Sampler;
+use crate::shim::Inference;
 use crate::spec::Spec;
 use crate::unet::{UnetContext, UnetTimes};
 
@@ -122,7 +123,7 @@ impl<'a> Run<'a> {
         if self.is_finished() {
             return Err(EngineError::Finished { steps });
         }
-        let _no_grad = tch::no_grad_guard();
+        let _inference = Inference::enter();
         let started = Instant::now();
         let i = self.next_step;
         let latents = refusals(|| self.denoise(i))?;
@@ -175,7 +176,7 @@ impl<'a> Run<'a> {
     }
 
     fn decode_chunk(&self, first: usize, count: usize) -> Result<Tensor> {
-        let _no_grad = tch::no_grad_guard();
+        let _inference = Inference::enter();
         let latents = self
             .latents
             .f_squeeze_dim(0)?

@@ -87,7 +87,9 @@ async fn said_of(farm: &mut Farm, late: AttemptRef, next: AttemptRef) -> (usize,
         let heard = |heard: &Heard| match heard {
             Heard::Targets(question) => Some((question.at, None)),
             Heard::Ended(ended) => Some((ended.at, Some(ended.outcome.clone()))),
-            Heard::Register(_) | Heard::Progress(_) | Heard::Preview(_) => None,
+            Heard::Register(_) | Heard::Progress(_) | Heard::Preview(_) | Heard::PreviewRefused => {
+                None
+            }
         };
         match farm.hear(heard).await {
             (at, None) if at.job == late.job => targets += 1,

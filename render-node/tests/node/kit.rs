@@ -52,6 +52,7 @@ pub(crate) enum Heard {
     Progress(Progress),
     Targets(UploadTargets),
     Preview(PreviewPlaced),
+    PreviewRefused,
     Ended(Box<Ended>),
 }
 
@@ -528,6 +529,11 @@ impl Farm {
         .await
     }
 
+    pub(crate) async fn hear_preview_refused(&mut self) {
+        self.hear(|heard| matches!(heard, Heard::PreviewRefused).then_some(()))
+            .await;
+    }
+
     pub(crate) async fn hear_end(&mut self) -> Ended {
         self.hear(|heard| match heard {
             Heard::Ended(ended) => Some((**ended).clone()),
@@ -596,9 +602,13 @@ impl Leader {
                 wire::seal(epoch, &UploadTargetsAnswer::Targets { targets })?
             }
             PlacePreview::KIND => {
+                let question = wire::open(&envelope)?;
                 let place = match policy.are_previews_taken {
-                    true => self.store.preview_place(&wire::open(&envelope)?).await,
-                    false => PreviewPlace::Refused,
+                    true => self.store.preview_place(&question).await,
+                    false => {
+                        self.hears.send(Heard::PreviewRefused).await?;
+                        PreviewPlace::Refused
+                    }
                 };
                 wire::seal(epoch, &place)?
             }

@@ -62,6 +62,10 @@ async fn a_job_whose_previews_nobody_takes_is_rendered_the_same() {
         let mut farm = Farm::start(Faults::none(), StandInEngine::NAME, engine).await;
         farm.set_policy(|policy| policy.are_previews_taken = are_previews_taken);
         farm.assign(&long_job(&farm).await).await;
+        match are_previews_taken {
+            true => drop(farm.hear_preview().await),
+            false => farm.hear_preview_refused().await,
+        }
         clips.push(clip(&mut farm).await);
     }
     assert_eq!(clips[0], clips[1]);

@@ -71,7 +71,7 @@ async fn outlast(farm: &mut Farm, outage: Duration, phase: Phase) -> u32 {
             None
         }
         Heard::Ended(ended) => panic!("{ended:?}"),
-        Heard::Register(_) | Heard::Preview(_) => None,
+        Heard::Register(_) | Heard::Preview(_) | Heard::PreviewRefused => None,
     };
     tokio::time::pause();
     let until = Instant::now() + outage;

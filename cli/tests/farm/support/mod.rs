@@ -135,6 +135,23 @@ impl TestFarm {
             .unwrap();
     }
 
+    /// Files below a folder of the farm, by their paths from there.
+    pub(crate) fn files_below(&self, folder: &str) -> Vec<String> {
+        let root = self.farm.folder().root().join(folder);
+        let mut folders = vec![root.clone()];
+        let mut files = Vec::new();
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                match path.is_dir() {
+                    true => folders.push(path),
+                    false => files.push(path.strip_prefix(&root).unwrap().display().to_string()),
+                }
+            }
+        }
+        files
+    }
+
     /// Rots every picture that was uploaded, in the store and on the first node's disk.
     pub(crate) fn spoil_pictures(&self) {
         let root = self.farm.folder().root();

@@ -1,15 +1,19 @@
-use flowai_actors::limits::PREVIEW_BYTES_MAX;
+use flowai_actors::limits::{PREVIEW_BYTES_MAX, STEPS_MAX};
 use flowai_actors::preview::{PlacePreview, PreviewPlace, PreviewPlaced};
 
 use super::*;
 
 fn ask(leader: &mut Leader, held: &Holding, bytes: u64) -> Vec<Effect> {
+    ask_at(leader, held, 1, bytes)
+}
+
+fn ask_at(leader: &mut Leader, held: &Holding, step: u32, bytes: u64) -> Vec<Effect> {
     let reply = leader.reply();
     let question = PlacePreview {
         at: held.at,
         node: held.node.clone(),
         generation: held.generation,
-        step: 1,
+        step,
         sha256: hash(4),
         bytes,
     };
@@ -51,6 +55,11 @@ fn only_the_holder_may_place_a_preview_and_none_that_is_too_large() {
     assert!(is_signed(&ask(&mut leader, &held, PREVIEW_BYTES_MAX)));
     assert!(!is_signed(&ask(&mut leader, &held, PREVIEW_BYTES_MAX + 1)));
     assert!(!is_signed(&ask(&mut leader, &held, 0)));
+    for step in [0, STEPS_MAX + 1, u32::MAX] {
+        assert!(!is_signed(&ask_at(&mut leader, &held, step, 10)), "{step}");
+        let node = held.node.clone();
+        assert!(place(&mut leader, &node, &held, step).is_empty());
+    }
     let mut stale = held.clone();
     stale.at.attempt = Attempt::new(2);
     assert!(!is_signed(&ask(&mut leader, &stale, 10)));
@@ -82,6 +91,8 @@ fn the_newest_preview_is_told_and_the_one_before_it_goes() {
             (vec![], vec![])
         );
     }
+    // The word that it was placed may be lost.
+    assert!(is_signed(&ask_at(&mut leader, &held, 7, 10)));
     let (_, effects) = leader.end(&held, Told::Stopped);
-    assert_eq!(steps(&effects), (vec![], vec![5]), "{effects:?}");
+    assert_eq!(steps(&effects), (vec![], vec![5, 7]), "{effects:?}");
 }

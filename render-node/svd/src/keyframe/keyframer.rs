@@ -19,6 +19,7 @@ use crate::lora::{AdapterSet, Fuser, StateId};
 use crate::params::{Params, Precision};
 use crate::random;
 use crate::refusal::refusals;
+use crate::shim::Inference;
 use crate::spec::SpecError;
 
 /// Far over what any model reads: 77 tokens are some 300 letters.
@@ -81,7 +82,7 @@ impl Keyframer {
     }
 
     fn load_here(model_dir: &Path, options: LoadOptions) -> Result<Self> {
-        let _no_grad = tch::no_grad_guard();
+        let _inference = Inference::enter();
         let device = options.open_device()?;
         let folder = StableDiffusionFolder::check(model_dir)?;
         let config = &folder.config;
@@ -152,7 +153,7 @@ impl Keyframer {
     /// Lets every job prepared and started from now on compute with exactly the adapters of `set`, as
     /// [`crate::Engine::set_adapters`]. Texts that were read before stay as they are: prepare them again.
     pub fn set_adapters(&mut self, set: &AdapterSet) -> Result<()> {
-        let _no_grad = tch::no_grad_guard();
+        let _inference = Inference::enter();
         self.fuser.apply(&mut self.params, set)
     }
 
@@ -177,7 +178,7 @@ impl Keyframer {
     }
 
     fn read(&self, spec: &KeyframeSpec, prompt: &Prompt) -> Result<KeyframeConditioning> {
-        let _no_grad = tch::no_grad_guard();
+        let _inference = Inference::enter();
         let noise = random::draw_latents(spec.seed, &self.latents_shape(spec), self.kind())?;
         let started = Instant::now();
         let tokens = self.tokenizer.encode(&prompt.text)?;
@@ -206,7 +207,7 @@ impl Keyframer {
     }
 
     fn start_run(&self, conditioning: &KeyframeConditioning) -> Result<KeyframeRun<'_>> {
-        let _no_grad = tch::no_grad_guard();
+        let _inference = Inference::enter();
         let spec = &conditioning.spec;
         let sampler = KeyframeSampler::new(
             &self.config().noise_schedule,

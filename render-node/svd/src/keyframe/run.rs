@@ -9,6 +9,7 @@ use super::{KeyframeConditioning, KeyframeSpec, Keyframer, Unet2dContext};
 use crate::error::{EngineError, Result};
 use crate::refusal::refusals;
 use crate::run::{Frames, Report, is_finite};
+use crate::shim::Inference;
 
 /// Latents on their way. Borrows the engine, so adapters cannot change under it.
 #[derive(Debug)]
@@ -75,7 +76,7 @@ impl<'a> KeyframeRun<'a> {
         if self.is_finished() {
             return Err(EngineError::Finished { steps });
         }
-        let _no_grad = tch::no_grad_guard();
+        let _inference = Inference::enter();
         let started = Instant::now();
         let i = self.next_step;
         self.latents = refusals(|| self.denoise(i))?;
@@ -104,7 +105,7 @@ impl<'a> KeyframeRun<'a> {
     }
 
     fn decode_picture(&self) -> Result<Frames> {
-        let _no_grad = tch::no_grad_guard();
+        let _inference = Inference::enter();
         let steps = self.sampler.steps();
         let scale = self.keyframer.config().vae.scaling_factor;
         let latents = self.latents.f_div_scalar(scale)?;

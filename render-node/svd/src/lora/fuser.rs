@@ -13,6 +13,7 @@ use crate::error::Result;
 use crate::kernels::Sums;
 use crate::params::{Params, Pristine};
 use crate::refusal::refusals;
+use crate::shim::Inference;
 
 impl Engine {
     /// Reads an adapter file and resolves its keys in this model; see [`Adapter::open`].
@@ -33,7 +34,7 @@ impl Engine {
     ///
     /// Errors: an adapter of another model, a weight beyond the range of the model's precision, too little memory.
     pub fn set_adapters(&mut self, set: &AdapterSet) -> Result<()> {
-        let _no_grad = tch::no_grad_guard();
+        let _inference = Inference::enter();
         self.fuser.apply(&mut self.unet_params, set)
     }
 

@@ -42,6 +42,31 @@ pub(crate) fn choose_kernels(capability: &str) -> Result<()> {
     }
 }
 
+/// Inference mode of this thread, until it is dropped: no gradients, no counting of versions and views. Tensors that were made
+/// within it are changed in place within it only.
+pub(crate) struct Inference {
+    mode: *mut c_void,
+}
+
+impl Inference {
+    pub(crate) fn enter() -> Self {
+        // SAFETY: what it gives is taken back by the drop below, on the same thread: a pointer is not `Send`.
+        #[allow(unsafe_code, reason = "a foreign function")]
+        let mode = unsafe { flowai_enter_inference() };
+        Self { mode }
+    }
+}
+
+impl Drop for Inference {
+    fn drop(&mut self) {
+        // SAFETY: made by `enter` and left once.
+        #[allow(unsafe_code, reason = "a foreign function")]
+        unsafe {
+            flowai_leave_inference(self.mode);
+        }
+    }
+}
+
 /// Gives the device back what libtorch keeps of its memory and no tensor uses.
 ///
 /// Errors: no GPU.
@@ -89,12 +114,16 @@ unsafe fn done(text: *mut c_char) -> Result<()> {
 unsafe extern "C" {
     fn flowai_set_attention_order(order: *const i64, count: usize) -> *mut c_char;
     fn flowai_compute_reproducibly() -> *mut c_char;
+    fn flowai_enter_inference() -> *mut c_void;
+    fn flowai_leave_inference(mode: *mut c_void);
     fn flowai_empty_cache() -> *mut c_char;
     fn flowai_peak_memory(index: i8, bytes: *mut i64) -> *mut c_char;
     #[cfg(test)]
     fn flowai_attention_order(order: *mut i64, count: usize) -> *mut c_char;
     #[cfg(test)]
     fn flowai_computes_reproducibly() -> bool;
+    #[cfg(test)]
+    fn flowai_is_inference() -> bool;
 }
 
 #[cfg(test)]
@@ -119,6 +148,24 @@ mod tests {
         assert_eq!(chosen(), ([3, 1, 2, 0, 4], true));
         choose_kernels("12.0").unwrap();
         assert_eq!(chosen(), ([1, 2, 0, 3, 4], true));
+    }
+
+    #[allow(unsafe_code, reason = "a foreign function")]
+    fn is_inference() -> bool {
+        // SAFETY: reads a flag of this thread.
+        unsafe { flowai_is_inference() }
+    }
+
+    #[test]
+    fn inference_mode_lasts_until_the_last_who_entered_has_left() {
+        assert!(!is_inference());
+        let outer = Inference::enter();
+        let inner = Inference::enter();
+        assert!(is_inference());
+        drop(inner);
+        assert!(is_inference());
+        drop(outer);
+        assert!(!is_inference());
     }
 
     #[test]

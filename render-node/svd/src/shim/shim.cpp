@@ -3,6 +3,7 @@
 
 #include <ATen/Context.h>
 #include <ATen/DeviceAccelerator.h>
+#include <c10/core/InferenceMode.h>
 
 #include <cstdint>
 #include <cstring>
@@ -58,6 +59,19 @@ bool flowai_computes_reproducibly() {
     const auto& context = at::globalContext();
     return !context.benchmarkCuDNN() && context.deterministicCuDNN() && !context.allowTF32CuDNN() &&
         context.float32MatmulPrecision() == at::Float32MatmulPrecision::HIGHEST;
+}
+
+// Until it is left, tensors are made in inference mode on this thread.
+void* flowai_enter_inference() {
+    return new c10::InferenceMode();
+}
+
+void flowai_leave_inference(void* mode) {
+    delete static_cast<c10::InferenceMode*>(mode);
+}
+
+bool flowai_is_inference() {
+    return c10::InferenceMode::is_enabled();
 }
 
 // Gives memory that libtorch keeps, and that no tensor uses, back to the device.

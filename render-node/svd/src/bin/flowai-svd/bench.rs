@@ -14,7 +14,7 @@ use flowai_svd::{
 use serde::Serialize;
 use serde_json::json;
 
-use crate::measure::seconds;
+use crate::measure::{milliseconds, seconds};
 use crate::switch::{Switch, dtype};
 
 const HELP: &str = "\
@@ -269,23 +269,5 @@ impl Figures {
             );
         }
         rows.join("\n")
-    }
-}
-
-/// The middle one and the range.
-fn milliseconds(figures_s: &[f64]) -> String {
-    let mut sorted = figures_s.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    match (sorted.first(), sorted.get(sorted.len() / 2), sorted.last()) {
-        (Some(low), Some(middle), Some(high)) if sorted.len() > 1 => {
-            format!(
-                "{:.1} ms ({:.1} to {:.1})",
-                1e3 * middle,
-                1e3 * low,
-                1e3 * high
-            )
-        }
-        (Some(only), ..) => format!("{:.1} ms", 1e3 * only),
-        _ => "–".to_owned(),
     }
 }

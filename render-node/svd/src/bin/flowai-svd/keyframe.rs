@@ -85,6 +85,7 @@ impl Keyframe {
             stages.keep("frame", frame.tensor())?;
             write(file, &stages.to_bytes()?)?;
         }
+        measured.peak_device_memory_bytes = spec_file.options.device.peak_memory_bytes()?;
         measured.report();
         Ok(())
     }

@@ -94,3 +94,25 @@ fn peak_memory_bytes() -> Option<u64> {
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kibibytes * 1024)
 }
+
+/// The middle one, of an even number the mean of the middle two; no number of none.
+pub(crate) fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    match sorted.len() {
+        0 => f64::NAN,
+        n if n % 2 == 1 => sorted[n / 2],
+        n => (sorted[n / 2 - 1] + sorted[n / 2]) / 2.0,
+    }
+}
+
+/// The median and the range in milliseconds, of figures in seconds; of one figure itself.
+pub(crate) fn milliseconds(figures_s: &[f64]) -> String {
+    let middle = 1e3 * median(figures_s);
+    if figures_s.len() < 2 {
+        return format!("{middle:.1} ms");
+    }
+    let low = figures_s.iter().copied().fold(f64::INFINITY, f64::min);
+    let high = figures_s.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    format!("{middle:.1} ms ({:.1} to {:.1})", 1e3 * low, 1e3 * high)
+}

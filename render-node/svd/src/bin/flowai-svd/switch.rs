@@ -16,7 +16,7 @@ use flowai_svd::{AdapterSet, DeviceName, Dtype};
 use serde::Serialize;
 use tch::{Cuda, Device, Tensor};
 
-use crate::measure::seconds;
+use crate::measure::{milliseconds, seconds};
 
 /// The projections of all attention layers, which most adapters change.
 const TARGETS: [&str; 4] = ["to_q", "to_k", "to_v", "to_out.0"];
@@ -281,12 +281,7 @@ impl fmt::Display for Figures {
             ("switch", &self.switch_s),
             ("restore", &self.restore_s),
         ] {
-            let mut sorted = times_s.clone();
-            sorted.sort_by(f64::total_cmp);
-            let [low, high] =
-                [sorted.first(), sorted.last()].map(|s| 1e3 * s.copied().unwrap_or(f64::NAN));
-            let middle = 1e3 * sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN);
-            writeln!(f, "  {name:8} {middle:8.1} ms ({low:.1} to {high:.1})")?;
+            writeln!(f, "  {name:8} {}", milliseconds(times_s))?;
         }
         write!(
             f,

@@ -6,7 +6,7 @@ mod wins;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use flowai_model::ModelFolder;
 use flowai_svd::params::{Params, Precision};
@@ -17,7 +17,7 @@ use tch::{Device, Kind, Tensor};
 use self::sites::Sites;
 use self::wins::Pair;
 use crate::files::{check_target, write};
-use crate::measure::cpu_seconds;
+use crate::measure::{cpu_seconds, median};
 use crate::spec_file::SpecFile;
 
 const HELP: &str = "\
@@ -184,7 +184,9 @@ fn difference(pairs: &[Pair]) -> Result<f64> {
     for pair in pairs {
         let (plain, ours) = ((pair.plain)()?, (pair.ours)()?);
         let of = |x: &Tensor| -> Result<f64> { Ok(x.f_abs()?.f_max()?.f_double_value(&[])?) };
-        largest = largest.max(of(&plain.f_sub(&ours.f_view_as(&plain)?)?)? / of(&plain)?);
+        let here = of(&plain.f_sub(&ours.f_view_as(&plain)?)?)? / of(&plain)?;
+        ensure!(here.is_finite(), "results are not finite, or all zero");
+        largest = largest.max(here);
     }
     Ok(largest)
 }
@@ -221,15 +223,5 @@ impl Report {
             median(&self.halves_apart.cpu_ms),
             median(&self.halves_together.cpu_ms),
         );
-    }
-}
-
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    match sorted.len() {
-        0 => f64::NAN,
-        n if n % 2 == 1 => sorted[n / 2],
-        n => (sorted[n / 2 - 1] + sorted[n / 2]) / 2.0,
     }
 }
