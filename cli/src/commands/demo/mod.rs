@@ -26,7 +26,7 @@ pub(super) struct Args {
 }
 
 /// Chelsea the cat; see assets/LICENSE.
-pub const PICTURE: &[u8] = include_bytes!("../../assets/chelsea.png");
+pub const PICTURE: &[u8] = include_bytes!("../../../assets/chelsea.png");
 const EMAIL: &str = "demo@flowai.localhost";
 
 pub(super) async fn run(args: Args, output: Output) -> Result<(), CommandError> {
