@@ -55,7 +55,7 @@ pub struct ModelOffer {
     /// The text encoder's, of a keyframe model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text_encoder_config: Option<serde_json::Value>,
-    /// Of a video model, to clips; of a keyframe model, to pictures.
+    /// Of clips for a video model, of pictures for a keyframe model.
     pub limits: SpecLimits,
 }
 

@@ -16,7 +16,7 @@ pub struct KeyframeSpec {
     pub model: ModelId,
     /// What the picture shall show, not empty.
     pub prompt: Words,
-    /// What it shall not; empty for nothing in particular.
+    /// What it shall not; empty for nothing in particular, and without guidance.
     #[serde(default)]
     pub negative_prompt: Words,
     /// Those for the keyframe model, as [`super::RenderSpec::adapters`].
@@ -89,6 +89,11 @@ impl KeyframeSpec {
                 "must not hold NUL".to_owned()
             });
         }
+        check.require(
+            self.guidance_scale > 1.0 || self.negative_prompt.as_str().is_empty(),
+            "negative_prompt",
+            || "changes nothing without guidance: set keyframe.guidance_scale over 1".to_owned(),
+        );
         for (field, side) in [
             ("keyframe.width", self.width),
             ("keyframe.height", self.height),
