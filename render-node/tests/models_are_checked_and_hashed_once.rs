@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use flowai_actors::ids::ModelId;
+use flowai_actors::messages::ModelFamily;
 use flowai_model::safetensors::Dtype;
 use flowai_model::{ModelFolder, Preset, synthetic};
 use flowai_render_node::models::Models;
@@ -69,7 +70,7 @@ fn whole_models_are_offered_and_others_refused_by_reason() {
     let offers: Vec<_> = models.offered().map(|model| &model.offer).collect();
     assert_eq!(offers.len(), 1);
     assert_eq!(offers[0].id.as_str(), "tiny");
-    assert_eq!(offers[0].family, "svd");
+    assert_eq!(offers[0].family, ModelFamily::Svd);
     let identity = ModelFolder::check(&good).unwrap().identify().unwrap();
     assert_eq!(offers[0].sha256.to_string(), identity.sha256.to_string());
     let config = fs::read(good.join("unet/config.json")).unwrap();

@@ -11,8 +11,8 @@ use flowai_actors::link::{
     LinkConfig, LinkEvent, LinkEvents, PeerId, RactorLink, Request, Standing, pki::Ca,
 };
 use flowai_actors::messages::{
-    Assign, AssignAnswer, AttemptRef, Beat, BeatAnswer, Body, Ended, EndedAnswer, Outcome, Phase,
-    Progress, Register, Registered, Source, Verdict,
+    Assign, AssignAnswer, AttemptRef, Beat, BeatAnswer, Body, Ended, EndedAnswer, FirstFrameSource,
+    Outcome, Phase, Progress, Register, Registered, Source, Verdict,
 };
 use flowai_actors::spec::RenderSpec;
 use flowai_actors::wire;
@@ -159,11 +159,11 @@ fn job(folder: &Path, offered: &Register, store: &str) -> Assign {
             ..RenderSpec::small(offered.models[0].id.clone(), image)
         },
         model_sha256: offered.models[0].sha256,
-        image: Source {
+        first_frame: FirstFrameSource::Image(Source {
             sha256: image,
             bytes: PICTURE.len() as u64,
             url: format!("{store}/picture"),
-        },
+        }),
         adapters: Vec::new(),
     }
 }

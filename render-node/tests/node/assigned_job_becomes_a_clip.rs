@@ -50,7 +50,7 @@ async fn a_job_goes_all_the_way() {
     };
     assert_eq!(at, job.at);
 
-    for file in ArtefactFile::ALL {
+    for file in ArtefactFile::of(&job.spec) {
         let stored = farm.store.artefact(job.at, file.file_name()).await;
         let told = targets
             .files

@@ -12,7 +12,7 @@ use flowai_actors::messages::{AssignAnswer, Outcome};
 use flowai_actors::spec::{AdapterUse, RenderSpec};
 use flowai_model::{Preset, Sha256Digest};
 use flowai_render_node::engine::{
-    AdapterFile, EngineError, EngineRun, RenderEngine, StandInEngine,
+    AdapterFile, EngineError, EngineRun, RenderEngine, StageEngine, StandInEngine,
 };
 use flowai_render_node::models::LocalModel;
 use flowai_svd::lora::HostAdapters;
@@ -98,7 +98,7 @@ async fn a_new_hint_takes_the_place_of_one_that_does_not_come_forward() {
 /// An engine that must not hear of a job.
 struct Untouched;
 
-impl RenderEngine for Untouched {
+impl StageEngine for Untouched {
     fn load(&mut self, _: &LocalModel) -> Result<(), EngineError> {
         panic!("the engine was asked to load a model")
     }
@@ -106,7 +106,9 @@ impl RenderEngine for Untouched {
     fn fuse(&mut self, _: &[AdapterFile<'_>]) -> Result<Vec<FusedAdapter>, EngineError> {
         panic!("the engine was asked to fuse")
     }
+}
 
+impl RenderEngine for Untouched {
     fn start<'a>(
         &'a mut self,
         _: &RenderSpec,

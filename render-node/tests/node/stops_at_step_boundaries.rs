@@ -10,7 +10,7 @@ use flowai_actors::manifest::FusedAdapter;
 use flowai_actors::messages::{AssignAnswer, Outcome, Phase, Verdict};
 use flowai_actors::spec::RenderSpec;
 use flowai_render_node::encoder::RgbFrame;
-use flowai_render_node::engine::{AdapterFile, EngineError, EngineRun, RenderEngine};
+use flowai_render_node::engine::{AdapterFile, EngineError, EngineRun, RenderEngine, StageEngine};
 use flowai_render_node::models::LocalModel;
 use flowai_render_node::node::Ending;
 
@@ -153,7 +153,7 @@ impl Gate {
     }
 }
 
-impl RenderEngine for Gated {
+impl StageEngine for Gated {
     fn load(&mut self, _: &LocalModel) -> Result<(), EngineError> {
         Ok(())
     }
@@ -161,7 +161,9 @@ impl RenderEngine for Gated {
     fn fuse(&mut self, _: &[AdapterFile<'_>]) -> Result<Vec<FusedAdapter>, EngineError> {
         Ok(Vec::new())
     }
+}
 
+impl RenderEngine for Gated {
     fn start<'a>(
         &'a mut self,
         spec: &RenderSpec,

@@ -1,4 +1,4 @@
-use flowai_actors::messages::Prefetch;
+use flowai_actors::messages::{Prefetch, PrefetchStage};
 
 use super::*;
 
@@ -7,9 +7,11 @@ fn hint(job: u128, epoch: u32, model_sha256: Sha256) -> Event {
         epoch: Epoch::new(epoch),
         next: Box::new(Prefetch {
             job: JobId::from_uuid(uuid::Uuid::from_u128(job)),
-            model: "tiny".parse().unwrap(),
-            model_sha256,
-            adapters: Vec::new(),
+            stages: vec![PrefetchStage {
+                model: "tiny".parse().unwrap(),
+                model_sha256,
+                adapters: Vec::new(),
+            }],
         }),
     }
 }

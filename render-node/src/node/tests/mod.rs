@@ -12,8 +12,8 @@ use flowai_actors::limits::{
 use flowai_actors::link::PeerId;
 use flowai_actors::manifest::{EngineInfo, Manifest, StageTimings};
 use flowai_actors::messages::{
-    ArtefactFile, Assign, AssignAnswer, AttemptRef, BeatAnswer, EndedAnswer, Outcome, Phase,
-    ReadyFile, Registered, Source, UploadTargetsAnswer, Verdict,
+    ArtefactFile, Assign, AssignAnswer, AttemptRef, BeatAnswer, EndedAnswer, FirstFrameSource, Outcome,
+    Phase, ReadyFile, Registered, Source, UploadTargetsAnswer, Verdict,
 };
 use flowai_actors::spec::RenderSpec;
 
@@ -35,10 +35,12 @@ fn at(attempt: u32, epoch: u32) -> AttemptRef {
     }
 }
 
+const IMAGE: Sha256 = Sha256::from_bytes([1; 32]);
+
 fn spec() -> RenderSpec {
     RenderSpec {
         steps: 4,
-        ..RenderSpec::small("tiny".parse().unwrap(), Sha256::from_bytes([1; 32]))
+        ..RenderSpec::small("tiny".parse().unwrap(), IMAGE)
     }
 }
 
@@ -47,11 +49,11 @@ fn assign(at: AttemptRef) -> Box<Assign> {
         at,
         spec: spec(),
         model_sha256: MODEL,
-        image: Source {
-            sha256: spec().image,
+        first_frame: FirstFrameSource::Image(Source {
+            sha256: IMAGE,
             bytes: 3,
             url: "http://store/image".to_owned(),
-        },
+        }),
         adapters: Vec::new(),
     })
 }
@@ -74,6 +76,7 @@ fn clip() -> Clip {
             spec: spec(),
             model_sha256: MODEL,
             adapters: Vec::new(),
+            keyframe: None,
             engine: EngineInfo {
                 name: "stand-in".to_owned(),
                 version: "0".to_owned(),
