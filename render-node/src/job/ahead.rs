@@ -40,7 +40,9 @@ impl Workshop {
         let Some(model) = self.models.get(&stage.model) else {
             return Ok(());
         };
-        let files = self.fetch_adapters("adapters", &stage.adapters, pulse).await?;
+        let files = self
+            .fetch_adapters("adapters", &stage.adapters, pulse)
+            .await?;
         let checked = self
             .check_ahead(model, &files.iter().collect::<Vec<_>>())
             .await

@@ -151,9 +151,7 @@ impl Workshop {
         plan: &StagePlan<'_>,
         pulse: &Pulse,
     ) -> Result<StageInputs, NotRendered> {
-        let held = self
-            .fetch_adapters(plan.field, plan.sources, pulse)
-            .await?;
+        let held = self.fetch_adapters(plan.field, plan.sources, pulse).await?;
         let weights = plan.adapters.iter().map(|asked| asked.weight);
         Ok(StageInputs {
             model: Arc::clone(plan.model),

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flowai_actors::manifest::{FusedAdapter, StageTimings};
-use flowai_actors::messages::{ArtefactFile, Assign, FirstFrameSource, Phase, ReadyFile, Source, Target};
+use flowai_actors::messages::{
+    ArtefactFile, Assign, FirstFrameSource, Phase, ReadyFile, Source, Target,
+};
 use flowai_actors::spec::RenderSpec;
 use flowai_svd::lora::HostAdapters;
 use futures::future::try_join_all;
@@ -17,9 +19,7 @@ use tokio::sync::mpsc;
 
 use crate::cache::{Cache, FetchError};
 use crate::encoder::{Encoded, EncodedFile};
-use crate::engine::{
-    Control, EngineError, EngineEvent, EngineHandle, Keyframe, Order, Rendered,
-};
+use crate::engine::{Control, EngineError, EngineEvent, EngineHandle, Keyframe, Order, Rendered};
 use crate::failure::{FailureCode, JobFailure};
 use crate::models::Models;
 use crate::pulse::Pulse;

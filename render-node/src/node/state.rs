@@ -17,8 +17,8 @@ use flowai_actors::limits::{CLIP_PATIENCE_MS, NODE_BEAT_MS, NODE_SELF_STOP_MS};
 use flowai_actors::link::PeerId;
 use flowai_actors::manifest::Manifest;
 use flowai_actors::messages::{
-    Assign, AssignAnswer, AttemptRef, BeatAnswer, Ended, EndedAnswer, FirstFrameSource, Outcome, Prefetch, Progress,
-    ReadyFile, Registered, Target, UploadTargets, UploadTargetsAnswer, Verdict,
+    Assign, AssignAnswer, AttemptRef, BeatAnswer, Ended, EndedAnswer, FirstFrameSource, Outcome,
+    Prefetch, Progress, ReadyFile, Registered, Target, UploadTargets, UploadTargetsAnswer, Verdict,
 };
 
 use super::attempt::{Asking, Job, Stage, UploadTries};

@@ -98,13 +98,14 @@ async fn a_picture_that_rots_under_the_engine_is_this_nodes_failure() {
     assert!(matches!(outcome, Outcome::Rendered { .. }), "{outcome:?}");
 }
 
+/// Gives the failure's detail.
 pub(crate) async fn check(
     farm: &mut Farm,
     job: &Assign,
     expected: &str,
     expected_retryable: bool,
     words: &[&str],
-) {
+) -> String {
     match outcome(farm, job).await {
         Outcome::Failed {
             code,
@@ -117,6 +118,7 @@ pub(crate) async fn check(
                 "{detail}"
             );
             assert!(words.iter().all(|word| detail.contains(word)), "{detail}");
+            detail
         }
         other => panic!("{expected}: {other:?}"),
     }

@@ -12,8 +12,8 @@ use flowai_actors::link::{
 use flowai_actors::manifest::EngineInfo;
 use flowai_actors::messages::{
     Assign, AssignAnswer, AttemptRef, Beat, BeatAnswer, Body, Ended, EndedAnswer, FirstFrameSource,
-    Prefetch, PrefetchStage, Progress, Register, Registered, Source, Stop, Target, UploadTargets, UploadTargetsAnswer,
-    Verdict,
+    Prefetch, PrefetchStage, Progress, Register, Registered, Source, Stop, Target, UploadTargets,
+    UploadTargetsAnswer, Verdict,
 };
 use flowai_actors::spec::{AdapterUse, FirstFrame, KeyframeSampler, KeyframeSpec, RenderSpec};
 use flowai_actors::wire;

@@ -12,8 +12,8 @@ use flowai_actors::limits::{
 use flowai_actors::link::PeerId;
 use flowai_actors::manifest::{EngineInfo, Manifest, StageTimings};
 use flowai_actors::messages::{
-    ArtefactFile, Assign, AssignAnswer, AttemptRef, BeatAnswer, EndedAnswer, FirstFrameSource, Outcome,
-    Phase, ReadyFile, Registered, Source, UploadTargetsAnswer, Verdict,
+    ArtefactFile, Assign, AssignAnswer, AttemptRef, BeatAnswer, EndedAnswer, FirstFrameSource,
+    Outcome, Phase, ReadyFile, Registered, Source, UploadTargetsAnswer, Verdict,
 };
 use flowai_actors::spec::RenderSpec;
 
