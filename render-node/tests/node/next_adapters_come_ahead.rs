@@ -22,6 +22,7 @@ use crate::bad_jobs_fail_by_name::{check, outcome};
 use crate::kit::{Farm, sha256};
 use crate::svd_makes_the_clip::{adapter, farm_with, picture};
 use crate::watched::Watched;
+use crate::words_become_a_clip::style;
 
 const HOST_BYTES_MAX: u64 = 64 << 20;
 
@@ -70,6 +71,25 @@ async fn the_next_jobs_adapters_come_while_the_engine_is_busy() {
     let (disk, host) = (beat.adapters.disk, beat.adapters.host.usage);
     assert_eq!((disk.misses, disk.hits), (1, 1));
     assert_eq!((host.misses, host.hits), (1, 1));
+}
+
+#[tokio::test]
+async fn the_adapters_of_both_models_of_the_next_job_come() {
+    let engine = || StandInEngine::new(Duration::ZERO);
+    let host = HostAdapters::new(HOST_BYTES_MAX, DeviceName::Cpu);
+    let farm = Farm::start_with(Faults::none(), "stand-in", Some(host.clone()), engine).await;
+    let (painted, motion) = (style(&["to_v"], 1), adapter(Preset::Tiny, &["to_v"], 1));
+    let next = farm
+        .keyframe_job("a lighthouse", &[(&painted, 1.0)], &[(&motion, 1.0)])
+        .await;
+    farm.foretell(&next);
+    let beat = farm
+        .hear_beat(|beat| beat.adapters.host.adapters.len() == 2)
+        .await;
+    assert_eq!(
+        beat.adapters.host.adapters,
+        [sha256(&motion), sha256(&painted)]
+    );
 }
 
 #[tokio::test]
@@ -134,6 +154,19 @@ async fn an_adapter_of_another_architecture_fails_by_name_before_the_engine_hear
     let words = [hash.as_str(), "conv_in"];
     check(&mut farm, &job, "adapter_incompatible", false, &words).await;
     assert!(host.adapters().is_empty());
+
+    // Also one for the keyframe model.
+    let unfit = adapter(
+        Preset::Tiny,
+        &["temporal_transformer_blocks.0.attn1.to_q"],
+        1,
+    );
+    let job = farm
+        .keyframe_job("a lighthouse", &[(&unfit, 1.0)], &[])
+        .await;
+    let hash = sha256(&unfit).to_string();
+    let words = [hash.as_str(), "not the keyframe model"];
+    check(&mut farm, &job, "adapter_incompatible", false, &words).await;
 }
 
 #[tokio::test]
