@@ -124,3 +124,75 @@ impl KeyframeSpec {
         check.adapters("keyframe.adapters", &self.adapters);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Sha256;
+
+    fn check(change: impl FnOnce(&mut KeyframeSpec), expected: &[&str]) {
+        let mut spec = KeyframeSpec {
+            model: "words".parse().unwrap(),
+            prompt: "a lighthouse".into(),
+            negative_prompt: "fog".into(),
+            adapters: vec![AdapterUse {
+                sha256: Sha256::from_bytes([2; 32]),
+                weight: 1.0,
+            }],
+            width: 512,
+            height: 512,
+            steps: KeyframeSpec::STEPS,
+            sampler: KeyframeSampler::default(),
+            guidance_scale: KeyframeSpec::GUIDANCE_SCALE,
+            seed: 0,
+        };
+        change(&mut spec);
+        let mut check = Check::default();
+        spec.check(&mut check);
+        let fields: Vec<String> = check
+            .finish()
+            .err()
+            .unwrap_or_default()
+            .into_iter()
+            .map(|invalid| invalid.field)
+            .collect();
+        assert_eq!(fields, expected);
+    }
+
+    #[test]
+    fn every_field_out_of_range_is_named() {
+        check(|_| {}, &[]);
+        check(|s| s.prompt = " \n".into(), &["prompt"]);
+        let long = "a".repeat(PROMPT_CHARS_MAX + 1);
+        check(|s| s.prompt = long.as_str().into(), &["prompt"]);
+        check(|s| s.negative_prompt = "a\0b".into(), &["negative_prompt"]);
+        check(|s| s.width = 60, &["keyframe.width"]);
+        check(|s| s.height = 4096, &["keyframe.height", "keyframe.width"]);
+        check(|s| (s.width, s.height) = (1032, 1024), &["keyframe.width"]);
+        check(|s| s.steps = 0, &["keyframe.steps"]);
+        check(
+            |s| s.guidance_scale = f32::NAN,
+            &["negative_prompt", "keyframe.guidance_scale"],
+        );
+        check(|s| s.seed = SEED_MAX + 1, &["keyframe.seed"]);
+        check(
+            |s| s.adapters[0].weight = 5.0,
+            &["keyframe.adapters[0].weight"],
+        );
+    }
+
+    #[test]
+    fn a_negative_prompt_without_guidance_is_refused_because_it_would_change_nothing() {
+        check(|s| s.guidance_scale = 1.0, &["negative_prompt"]);
+        check(
+            |s| (s.guidance_scale, s.negative_prompt) = (1.0, Words::default()),
+            &[],
+        );
+    }
+
+    #[test]
+    fn words_hide_themselves() {
+        let shown = format!("{:?}", Words::from("a lighthouse"));
+        assert_eq!(shown, "Words(12 bytes)");
+    }
+}
