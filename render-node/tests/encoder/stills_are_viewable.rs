@@ -115,7 +115,7 @@ fn png_chunks(png: &[u8]) -> Vec<String> {
     let mut chunks = Vec::new();
     let mut rest = &png[8..];
     while let Some((length, _)) = rest.split_first_chunk() {
-        chunks.push(String::from_utf8(rest[4..8].to_vec()).unwrap());
+        chunks.push(String::from_utf8_lossy(&rest[4..8]).into_owned());
         // Length, type, content, checksum.
         rest = &rest[12 + u32::from_be_bytes(*length) as usize..];
     }
