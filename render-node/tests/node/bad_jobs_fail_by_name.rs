@@ -72,6 +72,15 @@ fn set_image(job: &mut Assign, source: Source) {
 /// The job is not to blame for it, and another try may succeed.
 #[tokio::test]
 async fn a_picture_that_rots_under_the_engine_is_this_nodes_failure() {
+    check_rotting(async |farm| farm.job(b"a picture", &[]).await).await;
+}
+
+#[tokio::test]
+async fn a_keyframe_that_rots_under_the_engine_is_this_nodes_failure() {
+    check_rotting(async |farm| farm.keyframe_job("a lighthouse", &[], &[]).await).await;
+}
+
+async fn check_rotting(make_job: impl AsyncFnOnce(&Farm) -> Assign) {
     let engine = || {
         let mut is_first = true;
         Watched {
@@ -90,7 +99,7 @@ async fn a_picture_that_rots_under_the_engine_is_this_nodes_failure() {
         }
     };
     let mut farm = Farm::start(Faults::none(), "rotting", engine).await;
-    let mut job = farm.job(b"a picture", &[]).await;
+    let mut job = make_job(&farm).await;
     check(&mut farm, &job, "disk_failed", true, &["rotted"]).await;
 
     job.at.attempt = Attempt::new(2);

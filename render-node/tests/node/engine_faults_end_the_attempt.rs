@@ -54,10 +54,7 @@ async fn too_little_memory_in_a_process_of_its_own() {
     for left in LEFT_BYTES {
         let mut large = farm.job(&picture(), &[]).await;
         (large.spec.width, large.spec.height, large.spec.frames) = (1024, 1024, 16);
-        let (_, hard) = getrlimit(Resource::RLIMIT_AS).unwrap();
-        setrlimit(Resource::RLIMIT_AS, address_space() + left, hard).unwrap();
-        check(&mut farm, &large, "out_of_memory", true, &["out of memory"]).await;
-        setrlimit(Resource::RLIMIT_AS, hard, hard).unwrap();
+        check_too_little(&mut farm, &large, left, "out of memory").await;
         assert_eq!(rendered(&mut farm, &mut good).await, clip, "{left} bytes");
     }
 
@@ -67,16 +64,21 @@ async fn too_little_memory_in_a_process_of_its_own() {
     let mut large = farm.keyframe_job("a lighthouse", &[], &[]).await;
     let keyframe = keyframe_of(&mut large);
     (keyframe.width, keyframe.height) = (1024, 1024);
-    let (_, hard) = getrlimit(Resource::RLIMIT_AS).unwrap();
-    let limit = address_space() + LEFT_FOR_KEYFRAME_BYTES;
-    setrlimit(Resource::RLIMIT_AS, limit, hard).unwrap();
-    let words = ["keyframe: out of memory"];
-    check(&mut farm, &large, "out_of_memory", true, &words).await;
-    setrlimit(Resource::RLIMIT_AS, hard, hard).unwrap();
+    let words = "keyframe: out of memory";
+    check_too_little(&mut farm, &large, LEFT_FOR_KEYFRAME_BYTES, words).await;
     // Its model has left the memory, and comes back.
     farm.hear_beat(|beat| beat.running.is_none()).await;
     assert_eq!(farm.engine.holdings().keyframe_fused, None);
     assert_eq!(rendered(&mut farm, &mut good).await, clip);
+}
+
+async fn check_too_little(farm: &mut Farm, large: &Assign, left: u64, words: &str) {
+    // The node is at rest: a thread that begins when nothing is left would end the process.
+    farm.hear_beat(|beat| beat.running.is_none()).await;
+    let (_, hard) = getrlimit(Resource::RLIMIT_AS).unwrap();
+    setrlimit(Resource::RLIMIT_AS, address_space() + left, hard).unwrap();
+    check(farm, large, "out_of_memory", true, &[words]).await;
+    setrlimit(Resource::RLIMIT_AS, hard, hard).unwrap();
 }
 
 #[tokio::test]
