@@ -93,6 +93,8 @@ pub const ADAPTER_WEIGHT_ABS_MAX: f32 = 4.0;
 /// A seed must survive JSON readers that keep numbers as doubles.
 pub const SEED_MAX: u64 = (1 << 53) - 1;
 pub const PROMPT_CHARS_MAX: usize = 2_000;
+/// Of a keyframe. Memory and time grow with the square of the area, and Stable Diffusion was trained at 512 and 768 a side.
+pub const KEYFRAME_PIXELS_MAX: u32 = 1_024 * 1_024;
 
 const _: () = assert!(
     SIDE_PX_MIN.is_multiple_of(SIDE_PX_MULTIPLE) && SIDE_PX_MAX.is_multiple_of(SIDE_PX_MULTIPLE)

@@ -20,6 +20,9 @@ pub struct Manifest {
     pub model_sha256: Sha256,
     /// What was really fused, in the order of fusing.
     pub adapters: Vec<FusedAdapter>,
+    /// What the keyframe was made with, if the spec asks for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keyframe: Option<KeyframeMade>,
     pub engine: EngineInfo,
     /// Equal device classes give equal bits.
     pub device_class: String,
@@ -29,7 +32,20 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    pub const VERSION: u32 = 1;
+    pub const VERSION: u32 = 2;
+}
+
+/// A picture that was made from words.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct KeyframeMade {
+    /// As [`Manifest::model_sha256`], of the keyframe model.
+    pub model_sha256: Sha256,
+    pub adapters: Vec<FusedAdapter>,
+    /// Of the delivered PNG.
+    pub sha256: Sha256,
+    pub bytes: u64,
+    /// Tokens that did not fit and were cut off the ends of the prompt and the negative one.
+    pub tokens_cut: [u32; 2],
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -61,6 +77,9 @@ pub struct StageTimings {
     pub fetch: f64,
     pub fuse: f64,
     pub prepare: f64,
+    /// From the words to the picture, its model's loading and fusing included; 0 where the picture was given.
+    #[serde(default)]
+    pub keyframe: f64,
     pub denoise: f64,
     /// Decoding, with the encoding that ran beside it.
     pub decode: f64,

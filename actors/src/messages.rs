@@ -50,11 +50,33 @@ pub struct Register {
 pub struct ModelOffer {
     pub id: ModelId,
     pub sha256: Sha256,
-    /// `svd`.
-    pub family: String,
+    pub family: ModelFamily,
     /// The UNet's config.json, from which the table of modules for adapters follows.
     pub unet_config: serde_json::Value,
+    /// The text encoder's, of a keyframe model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text_encoder_config: Option<serde_json::Value>,
+    /// Of clips for a video model, of pictures for a keyframe model.
     pub limits: SpecLimits,
+}
+
+/// What a model is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ModelFamily {
+    /// Stable Video Diffusion: makes clips from pictures.
+    Svd,
+    /// Stable Diffusion 1.x and 2.x: makes keyframes from words.
+    Sd,
+}
+
+impl ModelFamily {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Svd => "svd",
+            Self::Sd => "sd",
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -167,6 +189,7 @@ pub struct Progress {
     pub phase: Phase,
     /// Steps done, 0..=steps.
     pub step: u32,
+    /// Of the clip; of the keyframe in its phase.
     pub steps: u32,
     /// Seconds left by the node's own estimate.
     pub left_s: Option<f64>,
@@ -177,6 +200,8 @@ pub struct Progress {
 pub enum Phase {
     Fetching,
     Preparing,
+    /// The picture is made from words; the steps are those of the keyframe.
+    Keyframe,
     Denoising,
     Decoding,
     Uploading,
@@ -226,7 +251,7 @@ pub struct UploadTargets {
     pub at: AttemptRef,
     pub node: NodeId,
     pub generation: Generation,
-    /// Each of [`ArtefactFile::ALL`] once.
+    /// Each of [`ArtefactFile::of`] the spec once.
     pub files: Vec<ReadyFile>,
 }
 
@@ -246,10 +271,20 @@ pub enum ArtefactFile {
     Poster,
     Preview,
     Spritesheet,
+    /// The picture that was made from words. It becomes one of the user's pictures, to be animated again.
+    Keyframe,
 }
 
 impl ArtefactFile {
-    pub const ALL: [Self; 4] = [Self::Clip, Self::Poster, Self::Preview, Self::Spritesheet];
+    /// Of every render.
+    const CLIP_FILES: [Self; 4] = [Self::Clip, Self::Poster, Self::Preview, Self::Spritesheet];
+
+    /// What a render of this spec delivers.
+    pub fn of(spec: &RenderSpec) -> Vec<Self> {
+        let mut files = Self::CLIP_FILES.to_vec();
+        files.extend(spec.keyframe().map(|_| Self::Keyframe));
+        files
+    }
 
     /// Under which it is uploaded and served.
     pub const fn content_type(self) -> &'static str {
@@ -257,6 +292,7 @@ impl ArtefactFile {
             Self::Clip => "video/mp4",
             Self::Poster | Self::Preview => "image/webp",
             Self::Spritesheet => "image/jpeg",
+            Self::Keyframe => "image/png",
         }
     }
 
@@ -267,6 +303,7 @@ impl ArtefactFile {
             Self::Poster => "poster.webp",
             Self::Preview => "preview.webp",
             Self::Spritesheet => "spritesheet.jpg",
+            Self::Keyframe => "keyframe.png",
         }
     }
 }
@@ -308,9 +345,21 @@ pub struct Assign {
     pub at: AttemptRef,
     pub spec: RenderSpec,
     pub model_sha256: Sha256,
-    pub image: Source,
+    pub first_frame: FirstFrameSource,
     /// In the order of `spec.adapters`.
     pub adapters: Vec<Source>,
+}
+
+/// What the first frame is made from, as `spec.first_frame` says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FirstFrameSource {
+    Image(Source),
+    Keyframe {
+        model_sha256: Sha256,
+        /// In the order of the keyframe's adapters.
+        adapters: Vec<Source>,
+    },
 }
 
 /// What the node will probably be given next (cast): it may bring the adapters near while its present job runs. Carries no
@@ -318,6 +367,12 @@ pub struct Assign {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Prefetch {
     pub job: JobId,
+    pub stages: Vec<PrefetchStage>,
+}
+
+/// A model of the job and the adapters that are for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrefetchStage {
     pub model: ModelId,
     pub model_sha256: Sha256,
     pub adapters: Vec<Source>,

@@ -1,8 +1,8 @@
 //! What a clip was made from, as far as the node knows it (invariant 11).
 
 use flowai_actors::ids::{Generation, NodeId};
-use flowai_actors::manifest::{EngineInfo, Manifest};
-use flowai_actors::messages::Assign;
+use flowai_actors::manifest::{EngineInfo, KeyframeMade, Manifest};
+use flowai_actors::messages::{Assign, FirstFrameSource};
 
 use crate::job::Ready;
 
@@ -29,6 +29,7 @@ impl Maker {
             spec: assign.spec.clone(),
             model_sha256: assign.model_sha256,
             adapters: ready.adapters.clone(),
+            keyframe: keyframe(assign, ready),
             engine: self.engine.clone(),
             device_class: self.device_class.clone(),
             clip_sha256: ready.encoded.clip.sha256,
@@ -36,4 +37,18 @@ impl Maker {
             timings_ms: ready.timings_ms.clone(),
         }
     }
+}
+
+fn keyframe(assign: &Assign, ready: &Ready) -> Option<KeyframeMade> {
+    let FirstFrameSource::Keyframe { model_sha256, .. } = assign.first_frame else {
+        return None;
+    };
+    let made = ready.keyframe.as_ref()?;
+    Some(KeyframeMade {
+        model_sha256,
+        adapters: made.adapters.clone(),
+        sha256: made.file.sha256,
+        bytes: made.file.bytes,
+        tokens_cut: made.tokens_cut,
+    })
 }

@@ -9,18 +9,19 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use flowai_actors::ids::{ModelId, Sha256};
 use flowai_actors::limits::{FRAMES_MAX, SIDE_PX_MULTIPLE};
-use flowai_actors::messages::{ModelOffer, RefusedModel};
+use flowai_actors::messages::{ModelFamily, ModelOffer, RefusedModel};
 use flowai_actors::spec::SpecLimits;
 use flowai_model::adapter::ModuleTable;
+use flowai_model::config::stable_diffusion::{TextEncoderConfig, Unet2dConfig};
 use flowai_model::config::{ConfigError, UnetConfig};
-use flowai_model::{FolderError, ModelFolder, ModelIdentity, Weights};
+use flowai_model::{AnyModelFolder, FolderError, ModelIdentity};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// In the data folder; safe to delete, which costs hashing the models again.
 const HASHES_FILE: &str = "model-hashes.json";
 /// A folder of another model may miss thousands of tensors; a message must stay small.
 const REASON_CHARS_MAX: usize = 2_000;
-const FAMILY: &str = "svd";
 
 /// A model that may be offered.
 #[derive(Debug, Clone)]
@@ -39,21 +40,32 @@ impl LocalModel {
     /// # Errors
     /// The config that was checked at the start does not read any more, a bug.
     pub fn module_table(&self) -> Result<ModuleTable, ConfigError> {
-        let config = UnetConfig::from_json(UnetConfig::FILE, &self.offer.unet_config)?;
-        Ok(ModuleTable::of(&config))
+        let ModelOffer {
+            family,
+            unet_config,
+            text_encoder_config,
+            ..
+        } = &self.offer;
+        Ok(match family {
+            ModelFamily::Svd => {
+                ModuleTable::of(&UnetConfig::from_json(UnetConfig::FILE, unet_config)?)
+            }
+            ModelFamily::Sd => {
+                let text_encoder = text_encoder_config.as_ref().unwrap_or(&Value::Null);
+                ModuleTable::of_stable_diffusion(
+                    &Unet2dConfig::from_json(Unet2dConfig::FILE, unet_config)?,
+                    &TextEncoderConfig::from_json(TextEncoderConfig::FILE, text_encoder)?,
+                )
+            }
+        })
     }
 
-    /// Whether sizes and times of the files are those of the scan, so that the hash still names them.
+    /// Whether the folder has the files of the scan, with the same sizes and times, so that the hash still names them.
     ///
-    /// # Errors
-    /// A file that cannot be looked at any more.
-    pub fn is_unchanged(&self) -> io::Result<bool> {
-        for was in &self.stamps {
-            if stamp(&self.dir, &was.path)? != *was {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+    /// Errors: it is no whole model any more.
+    pub(crate) fn is_unchanged(&self) -> Result<bool, Refusal> {
+        let folder = AnyModelFolder::check(&self.dir)?;
+        Ok(stamps(&self.dir, &folder)? == self.stamps)
     }
 }
 
@@ -72,9 +84,9 @@ pub struct ScanError {
     source: io::Error,
 }
 
-/// Why one folder is not offered.
+/// Why one folder is not offered, or used.
 #[derive(Debug, thiserror::Error)]
-enum Refusal {
+pub(crate) enum Refusal {
     #[error(transparent)]
     Folder(#[from] FolderError),
     #[error("{file}: {source}")]
@@ -148,19 +160,13 @@ fn check(name: &str, dir: &Path, known: &KnownHashes) -> Result<LocalModel, Refu
     let id: ModelId = name
         .parse()
         .map_err(|error| Refusal::Name(format!("folder name: {error}")))?;
-    let folder = ModelFolder::check(dir)?;
-    let stamps = stamps(&folder)?;
+    let folder = AnyModelFolder::check(dir)?;
+    let stamps = stamps(dir, &folder)?;
     let identity = match known.identity(name, dir, &stamps) {
         Some(identity) => identity.clone(),
         None => folder.identify()?,
     };
-    let offer = ModelOffer {
-        id: id.clone(),
-        sha256: Sha256::from_bytes(*identity.sha256.as_bytes()),
-        family: FAMILY.to_owned(),
-        unet_config: read_json(dir, UnetConfig::FILE)?,
-        limits: limits(&folder),
-    };
+    let offer = offer(&id, dir, &folder, &identity)?;
     Ok(LocalModel {
         id,
         dir: dir.to_owned(),
@@ -170,17 +176,34 @@ fn check(name: &str, dir: &Path, known: &KnownHashes) -> Result<LocalModel, Refu
     })
 }
 
-/// The UNet asks for no multiple of its own: its upsamplers take the size of the level they join.
-fn limits(folder: &ModelFolder) -> SpecLimits {
-    let vae = u32::try_from(folder.config.vae_scale_factor()).unwrap_or(u32::MAX);
-    SpecLimits {
-        // Both are powers of two, so the greater is a multiple of the other.
-        side_multiple: vae.max(SIDE_PX_MULTIPLE),
-        frames_max: FRAMES_MAX,
-    }
+fn offer(
+    id: &ModelId,
+    dir: &Path,
+    folder: &AnyModelFolder,
+    identity: &ModelIdentity,
+) -> Result<ModelOffer, Refusal> {
+    let (family, frames_max, text_encoder) = match folder {
+        AnyModelFolder::StableVideoDiffusion(_) => (ModelFamily::Svd, FRAMES_MAX, None),
+        AnyModelFolder::StableDiffusion(_) => (ModelFamily::Sd, 1, Some(TextEncoderConfig::FILE)),
+    };
+    let vae = u32::try_from(folder.vae_scale_factor()).unwrap_or(u32::MAX);
+    Ok(ModelOffer {
+        id: id.clone(),
+        sha256: Sha256::from_bytes(*identity.sha256.as_bytes()),
+        family,
+        // At the same place in both layouts.
+        unet_config: read_json(dir, UnetConfig::FILE)?,
+        text_encoder_config: text_encoder.map(|file| read_json(dir, file)).transpose()?,
+        limits: SpecLimits {
+            // Both are powers of two, so the greater is a multiple of the other. The UNet asks for no multiple of its own:
+            // its upsamplers take the size of the level they join.
+            side_multiple: vae.max(SIDE_PX_MULTIPLE),
+            frames_max,
+        },
+    })
 }
 
-fn read_json(dir: &Path, file: &str) -> Result<serde_json::Value, Refusal> {
+fn read_json(dir: &Path, file: &str) -> Result<Value, Refusal> {
     let failed = |source| Refusal::File {
         file: file.to_owned(),
         source,
@@ -199,21 +222,14 @@ struct FileStamp {
 }
 
 /// Every file that the hash covers: those that the engine reads.
-fn stamps(folder: &ModelFolder) -> Result<Vec<FileStamp>, Refusal> {
-    let configs = folder
-        .config
-        .to_files()
-        .into_iter()
-        .map(|(path, _)| path.into());
-    let weights = [&folder.unet, &folder.vae, &folder.image_encoder];
-    let weights = weights.into_iter().flat_map(Weights::files).cloned();
+fn stamps(dir: &Path, folder: &AnyModelFolder) -> Result<Vec<FileStamp>, Refusal> {
     let stamp = |path: PathBuf| {
-        stamp(folder.dir(), &path).map_err(|source| Refusal::File {
+        stamp(dir, &path).map_err(|source| Refusal::File {
             file: path.display().to_string(),
             source,
         })
     };
-    configs.chain(weights).map(stamp).collect()
+    folder.files().into_iter().map(stamp).collect()
 }
 
 fn stamp(dir: &Path, path: &Path) -> io::Result<FileStamp> {

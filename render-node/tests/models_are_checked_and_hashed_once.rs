@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use flowai_actors::ids::ModelId;
+use flowai_actors::messages::ModelFamily;
+use flowai_model::adapter::{Family, ModuleTable};
 use flowai_model::safetensors::Dtype;
-use flowai_model::{ModelFolder, Preset, synthetic};
+use flowai_model::{KeyframePreset, ModelFolder, Preset, StableDiffusionFolder, synthetic};
 use flowai_render_node::models::Models;
 
 struct Folders {
@@ -69,7 +71,7 @@ fn whole_models_are_offered_and_others_refused_by_reason() {
     let offers: Vec<_> = models.offered().map(|model| &model.offer).collect();
     assert_eq!(offers.len(), 1);
     assert_eq!(offers[0].id.as_str(), "tiny");
-    assert_eq!(offers[0].family, "svd");
+    assert_eq!(offers[0].family, ModelFamily::Svd);
     let identity = ModelFolder::check(&good).unwrap().identify().unwrap();
     assert_eq!(offers[0].sha256.to_string(), identity.sha256.to_string());
     let config = fs::read(good.join("unet/config.json")).unwrap();
@@ -85,6 +87,41 @@ fn whole_models_are_offered_and_others_refused_by_reason() {
     {
         assert!(refused.reason.contains(word), "{refused:?}");
     }
+}
+
+#[test]
+fn models_of_both_families_are_told_apart() {
+    let folders = Folders::new();
+    folders.write("tiny", 1);
+    let config = KeyframePreset::Tiny.config();
+    let dir = folders.models().join("words");
+    synthetic::write_stable_diffusion(&dir, &config, 1, Dtype::F32).unwrap();
+    let models = folders.scan();
+    let model = |name: &str| models.get(&name.parse().unwrap()).unwrap();
+    let (video, keyframe) = (model("tiny"), model("words"));
+    assert_eq!(video.offer.family, ModelFamily::Svd);
+    assert_eq!(video.offer.text_encoder_config, None);
+    let table = video.module_table().unwrap();
+    assert_eq!(table.family(), Family::StableVideoDiffusion);
+
+    let offer = &keyframe.offer;
+    assert_eq!(offer.family, ModelFamily::Sd);
+    let read = |file: &str| -> serde_json::Value {
+        serde_json::from_slice(&fs::read(dir.join(file)).unwrap()).unwrap()
+    };
+    assert_eq!(offer.unet_config, read("unet/config.json"));
+    let text_encoder = read("text_encoder/config.json");
+    assert_eq!(offer.text_encoder_config, Some(text_encoder));
+    assert_eq!(
+        (offer.limits.side_multiple, offer.limits.frames_max),
+        (8, 1)
+    );
+    let folder = StableDiffusionFolder::check(&dir).unwrap();
+    let identity = folder.identify().unwrap().sha256.to_string();
+    assert_eq!(offer.sha256.to_string(), identity);
+    let table = keyframe.module_table().unwrap();
+    let expected = ModuleTable::of_stable_diffusion(&config.unet, &config.text_encoder);
+    assert_eq!(table.modules(), expected.modules());
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Goal: the program finds its leader, says when it is ready, counts its starts, and ends in order when told to.
+//! Goal: the program finds its leader, says when it is ready, counts its starts, ends in order when told to, and logs no prompt.
 //! Method: the real program over the real link; this process is the leader.
 #![allow(clippy::unwrap_used)]
 
@@ -11,13 +11,13 @@ use flowai_actors::link::{
     LinkConfig, LinkEvent, LinkEvents, PeerId, RactorLink, Request, Standing, pki::Ca,
 };
 use flowai_actors::messages::{
-    Assign, AssignAnswer, AttemptRef, Beat, BeatAnswer, Body, Ended, EndedAnswer, Outcome, Phase,
-    Progress, Register, Registered, Source, Verdict,
+    Assign, AssignAnswer, AttemptRef, Beat, BeatAnswer, Body, Ended, EndedAnswer, FirstFrameSource,
+    ModelFamily, Outcome, Phase, Progress, Register, Registered, Source, Verdict,
 };
-use flowai_actors::spec::RenderSpec;
+use flowai_actors::spec::{FirstFrame, KeyframeSampler, KeyframeSpec, RenderSpec};
 use flowai_actors::wire;
 use flowai_model::safetensors::Dtype;
-use flowai_model::{Preset, synthetic};
+use flowai_model::{KeyframePreset, Preset, synthetic};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sha2::Digest as _;
@@ -126,6 +126,17 @@ impl Running {
         Self(program(folder, coordinator).spawn().unwrap())
     }
 
+    /// With the real engine, and everything that it says in a file.
+    fn logging(folder: &Path, coordinator: &str, log: &Path) -> Self {
+        let mut command = program(folder, coordinator);
+        command
+            .env("FLOWAI_ENGINE", "svd")
+            .env("FLOWAI_THREADS", "1")
+            .env("RUST_LOG", "trace")
+            .stderr(std::fs::File::create(log).unwrap());
+        Self(command.spawn().unwrap())
+    }
+
     fn terminate(&self) {
         let pid = self.0.id().expect("program has ended");
         kill(Pid::from_raw(pid.cast_signed()), Signal::SIGTERM).unwrap();
@@ -159,10 +170,51 @@ fn job(folder: &Path, offered: &Register, store: &str) -> Assign {
             ..RenderSpec::small(offered.models[0].id.clone(), image)
         },
         model_sha256: offered.models[0].sha256,
-        image: Source {
+        first_frame: FirstFrameSource::Image(Source {
             sha256: image,
             bytes: PICTURE.len() as u64,
             url: format!("{store}/picture"),
+        }),
+        adapters: Vec::new(),
+    }
+}
+
+/// A job that needs nothing but words.
+fn words_job(offered: &Register) -> Assign {
+    let model = |family| {
+        let mut models = offered.models.iter();
+        models.find(|model| model.family == family).unwrap()
+    };
+    let (video, keyframe) = (model(ModelFamily::Svd), model(ModelFamily::Sd));
+    let spec = RenderSpec {
+        steps: 100,
+        ..RenderSpec::small(video.id.clone(), Sha256::from_bytes([0; 32]))
+    };
+    Assign {
+        at: AttemptRef {
+            job: JobId::generate(),
+            attempt: Attempt::new(1),
+            epoch: EPOCH,
+        },
+        spec: RenderSpec {
+            first_frame: FirstFrame::Keyframe(Box::new(KeyframeSpec {
+                model: keyframe.id.clone(),
+                prompt: "a canary-coloured lighthouse".into(),
+                negative_prompt: "another canary".into(),
+                adapters: Vec::new(),
+                width: 32,
+                height: 32,
+                steps: 2,
+                sampler: KeyframeSampler::Ddim,
+                guidance_scale: 7.5,
+                seed: 1,
+            })),
+            ..spec
+        },
+        model_sha256: video.sha256,
+        first_frame: FirstFrameSource::Keyframe {
+            model_sha256: keyframe.sha256,
+            adapters: Vec::new(),
         },
         adapters: Vec::new(),
     }
@@ -187,6 +239,9 @@ async fn it_finds_its_leader_takes_a_job_and_ends_in_order() {
     ca.issue(&node).unwrap().save(&folder.join("tls")).unwrap();
     let model = folder.join("models/tiny");
     synthetic::write_model(&model, &Preset::Tiny.config(), 1, Dtype::F32).unwrap();
+    let words = folder.join("models/words");
+    let config = KeyframePreset::Tiny.config();
+    synthetic::write_stable_diffusion(&words, &config, 1, Dtype::F32).unwrap();
     std::fs::create_dir(folder.join("models/empty")).unwrap();
 
     let config = LinkConfig {
@@ -209,7 +264,7 @@ async fn it_finds_its_leader_takes_a_job_and_ends_in_order() {
     assert_eq!(register.device_class, "stand-in");
     assert!(register.memory_bytes > 0 && !register.device.is_empty());
     let offered: Vec<&str> = register.models.iter().map(|m| m.id.as_str()).collect();
-    assert_eq!(offered, ["tiny"]);
+    assert_eq!(offered, ["tiny", "words"]);
     assert_eq!(register.refused_models[0].folder, "empty");
     assert!(
         register.refused_models[0]
@@ -225,12 +280,7 @@ async fn it_finds_its_leader_takes_a_job_and_ends_in_order() {
     let answer = wire::ask(&leader.link, &node, EPOCH, &job, LONG).await;
     // The cache looked into its folder when the program started; this picture is new to it.
     assert_eq!(answer.unwrap(), AssignAnswer::Accepted);
-    let ended = leader
-        .hear(|heard| match heard {
-            Heard::Ended(ended) => Some(ended),
-            _ => None,
-        })
-        .await;
+    let ended = leader.hear(self::ended).await;
     assert!(
         matches!(&ended.outcome, Outcome::Failed { code, retryable: true, .. } if code == "input_unavailable"),
         "{ended:?}"
@@ -260,14 +310,38 @@ async fn it_finds_its_leader_takes_a_job_and_ends_in_order() {
     let ready: serde_json::Value = serde_json::from_str(&ready).unwrap();
     assert_eq!(ready, serde_json::json!({ "id": "n1", "generation": 2 }));
     next.terminate();
-    let ended = leader
-        .hear(|heard| match heard {
-            Heard::Ended(ended) => Some(ended),
-            _ => None,
-        })
-        .await;
+    let ended = leader.hear(self::ended).await;
     assert_eq!((ended.at, ended.outcome), (job.at, Outcome::Stopped));
     assert_eq!(next.status().await, 0);
+
+    // The last one has the real engine and writes all that it ever would: of a prompt there is nothing.
+    let log = folder.join("log");
+    let last = Running::logging(folder, &address, &log);
+    let register = leader.hear(registered).await;
+    let of_words = words_job(&register);
+    let answer = wire::ask(&leader.link, &node, EPOCH, &of_words, LONG).await;
+    assert_eq!(answer.unwrap(), AssignAnswer::Accepted);
+    leader
+        .hear(|heard| match heard {
+            Heard::Progress(progress) => (progress.phase == Phase::Denoising).then_some(()),
+            Heard::Ended(ended) => panic!("{ended:?}"),
+            Heard::Register(_) => None,
+        })
+        .await;
+    last.terminate();
+    let ended = leader.hear(self::ended).await;
+    assert_eq!(ended.outcome, Outcome::Stopped);
+    assert_eq!(last.status().await, 0);
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(log.contains("job is taken"), "{log}");
+    assert!(!log.contains("canary"), "{log}");
+}
+
+fn ended(heard: Heard) -> Option<Ended> {
+    match heard {
+        Heard::Ended(ended) => Some(ended),
+        _ => None,
+    }
 }
 
 fn registered(heard: Heard) -> Option<Register> {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::Sha256Digest;
 use crate::config::stable_diffusion::StableDiffusionConfig;
-use crate::config::{ConfigError, ModelConfig};
+use crate::config::{ConfigError, ModelConfig, Pipeline};
 use crate::inventory::Component;
 use crate::inventory::stable_diffusion::StableDiffusionComponent;
 use crate::weights::{Weights, WeightsError};
@@ -84,16 +84,17 @@ impl ModelFolder {
         &self.dir
     }
 
+    /// Every file that the engine reads, relative to the folder, in order of their paths.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let configs = self.config.to_files().into_iter().map(|(path, _)| path);
+        files(configs, [&self.unet, &self.vae, &self.image_encoder])
+    }
+
     /// Hashes every file that the engine reads, and no other: a licence or a picture in the folder changes nothing.
     ///
     /// Reads all bytes of the model, so seconds for a full-size one; memory stays constant.
     pub fn identify(&self) -> Result<ModelIdentity, FolderError> {
-        let configs = self.config.to_files().into_iter().map(|(path, _)| path);
-        identify(
-            &self.dir,
-            configs,
-            [&self.unet, &self.vae, &self.image_encoder],
-        )
+        identify(&self.dir, &self.files())
     }
 }
 
@@ -120,31 +121,82 @@ impl StableDiffusionFolder {
         &self.dir
     }
 
+    /// As [`ModelFolder::files`].
+    pub fn files(&self) -> Vec<PathBuf> {
+        let configs = self.config.files_read(&self.dir).into_iter();
+        files(configs, [&self.unet, &self.vae, &self.text_encoder])
+    }
+
     /// As [`ModelFolder::identify`].
     pub fn identify(&self) -> Result<ModelIdentity, FolderError> {
-        let files = self.config.files_read(&self.dir);
-        identify(
-            &self.dir,
-            files.into_iter(),
-            [&self.unet, &self.vae, &self.text_encoder],
-        )
+        identify(&self.dir, &self.files())
     }
 }
 
-/// Hashes these config files and the files of these weights.
-fn identify<'a>(
-    dir: &Path,
+/// A folder of either kind.
+#[derive(Debug, Clone)]
+pub enum AnyModelFolder {
+    StableVideoDiffusion(Box<ModelFolder>),
+    StableDiffusion(Box<StableDiffusionFolder>),
+}
+
+impl AnyModelFolder {
+    /// As [`ModelFolder::check`] or [`StableDiffusionFolder::check`], as the folder's `model_index.json` says.
+    ///
+    /// Errors: also a folder of another pipeline, which names both.
+    pub fn check(dir: &Path) -> Result<Self, FolderError> {
+        Ok(match Pipeline::read(dir)? {
+            Pipeline::StableVideoDiffusion => {
+                Self::StableVideoDiffusion(Box::new(ModelFolder::check(dir)?))
+            }
+            Pipeline::StableDiffusion => {
+                Self::StableDiffusion(Box::new(StableDiffusionFolder::check(dir)?))
+            }
+        })
+    }
+
+    /// As [`ModelFolder::files`].
+    pub fn files(&self) -> Vec<PathBuf> {
+        match self {
+            Self::StableVideoDiffusion(folder) => folder.files(),
+            Self::StableDiffusion(folder) => folder.files(),
+        }
+    }
+
+    /// As [`ModelFolder::identify`].
+    pub fn identify(&self) -> Result<ModelIdentity, FolderError> {
+        match self {
+            Self::StableVideoDiffusion(folder) => folder.identify(),
+            Self::StableDiffusion(folder) => folder.identify(),
+        }
+    }
+
+    /// Pixels per latent along each axis.
+    pub fn vae_scale_factor(&self) -> usize {
+        match self {
+            Self::StableVideoDiffusion(folder) => folder.config.vae_scale_factor(),
+            Self::StableDiffusion(folder) => folder.config.vae_scale_factor(),
+        }
+    }
+}
+
+/// These config files and the files of these weights, in order.
+fn files<'a>(
     configs: impl Iterator<Item = &'static str>,
     weights: impl IntoIterator<Item = &'a Weights>,
-) -> Result<ModelIdentity, FolderError> {
+) -> Vec<PathBuf> {
     let weights = weights.into_iter().flat_map(Weights::files).cloned();
     let mut paths: Vec<PathBuf> = configs.map(PathBuf::from).chain(weights).collect();
     paths.sort();
+    paths
+}
 
+/// Hashes these files, which are in order.
+fn identify(dir: &Path, paths: &[PathBuf]) -> Result<ModelIdentity, FolderError> {
     let mut files = Vec::new();
     let mut lines = String::new();
     for relative in paths {
-        let path = dir.join(&relative);
+        let path = dir.join(relative);
         let error = |source| FolderError::Hash {
             path: path.clone(),
             source,

@@ -21,7 +21,9 @@ pub mod synthetic;
 mod weights;
 
 pub use digest::{InvalidDigest, Sha256Digest};
-pub use folder::{FolderError, ModelFile, ModelFolder, ModelIdentity, StableDiffusionFolder};
+pub use folder::{
+    AnyModelFolder, FolderError, ModelFile, ModelFolder, ModelIdentity, StableDiffusionFolder,
+};
 pub use keyframe_preset::{KeyframePreset, UnknownKeyframePreset};
 pub use preset::{Preset, UnknownPreset};
 pub use weights::{TensorProblem, TensorProblems, Weights, WeightsError};

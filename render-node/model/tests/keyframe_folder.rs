@@ -8,7 +8,10 @@ use std::path::Path;
 
 use flowai_model::inventory::stable_diffusion::StableDiffusionComponent;
 use flowai_model::safetensors::Dtype;
-use flowai_model::{FolderError, KeyframePreset, StableDiffusionFolder, WeightsError, synthetic};
+use flowai_model::{
+    AnyModelFolder, FolderError, KeyframePreset, Preset, StableDiffusionFolder, WeightsError,
+    synthetic,
+};
 use safetensors::tensor::TensorView;
 use tempfile::TempDir;
 
@@ -166,4 +169,31 @@ fn the_name_depends_on_every_file_that_is_read() {
     let before = identify();
     fs::write(path("README.md"), "licence").unwrap();
     assert_eq!(identify(), before);
+}
+
+#[test]
+fn a_folder_is_what_its_index_says() {
+    let keyframe = dummy_model();
+    let video = tempfile::tempdir().unwrap();
+    let config = Preset::Dummy.config();
+    synthetic::write_model(video.path(), &config, 1, Dtype::F16).unwrap();
+    let read = |dir: &TempDir| AnyModelFolder::check(dir.path());
+    let is_keyframe = |dir| matches!(read(dir).unwrap(), AnyModelFolder::StableDiffusion(_));
+    assert!(is_keyframe(&keyframe));
+    assert!(!is_keyframe(&video));
+    let folder = StableDiffusionFolder::check(keyframe.path()).unwrap();
+    let identity = folder.identify().unwrap();
+    assert_eq!(read(&keyframe).unwrap().identify().unwrap(), identity);
+
+    let index = keyframe.path().join("model_index.json");
+    fs::write(&index, r#"{"_class_name": "FluxPipeline"}"#).unwrap();
+    let text = read(&keyframe).unwrap_err().to_string();
+    for part in [
+        "model_index.json",
+        "FluxPipeline",
+        "StableDiffusionPipeline",
+        "StableVideoDiffusionPipeline",
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
 }

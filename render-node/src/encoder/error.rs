@@ -37,6 +37,8 @@ pub enum EncodeError {
     },
     #[error("sprite sheet was not written: {0}")]
     Spritesheet(#[from] image::ImageError),
+    #[error("keyframe was not written: {0}")]
+    Keyframe(image::ImageError),
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
     #[error("encoder thread cannot be started: {source}")]

@@ -1,5 +1,6 @@
 //! Frames in, a clip that browsers play out: H.264 High, yuv420p, BT.709, mp4 with its index in front; beside it a
-//! poster (WebP, first frame), a looped preview (animated WebP) and a sprite sheet (JPEG).
+//! poster (WebP, first frame), a looped preview (animated WebP) and a sprite sheet (JPEG). Before it a keyframe (PNG), where
+//! the first frame was made from words.
 //!
 //! Encoding runs in threads of its own, one for the clip and one for the still pictures, so that frames are compressed while
 //! later ones are still being decoded by the engine. The queues between them are bounded: a fast engine waits for the encoder.
@@ -12,6 +13,7 @@ mod clip;
 mod colour;
 mod error;
 mod files;
+mod keyframe;
 mod spec;
 mod stills;
 mod version;
@@ -28,6 +30,7 @@ pub use image::RgbImage as RgbFrame;
 use error::Action as _;
 pub use error::EncodeError;
 pub use files::EncodedFile;
+pub use keyframe::keyframe;
 pub use spec::EncoderSpec;
 pub use stills::moving_picture;
 pub use version::version;

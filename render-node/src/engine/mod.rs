@@ -5,6 +5,8 @@
 //! inside it).
 
 mod control;
+mod order;
+mod render;
 mod stand_in;
 mod svd;
 mod thread;
@@ -14,27 +16,39 @@ use std::path::Path;
 use flowai_actors::ids::Sha256;
 use flowai_actors::manifest::FusedAdapter;
 use flowai_actors::messages::{FusedState, KeptAdapters};
-use flowai_actors::spec::RenderSpec;
+use flowai_actors::spec::{KeyframeSpec, RenderSpec};
 
 pub use control::Control;
+pub(crate) use order::EVENTS_QUEUED_MAX;
+pub use order::{
+    EngineEvent, FirstFrameInputs, Keyframe, Order, PreviewOrder, Rendered, StageInputs,
+};
 pub use stand_in::StandInEngine;
 pub use svd::{AdapterMemory, SvdEngine, SvdOptions};
 pub(crate) use svd::{cache_usage, kept, not_checked};
-pub(crate) use thread::EVENTS_QUEUED_MAX;
-pub use thread::{EngineEvent, EngineHandle, EngineLost, Order, PreviewOrder, Rendered};
+pub use thread::{EngineHandle, EngineLost};
 
 use crate::encoder::RgbFrame;
 use crate::failure::JobFailure;
 use crate::models::LocalModel;
 
-/// Renders one job at a time. Made on the engine's thread and never leaves it.
-pub trait RenderEngine {
+/// Has one model at a time, and the adapters that are fused into it.
+pub trait StageEngine {
     /// Makes this the model of the following calls; costs nothing when it is already.
     fn load(&mut self, model: &LocalModel) -> Result<(), EngineError>;
 
     /// Lets the model compute with exactly these adapters. Says what was fused, in the order of fusing. Nobody has looked at
     /// the files: that they have the bytes of their names is judged here.
     fn fuse(&mut self, adapters: &[AdapterFile<'_>]) -> Result<Vec<FusedAdapter>, EngineError>;
+}
+
+/// Renders one job at a time: a clip from a picture, by its [`StageEngine`]'s video model. Made on the engine's thread and
+/// never leaves it.
+pub trait RenderEngine: StageEngine {
+    /// What makes the picture when it is not given, with a model of its own. `None` for an engine that cannot.
+    fn keyframes(&mut self) -> Option<&mut dyn KeyframeEngine> {
+        None
+    }
 
     /// What it computes with now, and what of adapters it keeps on its device.
     fn holdings(&self) -> Holdings {
@@ -52,13 +66,36 @@ pub trait RenderEngine {
     ) -> Result<Box<dyn EngineRun + 'a>, EngineError>;
 }
 
+/// Makes pictures from words.
+pub trait KeyframeEngine: StageEngine {
+    /// Reads the words and makes the first noise.
+    fn start<'a>(
+        &'a mut self,
+        spec: &KeyframeSpec,
+    ) -> Result<Box<dyn KeyframeRun + 'a>, EngineError>;
+}
+
 /// What an engine has of adapters.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Holdings {
-    /// `None` before a model is loaded, and when the last fusing failed.
+    /// `None` before a video model is loaded, and when the last fusing failed.
     pub fused: Option<FusedState>,
+    /// The same of the keyframe model.
+    pub keyframe_fused: Option<FusedState>,
     /// `None` where the device's memory is the host's.
     pub device: Option<KeptAdapters>,
+}
+
+/// A picture between its first noise and its last step.
+pub trait KeyframeRun {
+    /// One denoising step. Called `spec.steps` times.
+    fn step(&mut self) -> Result<(), EngineError>;
+
+    /// The picture, after the last step.
+    fn decode(&mut self) -> Result<RgbFrame, EngineError>;
+
+    /// Tokens that did not fit and were cut off the ends of the prompt and the negative one.
+    fn tokens_cut(&self) -> [u32; 2];
 }
 
 /// A clip between its first noise and its last frame.

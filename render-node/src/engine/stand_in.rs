@@ -6,15 +6,17 @@ use std::thread;
 use std::time::Duration;
 
 use flowai_actors::manifest::FusedAdapter;
-use flowai_actors::spec::RenderSpec;
+use flowai_actors::spec::{KeyframeSpec, RenderSpec};
 use flowai_model::Sha256Digest;
 use flowai_svd::PREVIEW_SIDE_MAX;
 
-use super::{AdapterFile, EngineError, EngineRun, RenderEngine};
+use super::{
+    AdapterFile, EngineError, EngineRun, KeyframeEngine, KeyframeRun, RenderEngine, StageEngine,
+};
 use crate::encoder::RgbFrame;
 use crate::models::LocalModel;
 
-/// Renders a drifting gradient. Its manifests say `stand-in`, so nobody takes its clips for a model's.
+/// Renders a drifting gradient, and a still one for a keyframe. Its manifests say `stand-in`, so nobody takes its clips for a model's.
 #[derive(Debug, Clone)]
 pub struct StandInEngine {
     step: Duration,
@@ -29,7 +31,7 @@ impl StandInEngine {
     }
 }
 
-impl RenderEngine for StandInEngine {
+impl StageEngine for StandInEngine {
     fn load(&mut self, _: &LocalModel) -> Result<(), EngineError> {
         Ok(())
     }
@@ -46,6 +48,12 @@ impl RenderEngine for StandInEngine {
         };
         adapters.iter().map(fused).collect()
     }
+}
+
+impl RenderEngine for StandInEngine {
+    fn keyframes(&mut self) -> Option<&mut dyn KeyframeEngine> {
+        Some(self)
+    }
 
     fn start<'a>(
         &'a mut self,
@@ -53,6 +61,18 @@ impl RenderEngine for StandInEngine {
         _: &Path,
     ) -> Result<Box<dyn EngineRun + 'a>, EngineError> {
         Ok(Box::new(StandInRun {
+            step: self.step,
+            spec: spec.clone(),
+        }))
+    }
+}
+
+impl KeyframeEngine for StandInEngine {
+    fn start<'a>(
+        &'a mut self,
+        spec: &KeyframeSpec,
+    ) -> Result<Box<dyn KeyframeRun + 'a>, EngineError> {
+        Ok(Box::new(StandInKeyframe {
             step: self.step,
             spec: spec.clone(),
         }))
@@ -96,6 +116,47 @@ impl EngineRun for StandInRun {
         sink: &mut dyn FnMut(RgbFrame) -> Result<(), EngineError>,
     ) -> Result<(), EngineError> {
         (0..self.spec.frames).try_for_each(|index| sink(frame(&self.spec, index)))
+    }
+}
+
+struct StandInKeyframe {
+    step: Duration,
+    spec: KeyframeSpec,
+}
+
+impl KeyframeRun for StandInKeyframe {
+    fn step(&mut self) -> Result<(), EngineError> {
+        thread::sleep(self.step);
+        Ok(())
+    }
+
+    /// Colours from the position, from offsets that words and seed give.
+    fn decode(&mut self) -> Result<RgbFrame, EngineError> {
+        let KeyframeSpec {
+            prompt,
+            negative_prompt,
+            width,
+            height,
+            seed,
+            ..
+        } = &self.spec;
+        let words = format!("{}\0{}\0{seed}", prompt.as_str(), negative_prompt.as_str());
+        let digest = Sha256Digest::of(words.as_bytes());
+        let [red, green, blue, ..] = *digest.as_bytes();
+        let ramp = |offset: u8, position: u32, length: u32| {
+            offset.wrapping_add((position * 256 / length) as u8)
+        };
+        Ok(RgbFrame::from_fn(*width, *height, |x, y| {
+            image::Rgb([
+                ramp(red, x, *width),
+                ramp(green, y, *height),
+                ramp(blue, x + y, width + height),
+            ])
+        }))
+    }
+
+    fn tokens_cut(&self) -> [u32; 2] {
+        [0, 0]
     }
 }
 

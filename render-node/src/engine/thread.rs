@@ -1,77 +1,17 @@
 //! The thread that owns the engine: orders in, events out.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use flowai_actors::ids::Sha256;
-use flowai_actors::manifest::{FusedAdapter, StageTimings};
-use flowai_actors::messages::Phase;
-use flowai_actors::spec::RenderSpec;
 use tokio::sync::{mpsc, watch};
 
-use super::{AdapterFile, Control, EngineError, EngineRun, Holdings, RenderEngine};
-use crate::cache::Held;
-use crate::encoder::{Encoded, Encoder, EncoderSpec};
-use crate::failure::{FailureCode, JobFailure};
+use super::render::render;
+use super::{EngineError, EngineEvent, Holdings, Order, RenderEngine};
+use crate::failure::FailureCode;
 use crate::models::LocalModel;
-use crate::preview::{MovingPicture, PreviewMaker};
 
 /// One order is in work; another may wait while it stops.
 const ORDERS_QUEUED_MAX: usize = 4;
-/// Events that wait for the job's task. A full queue makes the engine wait.
-pub(crate) const EVENTS_QUEUED_MAX: usize = 64;
-
-/// One job, with everything on this machine's disk that it needs.
-#[derive(Debug)]
-pub struct Order {
-    pub model: Arc<LocalModel>,
-    pub spec: RenderSpec,
-    pub image: Held,
-    /// In the order of the spec's adapters, each with its weight.
-    pub adapters: Vec<(Held, f32)>,
-    /// An empty folder for this job's files.
-    pub out_dir: PathBuf,
-    pub control: Control,
-    pub previews: PreviewOrder,
-    /// Dropping the other end stops the job as well.
-    pub events: mpsc::Sender<EngineEvent>,
-}
-
-/// What is to be shown of a clip before it is one.
-#[derive(Debug)]
-pub struct PreviewOrder {
-    /// A preview after so many steps each; 0 for none.
-    pub every_steps: u32,
-    pub newest: watch::Sender<Option<MovingPicture>>,
-}
-
-/// What the engine says about one order. [`EngineEvent::Ended`] is the last.
-#[derive(Debug)]
-pub enum EngineEvent {
-    Began(Phase),
-    /// Steps done, 1..=steps, and how long the last one took.
-    Step {
-        done: u32,
-        elapsed: Duration,
-    },
-    /// Frames decoded, 1..=frames.
-    Frame {
-        done: u32,
-    },
-    Ended(Result<Box<Rendered>, EngineError>),
-}
-
-/// A clip that lies complete in the order's folder.
-#[derive(Debug, Clone)]
-pub struct Rendered {
-    pub encoded: Encoded,
-    /// In the order of fusing.
-    pub adapters: Vec<FusedAdapter>,
-    /// All stages but fetching and uploading.
-    pub timings_ms: StageTimings,
-}
 
 /// The engine cannot be used again; the process must end.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -115,7 +55,7 @@ impl EngineHandle {
         })
     }
 
-    /// Loads a model before the first job asks for it. A model that does not load is said by the job that needs it.
+    /// Loads a video model before the first job asks for it. A model that does not load is said by the job that needs it.
     pub fn warm_up(&self, model: Arc<LocalModel>) {
         // A full queue means that work has come already.
         self.orders.try_send(Work::WarmUp(model)).ok();
@@ -202,154 +142,16 @@ fn serve(
         engine.release_memory();
     }
     let Order {
-        image,
-        adapters,
+        clip,
+        first_frame,
         events,
         ..
     } = order;
-    // Whoever hears the end may have to discard one of them.
-    drop((image, adapters));
+    // Whoever hears the end may have to discard one of their files.
+    drop((clip, first_frame));
     // A job that nobody follows any more was dropped; its folder goes with its order.
     events.blocking_send(EngineEvent::Ended(result)).ok();
     Ok(())
-}
-
-fn render(
-    engine: &mut impl RenderEngine,
-    order: &Order,
-    holds: &watch::Sender<Holdings>,
-) -> Result<Rendered, EngineError> {
-    let spec = &order.spec;
-    let mut timings_ms = StageTimings::default();
-
-    order.begin(Phase::Preparing)?;
-    let clock = Instant::now();
-    engine.load(&order.model)?;
-    let loading_ms = ms(clock.elapsed());
-
-    order.control.boundary()?;
-    let clock = Instant::now();
-    let files = order.adapters.iter().map(|(held, weight)| AdapterFile {
-        path: held.path(),
-        sha256: held.sha256(),
-        weight: *weight,
-    });
-    let fused = engine.fuse(&files.collect::<Vec<_>>());
-    holds.send_replace(engine.holdings());
-    let adapters = fused?;
-    require_all_fused(spec, &adapters)?;
-    timings_ms.fuse = ms(clock.elapsed());
-
-    order.control.boundary()?;
-    let clock = Instant::now();
-    let mut run = engine.start(spec, order.image.path())?;
-    timings_ms.prepare = loading_ms + ms(clock.elapsed());
-
-    let PreviewOrder {
-        every_steps,
-        newest,
-    } = &order.previews;
-    let mut previews = PreviewMaker::start(*every_steps, spec.fps, newest.clone());
-
-    order.begin(Phase::Denoising)?;
-    let clock = Instant::now();
-    for done in 1..=spec.steps {
-        order.control.boundary()?;
-        let started = Instant::now();
-        run.step()?;
-        order.say(EngineEvent::Step {
-            done,
-            elapsed: started.elapsed(),
-        })?;
-        // After the last step the decoder shows more.
-        if done < spec.steps && previews.wants(done) {
-            preview(run.as_ref(), done, &mut previews);
-        }
-    }
-    timings_ms.denoise = ms(clock.elapsed());
-
-    order.begin(Phase::Decoding)?;
-    let clock = Instant::now();
-    let encoder = Encoder::start(encoder_spec(spec), &order.out_dir).map_err(encoding)?;
-    let mut done = 0;
-    run.decode(&mut |frame| {
-        order.control.boundary()?;
-        encoder.push(frame).map_err(encoding)?;
-        done += 1;
-        order.say(EngineEvent::Frame { done })
-    })?;
-    timings_ms.decode = ms(clock.elapsed());
-
-    let clock = Instant::now();
-    let encoded = encoder.finish().map_err(encoding)?;
-    timings_ms.encode_tail = ms(clock.elapsed());
-    Ok(Rendered {
-        encoded,
-        adapters,
-        timings_ms,
-    })
-}
-
-/// A preview that fails fails no job.
-fn preview(run: &dyn EngineRun, step: u32, previews: &mut PreviewMaker) {
-    match run.preview() {
-        Ok(Some(frames)) => previews.take(step, frames),
-        Ok(None) => previews.give_up(),
-        Err(error) => {
-            tracing::warn!(%error, "job goes on without previews");
-            previews.give_up();
-        }
-    }
-}
-
-/// Invariant 10, checked where it would be broken: what the engine says it fused is what the job asks for.
-fn require_all_fused(spec: &RenderSpec, fused: &[FusedAdapter]) -> Result<(), EngineError> {
-    let key = |sha256: Sha256, weight: f32| (sha256, weight.to_bits());
-    let mut asked: Vec<_> = spec
-        .adapters
-        .iter()
-        .map(|a| key(a.sha256, a.weight))
-        .collect();
-    let mut given: Vec<_> = fused.iter().map(|a| key(a.sha256, a.weight)).collect();
-    asked.sort_unstable();
-    given.sort_unstable();
-    if asked == given {
-        return Ok(());
-    }
-    Err(JobFailure::new(
-        FailureCode::EngineFailed,
-        "engine fused other adapters than the job asks for",
-    )
-    .into())
-}
-
-impl Order {
-    fn begin(&self, phase: Phase) -> Result<(), EngineError> {
-        self.control.boundary()?;
-        self.say(EngineEvent::Began(phase))
-    }
-
-    fn say(&self, event: EngineEvent) -> Result<(), EngineError> {
-        let said = self.events.blocking_send(event);
-        said.map_err(|_| EngineError::Stopped)
-    }
-}
-
-fn encoder_spec(spec: &RenderSpec) -> EncoderSpec {
-    EncoderSpec {
-        width: spec.width,
-        height: spec.height,
-        fps: spec.fps,
-        frames: spec.frames,
-    }
-}
-
-fn encoding(error: crate::encoder::EncodeError) -> EngineError {
-    JobFailure::new(FailureCode::EncodingFailed, error).into()
-}
-
-fn ms(elapsed: Duration) -> f64 {
-    elapsed.as_secs_f64() * 1e3
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {

@@ -5,14 +5,15 @@
 use std::sync::Arc;
 
 use flowai_actors::ids::Sha256;
-use flowai_actors::messages::{Prefetch, Source};
+use flowai_actors::messages::{Prefetch, PrefetchStage, Source};
 use flowai_model::Sha256Digest;
 use flowai_svd::lora::HostAdapter;
 use futures::future::try_join_all;
 
+use super::inputs::Inputs;
 use super::{NotRendered, Workshop, not_fetched};
 use crate::cache::Held;
-use crate::engine::{Control, EngineError, not_checked};
+use crate::engine::{Control, EngineError, StageInputs, not_checked};
 use crate::failure::{FailureCode, JobFailure};
 use crate::models::LocalModel;
 use crate::pulse::Pulse;
@@ -21,19 +22,12 @@ impl Workshop {
     /// Brings the adapters of the job that probably comes next to host memory, as far as there is room. What is wrong with
     /// one is said when its job comes.
     pub async fn prefetch(&self, next: &Prefetch, control: &Control) -> Result<(), NotRendered> {
-        let Some(model) = self.models.get(&next.model) else {
-            return Ok(());
-        };
-        let pulse = Pulse::new(|| {});
+        let pulse = Pulse::unheard();
         let bring = async {
-            let files = self.fetch_adapters(&next.adapters, &pulse).await?;
-            let checked = self
-                .check_ahead(model, &files.iter().collect::<Vec<_>>())
-                .await
-                .map(drop);
-            // A file that has rotted can only leave the disk when nobody holds it.
-            drop(files);
-            checked.map_err(|error| self.failed(error))
+            for stage in &next.stages {
+                self.bring_near(stage, &pulse).await?;
+            }
+            Ok(())
         };
         tokio::select! {
             biased;
@@ -42,21 +36,54 @@ impl Workshop {
         }
     }
 
+    async fn bring_near(&self, stage: &PrefetchStage, pulse: &Pulse) -> Result<(), NotRendered> {
+        let Some(model) = self.models.get(&stage.model) else {
+            return Ok(());
+        };
+        let files = self
+            .fetch_adapters("adapters", &stage.adapters, pulse)
+            .await?;
+        let checked = self
+            .check_ahead(model, &files.iter().collect::<Vec<_>>())
+            .await
+            .map(drop);
+        // A file that has rotted can only leave the disk when nobody holds it.
+        drop(files);
+        checked.map_err(|error| self.failed(error))
+    }
+
+    /// `field` is how errors name the list.
     pub(super) async fn fetch_adapters(
         &self,
+        field: &str,
         sources: &[Source],
         pulse: &Pulse,
     ) -> Result<Vec<Held>, NotRendered> {
         let fetches = sources.iter().enumerate().map(|(i, source)| async move {
             let held = self.adapters.hold_unread(source, pulse).await;
-            held.map_err(|error| not_fetched(&format!("adapters[{i}]"), &error))
+            held.map_err(|error| not_fetched(&format!("{field}[{i}]"), &error))
         });
         try_join_all(fetches).await
     }
 
+    /// [`Self::check_ahead`] for each stage whose adapters are not fused.
+    pub(super) async fn check_all_ahead(
+        &self,
+        inputs: &Inputs,
+    ) -> Result<Vec<HostAdapter>, EngineError> {
+        let mut checked = Vec::new();
+        for StageInputs { model, adapters } in inputs.stages() {
+            if !self.is_fused(model, adapters) {
+                let files: Vec<&Held> = adapters.iter().map(|(file, _)| file).collect();
+                checked.extend(self.check_ahead(model, &files).await?);
+            }
+        }
+        Ok(checked)
+    }
+
     /// The adapters in host memory, where they stay until what this gives is dropped. Nothing for an engine that reads no
     /// adapters.
-    pub(super) async fn check_ahead(
+    async fn check_ahead(
         &self,
         model: &Arc<LocalModel>,
         files: &[&Held],
@@ -84,8 +111,10 @@ impl Workshop {
     }
 
     /// Whether the engine computes with exactly these adapters of this model, in whatever order they are named.
-    pub(super) fn is_fused(&self, model: &LocalModel, adapters: &[(Held, f32)]) -> bool {
-        let Some(fused) = self.engine.holdings().fused else {
+    fn is_fused(&self, model: &LocalModel, adapters: &[(Held, f32)]) -> bool {
+        let holdings = self.engine.holdings();
+        let states = [holdings.fused, holdings.keyframe_fused];
+        let Some(fused) = states.into_iter().flatten().find(|s| s.model == model.id) else {
             return false;
         };
         let key = |sha256: Sha256, weight: f32| (sha256, weight.to_bits());
@@ -97,6 +126,6 @@ impl Workshop {
             .collect();
         asked.sort_unstable();
         there.sort_unstable();
-        fused.model == model.id && asked == there
+        asked == there
     }
 }

@@ -3,27 +3,33 @@
 mod ahead;
 mod estimate;
 mod folder;
+mod inputs;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flowai_actors::manifest::{FusedAdapter, StageTimings};
-use flowai_actors::messages::{ArtefactFile, Assign, Phase, ReadyFile, Target};
-use flowai_actors::spec::InvalidField;
+use flowai_actors::messages::{
+    ArtefactFile, Assign, FirstFrameSource, Phase, ReadyFile, Source, Target,
+};
+use flowai_actors::spec::RenderSpec;
 use flowai_svd::lora::HostAdapters;
-use futures::future::{try_join, try_join_all};
+use futures::future::try_join_all;
 use tokio::sync::{mpsc, watch};
 
-use crate::cache::{Cache, FetchError, Held};
+use crate::cache::{Cache, FetchError};
 use crate::encoder::{Encoded, EncodedFile};
-use crate::engine::{Control, EngineError, EngineEvent, EngineHandle, Order, PreviewOrder};
+use crate::engine::{
+    Control, EngineError, EngineEvent, EngineHandle, Keyframe, Order, PreviewOrder, Rendered,
+};
 use crate::failure::{FailureCode, JobFailure};
-use crate::models::{LocalModel, Models};
+use crate::models::Models;
 use crate::preview::MovingPicture;
 use crate::pulse::Pulse;
 use crate::uploader::{UploadError, Uploader};
 use estimate::Estimate;
 use folder::JobFolder;
+use inputs::Inputs;
 
 pub use estimate::Pace;
 pub use folder::JobFolders;
@@ -51,6 +57,7 @@ pub struct Standing {
     pub phase: Phase,
     /// Steps done, 0..=steps.
     pub step: u32,
+    /// Of the keyframe in its phase, and else of the clip.
     pub steps: u32,
     /// Seconds left, as far as it can be known.
     pub left_s: Option<f64>,
@@ -60,9 +67,13 @@ pub struct Standing {
 #[derive(Debug)]
 pub struct Ready {
     pub encoded: Encoded,
+    /// `None` where the picture was given.
+    pub keyframe: Option<Keyframe>,
     pub adapters: Vec<FusedAdapter>,
     /// All stages but the upload.
     pub timings_ms: StageTimings,
+    /// Each of [`ArtefactFile::of`] the spec once.
+    files: Vec<(ArtefactFile, EncodedFile)>,
     _folder: JobFolder,
 }
 
@@ -85,26 +96,62 @@ pub enum NotUploaded {
 }
 
 impl Ready {
-    /// What the leader is asked to take, each of [`ArtefactFile::ALL`] once.
-    pub fn files(&self) -> Vec<ReadyFile> {
-        let ready = |file| {
-            let EncodedFile { sha256, bytes, .. } = *self.file(file);
-            ReadyFile {
-                file,
-                sha256,
-                bytes,
-            }
+    /// Errors: the engine made no keyframe, and the spec asks for one.
+    fn new(
+        spec: &RenderSpec,
+        rendered: Rendered,
+        fetch_ms: f64,
+        folder: JobFolder,
+    ) -> Result<Self, JobFailure> {
+        let Rendered {
+            encoded,
+            adapters,
+            keyframe,
+            mut timings_ms,
+        } = rendered;
+        timings_ms.fetch = fetch_ms;
+        let file = |file| {
+            let made = match file {
+                ArtefactFile::Clip => Some(&encoded.clip),
+                ArtefactFile::Poster => Some(&encoded.poster),
+                ArtefactFile::Preview => Some(&encoded.preview),
+                ArtefactFile::Spritesheet => Some(&encoded.spritesheet),
+                ArtefactFile::Keyframe => keyframe.as_ref().map(|keyframe| &keyframe.file),
+            };
+            made.map(|made| (file, made.clone())).ok_or_else(|| {
+                let detail = format!("engine made no {}", file.file_name());
+                JobFailure::new(FailureCode::EngineFailed, detail)
+            })
         };
-        ArtefactFile::ALL.map(ready).to_vec()
+        let files = ArtefactFile::of(spec).into_iter().map(file);
+        Ok(Self {
+            files: files.collect::<Result<_, _>>()?,
+            encoded,
+            keyframe,
+            adapters,
+            timings_ms,
+            _folder: folder,
+        })
     }
 
-    fn file(&self, file: ArtefactFile) -> &EncodedFile {
-        match file {
-            ArtefactFile::Clip => &self.encoded.clip,
-            ArtefactFile::Poster => &self.encoded.poster,
-            ArtefactFile::Preview => &self.encoded.preview,
-            ArtefactFile::Spritesheet => &self.encoded.spritesheet,
-        }
+    /// What the leader is asked to take.
+    pub fn files(&self) -> Vec<ReadyFile> {
+        let ready = |(file, made): &(ArtefactFile, EncodedFile)| ReadyFile {
+            file: *file,
+            sha256: made.sha256,
+            bytes: made.bytes,
+        };
+        self.files.iter().map(ready).collect()
+    }
+
+    /// Each file with its target, where the targets are exactly those of the files.
+    fn placed<'a>(&'a self, targets: &'a [Target]) -> Option<Vec<(&'a EncodedFile, &'a Target)>> {
+        let target = |(file, made): &'a (ArtefactFile, EncodedFile)| {
+            let target = targets.iter().find(|target| target.file == *file)?;
+            Some((made, target))
+        };
+        let placed = self.files.iter().map(target).collect::<Option<Vec<_>>>();
+        placed.filter(|placed| placed.len() == targets.len())
     }
 }
 
@@ -118,7 +165,7 @@ impl Workshop {
         previews: watch::Sender<Option<MovingPicture>>,
         report: impl Fn(Standing) + Clone + Send + Sync + 'static,
     ) -> Result<Ready, NotRendered> {
-        let model = self.check(assign)?;
+        let plan = self.plan(assign)?;
         let mut estimate = Estimate::new(&assign.spec, self.pace.clone());
         let fetching = estimate.standing();
         report(fetching);
@@ -126,28 +173,24 @@ impl Workshop {
         let started = Instant::now();
         let still = report.clone();
         let pulse = Pulse::new(move || still(fetching));
-        let (image, adapters) = self.fetch(assign, control, &pulse).await?;
+        let inputs = self.fetch(&plan, control, &pulse).await?;
         // Held until the engine has read them; one that does not fit fails the job before the engine hears of it.
-        let files: Vec<&Held> = adapters.iter().map(|(file, _)| file).collect();
-        let _checked = match self.is_fused(&model, &adapters) {
-            true => Vec::new(),
-            false => match self.check_ahead(&model, &files).await {
-                Ok(checked) => checked,
-                Err(error) => {
-                    drop(adapters);
-                    return Err(self.not_rendered(assign, error).await);
-                }
-            },
+        let _checked = match self.check_all_ahead(&inputs).await {
+            Ok(checked) => checked,
+            Err(error) => {
+                drop(inputs);
+                return Err(self.not_rendered(assign, error).await);
+            }
         };
         let fetch_ms = started.elapsed().as_secs_f64() * 1e3;
 
         let folder = self.folders.make().map_err(disk)?;
         let (events, mut heard) = mpsc::channel(crate::engine::EVENTS_QUEUED_MAX);
+        let Inputs { clip, first_frame } = inputs;
         let order = Order {
-            model,
             spec: assign.spec.clone(),
-            image,
-            adapters,
+            clip,
+            first_frame,
             out_dir: folder.path().to_owned(),
             control: control.clone(),
             previews: PreviewOrder {
@@ -165,14 +208,8 @@ impl Workshop {
                 EngineEvent::Step { done, elapsed } => estimate.step(done, elapsed),
                 EngineEvent::Frame { done } => estimate.frame(done),
                 EngineEvent::Ended(Ok(rendered)) => {
-                    let mut timings_ms = rendered.timings_ms;
-                    timings_ms.fetch = fetch_ms;
-                    return Ok(Ready {
-                        encoded: rendered.encoded,
-                        adapters: rendered.adapters,
-                        timings_ms,
-                        _folder: folder,
-                    });
+                    let ready = Ready::new(&assign.spec, *rendered, fetch_ms, folder);
+                    return ready.map_err(NotRendered::Failed);
                 }
                 EngineEvent::Ended(Err(error)) => {
                     return Err(self.not_rendered(assign, error).await);
@@ -191,20 +228,15 @@ impl Workshop {
         control: &Control,
         pulse: &Pulse,
     ) -> Result<Duration, NotUploaded> {
-        let mut named: Vec<_> = targets.iter().map(|target| target.file).collect();
-        named.sort_by_key(|file| file.file_name());
-        let mut needed = ArtefactFile::ALL;
-        needed.sort_by_key(|file| file.file_name());
-        if named != needed {
+        let Some(placed) = ready.placed(targets) else {
             let detail = "leader named other upload targets than were asked for";
             let failure = JobFailure::new(FailureCode::UploadFailed, detail);
             return Err(NotUploaded::Failed(failure));
-        }
+        };
         let started = Instant::now();
-        let puts = targets.iter().map(|target| {
-            let path = &ready.file(target.file).path;
-            self.uploader.put(target, path, pulse)
-        });
+        let puts = placed
+            .into_iter()
+            .map(|(file, target)| self.uploader.put(target, &file.path, pulse));
         tokio::select! {
             biased;
             () = control.stopped() => Err(NotUploaded::Stopped),
@@ -215,44 +247,27 @@ impl Workshop {
         }
     }
 
-    /// Whether the order can be rendered at all, before a byte is fetched.
-    fn check(&self, assign: &Assign) -> Result<Arc<LocalModel>, NotRendered> {
-        let invalid =
-            |detail: String| NotRendered::Failed(JobFailure::new(FailureCode::InvalidSpec, detail));
-        let spec = &assign.spec;
-        let Some(model) = self.models.get(&spec.model) else {
-            let detail = format!("model {} is not on this node", spec.model);
-            return Err(NotRendered::Failed(JobFailure::new(
-                FailureCode::ModelUnusable,
-                detail,
-            )));
-        };
-        spec.validate(&model.offer.limits).map_err(|fields| {
-            let fields: Vec<String> = fields.iter().map(InvalidField::to_string).collect();
-            invalid(fields.join("; "))
-        })?;
-        let named = spec.adapters.iter().map(|adapter| adapter.sha256);
-        if assign.image.sha256 != spec.image || !assign.adapters.iter().map(|s| s.sha256).eq(named)
-        {
-            return Err(invalid(
-                "sources are not those of the spec's image and adapters".to_owned(),
-            ));
-        }
-        Ok(model.clone())
-    }
-
     /// What rotted on this disk is discarded, and says nothing about the job.
     async fn not_rendered(&self, assign: &Assign, error: EngineError) -> NotRendered {
         let failure = match self.failed(error) {
             NotRendered::Failed(failure) => failure,
             NotRendered::Stopped => return NotRendered::Stopped,
         };
-        let picture = assign.image.sha256;
-        if failure.code == FailureCode::InvalidImage && !self.pictures.is_whole(picture).await {
-            let detail = format!("image {picture} has rotted on this node's disk");
-            return NotRendered::Failed(JobFailure::new(FailureCode::DiskFailed, detail));
+        if failure.code != FailureCode::InvalidImage {
+            return NotRendered::Failed(failure);
         }
-        NotRendered::Failed(failure)
+        let what = match &assign.first_frame {
+            FirstFrameSource::Image(Source { sha256, .. }) => {
+                if self.pictures.is_whole(*sha256).await {
+                    return NotRendered::Failed(failure);
+                }
+                format!("image {sha256}")
+            }
+            // It was whole when the engine wrote it.
+            FirstFrameSource::Keyframe { .. } => "keyframe".to_owned(),
+        };
+        let detail = format!("{what} has rotted on this node's disk");
+        NotRendered::Failed(JobFailure::new(FailureCode::DiskFailed, detail))
     }
 
     /// An adapter that rotted on this disk leaves it.
@@ -266,28 +281,6 @@ impl Workshop {
             }
             EngineError::Lost(reason) => JobFailure::new(FailureCode::EngineFailed, reason),
         })
-    }
-
-    async fn fetch(
-        &self,
-        assign: &Assign,
-        control: &Control,
-        pulse: &Pulse,
-    ) -> Result<(Held, Vec<(Held, f32)>), NotRendered> {
-        let image = async {
-            let held = self.pictures.hold(&assign.image, pulse).await;
-            held.map_err(|error| not_fetched("image", &error))
-        };
-        let adapters = async {
-            let held = self.fetch_adapters(&assign.adapters, pulse).await?;
-            let weights = assign.spec.adapters.iter().map(|asked| asked.weight);
-            Ok(held.into_iter().zip(weights).collect())
-        };
-        tokio::select! {
-            biased;
-            () = control.stopped() => Err(NotRendered::Stopped),
-            held = try_join(image, adapters) => held,
-        }
     }
 }
 

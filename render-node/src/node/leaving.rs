@@ -24,12 +24,13 @@ impl Pace {
         }
     }
 
-    /// The run came to a boundary. What came before the first step tells nothing about the next one.
+    /// The run came to a boundary. What came before a stage's first step tells nothing about the next one: the steps of a
+    /// keyframe are shorter than those of its clip.
     pub(super) fn boundary(&mut self, now: Monotonic, steps_done: u32) {
-        if steps_done > 0 {
+        self.longest_ms = (steps_done > 0).then(|| {
             let stretch_ms = now.since(self.last).as_millis() as u64;
-            self.longest_ms = Some(self.longest_ms.unwrap_or(0).max(stretch_ms));
-        }
+            self.longest_ms.unwrap_or(0).max(stretch_ms)
+        });
         self.last = now;
     }
 
@@ -108,6 +109,12 @@ mod tests {
             600_000,
             600_000 + ENGINE_LEAVE_GRACE_MS,
         );
+    }
+
+    #[test]
+    fn the_steps_of_a_keyframe_are_no_measure_for_those_of_its_clip() {
+        let boundaries = [(0, 0), (1_000, 1), (2_000, 2), (3_000, 0)];
+        check(&boundaries, 3_000, 3_000 + ENGINE_LEAVE_MS_MAX);
     }
 
     #[test]

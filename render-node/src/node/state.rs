@@ -17,8 +17,8 @@ use flowai_actors::limits::{CLIP_PATIENCE_MS, NODE_BEAT_MS, NODE_SELF_STOP_MS};
 use flowai_actors::link::PeerId;
 use flowai_actors::manifest::Manifest;
 use flowai_actors::messages::{
-    Assign, AssignAnswer, AttemptRef, BeatAnswer, Ended, EndedAnswer, Outcome, Prefetch, Progress,
-    ReadyFile, Registered, Target, UploadTargets, UploadTargetsAnswer, Verdict,
+    Assign, AssignAnswer, AttemptRef, BeatAnswer, Ended, EndedAnswer, FirstFrameSource, Outcome,
+    Prefetch, Progress, ReadyFile, Registered, Target, UploadTargets, UploadTargetsAnswer, Verdict,
 };
 
 use super::attempt::{Asking, Job, Stage, UploadTries};
@@ -450,7 +450,7 @@ impl State {
             }
             Some(with) => AssignAnswer::Busy { with },
             None if self.is_closing => refused("node is shutting down"),
-            None if self.models.get(&assign.spec.model) != Some(&assign.model_sha256) => {
+            None if !models(&assign).all(|(model, sha256)| self.offers(model, sha256)) => {
                 refused("this node has no such model, or other files under its name")
             }
             None => {
@@ -468,12 +468,17 @@ impl State {
 
     /// A hint gives no right to work and changes nothing that a job needs.
     fn hinted(&mut self, epoch: Epoch, next: Box<Prefetch>, effects: &mut Vec<Effect>) {
-        let is_offered = self.models.get(&next.model) == Some(&next.model_sha256);
+        let mut stages = next.stages.iter();
+        let is_offered = stages.all(|stage| self.offers(&stage.model, stage.model_sha256));
         let is_news = self.hinted != Some(next.job);
         if epoch >= self.epoch && is_offered && is_news && !self.is_closing {
             self.hinted = Some(next.job);
             effects.push(Effect::Prefetch(next));
         }
+    }
+
+    fn offers(&self, model: &ModelId, sha256: Sha256) -> bool {
+        self.models.get(model) == Some(&sha256)
     }
 
     fn stop(&mut self, now: Monotonic, effects: &mut Vec<Effect>) {
@@ -670,6 +675,17 @@ impl State {
     fn job_in(&mut self, run: RunId) -> Option<&mut Job> {
         self.job.as_mut().filter(|job| job.run == run)
     }
+}
+
+/// The models that the job needs, with the hash of each.
+fn models(assign: &Assign) -> impl Iterator<Item = (&ModelId, Sha256)> {
+    let of_keyframe = match &assign.first_frame {
+        FirstFrameSource::Image(_) => None,
+        FirstFrameSource::Keyframe { model_sha256, .. } => Some(*model_sha256),
+    };
+    let keyframe = assign.spec.keyframe().zip(of_keyframe);
+    let keyframe = keyframe.map(|(keyframe, sha256)| (&keyframe.model, sha256));
+    std::iter::once((&assign.spec.model, assign.model_sha256)).chain(keyframe)
 }
 
 impl Leader {

@@ -276,7 +276,10 @@ fn adapters_of_the_other_stage_are_refused_with_a_hint() {
     // A width that tells: the published text encoder's.
     let mut config = KeyframePreset::Tiny.config();
     config.unet.cross_attention_dim = 768;
-    let style = write("style", &ModuleTable::of_stable_diffusion(&config));
+    let style = write(
+        "style",
+        &ModuleTable::of_stable_diffusion(&config.unet, &config.text_encoder),
+    );
     let motion = write("motion", &video);
 
     let model = KeyframeModel::write(&keyframe::first_generation(), 66);

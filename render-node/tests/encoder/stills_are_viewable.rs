@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::kit::{drifting_gradient, encode};
 use flowai_actors::messages::ArtefactFile;
-use flowai_render_node::encoder::{EncoderSpec, RgbFrame};
+use flowai_render_node::encoder::{self, EncoderSpec, RgbFrame};
 use image::AnimationDecoder as _;
 use image::codecs::webp::WebPDecoder;
 use image::imageops;
@@ -75,16 +75,52 @@ fn spritesheet_shows_every_frame_in_reading_order() {
 fn files_are_of_the_types_under_which_they_are_served() {
     let folder = tempfile::tempdir().unwrap();
     encode(SPEC, folder.path());
-    for file in ArtefactFile::ALL {
+    encoder::keyframe(&drifting_gradient(&SPEC, 0), folder.path()).unwrap();
+    for file in [
+        ArtefactFile::Clip,
+        ArtefactFile::Poster,
+        ArtefactFile::Preview,
+        ArtefactFile::Spritesheet,
+        ArtefactFile::Keyframe,
+    ] {
         let content = fs::read(folder.path().join(file.file_name())).unwrap();
         let is_of_type = match file.content_type() {
             "video/mp4" => &content[4..8] == b"ftyp",
             "image/webp" => content.starts_with(b"RIFF") && &content[8..12] == b"WEBP",
+            "image/png" => content.starts_with(b"\x89PNG\r\n\x1a\n"),
             "image/jpeg" => content.starts_with(&[0xff, 0xd8, 0xff]),
             other => panic!("{other} of {file:?}"),
         };
         assert!(is_of_type, "{file:?}");
     }
+}
+
+#[test]
+fn a_keyframe_is_its_pixels_and_nothing_else() {
+    let picture = drifting_gradient(&SPEC, 3);
+    let [one, other] = [(); 2].map(|()| {
+        let folder = tempfile::tempdir().unwrap();
+        let file = encoder::keyframe(&picture, folder.path()).unwrap();
+        let content = fs::read(&file.path).unwrap();
+        assert_eq!(file.bytes, content.len() as u64);
+        assert_eq!(image::open(&file.path).unwrap().to_rgb8(), picture);
+        content
+    });
+    assert_eq!(one, other);
+    assert_eq!(png_chunks(&one), ["IHDR", "IDAT", "IEND"]);
+}
+
+/// The types of a PNG's chunks, each once where one follows another of its type.
+fn png_chunks(png: &[u8]) -> Vec<String> {
+    let mut chunks = Vec::new();
+    let mut rest = &png[8..];
+    while let Some((length, _)) = rest.split_first_chunk() {
+        chunks.push(String::from_utf8_lossy(&rest[4..8]).into_owned());
+        // Length, type, content, checksum.
+        rest = &rest[12 + u32::from_be_bytes(*length) as usize..];
+    }
+    chunks.dedup();
+    chunks
 }
 
 #[test]

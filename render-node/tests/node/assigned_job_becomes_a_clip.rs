@@ -9,7 +9,9 @@ use flowai_actors::link::Faults;
 use flowai_actors::messages::{ArtefactFile, AssignAnswer, Ended, Outcome, Phase};
 use flowai_render_node::engine::StandInEngine;
 
+use crate::bad_jobs_fail_by_name::outcome;
 use crate::kit::{Farm, Heard, sha256};
+use crate::words_become_a_clip::keyframe_of;
 
 #[tokio::test]
 async fn a_job_goes_all_the_way() {
@@ -50,7 +52,7 @@ async fn a_job_goes_all_the_way() {
     };
     assert_eq!(at, job.at);
 
-    for file in ArtefactFile::ALL {
+    for file in ArtefactFile::of(&job.spec) {
         let stored = farm.store.artefact(job.at, file.file_name()).await;
         let told = targets
             .files
@@ -113,6 +115,37 @@ async fn one_job_follows_another_and_equal_jobs_give_equal_clips() {
     }
     assert_eq!(clips[0], clips[2]);
     assert_ne!(clips[0], clips[1]);
+}
+
+/// Where no model is, the picture is a function of the words all the same.
+#[tokio::test]
+async fn words_become_a_picture_of_their_own_without_a_model() {
+    let engine = || StandInEngine::new(Duration::ZERO);
+    let mut farm = Farm::start(Faults::none(), StandInEngine::NAME, engine).await;
+    let mut keyframes = Vec::new();
+    for prompt in ["a lighthouse", "a storm", "a lighthouse"] {
+        let style = b"a style".as_slice();
+        let mut job = farm.keyframe_job(prompt, &[(style, 0.5)], &[]).await;
+        let Outcome::Rendered { manifest, .. } = outcome(&mut farm, &job).await else {
+            panic!("not rendered")
+        };
+        let made = manifest.keyframe.unwrap();
+        let file = ArtefactFile::Keyframe.file_name();
+        let png = farm.store.artefact(job.at, file).await;
+        assert_eq!(made.sha256, sha256(&png));
+        let size = image::load_from_memory(&png).unwrap().to_rgb8();
+        let asked = keyframe_of(&mut job);
+        assert_eq!(size.dimensions(), (asked.width, asked.height));
+        let fused: Vec<(Sha256, f32)> = made
+            .adapters
+            .iter()
+            .map(|adapter| (adapter.sha256, adapter.weight))
+            .collect();
+        assert_eq!(fused, [(sha256(style), 0.5)]);
+        keyframes.push(made.sha256);
+    }
+    assert_eq!(keyframes[0], keyframes[2]);
+    assert_ne!(keyframes[0], keyframes[1]);
 }
 
 /// Codec, width, height, frame rate and frames of a clip, as ffprobe counts them.

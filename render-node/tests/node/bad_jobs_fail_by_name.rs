@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use flowai_actors::ids::{Attempt, Sha256};
 use flowai_actors::link::Faults;
-use flowai_actors::messages::{Assign, AssignAnswer, Outcome};
+use flowai_actors::messages::{Assign, AssignAnswer, FirstFrameSource, Outcome, Source};
+use flowai_actors::spec::FirstFrame;
 use flowai_render_node::engine::StandInEngine;
 use flowai_render_node::failure::{FailureCode, JobFailure};
 
@@ -23,21 +24,20 @@ async fn bad_orders_and_inputs() {
     check(&mut farm, &odd, "invalid_spec", false, &["width", "frames"]).await;
 
     let mut other_image = farm.job(b"a picture", &[]).await;
-    other_image.spec.image = sha256(b"another picture");
+    other_image.spec.first_frame = FirstFrame::Image(sha256(b"another picture"));
     check(&mut farm, &other_image, "invalid_spec", false, &["sources"]).await;
 
     let mut forged = farm.job(b"a picture", &[]).await;
-    forged.image = farm
+    let source = farm
         .store
         .put_as(sha256(b"the real one"), b"the forged 1")
         .await;
-    forged.spec.image = forged.image.sha256;
+    set_image(&mut forged, source);
     check(&mut farm, &forged, "input_corrupt", false, &["image"]).await;
 
     let mut large = farm.job(b"a picture", &[]).await;
-    large.image.bytes = u64::MAX;
-    large.image.sha256 = Sha256::from_bytes([3; 32]);
-    large.spec.image = large.image.sha256;
+    let hash = Sha256::from_bytes([3; 32]);
+    set_image(&mut large, farm.store.source(hash, u64::MAX).await);
     check(
         &mut farm,
         &large,
@@ -64,9 +64,23 @@ async fn bad_orders_and_inputs() {
     assert!(matches!(outcome, Outcome::Rendered { .. }), "{outcome:?}");
 }
 
+fn set_image(job: &mut Assign, source: Source) {
+    job.spec.first_frame = FirstFrame::Image(source.sha256);
+    job.first_frame = FirstFrameSource::Image(source);
+}
+
 /// The job is not to blame for it, and another try may succeed.
 #[tokio::test]
 async fn a_picture_that_rots_under_the_engine_is_this_nodes_failure() {
+    check_rotting(async |farm| farm.job(b"a picture", &[]).await).await;
+}
+
+#[tokio::test]
+async fn a_keyframe_that_rots_under_the_engine_is_this_nodes_failure() {
+    check_rotting(async |farm| farm.keyframe_job("a lighthouse", &[], &[]).await).await;
+}
+
+async fn check_rotting(make_job: impl AsyncFnOnce(&Farm) -> Assign) {
     let engine = || {
         let mut is_first = true;
         Watched {
@@ -85,7 +99,7 @@ async fn a_picture_that_rots_under_the_engine_is_this_nodes_failure() {
         }
     };
     let mut farm = Farm::start(Faults::none(), "rotting", engine).await;
-    let mut job = farm.job(b"a picture", &[]).await;
+    let mut job = make_job(&farm).await;
     check(&mut farm, &job, "disk_failed", true, &["rotted"]).await;
 
     job.at.attempt = Attempt::new(2);
@@ -93,13 +107,14 @@ async fn a_picture_that_rots_under_the_engine_is_this_nodes_failure() {
     assert!(matches!(outcome, Outcome::Rendered { .. }), "{outcome:?}");
 }
 
+/// Gives the failure's detail.
 pub(crate) async fn check(
     farm: &mut Farm,
     job: &Assign,
     expected: &str,
     expected_retryable: bool,
     words: &[&str],
-) {
+) -> String {
     match outcome(farm, job).await {
         Outcome::Failed {
             code,
@@ -112,6 +127,7 @@ pub(crate) async fn check(
                 "{detail}"
             );
             assert!(words.iter().all(|word| detail.contains(word)), "{detail}");
+            detail
         }
         other => panic!("{expected}: {other:?}"),
     }

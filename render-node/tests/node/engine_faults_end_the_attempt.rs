@@ -17,11 +17,14 @@ use crate::bad_jobs_fail_by_name::{check, outcome};
 use crate::kit::Farm;
 use crate::svd_makes_the_clip::{adapter, clip_sha256, engine_with, farm, picture};
 use crate::watched::Watched;
+use crate::words_become_a_clip::keyframe_of;
 
 /// Set for the process whose memory is limited.
 const LIMITED: &str = "FLOWAI_TEST_LIMITED_MEMORY";
 /// What is left beside what the process holds when the large job comes. Some stages fit into each and later ones do not.
 const LEFT_BYTES: [u64; 3] = [64 << 20, 160 << 20, 400 << 20];
+/// The same for a large keyframe. With more it would begin, and take minutes; with less not even the stacks of threads fit.
+const LEFT_FOR_KEYFRAME_BYTES: u64 = 64 << 20;
 
 #[test]
 fn too_little_memory() {
@@ -51,12 +54,31 @@ async fn too_little_memory_in_a_process_of_its_own() {
     for left in LEFT_BYTES {
         let mut large = farm.job(&picture(), &[]).await;
         (large.spec.width, large.spec.height, large.spec.frames) = (1024, 1024, 16);
-        let (_, hard) = getrlimit(Resource::RLIMIT_AS).unwrap();
-        setrlimit(Resource::RLIMIT_AS, address_space() + left, hard).unwrap();
-        check(&mut farm, &large, "out_of_memory", true, &["out of memory"]).await;
-        setrlimit(Resource::RLIMIT_AS, hard, hard).unwrap();
+        check_too_little(&mut farm, &large, left, "out of memory").await;
         assert_eq!(rendered(&mut farm, &mut good).await, clip, "{left} bytes");
     }
+
+    let mut good = farm.keyframe_job("a lighthouse", &[], &[]).await;
+    let clip = rendered(&mut farm, &mut good).await;
+    assert!(farm.engine.holdings().keyframe_fused.is_some());
+    let mut large = farm.keyframe_job("a lighthouse", &[], &[]).await;
+    let keyframe = keyframe_of(&mut large);
+    (keyframe.width, keyframe.height) = (1024, 1024);
+    let words = "keyframe: out of memory";
+    check_too_little(&mut farm, &large, LEFT_FOR_KEYFRAME_BYTES, words).await;
+    // Its model has left the memory, and comes back.
+    farm.hear_beat(|beat| beat.running.is_none()).await;
+    assert_eq!(farm.engine.holdings().keyframe_fused, None);
+    assert_eq!(rendered(&mut farm, &mut good).await, clip);
+}
+
+async fn check_too_little(farm: &mut Farm, large: &Assign, left: u64, words: &str) {
+    // The node is at rest: a thread that begins when nothing is left would end the process.
+    farm.hear_beat(|beat| beat.running.is_none()).await;
+    let (_, hard) = getrlimit(Resource::RLIMIT_AS).unwrap();
+    setrlimit(Resource::RLIMIT_AS, address_space() + left, hard).unwrap();
+    check(farm, large, "out_of_memory", true, &[words]).await;
+    setrlimit(Resource::RLIMIT_AS, hard, hard).unwrap();
 }
 
 #[tokio::test]

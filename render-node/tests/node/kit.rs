@@ -11,16 +11,16 @@ use flowai_actors::link::{
 };
 use flowai_actors::manifest::EngineInfo;
 use flowai_actors::messages::{
-    Assign, AssignAnswer, AttemptRef, Beat, BeatAnswer, Body, Ended, EndedAnswer, Prefetch,
-    Progress, Register, Registered, Source, Stop, Target, UploadTargets, UploadTargetsAnswer,
-    Verdict,
+    Assign, AssignAnswer, AttemptRef, Beat, BeatAnswer, Body, Ended, EndedAnswer, FirstFrameSource,
+    Prefetch, PrefetchStage, Progress, Register, Registered, Source, Stop, Target, UploadTargets,
+    UploadTargetsAnswer, Verdict,
 };
 use flowai_actors::preview::{PREVIEW_CONTENT_TYPE, PlacePreview, PreviewPlace, PreviewPlaced};
-use flowai_actors::spec::{AdapterUse, RenderSpec};
+use flowai_actors::spec::{AdapterUse, FirstFrame, KeyframeSampler, KeyframeSpec, RenderSpec};
 use flowai_actors::wire;
 use flowai_embedded::S3;
 use flowai_model::safetensors::Dtype;
-use flowai_model::{Preset, synthetic};
+use flowai_model::{KeyframePreset, Preset, synthetic};
 use flowai_render_node::cache::{Cache, CacheLimits};
 use flowai_render_node::device::Device;
 use flowai_render_node::engine::{EngineHandle, RenderEngine};
@@ -146,6 +146,20 @@ impl Store {
             .await
             .unwrap();
         self.source(sha256, bytes.len() as u64).await
+    }
+
+    async fn put_adapters(&self, adapters: &[(&[u8], f32)]) -> (Vec<AdapterUse>, Vec<Source>) {
+        let mut uses = Vec::new();
+        let mut sources = Vec::new();
+        for (bytes, weight) in adapters {
+            let source = self.put(bytes).await;
+            uses.push(AdapterUse {
+                sha256: source.sha256,
+                weight: *weight,
+            });
+            sources.push(source);
+        }
+        (uses, sources)
     }
 
     /// The way to an object that may not be there.
@@ -275,7 +289,8 @@ fn peer(id: PeerId) -> Peer {
 }
 
 impl Farm {
-    /// Links are up. The models folder holds one tiny random model, `tiny`. The engine reads no adapters.
+    /// Links are up. The models folder holds tiny random models: `tiny` for clips and `words` for keyframes. The engine reads no
+    /// adapters.
     pub(crate) async fn start<E: RenderEngine + 'static>(
         faults: Faults,
         name: &str,
@@ -297,6 +312,9 @@ impl Farm {
         let model = models_dir.join("tiny");
         std::fs::create_dir_all(&model).unwrap();
         synthetic::write_model(&model, &Preset::Tiny.config(), 1, Dtype::F32).unwrap();
+        let model = models_dir.join("words");
+        let config = KeyframePreset::Tiny.config();
+        synthetic::write_stable_diffusion(&model, &config, 2, Dtype::F32).unwrap();
         let models = Arc::new(Models::scan(&models_dir, folder.path()).unwrap());
 
         let client = http::client().unwrap();
@@ -385,16 +403,7 @@ impl Farm {
     /// A job for the tiny model, with its picture and adapters in the store.
     pub(crate) async fn job(&self, image: &[u8], adapters: &[(&[u8], f32)]) -> Assign {
         let image = self.store.put(image).await;
-        let mut sources = Vec::new();
-        let mut uses = Vec::new();
-        for (bytes, weight) in adapters {
-            let source = self.store.put(bytes).await;
-            uses.push(AdapterUse {
-                sha256: source.sha256,
-                weight: *weight,
-            });
-            sources.push(source);
-        }
+        let (uses, sources) = self.store.put_adapters(adapters).await;
         let model = "tiny".parse().unwrap();
         Assign {
             at: AttemptRef {
@@ -412,9 +421,39 @@ impl Farm {
                 seed: 42,
                 ..RenderSpec::small(model, image.sha256)
             },
-            image,
+            first_frame: FirstFrameSource::Image(image),
             adapters: sources,
         }
+    }
+
+    /// The same with a picture made from words, by `words` with its own adapters.
+    pub(crate) async fn keyframe_job(
+        &self,
+        prompt: &str,
+        keyframe_adapters: &[(&[u8], f32)],
+        adapters: &[(&[u8], f32)],
+    ) -> Assign {
+        let model = "words".parse().unwrap();
+        let model_sha256 = self.models.get(&model).unwrap().offer.sha256;
+        let (uses, sources) = self.store.put_adapters(keyframe_adapters).await;
+        let mut job = self.job(b"not looked at", adapters).await;
+        job.first_frame = FirstFrameSource::Keyframe {
+            model_sha256,
+            adapters: sources,
+        };
+        job.spec.first_frame = FirstFrame::Keyframe(Box::new(KeyframeSpec {
+            model,
+            prompt: prompt.into(),
+            negative_prompt: "a blurred one".into(),
+            adapters: uses,
+            width: 40,
+            height: 24,
+            steps: 3,
+            sampler: KeyframeSampler::Ddim,
+            guidance_scale: 7.5,
+            seed: 5,
+        }));
+        job
     }
 
     /// Where the node keeps an adapter.
@@ -449,9 +488,7 @@ impl Farm {
     pub(crate) fn foretell(&self, next: &Assign) {
         let hint = Prefetch {
             job: next.at.job,
-            model: next.spec.model.clone(),
-            model_sha256: next.model_sha256,
-            adapters: next.adapters.clone(),
+            stages: stages(next),
         };
         let envelope = wire::seal(self.policy().epoch, &hint).unwrap();
         self.hub.send(&node_id(), envelope).unwrap();
@@ -541,6 +578,30 @@ impl Farm {
         })
         .await
     }
+}
+
+/// What the leader says of the job's models before it comes.
+fn stages(next: &Assign) -> Vec<PrefetchStage> {
+    let clip = PrefetchStage {
+        model: next.spec.model.clone(),
+        model_sha256: next.model_sha256,
+        adapters: next.adapters.clone(),
+    };
+    let keyframe = match (&next.spec.first_frame, &next.first_frame) {
+        (
+            FirstFrame::Keyframe(keyframe),
+            FirstFrameSource::Keyframe {
+                model_sha256,
+                adapters,
+            },
+        ) => Some(PrefetchStage {
+            model: keyframe.model.clone(),
+            model_sha256: *model_sha256,
+            adapters: adapters.clone(),
+        }),
+        _ => None,
+    };
+    keyframe.into_iter().chain([clip]).collect()
 }
 
 struct Leader {

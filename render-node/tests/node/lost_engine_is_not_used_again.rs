@@ -10,7 +10,7 @@ use flowai_actors::manifest::FusedAdapter;
 use flowai_actors::messages::{AssignAnswer, Phase, Verdict};
 use flowai_actors::spec::RenderSpec;
 use flowai_render_node::encoder::RgbFrame;
-use flowai_render_node::engine::{AdapterFile, EngineError, EngineRun, RenderEngine};
+use flowai_render_node::engine::{AdapterFile, EngineError, EngineRun, RenderEngine, StageEngine};
 use flowai_render_node::models::LocalModel;
 use flowai_render_node::node::Ending;
 
@@ -74,7 +74,7 @@ struct Broken {
     step: fn() -> Result<(), EngineError>,
 }
 
-impl RenderEngine for Broken {
+impl StageEngine for Broken {
     fn load(&mut self, _: &LocalModel) -> Result<(), EngineError> {
         Ok(())
     }
@@ -82,7 +82,9 @@ impl RenderEngine for Broken {
     fn fuse(&mut self, _: &[AdapterFile<'_>]) -> Result<Vec<FusedAdapter>, EngineError> {
         Ok(Vec::new())
     }
+}
 
+impl RenderEngine for Broken {
     fn start<'a>(
         &'a mut self,
         _: &RenderSpec,

@@ -14,3 +14,4 @@ mod stops_at_step_boundaries;
 mod store_outage_costs_no_try;
 mod svd_makes_the_clip;
 mod watched;
+mod words_become_a_clip;

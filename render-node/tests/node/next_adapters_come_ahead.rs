@@ -12,7 +12,7 @@ use flowai_actors::messages::{AssignAnswer, Outcome};
 use flowai_actors::spec::{AdapterUse, RenderSpec};
 use flowai_model::{Preset, Sha256Digest};
 use flowai_render_node::engine::{
-    AdapterFile, EngineError, EngineRun, RenderEngine, StandInEngine,
+    AdapterFile, EngineError, EngineRun, RenderEngine, StageEngine, StandInEngine,
 };
 use flowai_render_node::models::LocalModel;
 use flowai_svd::lora::HostAdapters;
@@ -22,6 +22,7 @@ use crate::bad_jobs_fail_by_name::{check, outcome};
 use crate::kit::{Farm, sha256};
 use crate::svd_makes_the_clip::{adapter, farm_with, picture};
 use crate::watched::Watched;
+use crate::words_become_a_clip::style;
 
 const HOST_BYTES_MAX: u64 = 64 << 20;
 
@@ -73,6 +74,25 @@ async fn the_next_jobs_adapters_come_while_the_engine_is_busy() {
 }
 
 #[tokio::test]
+async fn the_adapters_of_both_models_of_the_next_job_come() {
+    let engine = || StandInEngine::new(Duration::ZERO);
+    let host = HostAdapters::new(HOST_BYTES_MAX, DeviceName::Cpu);
+    let farm = Farm::start_with(Faults::none(), "stand-in", Some(host.clone()), engine).await;
+    let (painted, motion) = (style(&["to_v"], 1), adapter(Preset::Tiny, &["to_v"], 1));
+    let next = farm
+        .keyframe_job("a lighthouse", &[(&painted, 1.0)], &[(&motion, 1.0)])
+        .await;
+    farm.foretell(&next);
+    let beat = farm
+        .hear_beat(|beat| beat.adapters.host.adapters.len() == 2)
+        .await;
+    assert_eq!(
+        beat.adapters.host.adapters,
+        [sha256(&motion), sha256(&painted)]
+    );
+}
+
+#[tokio::test]
 async fn a_new_hint_takes_the_place_of_one_that_does_not_come_forward() {
     let engine = || StandInEngine::new(Duration::ZERO);
     let host = HostAdapters::new(HOST_BYTES_MAX, DeviceName::Cpu);
@@ -98,7 +118,7 @@ async fn a_new_hint_takes_the_place_of_one_that_does_not_come_forward() {
 /// An engine that must not hear of a job.
 struct Untouched;
 
-impl RenderEngine for Untouched {
+impl StageEngine for Untouched {
     fn load(&mut self, _: &LocalModel) -> Result<(), EngineError> {
         panic!("the engine was asked to load a model")
     }
@@ -106,7 +126,9 @@ impl RenderEngine for Untouched {
     fn fuse(&mut self, _: &[AdapterFile<'_>]) -> Result<Vec<FusedAdapter>, EngineError> {
         panic!("the engine was asked to fuse")
     }
+}
 
+impl RenderEngine for Untouched {
     fn start<'a>(
         &'a mut self,
         _: &RenderSpec,
@@ -132,6 +154,19 @@ async fn an_adapter_of_another_architecture_fails_by_name_before_the_engine_hear
     let words = [hash.as_str(), "conv_in"];
     check(&mut farm, &job, "adapter_incompatible", false, &words).await;
     assert!(host.adapters().is_empty());
+
+    // Also one for the keyframe model.
+    let unfit = adapter(
+        Preset::Tiny,
+        &["temporal_transformer_blocks.0.attn1.to_q"],
+        1,
+    );
+    let job = farm
+        .keyframe_job("a lighthouse", &[(&unfit, 1.0)], &[])
+        .await;
+    let hash = sha256(&unfit).to_string();
+    let words = [hash.as_str(), "not the keyframe model"];
+    check(&mut farm, &job, "adapter_incompatible", false, &words).await;
 }
 
 #[tokio::test]

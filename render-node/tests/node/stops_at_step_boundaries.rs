@@ -7,10 +7,12 @@ use std::sync::mpsc;
 
 use flowai_actors::link::Faults;
 use flowai_actors::manifest::FusedAdapter;
-use flowai_actors::messages::{AssignAnswer, Outcome, Phase, Verdict};
-use flowai_actors::spec::RenderSpec;
+use flowai_actors::messages::{Assign, AssignAnswer, Outcome, Phase, Verdict};
+use flowai_actors::spec::{KeyframeSpec, RenderSpec};
 use flowai_render_node::encoder::RgbFrame;
-use flowai_render_node::engine::{AdapterFile, EngineError, EngineRun, RenderEngine};
+use flowai_render_node::engine::{
+    AdapterFile, EngineError, EngineRun, KeyframeEngine, KeyframeRun, RenderEngine, StageEngine,
+};
 use flowai_render_node::models::LocalModel;
 use flowai_render_node::node::Ending;
 
@@ -30,6 +32,25 @@ async fn a_stopped_job_takes_no_further_step() {
     // The second step had begun; the job must not ask for a third.
     gate.let_one_through();
     assert_eq!(farm.hear_end().await.outcome, Outcome::Stopped);
+}
+
+#[tokio::test]
+async fn a_job_stopped_in_its_keyframe_takes_no_further_step_and_makes_no_clip() {
+    let (gate, steps) = gated();
+    let mut farm = Farm::start(Faults::none(), "gated", || steps).await;
+    let job = farm.keyframe_job("a lighthouse", &[], &[]).await;
+    assert_eq!(farm.assign(&job).await, AssignAnswer::Accepted);
+    gate.let_one_through();
+    farm.hear_progress(|progress| progress.phase == Phase::Keyframe && progress.step == 1)
+        .await;
+
+    assert!(farm.stop(job.at).await);
+    // As above.
+    gate.let_one_through();
+    assert_eq!(farm.hear_end().await.outcome, Outcome::Stopped);
+    while farm.job_folders() > 0 {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]
@@ -85,17 +106,26 @@ async fn a_dropped_job_makes_room_when_it_has_left_the_engine() {
 
 #[tokio::test]
 async fn a_job_whose_lease_is_in_doubt_waits_for_a_leaders_word() {
+    check_waits(async |farm| farm.job(b"a picture", &[]).await).await;
+}
+
+#[tokio::test]
+async fn a_job_whose_lease_is_in_doubt_in_its_keyframe_waits_as_well() {
+    check_waits(async |farm| farm.keyframe_job("a lighthouse", &[], &[]).await).await;
+}
+
+async fn check_waits(make_job: impl AsyncFnOnce(&Farm) -> Assign) {
     let (gate, mut steps) = gated();
     let healed = Arc::new(AtomicBool::new(false));
-    let third_step_after_healing = Arc::new(AtomicBool::new(false));
-    let (is_healed, result) = (healed.clone(), third_step_after_healing.clone());
+    let third_step_before_healing = Arc::new(AtomicBool::new(false));
+    let (is_healed, result) = (healed.clone(), third_step_before_healing.clone());
     steps.on_step = Box::new(move |step| {
-        if step == 3 {
-            result.store(is_healed.load(Ordering::SeqCst), Ordering::SeqCst);
+        if step == 3 && !is_healed.load(Ordering::SeqCst) {
+            result.store(true, Ordering::SeqCst);
         }
     });
     let mut farm = Farm::start(Faults::none(), "gated", || steps).await;
-    let job = farm.job(b"a picture", &[]).await;
+    let job = make_job(&farm).await;
     assert_eq!(farm.assign(&job).await, AssignAnswer::Accepted);
     gate.let_one_through();
     farm.hear_progress(|progress| progress.step == 1).await;
@@ -115,7 +145,7 @@ async fn a_job_whose_lease_is_in_doubt_waits_for_a_leaders_word() {
     assert_eq!(farm.hear_register().await.running, Some(job.at));
     let outcome = farm.hear_end().await.outcome;
     assert!(matches!(outcome, Outcome::Rendered { .. }), "{outcome:?}");
-    assert!(third_step_after_healing.load(Ordering::SeqCst));
+    assert!(!third_step_before_healing.load(Ordering::SeqCst));
 }
 
 /// Lets steps through.
@@ -153,13 +183,33 @@ impl Gate {
     }
 }
 
-impl RenderEngine for Gated {
+impl Gated {
+    fn step(&mut self, step: u32) -> Result<(), EngineError> {
+        (self.on_step)(step);
+        if !self.is_open {
+            // A gate that is gone lets nobody through: the test has ended.
+            match self.gate.recv().map_err(|_| EngineError::Stopped)? {
+                Pass::One => {}
+                Pass::All => self.is_open = true,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl StageEngine for Gated {
     fn load(&mut self, _: &LocalModel) -> Result<(), EngineError> {
         Ok(())
     }
 
     fn fuse(&mut self, _: &[AdapterFile<'_>]) -> Result<Vec<FusedAdapter>, EngineError> {
         Ok(Vec::new())
+    }
+}
+
+impl RenderEngine for Gated {
+    fn keyframes(&mut self) -> Option<&mut dyn KeyframeEngine> {
+        Some(self)
     }
 
     fn start<'a>(
@@ -169,37 +219,71 @@ impl RenderEngine for Gated {
     ) -> Result<Box<dyn EngineRun + 'a>, EngineError> {
         Ok(Box::new(GatedRun {
             engine: self,
-            spec: spec.clone(),
+            size: (spec.width, spec.height),
+            frames: spec.frames,
             step: 0,
         }))
     }
 }
 
+impl KeyframeEngine for Gated {
+    fn start<'a>(
+        &'a mut self,
+        spec: &KeyframeSpec,
+    ) -> Result<Box<dyn KeyframeRun + 'a>, EngineError> {
+        Ok(Box::new(GatedRun {
+            engine: self,
+            size: (spec.width, spec.height),
+            frames: 1,
+            step: 0,
+        }))
+    }
+}
+
+/// Black pictures.
 struct GatedRun<'a> {
     engine: &'a mut Gated,
-    spec: RenderSpec,
+    /// Width and height.
+    size: (u32, u32),
+    frames: u32,
     step: u32,
+}
+
+impl GatedRun<'_> {
+    fn next_step(&mut self) -> Result<(), EngineError> {
+        self.step += 1;
+        self.engine.step(self.step)
+    }
+
+    fn frame(&self) -> RgbFrame {
+        let (width, height) = self.size;
+        RgbFrame::new(width, height)
+    }
 }
 
 impl EngineRun for GatedRun<'_> {
     fn step(&mut self) -> Result<(), EngineError> {
-        self.step += 1;
-        (self.engine.on_step)(self.step);
-        if !self.engine.is_open {
-            // A gate that is gone lets nobody through: the test has ended.
-            match self.engine.gate.recv().map_err(|_| EngineError::Stopped)? {
-                Pass::One => {}
-                Pass::All => self.engine.is_open = true,
-            }
-        }
-        Ok(())
+        self.next_step()
     }
 
     fn decode(
         &mut self,
         sink: &mut dyn FnMut(RgbFrame) -> Result<(), EngineError>,
     ) -> Result<(), EngineError> {
-        let (width, height) = (self.spec.width, self.spec.height);
-        (0..self.spec.frames).try_for_each(|_| sink(RgbFrame::new(width, height)))
+        (0..self.frames).try_for_each(|_| sink(self.frame()))
+    }
+}
+
+impl KeyframeRun for GatedRun<'_> {
+    fn step(&mut self) -> Result<(), EngineError> {
+        self.next_step()
+    }
+
+    fn decode(&mut self) -> Result<RgbFrame, EngineError> {
+        Ok(self.frame())
+    }
+
+    fn tokens_cut(&self) -> [u32; 2] {
+        [0, 0]
     }
 }

@@ -14,7 +14,8 @@ pub enum AdapterError {
     Gate(#[from] GateError),
     #[error("adapter settings: {field}: {reason}")]
     Settings { field: String, reason: String },
-    #[error("adapter does not fit the model: {problems}{}", hint(*family))]
+    // The hint first: whoever cuts a long text keeps it.
+    #[error("adapter does not fit the model{}: {problems}", hint(*family))]
     DoesNotFit {
         problems: AdapterProblems,
         family: Option<Family>,

@@ -2,7 +2,7 @@ use std::collections::HashMap;
 
 use super::{AdapterProblem, Family};
 use crate::config::UnetConfig;
-use crate::config::stable_diffusion::StableDiffusionConfig;
+use crate::config::stable_diffusion::{TextEncoderConfig, Unet2dConfig};
 use crate::inventory::{self, TensorSpec};
 use crate::safetensors::TensorView;
 
@@ -36,8 +36,8 @@ impl ModuleTable {
     }
 
     /// The modules of a keyframe model's UNet, and of its text encoder but for the embeddings.
-    pub fn of_stable_diffusion(config: &StableDiffusionConfig) -> Self {
-        let text = inventory::stable_diffusion::text_encoder(&config.text_encoder);
+    pub fn of_stable_diffusion(unet: &Unet2dConfig, text_encoder: &TextEncoderConfig) -> Self {
+        let text = inventory::stable_diffusion::text_encoder(text_encoder);
         let text = text.into_iter().filter_map(|tensor| {
             let is_embedding = tensor.name.contains("embedding.");
             (!is_embedding).then(|| TensorSpec {
@@ -45,7 +45,7 @@ impl ModuleTable {
                 ..tensor
             })
         });
-        let mut tensors = inventory::stable_diffusion::unet(&config.unet);
+        let mut tensors = inventory::stable_diffusion::unet(unet);
         tensors.extend(text);
         Self::of_family(Family::StableDiffusion, tensors)
     }

@@ -22,7 +22,7 @@ use serde_json::Value;
 
 pub use error::ConfigError;
 pub use image_encoder::{Activation, ImageEncoderConfig};
-pub use model_index::ModelIndex;
+pub use model_index::{ModelIndex, Pipeline};
 pub use preprocessor::PreprocessorConfig;
 pub use scheduler::{SchedulerConfig, TimestepSpacing};
 pub use unet::{NORM_GROUPS, UnetConfig, UnetLevel};

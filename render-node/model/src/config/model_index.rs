@@ -1,7 +1,10 @@
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use super::ConfigError;
-use super::fields::Fields;
+use super::fields::{self, Fields};
+use super::stable_diffusion;
 
 const CLASS: &str = "StableVideoDiffusionPipeline";
 
@@ -45,6 +48,35 @@ impl ModelIndex {
     /// The content of the file as diffusers reads it.
     pub fn to_json() -> Value {
         index_json(CLASS, COMPONENTS)
+    }
+}
+
+/// What a folder is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pipeline {
+    /// Clips from pictures.
+    StableVideoDiffusion,
+    /// Pictures from prompts.
+    StableDiffusion,
+}
+
+impl Pipeline {
+    /// As the folder's `model_index.json` says.
+    ///
+    /// Errors: a file that is missing, too long or not in its format; another pipeline.
+    pub fn read(dir: &Path) -> Result<Self, ConfigError> {
+        let index = fields::read_json(dir, ModelIndex::FILE)?;
+        let fields = Fields::new(ModelIndex::FILE, &index)?;
+        match fields.text("_class_name")? {
+            Some(CLASS) => Ok(Self::StableVideoDiffusion),
+            Some(stable_diffusion::CLASS) => Ok(Self::StableDiffusion),
+            other => {
+                let [video, keyframe] = [CLASS, stable_diffusion::CLASS];
+                let other = other.unwrap_or_default();
+                let reason = format!("must be {video:?} or {keyframe:?} (got {other:?})");
+                Err(fields.refuse("_class_name", reason))
+            }
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use flowai_actors::limits::{ADAPTER_BYTES_MAX, IMAGE_BYTES_MAX};
 use flowai_actors::link::pki::Identity;
 use flowai_actors::link::{LinkConfig, PeerId, RactorLink};
 use flowai_actors::manifest::EngineInfo;
+use flowai_actors::messages::ModelFamily;
 use flowai_actors::program::{DataDir, EndSignals, write_ready_file};
 use flowai_actors::wire;
 
@@ -20,7 +21,7 @@ use flowai_render_node::engine::{
 };
 use flowai_render_node::job::{JobFolders, Workshop};
 use flowai_render_node::manifest::Maker;
-use flowai_render_node::models::Models;
+use flowai_render_node::models::{LocalModel, Models};
 use flowai_render_node::node::{Ending, Node, NodeError, Setup};
 use flowai_render_node::preview::PreviewMaps;
 use flowai_render_node::settings::{EngineKind, Settings};
@@ -169,7 +170,9 @@ fn build(
     generation: Generation,
 ) -> anyhow::Result<(Workshop, Setup)> {
     let chosen = Chosen::of(settings)?;
-    if let Some(model) = models.offered().next() {
+    // Every job needs a video model, and only some a keyframe model.
+    let is_svd = |model: &&Arc<LocalModel>| model.offer.family == ModelFamily::Svd;
+    if let Some(model) = models.offered().find(is_svd) {
         chosen.engine.warm_up(model.clone());
     }
     let client = http::client()?;

@@ -76,12 +76,15 @@ fn a_model_that_is_not_here_is_refused() {
     other_files.model_sha256 = Sha256::from_bytes([8; 32]);
     let mut other_name = assign(at(1, 1));
     other_name.spec.model = "xt".parse().unwrap();
-    for assign in [other_files, other_name] {
+    let other_keyframes = assign_words(at(1, 1), MODEL);
+    for assign in [other_files, other_name, other_keyframes] {
         assert_eq!(
             bench.hear(Event::Assigned(assign)),
             ["assign Refused this node has no such model, or other files under its name"]
         );
     }
+    let both_here = Event::Assigned(assign_words(at(1, 1), WORDS_MODEL));
+    assert_eq!(bench.hear(both_here), ["assign Accepted", "start 1"]);
 }
 
 #[test]

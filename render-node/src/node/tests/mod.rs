@@ -12,16 +12,18 @@ use flowai_actors::limits::{
 use flowai_actors::link::PeerId;
 use flowai_actors::manifest::{EngineInfo, Manifest, StageTimings};
 use flowai_actors::messages::{
-    ArtefactFile, Assign, AssignAnswer, AttemptRef, BeatAnswer, EndedAnswer, Outcome, Phase,
-    ReadyFile, Registered, Source, UploadTargetsAnswer, Verdict,
+    ArtefactFile, Assign, AssignAnswer, AttemptRef, BeatAnswer, EndedAnswer, FirstFrameSource,
+    Outcome, Phase, ReadyFile, Registered, Source, UploadTargetsAnswer, Verdict,
 };
-use flowai_actors::spec::RenderSpec;
+use flowai_actors::spec::{FirstFrame, KeyframeSampler, KeyframeSpec, RenderSpec, Words};
 
 use super::state::{Clip, Effect, Ending, Event, RunId, State};
 use crate::failure::{FailureCode, JobFailure};
 use crate::job::{NotRendered, NotUploaded, Standing};
 
 const MODEL: Sha256 = Sha256::from_bytes([9; 32]);
+/// Of the keyframe model.
+const WORDS_MODEL: Sha256 = Sha256::from_bytes([10; 32]);
 
 fn leader(name: &str) -> PeerId {
     format!("{name}.coordinator").parse().unwrap()
@@ -35,10 +37,12 @@ fn at(attempt: u32, epoch: u32) -> AttemptRef {
     }
 }
 
+const IMAGE: Sha256 = Sha256::from_bytes([1; 32]);
+
 fn spec() -> RenderSpec {
     RenderSpec {
         steps: 4,
-        ..RenderSpec::small("tiny".parse().unwrap(), Sha256::from_bytes([1; 32]))
+        ..RenderSpec::small("tiny".parse().unwrap(), IMAGE)
     }
 }
 
@@ -47,12 +51,39 @@ fn assign(at: AttemptRef) -> Box<Assign> {
         at,
         spec: spec(),
         model_sha256: MODEL,
-        image: Source {
-            sha256: spec().image,
+        first_frame: FirstFrameSource::Image(Source {
+            sha256: IMAGE,
             bytes: 3,
             url: "http://store/image".to_owned(),
-        },
+        }),
         adapters: Vec::new(),
+    })
+}
+
+/// The same with a picture made from words by a model of this hash.
+fn assign_words(at: AttemptRef, model_sha256: Sha256) -> Box<Assign> {
+    let keyframe = KeyframeSpec {
+        model: "words".parse().unwrap(),
+        prompt: "a lighthouse".into(),
+        negative_prompt: Words::default(),
+        adapters: Vec::new(),
+        width: 64,
+        height: 64,
+        steps: 2,
+        sampler: KeyframeSampler::Ddim,
+        guidance_scale: 7.5,
+        seed: 0,
+    };
+    Box::new(Assign {
+        spec: RenderSpec {
+            first_frame: FirstFrame::Keyframe(Box::new(keyframe)),
+            ..spec()
+        },
+        first_frame: FirstFrameSource::Keyframe {
+            model_sha256,
+            adapters: Vec::new(),
+        },
+        ..*assign(at)
     })
 }
 
@@ -74,6 +105,7 @@ fn clip() -> Clip {
             spec: spec(),
             model_sha256: MODEL,
             adapters: Vec::new(),
+            keyframe: None,
             engine: EngineInfo {
                 name: "stand-in".to_owned(),
                 version: "0".to_owned(),
@@ -98,9 +130,10 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let models = [("tiny".parse().unwrap(), MODEL)].into();
+        let models = [("tiny", MODEL), ("words", WORDS_MODEL)];
+        let models = models.map(|(name, sha256)| (name.parse().unwrap(), sha256));
         Self {
-            state: State::new("n1".parse().unwrap(), Generation::new(3), models),
+            state: State::new("n1".parse().unwrap(), Generation::new(3), models.into()),
             now_ms: 0,
         }
     }

@@ -141,8 +141,13 @@ impl Keyframer {
 
     /// Reads an adapter file and resolves its keys in this model; see [`Adapter::open`].
     pub fn read_adapter(&self, path: &Path) -> Result<Adapter> {
-        let table = ModuleTable::of_stable_diffusion(self.config());
-        Ok(Adapter::open(path, &table)?)
+        Ok(Adapter::open(path, &self.module_table())?)
+    }
+
+    /// The modules that an adapter may change.
+    pub fn module_table(&self) -> ModuleTable {
+        let config = self.config();
+        ModuleTable::of_stable_diffusion(&config.unet, &config.text_encoder)
     }
 
     /// Parameters of UNet and text encoder, the latter's behind [`TEXT_ENCODER_PREFIX`].
@@ -155,6 +160,11 @@ impl Keyframer {
     pub fn set_adapters(&mut self, set: &AdapterSet) -> Result<()> {
         let _inference = Inference::enter();
         self.fuser.apply(&mut self.params, set)
+    }
+
+    /// As [`crate::Engine::limit_device_tier`].
+    pub fn limit_device_tier(&mut self, bytes_max: u64) {
+        self.fuser.limit_device_tier(bytes_max);
     }
 
     /// The adapters that are fused now.

@@ -40,12 +40,13 @@ pub enum SamplerKind {
 }
 
 impl SamplerKind {
-    /// What diffusers takes where a folder says nothing.
-    const fn spacing(self) -> TimestepSpacing {
-        match self {
+    /// The folder's, or what diffusers takes where it says nothing.
+    pub fn spacing(self, model: &StableDiffusionConfig) -> TimestepSpacing {
+        let own = match self {
             Self::Ddim => TimestepSpacing::Leading,
             Self::Euler => TimestepSpacing::Linspace,
-        }
+        };
+        model.noise_schedule.timestep_spacing.unwrap_or(own)
     }
 }
 
@@ -87,13 +88,12 @@ impl KeyframeSpec {
         };
         let sampler = fields.take("sampler")?.unwrap_or(SamplerKind::Ddim);
         let spacing = fields.take("timestep_spacing")?;
-        let spacing = spacing.or(model.noise_schedule.timestep_spacing);
         Ok(Self {
             height: side("height", fields.take("height")?)?,
             width: side("width", fields.take("width")?)?,
             steps: fields.take("steps")?.unwrap_or(50),
             sampler,
-            timestep_spacing: spacing.unwrap_or(sampler.spacing()),
+            timestep_spacing: spacing.unwrap_or(sampler.spacing(model)),
             guidance_scale: fields.take("guidance_scale")?.unwrap_or(7.5),
             seed: fields.take("seed")?.unwrap_or(0),
         })

@@ -45,9 +45,7 @@ impl Engine {
 
     /// How many bytes of factors stay on a GPU after a switch; those that are there over it go. Nothing on a CPU.
     pub fn limit_device_tier(&mut self, bytes_max: u64) {
-        if let Some(tier) = &mut self.fuser.device_tier {
-            tier.limit(bytes_max);
-        }
+        self.fuser.limit_device_tier(bytes_max);
     }
 
     /// Factors that lie on the GPU; `None` on a CPU.
@@ -143,6 +141,13 @@ impl Fuser {
 
     pub fn device_tier(&self) -> Option<&DeviceTier> {
         self.device_tier.as_ref()
+    }
+
+    /// See [`Engine::limit_device_tier`].
+    pub fn limit_device_tier(&mut self, bytes_max: u64) {
+        if let Some(tier) = &mut self.device_tier {
+            tier.limit(bytes_max);
+        }
     }
 
     /// Errors: [`LoraError::Mixed`], when the weights are not those of [`Fuser::adapters`].

@@ -65,7 +65,8 @@ impl KeyframeModel {
 
 /// An adapter file of its own name; for a PEFT folder, in a folder of its own.
 pub(crate) fn write_adapter(model: &KeyframeModel, name: &str, spec: &AdapterSpec) -> PathBuf {
-    let table = ModuleTable::of_stable_diffusion(model.config());
+    let config = model.config();
+    let table = ModuleTable::of_stable_diffusion(&config.unet, &config.text_encoder);
     let path = match spec.format {
         AdapterFormat::PeftFolder => {
             let folder = model.scratch().join(name);

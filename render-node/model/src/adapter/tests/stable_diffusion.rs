@@ -9,7 +9,8 @@ use crate::synthetic::write_adapter;
 const TEXT: &str = "text_encoder.text_model.encoder.layers.0.self_attn.q_proj";
 
 fn table() -> ModuleTable {
-    ModuleTable::of_stable_diffusion(&KeyframePreset::Tiny.config())
+    let config = KeyframePreset::Tiny.config();
+    ModuleTable::of_stable_diffusion(&config.unet, &config.text_encoder)
 }
 
 fn read(

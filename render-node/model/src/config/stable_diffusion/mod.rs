@@ -27,7 +27,7 @@ pub use unet::{Unet2dConfig, Unet2dLevel};
 pub use vae::AutoencoderConfig;
 pub use vocabulary::Vocabulary;
 
-const CLASS: &str = "StableDiffusionPipeline";
+pub(super) const CLASS: &str = "StableDiffusionPipeline";
 
 /// Safety checker and feature extractor are not listed: whether a picture may be shown is not the engine's to say.
 const COMPONENTS: &Components = &[

@@ -1,7 +1,12 @@
 //! What a render is asked to be: the spec, its ranges, and the check that names every field that is out of them.
 
+mod check;
+mod keyframe;
+
 use serde::{Deserialize, Serialize};
 
+use self::check::Check;
+pub use self::keyframe::{KeyframeSampler, KeyframeSpec, Words};
 use crate::ids::{ModelId, Sha256};
 use crate::limits::*;
 
@@ -10,9 +15,9 @@ use crate::limits::*;
 #[serde(deny_unknown_fields)]
 pub struct RenderSpec {
     pub model: ModelId,
-    /// The conditioning picture, as stored: oriented, without metadata, re-encoded.
-    pub image: Sha256,
-    /// At most [`ADAPTERS_MAX`], each file once.
+    /// The conditioning picture.
+    pub first_frame: FirstFrame,
+    /// Those for `model`, at most [`ADAPTERS_MAX`], each file once.
     #[serde(default)]
     pub adapters: Vec<AdapterUse>,
     pub frames: u32,
@@ -33,6 +38,16 @@ pub struct RenderSpec {
     pub decode_chunk_size: u32,
     /// 0..=2^53-1.
     pub seed: u64,
+}
+
+/// Where the conditioning picture comes from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FirstFrame {
+    /// As stored: oriented, without metadata, re-encoded.
+    Image(Sha256),
+    /// Made from words, by the node that makes the clip.
+    Keyframe(Box<KeyframeSpec>),
 }
 
 /// One adapter of a render.
@@ -67,7 +82,7 @@ impl RenderSpec {
     pub fn small(model: ModelId, image: Sha256) -> Self {
         Self {
             model,
-            image,
+            first_frame: FirstFrame::Image(image),
             adapters: Vec::new(),
             frames: 2,
             fps: 7,
@@ -142,61 +157,26 @@ impl RenderSpec {
             self.frames.max(1),
         );
         check.range("seed", self.seed, 0, SEED_MAX);
-        self.validate_adapters(&mut check);
+        check.adapters("adapters", &self.adapters);
+        if let Some(keyframe) = self.keyframe() {
+            keyframe.check(&mut check);
+        }
         check.finish()
     }
 
-    fn validate_adapters(&self, check: &mut Check) {
-        check.require(self.adapters.len() <= ADAPTERS_MAX, "adapters", || {
-            format!(
-                "must be at most {ADAPTERS_MAX} (got {})",
-                self.adapters.len()
-            )
-        });
-        for (i, adapter) in self.adapters.iter().enumerate() {
-            check.range(
-                &format!("adapters[{i}].weight"),
-                adapter.weight,
-                -ADAPTER_WEIGHT_ABS_MAX,
-                ADAPTER_WEIGHT_ABS_MAX,
-            );
-            let named_before = self.adapters[..i]
-                .iter()
-                .any(|other| other.sha256 == adapter.sha256);
-            check.require(!named_before, &format!("adapters[{i}]"), || {
-                "names an adapter a second time; add the weights instead".to_owned()
-            });
-        }
-    }
-}
-
-#[derive(Default)]
-struct Check {
-    invalid: Vec<InvalidField>,
-}
-
-impl Check {
-    /// A NaN lies in no range.
-    fn range<T: PartialOrd + std::fmt::Display>(&mut self, field: &str, value: T, min: T, max: T) {
-        self.require(min <= value && value <= max, field, || {
-            format!("must be {min}..={max} (got {value})")
-        });
+    /// The model and its adapters, and those of the keyframe before them.
+    pub fn stages(&self) -> impl Iterator<Item = (&ModelId, &[AdapterUse])> {
+        let keyframe = self.keyframe().map(|k| (&k.model, &k.adapters[..]));
+        keyframe
+            .into_iter()
+            .chain([(&self.model, &self.adapters[..])])
     }
 
-    fn require(&mut self, holds: bool, field: &str, detail: impl FnOnce() -> String) {
-        if !holds {
-            self.invalid.push(InvalidField {
-                field: field.to_owned(),
-                detail: detail(),
-            });
-        }
-    }
-
-    fn finish(self) -> Result<(), Vec<InvalidField>> {
-        if self.invalid.is_empty() {
-            Ok(())
-        } else {
-            Err(self.invalid)
+    /// The stage before the clip, if the picture is made from words.
+    pub fn keyframe(&self) -> Option<&KeyframeSpec> {
+        match &self.first_frame {
+            FirstFrame::Image(_) => None,
+            FirstFrame::Keyframe(keyframe) => Some(keyframe),
         }
     }
 }
