@@ -23,3 +23,4 @@ mod previews_are_seen_while_it_renders;
 mod stream_resumes_after_disconnect;
 mod support;
 mod user_gets_only_so_many_nodes_at_once;
+mod words_become_a_clip;

@@ -60,13 +60,18 @@ pub(super) fn render(
         newest,
     } = &order.previews;
     let mut previews = PreviewMaker::start(*every_steps, spec.fps, newest.clone());
-    let show = |run: &dyn EngineRun, done| {
-        // After the last step the decoder shows more.
-        if done < spec.steps && previews.wants(done) {
-            preview(run, done, &mut previews);
-        }
-    };
-    take_steps(order, spec.steps, run.as_mut(), |run| run.step(), show)?;
+    take_steps(
+        order,
+        spec.steps,
+        run.as_mut(),
+        |run| run.step(),
+        |run, done| {
+            // After the last step the decoder shows more.
+            if done < spec.steps && previews.wants(done) {
+                preview(run, done, &mut previews);
+            }
+        },
+    )?;
     timings_ms.denoise = ms(clock.elapsed());
 
     let encoded = decode(order, run.as_mut(), &mut timings_ms)?;

@@ -4,6 +4,7 @@
 //! an ended term commits. Rows are locked in one order (lease, job states, the users' streams by user), and whoever else takes
 //! more than one of them takes them in that order.
 
+mod artefacts;
 mod change;
 mod statements;
 
@@ -15,7 +16,7 @@ use crate::database::Database;
 use crate::leader;
 
 pub use change::{
-    Artefact, Batch, Change, Unfinished, artefact_key, artefacts_prefix, preview_key,
+    Artefact, Batch, Change, Keyframe, Unfinished, artefact_key, clips_prefix, preview_key,
 };
 
 /// What became of one change.
@@ -82,7 +83,7 @@ pub async fn commit(
     moved.extend(statements::adopt(&mut transaction, epoch, changes).await?);
     moved.extend(statements::end_attempts(&mut transaction, changes).await?);
     moved.extend(statements::cancel_waiting(&mut transaction, changes).await?);
-    statements::insert_artefacts(&mut transaction, changes, &moved).await?;
+    artefacts::insert(&mut transaction, changes, &moved).await?;
     statements::append_events(&mut transaction, changes, &moved).await?;
     let before = if moved.len() < changes.len() {
         statements::written_before(&mut transaction, epoch, changes, &moved).await?
