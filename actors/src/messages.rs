@@ -280,8 +280,13 @@ impl ArtefactFile {
 
     /// What a render of this spec delivers.
     pub fn of(spec: &RenderSpec) -> Vec<Self> {
+        Self::of_render(spec.keyframe().is_some())
+    }
+
+    /// What a render delivers that makes its first frame from words, or does not.
+    pub fn of_render(has_keyframe: bool) -> Vec<Self> {
         let mut files = Self::CLIP_FILES.to_vec();
-        files.extend(spec.keyframe().map(|_| Self::Keyframe));
+        files.extend(has_keyframe.then_some(Self::Keyframe));
         files
     }
 

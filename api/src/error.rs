@@ -61,6 +61,12 @@ pub enum ApiError {
     AlreadyDone(&'static str),
     #[error("{0}")]
     StateConflict(String),
+    #[error(
+        "only a draft is continued to a final, and this video is none; ask for one with `draft`"
+    )]
+    NotADraft,
+    #[error("the draft is {0}; only one that is done can be continued")]
+    DraftNotDone(&'static str),
 
     #[error("the body must be at most {bytes_max} bytes")]
     BodyTooLarge { bytes_max: u64 },
@@ -188,9 +194,11 @@ impl ApiError {
             | Self::OriginRefused => StatusCode::FORBIDDEN,
             Self::NotFound(_) | Self::NamedNotFound(_) | Self::NoRoute => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::IdempotencyInProgress | Self::AlreadyDone(_) | Self::StateConflict(_) => {
-                StatusCode::CONFLICT
-            }
+            Self::IdempotencyInProgress
+            | Self::AlreadyDone(_)
+            | Self::StateConflict(_)
+            | Self::NotADraft
+            | Self::DraftNotDone(_) => StatusCode::CONFLICT,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::MediaTypeRefused(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::RangeRefused { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
@@ -227,6 +235,8 @@ impl ApiError {
             Self::IdempotencyInProgress => "idempotency_in_progress",
             Self::AlreadyDone(_) => "already_done",
             Self::StateConflict(_) => "state_conflict",
+            Self::NotADraft => "not_a_draft",
+            Self::DraftNotDone(_) => "draft_not_done",
             Self::BodyTooLarge { .. } => "body_too_large",
             Self::MediaTypeRefused(_) => "media_type_refused",
             Self::RangeRefused { .. } => "range_refused",

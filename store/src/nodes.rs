@@ -53,7 +53,7 @@ async fn offer_models(
         .iter()
         .map(|offer| offer.sha256.as_bytes().as_slice())
         .collect();
-    let families: Vec<&str> = offers.iter().map(|offer| offer.family.as_str()).collect();
+    let families: Vec<&str> = offers.iter().map(|offer| offer.family.name()).collect();
     let bodies: Vec<Value> = offers
         .iter()
         .map(|offer| serde_json::to_value(offer).map_err(|error| sqlx::Error::Encode(error.into())))

@@ -1,7 +1,7 @@
 //! What a render is made from, as a node needs it: the spec, and where the picture and the adapters lie.
 
 use flowai_actors::ids::{JobId, Sha256};
-use flowai_actors::spec::RenderSpec;
+use flowai_actors::spec::{AdapterUse, FirstFrame, RenderSpec};
 use sqlx::types::Json;
 
 use crate::database::{Database, DatabaseError};
@@ -17,9 +17,17 @@ pub struct StoredFile {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sources {
     pub spec: RenderSpec,
-    pub image: StoredFile,
+    pub first_frame: FirstFrameFiles,
     /// In the order of `spec.adapters`, all of them (INV-10).
     pub adapters: Vec<StoredFile>,
+}
+
+/// What the first frame is made from, as `spec.first_frame` says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FirstFrameFiles {
+    Image(StoredFile),
+    /// The adapters of the keyframe, in the order of its spec, all of them.
+    Keyframe(Vec<StoredFile>),
 }
 
 /// Why a job cannot be given to any node.
@@ -46,9 +54,15 @@ impl From<sqlx::Error> for SourcesError {
 
 /// Looks up the files of a job.
 pub async fn of_job(database: &Database, job: JobId) -> Result<Sources, SourcesError> {
-    let found: Option<(Json<serde_json::Value>, Vec<u8>, i64, String)> = sqlx::query_as(
+    type Row = (
+        Json<serde_json::Value>,
+        Option<Vec<u8>>,
+        Option<i64>,
+        Option<String>,
+    );
+    let found: Option<Row> = sqlx::query_as(
         "select j.spec, u.sha256, u.bytes, u.object_key
-           from job j join upload u on u.owner_id = j.owner_id and u.id = j.image_id
+           from job j left join upload u on u.owner_id = j.owner_id and u.id = j.image_id
           where j.id = $1",
     )
     .bind(job.as_uuid())
@@ -57,9 +71,8 @@ pub async fn of_job(database: &Database, job: JobId) -> Result<Sources, SourcesE
     let (Json(spec), image_sha256, image_bytes, image_key) = found.ok_or(SourcesError::NoJob)?;
     let spec: RenderSpec =
         serde_json::from_value(spec).map_err(|error| SourcesError::Spec(error.to_string()))?;
-    let image = stored(image_sha256, image_bytes, image_key)
-        .filter(|image| image.sha256 == spec.image)
-        .ok_or(SourcesError::Image(spec.image))?;
+    let image = image_sha256.zip(image_bytes).zip(image_key);
+    let image = image.and_then(|((sha256, bytes), key)| stored(sha256, bytes, key));
 
     let rows: Vec<(Vec<u8>, i64, String)> = sqlx::query_as(
         "select a.sha256, a.bytes, a.object_key
@@ -73,19 +86,28 @@ pub async fn of_job(database: &Database, job: JobId) -> Result<Sources, SourcesE
         .into_iter()
         .filter_map(|(sha256, bytes, key)| stored(sha256, bytes, key))
         .collect();
-    let adapters = spec
-        .adapters
-        .iter()
-        .map(|wanted| {
-            let found = held.iter().find(|file| file.sha256 == wanted.sha256);
-            found.cloned().ok_or(SourcesError::Adapter(wanted.sha256))
-        })
-        .collect::<Result<_, _>>()?;
+    let first_frame = match &spec.first_frame {
+        FirstFrame::Image(wanted) => image
+            .filter(|image| image.sha256 == *wanted)
+            .map(FirstFrameFiles::Image)
+            .ok_or(SourcesError::Image(*wanted))?,
+        FirstFrame::Keyframe(keyframe) => {
+            FirstFrameFiles::Keyframe(all_of(&keyframe.adapters, &held)?)
+        }
+    };
     Ok(Sources {
+        first_frame,
+        adapters: all_of(&spec.adapters, &held)?,
         spec,
-        image,
-        adapters,
     })
+}
+
+fn all_of(wanted: &[AdapterUse], held: &[StoredFile]) -> Result<Vec<StoredFile>, SourcesError> {
+    let files = wanted.iter().map(|wanted| {
+        let found = held.iter().find(|file| file.sha256 == wanted.sha256);
+        found.cloned().ok_or(SourcesError::Adapter(wanted.sha256))
+    });
+    files.collect()
 }
 
 /// The columns' checks keep hashes at 32 bytes and sizes positive.

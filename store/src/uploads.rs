@@ -44,7 +44,7 @@ pub enum Removal {
     Removed {
         object_key: String,
     },
-    /// Jobs name it.
+    /// Jobs name it, or a clip began with it.
     InUse,
     NotFound,
 }
@@ -132,7 +132,7 @@ pub async fn find(
     row.map(Row::read).transpose()
 }
 
-/// Removes one of the caller's own uploads, unless a job names it.
+/// Removes one of the caller's own uploads, unless a job names it, or a clip began with it.
 pub async fn remove(connection: &mut PgConnection, id: UploadId) -> Result<Removal, DatabaseError> {
     let removed: Result<Option<String>, sqlx::Error> = sqlx::query_scalar(
         "delete from upload where id = $1 and owner_id = (select app_user()) returning object_key",
@@ -143,7 +143,12 @@ pub async fn remove(connection: &mut PgConnection, id: UploadId) -> Result<Remov
     match removed {
         Ok(Some(object_key)) => Ok(Removal::Removed { object_key }),
         Ok(None) => Ok(Removal::NotFound),
-        Err(error) if violates(&error, "job_image_not_found") => Ok(Removal::InUse),
+        Err(error)
+            if violates(&error, "job_image_not_found")
+                || violates(&error, "artefact_keyframe_not_found") =>
+        {
+            Ok(Removal::InUse)
+        }
         Err(error) => Err(error.into()),
     }
 }

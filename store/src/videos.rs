@@ -4,6 +4,7 @@ use chrono::{DateTime, SubsecRound as _, Utc};
 use flowai_actors::ids::{AdapterId, JobId, ModelId, Sha256, UploadId, UserId};
 use flowai_actors::limits::USER_QUEUED_MAX;
 use flowai_actors::manifest::Manifest;
+use flowai_actors::messages::ArtefactFile;
 use flowai_actors::spec::RenderSpec;
 use flowai_actors::state::{EventKind, JobState};
 use sqlx::types::Json;
@@ -11,6 +12,8 @@ use sqlx::{Connection as _, PgConnection};
 
 use crate::database::{Database, DatabaseError, not_of, violates};
 use crate::idempotency::{Known, NamedRequest};
+use crate::journal::artefact_key;
+use crate::number::attempt_from;
 use crate::uploads::{self, Removal, sha256_of};
 
 /// A render that was asked for and found possible.
@@ -19,8 +22,11 @@ pub struct NewVideo<'a> {
     pub id: JobId,
     pub owner: UserId,
     pub spec: &'a RenderSpec,
-    pub image: UploadId,
-    /// In the order of `spec.adapters`.
+    /// Of a draft: what its final will be.
+    pub final_spec: Option<&'a RenderSpec>,
+    /// The picture that the spec names; none where it is made from words.
+    pub image: Option<UploadId>,
+    /// Those of all stages of the spec.
     pub adapters: &'a [AdapterId],
     pub prompt: &'a str,
     pub parent: Option<JobId>,
@@ -29,12 +35,13 @@ pub struct NewVideo<'a> {
 }
 
 impl<'a> NewVideo<'a> {
-    /// One of this moment, with no adapters, prompt or source.
-    pub fn new(owner: UserId, spec: &'a RenderSpec, image: UploadId) -> Self {
+    /// One of this moment, with no adapters, prompt or source, and no draft.
+    pub fn new(owner: UserId, spec: &'a RenderSpec, image: Option<UploadId>) -> Self {
         Self {
             id: JobId::generate(),
             owner,
             spec,
+            final_spec: None,
             image,
             adapters: &[],
             prompt: "",
@@ -48,6 +55,7 @@ impl<'a> NewVideo<'a> {
         Video {
             id: self.id,
             spec: self.spec.clone(),
+            final_spec: self.final_spec.cloned(),
             image: self.image,
             prompt: self.prompt.to_owned(),
             parent: self.parent,
@@ -60,6 +68,7 @@ impl<'a> NewVideo<'a> {
             started_at: None,
             finished_at: None,
             clip: None,
+            keyframe: None,
         }
     }
 }
@@ -69,7 +78,10 @@ impl<'a> NewVideo<'a> {
 pub struct Video {
     pub id: JobId,
     pub spec: RenderSpec,
-    pub image: UploadId,
+    /// Of a draft: what its final will be.
+    pub final_spec: Option<RenderSpec>,
+    /// The picture that it is made from; none where that is made from words.
+    pub image: Option<UploadId>,
     pub prompt: String,
     pub parent: Option<JobId>,
     pub created_at: DateTime<Utc>,
@@ -82,6 +94,8 @@ pub struct Video {
     pub started_at: Option<DateTime<Utc>>,
     pub finished_at: Option<DateTime<Utc>>,
     pub clip: Option<Clip>,
+    /// The picture that was made from words, once it is delivered.
+    pub keyframe: Option<UploadId>,
 }
 
 /// The delivered clip.
@@ -99,6 +113,8 @@ pub struct Artefact {
     pub poster_key: String,
     pub preview_key: String,
     pub spritesheet_key: String,
+    /// Of the picture that was made from words.
+    pub keyframe_key: Option<String>,
     pub manifest: Manifest,
 }
 
@@ -137,9 +153,12 @@ pub enum Cancelling {
 /// What became of the wish to purge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Purge {
-    /// The rows are gone; every file of the job's attempts may go, and the picture under this key.
+    /// The rows are gone; every file of the job's attempts may go but a delivered keyframe, which is a picture by itself.
     Purged {
+        /// Of the picture that the job was made from, where no other job names it: it may go.
         picture_key: Option<String>,
+        /// Of keyframes that attempts left and that were never delivered: they may go.
+        keyframe_keys: Vec<String>,
     },
     /// It has not ended yet.
     Unfinished,
@@ -149,9 +168,9 @@ pub enum Purge {
 /// The rows that [`Row`] reads, up to their condition.
 macro_rules! video_rows {
     () => {
-        "select j.id, j.spec, j.image_id, j.prompt, j.parent_id, j.created_at,
+        "select j.id, j.spec, j.final_spec, j.image_id, j.prompt, j.parent_id, j.created_at,
                 s.state, s.attempt, s.cancel_requested_at is not null as is_cancelling, s.seq, s.error,
-                s.started_at, s.finished_at, a.clip_sha256, a.clip_bytes
+                s.started_at, s.finished_at, a.clip_sha256, a.clip_bytes, a.keyframe_id
            from job j join job_state s on s.job_id = j.id left join artefact a on a.job_id = j.id
           where "
     };
@@ -161,7 +180,8 @@ macro_rules! video_rows {
 struct Row {
     id: uuid::Uuid,
     spec: Json<RenderSpec>,
-    image_id: uuid::Uuid,
+    final_spec: Option<Json<RenderSpec>>,
+    image_id: Option<uuid::Uuid>,
     prompt: String,
     parent_id: Option<uuid::Uuid>,
     created_at: DateTime<Utc>,
@@ -174,6 +194,7 @@ struct Row {
     finished_at: Option<DateTime<Utc>>,
     clip_sha256: Option<Vec<u8>>,
     clip_bytes: Option<i64>,
+    keyframe_id: Option<uuid::Uuid>,
 }
 
 impl Row {
@@ -188,7 +209,8 @@ impl Row {
         Ok(Video {
             id: JobId::from_uuid(self.id),
             spec: self.spec.0,
-            image: UploadId::from_uuid(self.image_id),
+            final_spec: self.final_spec.map(|Json(spec)| spec),
+            image: self.image_id.map(UploadId::from_uuid),
             prompt: self.prompt,
             parent: self.parent_id.map(JobId::from_uuid),
             created_at: self.created_at,
@@ -200,6 +222,7 @@ impl Row {
             started_at: self.started_at,
             finished_at: self.finished_at,
             clip,
+            keyframe: self.keyframe_id.map(UploadId::from_uuid),
         })
     }
 }
@@ -232,14 +255,16 @@ pub async fn queue(
     let adapters: Vec<uuid::Uuid> = video.adapters.iter().map(|id| id.as_uuid()).collect();
     let verdict: Result<Verdict, sqlx::Error> = sqlx::query_as(
         "select verdict, known_status, known_answer
-           from submit_video($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+           from submit_video($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
     )
     .bind(video.owner.as_uuid())
     .bind(video.id.as_uuid())
     .bind(video.created_at)
     .bind(Json(video.spec))
+    .bind(video.final_spec.map(Json))
     .bind(video.spec.model.as_str())
-    .bind(video.image.as_uuid())
+    .bind(video.image.map(UploadId::as_uuid))
+    .bind(video.spec.keyframe().map(|keyframe| keyframe.model.as_str()))
     .bind(adapters)
     .bind(video.prompt)
     .bind(video.parent.map(JobId::as_uuid))
@@ -348,29 +373,40 @@ pub async fn artefact(
     connection: &mut PgConnection,
     id: JobId,
 ) -> Result<Option<Artefact>, DatabaseError> {
-    type Row = (Vec<u8>, i64, String, String, String, String, Json<Manifest>);
+    #[derive(sqlx::FromRow)]
+    struct Row {
+        clip_sha256: Vec<u8>,
+        clip_bytes: i64,
+        clip_key: String,
+        poster_key: String,
+        preview_key: String,
+        spritesheet_key: String,
+        keyframe_key: Option<String>,
+        manifest: Json<Manifest>,
+    }
     let row: Option<Row> = sqlx::query_as(
-        "select clip_sha256, clip_bytes, clip_key, poster_key, preview_key, spritesheet_key, manifest
-           from artefact where job_id = $1 and owner_id = (select app_user())",
+        "select a.clip_sha256, a.clip_bytes, a.clip_key, a.poster_key, a.preview_key, a.spritesheet_key, a.manifest,
+                u.object_key as keyframe_key
+           from artefact a left join upload u on u.owner_id = a.owner_id and u.id = a.keyframe_id
+          where a.job_id = $1 and a.owner_id = (select app_user())",
     )
     .bind(id.as_uuid())
     .fetch_optional(connection)
     .await?;
-    row.map(
-        |(sha256, bytes, clip_key, poster_key, preview_key, spritesheet_key, Json(manifest))| {
-            Ok(Artefact {
-                clip: Clip {
-                    sha256: sha256_of("artefact.clip_sha256", &sha256)?,
-                    bytes: bytes.unsigned_abs(),
-                },
-                clip_key,
-                poster_key,
-                preview_key,
-                spritesheet_key,
-                manifest,
-            })
-        },
-    )
+    row.map(|row| {
+        Ok(Artefact {
+            clip: Clip {
+                sha256: sha256_of("artefact.clip_sha256", &row.clip_sha256)?,
+                bytes: row.clip_bytes.unsigned_abs(),
+            },
+            clip_key: row.clip_key,
+            poster_key: row.poster_key,
+            preview_key: row.preview_key,
+            spritesheet_key: row.spritesheet_key,
+            keyframe_key: row.keyframe_key,
+            manifest: row.manifest.0,
+        })
+    })
     .transpose()
 }
 
@@ -444,36 +480,65 @@ async fn how_it_ended(
     })
 }
 
-/// Removes an ended job with its events and its clip, and its picture when no other job names it.
+/// Removes an ended job with its events and its clip, and its picture when nothing else names it. A keyframe that was
+/// delivered stays, as one of the owner's pictures.
 pub async fn purge(connection: &mut PgConnection, id: JobId) -> Result<Purge, DatabaseError> {
-    let known: Option<(bool, uuid::Uuid)> = sqlx::query_as(
-        "select s.finished_at is not null, j.image_id from job j join job_state s on s.job_id = j.id
+    #[derive(sqlx::FromRow)]
+    struct Row {
+        is_finished: bool,
+        image_id: Option<uuid::Uuid>,
+        is_from_words: bool,
+        attempts: i32,
+        delivered: Option<i32>,
+    }
+    let known: Option<Row> = sqlx::query_as(
+        "select s.finished_at is not null as is_finished, j.image_id, j.keyframe_model_id is not null as is_from_words,
+                s.attempt as attempts, a.attempt as delivered
+           from job j join job_state s on s.job_id = j.id left join artefact a on a.job_id = j.id
           where j.id = $1 and j.owner_id = (select app_user())",
     )
     .bind(id.as_uuid())
     .fetch_optional(&mut *connection)
     .await?;
-    let Some((is_finished, image)) = known else {
+    let Some(row) = known else {
         return Ok(Purge::NotFound);
     };
-    if !is_finished {
+    if !row.is_finished {
         return Ok(Purge::Unfinished);
     }
     sqlx::query("delete from job where id = $1 and owner_id = (select app_user())")
         .bind(id.as_uuid())
         .execute(&mut *connection)
         .await?;
-    // Another job may name the picture, also one that is being submitted: then it stays, and the purge goes on.
+    let picture_key = match row.image_id {
+        Some(image) => remove_picture(connection, UploadId::from_uuid(image)).await?,
+        None => None,
+    };
+    let attempts = (1..=row.attempts).filter(|_| row.is_from_words);
+    let undelivered = attempts.filter(|attempt| row.delivered != Some(*attempt));
+    Ok(Purge::Purged {
+        picture_key,
+        keyframe_keys: undelivered
+            .map(|attempt| artefact_key(id, attempt_from(attempt), ArtefactFile::Keyframe))
+            .collect(),
+    })
+}
+
+/// The key of the picture's object when it was removed. Another job may name it, also one that is being submitted: then it
+/// stays.
+async fn remove_picture(
+    connection: &mut PgConnection,
+    image: UploadId,
+) -> Result<Option<String>, DatabaseError> {
     let mut savepoint = connection.begin().await?;
-    let picture_key = match uploads::remove(&mut savepoint, UploadId::from_uuid(image)).await? {
+    match uploads::remove(&mut savepoint, image).await? {
         Removal::Removed { object_key } => {
             savepoint.commit().await?;
-            Some(object_key)
+            Ok(Some(object_key))
         }
         Removal::InUse | Removal::NotFound => {
             savepoint.rollback().await?;
-            None
+            Ok(None)
         }
-    };
-    Ok(Purge::Purged { picture_key })
+    }
 }

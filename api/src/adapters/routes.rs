@@ -18,7 +18,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::check::{module_table, stored_report};
+use super::check::{family_name, module_table, stored_report};
 use crate::app::App;
 use crate::auth::{Principal, Scope};
 use crate::error::{ApiError, Problem};
@@ -39,7 +39,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
 struct AdapterRequest {
     /// An upload with the purpose `adapter`.
     upload: Uuid,
-    /// The model whose layers it changes.
+    /// The model whose layers it changes: one that makes clips or one that makes first frames.
     #[schema(example = "svd-xt")]
     model: String,
     #[schema(min_length = 1, max_length = 80)]
@@ -53,6 +53,7 @@ struct AdapterResource {
     name: String,
     sha256: String,
     bytes: u64,
+    /// `stable_video_diffusion`: for the `adapters` of a video. `stable_diffusion`: for those of its `keyframe`.
     #[schema(example = "stable_video_diffusion")]
     family: String,
     /// What the file holds: naming formats, ranks and how many modules have each, modules that change the result and
@@ -121,13 +122,12 @@ async fn create(
         .await?;
 
     let id = AdapterId::generate();
-    let family = serde_json::to_value(report.family).map_err(|_| ApiError::Internal)?;
     let adapter = Adapter {
         id,
         name: name.to_owned(),
         sha256: upload.sha256,
         bytes: upload.bytes,
-        family: family.as_str().unwrap_or_default().to_owned(),
+        family: family_name(report.family)?,
         report: stored_report(&report, &offer)?,
         object_key: format!("adapters/{}/{id}.safetensors", principal.user),
         created_at: Utc::now(),

@@ -18,14 +18,16 @@ pub(crate) enum MediaFile {
     Poster,
     Preview,
     Spritesheet,
+    Keyframe,
 }
 
 impl MediaFile {
-    pub(crate) const ALL: [Self; 4] = [
+    pub(crate) const ALL: [Self; 5] = [
         Self::Content,
         Self::Poster,
         Self::Preview,
         Self::Spritesheet,
+        Self::Keyframe,
     ];
 
     /// As in tickets; never given to another file.
@@ -35,6 +37,7 @@ impl MediaFile {
             Self::Poster => 2,
             Self::Preview => 3,
             Self::Spritesheet => 4,
+            Self::Keyframe => 5,
         }
     }
 
@@ -48,6 +51,7 @@ impl MediaFile {
             Self::Poster => ArtefactFile::Poster,
             Self::Preview => ArtefactFile::Preview,
             Self::Spritesheet => ArtefactFile::Spritesheet,
+            Self::Keyframe => ArtefactFile::Keyframe,
         }
     }
 
@@ -61,6 +65,7 @@ impl MediaFile {
             Self::Content => "mp4",
             Self::Poster | Self::Preview => "webp",
             Self::Spritesheet => "jpg",
+            Self::Keyframe => "png",
         }
     }
 }
@@ -68,7 +73,8 @@ impl MediaFile {
 /// The object of a file of one of the user's own videos.
 ///
 /// # Errors
-/// `NotFound` for a stranger's video; `StateConflict` for one without a clip.
+/// `NotFound` for a stranger's video, and for the keyframe of one that was made from a picture; `StateConflict` for one without
+/// a clip.
 pub(crate) async fn find(
     app: &App,
     user: UserId,
@@ -87,6 +93,9 @@ pub(crate) async fn find(
         MediaFile::Poster => artefact.poster_key,
         MediaFile::Preview => artefact.preview_key,
         MediaFile::Spritesheet => artefact.spritesheet_key,
+        MediaFile::Keyframe => artefact.keyframe_key.ok_or(ApiError::NotFound(
+            "a keyframe of this video, which was made from a picture,",
+        ))?,
     })
 }
 

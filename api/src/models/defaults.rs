@@ -2,10 +2,10 @@
 
 use flowai_actors::limits::{PIXELS_MAX, SIDE_PX_MAX, SIDE_PX_MIN};
 use flowai_actors::messages::ModelOffer;
-use flowai_model::config::UnetConfig;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::configs::unet_config;
 use crate::error::ApiError;
 
 /// Of diffusers' `StableVideoDiffusionPipeline.__call__`, but for frames decoded at a time, which it leaves to memory.
@@ -108,20 +108,10 @@ pub(crate) fn decode_chunk_size(frames: u32) -> u32 {
     size
 }
 
-/// The UNet's config of an offer.
-pub(crate) fn unet_config(offer: &ModelOffer) -> Result<UnetConfig, ApiError> {
-    UnetConfig::from_json(UnetConfig::FILE, &offer.unet_config).map_err(|error| {
-        tracing::error!(%error, model = %offer.id, "a node offers a model whose config this build does not read");
-        ApiError::ImpossibleJob(format!(
-            "model {} comes from a node of another version",
-            offer.id
-        ))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use flowai_actors::ids::Sha256;
+    use flowai_actors::messages::ModelFamily;
     use flowai_actors::spec::SpecLimits;
     use flowai_model::Preset;
 
@@ -131,8 +121,9 @@ mod tests {
         let offer = ModelOffer {
             id: "m".parse().unwrap(),
             sha256: Sha256::from_bytes([0; 32]),
-            family: "svd".to_owned(),
+            family: ModelFamily::Svd,
             unet_config: preset.config().unet.to_json(),
+            text_encoder_config: None,
             limits: SpecLimits {
                 side_multiple,
                 frames_max: 25,

@@ -3,14 +3,17 @@
 use axum::extract::State;
 use chrono::{DateTime, Utc};
 use flowai_actors::ids::ModelId;
-use flowai_actors::limits::{FRAMES_MAX, PIXELS_MAX, SIDE_PX_MAX, SIDE_PX_MIN};
+use flowai_actors::limits::{
+    FRAMES_MAX, KEYFRAME_PIXELS_MAX, PIXELS_MAX, SIDE_PX_MAX, SIDE_PX_MIN,
+};
+use flowai_actors::messages::ModelFamily;
 use flowai_store::models::{self, Model};
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::Defaults;
+use super::{Defaults, KeyframeDefaults};
 use crate::app::App;
 use crate::auth::Principal;
 use crate::error::{ApiError, Problem};
@@ -29,14 +32,20 @@ struct ModelResource {
     id: String,
     /// Over the files of its folder.
     sha256: String,
-    family: String,
+    /// `svd` makes clips: a video's `model`. `sd` makes first frames from prompts: a video's `keyframe_model`.
+    #[schema(example = "svd")]
+    family: &'static str,
     limits: ModelLimits,
-    defaults: Defaults,
+    /// Of a model that makes clips.
+    defaults: Option<Defaults>,
+    /// Of a model that makes first frames.
+    keyframe_defaults: Option<KeyframeDefaults>,
     updated_at: DateTime<Utc>,
 }
 
 #[derive(Serialize, ToSchema)]
 struct ModelLimits {
+    /// 1 for a model that makes first frames.
     frames_max: u32,
     /// Width and height must be multiples of it.
     side_multiple: u32,
@@ -52,20 +61,27 @@ struct ModelList {
 
 impl ModelResource {
     fn of(model: Model) -> Result<Self, ApiError> {
-        let defaults = Defaults::of(&model.offer)?;
         let Model { offer, updated_at } = model;
+        let (defaults, keyframe_defaults, pixels_max) = match offer.family {
+            ModelFamily::Svd => (Some(Defaults::of(&offer)?), None, PIXELS_MAX),
+            ModelFamily::Sd => {
+                let defaults = KeyframeDefaults::of(&offer)?;
+                (None, Some(defaults), KEYFRAME_PIXELS_MAX)
+            }
+        };
         Ok(Self {
             id: offer.id.to_string(),
             sha256: offer.sha256.to_string(),
-            family: offer.family,
+            family: offer.family.name(),
             limits: ModelLimits {
                 frames_max: offer.limits.frames_max.min(FRAMES_MAX),
                 side_multiple: offer.limits.side_multiple,
                 side_min: SIDE_PX_MIN,
                 side_max: SIDE_PX_MAX,
-                pixels_max: PIXELS_MAX,
+                pixels_max,
             },
             defaults,
+            keyframe_defaults,
             updated_at,
         })
     }

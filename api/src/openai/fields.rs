@@ -45,7 +45,7 @@ impl Fields {
         });
         let Some(rest) = rest else {
             let value = match root {
-                "adapters" | "lora" | "input_reference" => serde_json::from_str(text)
+                "adapters" | "lora" | "input_reference" | "keyframe" => serde_json::from_str(text)
                     .map_err(|_| invalid("must be JSON, or a field for each part"))?,
                 _ => scalar(root, text),
             };

@@ -16,7 +16,7 @@ use super::routes::BODY_BYTES_MAX;
 use crate::error::ApiError;
 use crate::http::read_json;
 use crate::uploads::{IncomingFile, broken, receive_file, receive_text};
-use crate::videos::{AdapterWish, Wish};
+use crate::videos::{AdapterWish, KeyframeSettings, Wish};
 
 /// A picture by reference.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -43,6 +43,11 @@ pub(super) struct CreateRequest {
     input_reference: Option<Reference>,
     /// The picture as a native upload.
     image: Option<Uuid>,
+    /// What a first frame from the prompt shall not show.
+    negative_prompt: Option<String>,
+    /// What makes the first frame from the prompt, without a picture; may be left out when the farm offers one.
+    keyframe_model: Option<String>,
+    keyframe: Option<KeyframeSettings>,
     #[serde(default, alias = "lora")]
     adapters: Vec<AdapterWish>,
     width: Option<u32>,
@@ -69,9 +74,9 @@ pub(super) struct CreateRequest {
 )]
 pub(super) struct CreateForm {
     prompt: String,
-    /// The picture that moves: required, for Stable Video Diffusion reads no text.
+    /// The picture that moves. Without one it is made from the prompt, if the farm offers a keyframe model.
     #[schema(format = Binary, content_media_type = "application/octet-stream")]
-    input_reference: String,
+    input_reference: Option<String>,
     model: Option<String>,
     size: Option<String>,
     seconds: Option<String>,
@@ -125,10 +130,6 @@ fn created(request: CreateRequest, picture: Option<Bytes>) -> Result<Created, Ap
             picture = Some(from_data_url(&url)?);
         }
     }
-    if image.is_none() && picture.is_none() {
-        let detail = "must be given: Stable Video Diffusion moves a picture and reads no text";
-        return Err(ApiError::field("/input_reference", "missing", detail));
-    }
     let (width, height) = match request.size.as_deref() {
         Some(size) => read_size(size)?,
         None => (request.width, request.height),
@@ -137,6 +138,10 @@ fn created(request: CreateRequest, picture: Option<Bytes>) -> Result<Created, Ap
     let wish = Wish {
         image,
         prompt: request.prompt,
+        negative_prompt: request.negative_prompt,
+        keyframe_model: request.keyframe_model,
+        keyframe: request.keyframe,
+        draft: false,
         model: request.model,
         adapters: request.adapters,
         frames: request.frames,
@@ -277,11 +282,18 @@ mod tests {
             "http://10.0.0.1/",
             "/input_reference/image_url",
         );
-        match form(&[("prompt", "a cat")]) {
-            Err(ApiError::ValidationFailed(fields)) => {
-                assert_eq!(fields[0].pointer, "/input_reference");
-            }
-            other => panic!("{other:?}"),
-        }
+    }
+
+    #[test]
+    fn a_prompt_alone_asks_for_a_keyframe() {
+        let read = form(&[
+            ("prompt", "a cat"),
+            ("negative_prompt", "7"),
+            ("keyframe[steps]", "9"),
+        ]);
+        let wish = read.unwrap().wish;
+        assert_eq!((wish.image, wish.prompt.as_str()), (None, "a cat"));
+        assert_eq!(wish.negative_prompt.as_deref(), Some("7"));
+        assert_eq!(wish.keyframe.unwrap().steps, Some(9));
     }
 }

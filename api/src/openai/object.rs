@@ -1,7 +1,7 @@
 //! Videos and models as OpenAI's clients read them.
 
 use flowai_actors::ids::UserId;
-use flowai_actors::messages::LiveState;
+use flowai_actors::messages::{LiveState, Phase};
 use flowai_actors::state::JobState;
 use flowai_store::models::Model;
 use flowai_store::videos::Video;
@@ -11,8 +11,10 @@ use utoipa::ToSchema;
 use crate::app::App;
 use crate::videos::present;
 
-/// The share of a render that its denoising steps are, for people who watch a percentage.
-const DENOISING_PERCENT: u32 = 90;
+/// The share of a render that its steps are, for people who watch a percentage.
+const STEPS_PERCENT: u32 = 90;
+/// Of them, those of a first frame that is made from the prompt.
+const KEYFRAME_PERCENT: u32 = 20;
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct VideoObject {
@@ -141,11 +143,22 @@ fn ended(code: &str, message: &str) -> Option<VideoFailure> {
 
 fn progress(app: &App, user: UserId, video: &Video) -> u32 {
     match app.live.of(user, video.id).progress {
-        Some(LiveState::Progress { step, steps, .. }) if steps > 0 => {
-            DENOISING_PERCENT * step.min(steps) / steps
-        }
+        Some(LiveState::Progress {
+            phase, step, steps, ..
+        }) if steps > 0 => percent(video.spec.keyframe().is_some(), phase, step, steps),
         _ => 0,
     }
+}
+
+/// 0 to [`STEPS_PERCENT`]. It never goes back when the clip follows its first frame.
+fn percent(has_keyframe: bool, phase: Phase, step: u32, steps: u32) -> u32 {
+    let before = if has_keyframe { KEYFRAME_PERCENT } else { 0 };
+    let (from, to) = match phase {
+        Phase::Fetching | Phase::Preparing => return 0,
+        Phase::Keyframe => (0, before),
+        Phase::Denoising | Phase::Decoding | Phase::Uploading => (before, STEPS_PERCENT),
+    };
+    from + (to - from) * step.min(steps) / steps
 }
 
 /// Without a fraction where there is none; at most hundredths.
@@ -156,6 +169,28 @@ fn seconds(frames: u32, fps: u32) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
+    #[test]
+    fn a_percentage_grows_from_the_first_frame_to_the_clip() {
+        for (has_keyframe, phase, step, expected) in [
+            (false, Phase::Denoising, 5, 45),
+            (false, Phase::Decoding, 10, 90),
+            (true, Phase::Fetching, 10, 0),
+            (true, Phase::Keyframe, 5, 10),
+            (true, Phase::Keyframe, 10, 20),
+            (true, Phase::Denoising, 0, 20),
+            (true, Phase::Denoising, 5, 55),
+            (true, Phase::Uploading, 10, 90),
+        ] {
+            assert_eq!(
+                percent(has_keyframe, phase, step, 10),
+                expected,
+                "{phase:?} {step}"
+            );
+        }
+    }
+
     #[test]
     fn seconds_are_written_short() {
         for (frames, fps, text) in [(28, 7, "4"), (25, 6, "4.17"), (1, 2, "0.5"), (14, 7, "2")] {

@@ -10,8 +10,10 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use flowai_actors::ids::{JobId, ModelId};
 use flowai_actors::limits::IMAGE_BYTES_MAX;
+use flowai_actors::messages::ModelFamily;
 use flowai_actors::state::JobState;
-use flowai_store::models;
+use flowai_store::adapters::{self, Adapter};
+use flowai_store::models::{self, Model};
 use flowai_store::videos::{self as store, Listing, Video};
 use serde::Deserialize;
 use serde_json::Value;
@@ -30,7 +32,7 @@ use crate::http::idempotency::{self, Named};
 use crate::http::{Json as NativeJson, JsonBytes, Path, Query};
 use crate::media::{self, MediaFile};
 use crate::uploads::{remove_picture, store_picture};
-use crate::videos::{self, AdapterWish, Submitted, Wish, submit};
+use crate::videos::{self, Submitted, Wish, submit};
 
 /// A picture and the words around it.
 pub(super) const BODY_BYTES_MAX: usize = IMAGE_BYTES_MAX as usize * 4 / 3 + (1 << 20);
@@ -74,7 +76,11 @@ async fn list_models(
         .map_err(ApiError::from)?;
     Ok(Json(ModelPage {
         object: "list",
-        data: found.into_iter().map(ModelObject::from).collect(),
+        data: found
+            .into_iter()
+            .filter(makes_clips)
+            .map(ModelObject::from)
+            .collect(),
     }))
 }
 
@@ -91,11 +97,17 @@ async fn retrieve_model(
     let found = models::find(&mut transaction, &id)
         .await
         .map_err(ApiError::from)?;
-    let model = found.ok_or(ApiError::NotFound("a model of this name"))?;
+    let model = found.filter(makes_clips);
+    let model = model.ok_or(ApiError::NotFound("a model of this name"))?;
     Ok(Json(model.into()))
 }
 
-/// Render a video from a picture.
+/// Keyframe models are none that a client may name as the model of a video.
+fn makes_clips(model: &Model) -> bool {
+    model.offer.family == ModelFamily::Svd
+}
+
+/// Render a video from a picture, or from a prompt alone.
 #[utoipa::path(post, path = "/openai/v1/videos", tag = "openai", security(("bearer" = [])),
     request_body(content((CreateForm = "multipart/form-data"), (form::CreateRequest = "application/json"))),
     responses((status = 200, body = VideoObject), (status = 401, body = ErrorBody), (status = 422, body = ErrorBody), (status = 429, body = ErrorBody)))]
@@ -163,10 +175,24 @@ async fn accept(
 ) -> Result<(Response, bool), OpenAiError> {
     let user = principal.user;
     let shown = |video: &Video| serde_json::to_value(VideoObject::of(app, user, video));
-    Ok(match submit(app, user, wish, named, shown).await? {
+    let submitted = submit(app, user, wish, named, shown).await;
+    Ok(match submitted.map_err(in_their_words)? {
         Submitted::Accepted { body, .. } => (Json::<Value>(body).into_response(), true),
         Submitted::Replayed { body, .. } => (idempotency::replayed(StatusCode::OK, body), false),
     })
+}
+
+/// A missing picture is what they call the input reference.
+fn in_their_words(error: ApiError) -> ApiError {
+    let ApiError::ValidationFailed(mut fields) = error else {
+        return error;
+    };
+    for field in &mut fields {
+        if field.pointer == "/image" && field.code == "missing" {
+            "/input_reference".clone_into(&mut field.pointer);
+        }
+    }
+    ApiError::ValidationFailed(fields)
 }
 
 /// Look at a video.
@@ -306,7 +332,8 @@ struct RemixRequest {
     prompt: String,
 }
 
-/// Render a video anew: the same picture and settings, another prompt and another seed.
+/// Render a video anew: the same picture and settings, another prompt and another seed. A picture that was made from the prompt
+/// is made anew from the other.
 #[utoipa::path(post, path = "/openai/v1/videos/{id}/remix", tag = "openai", security(("bearer" = [])), params(("id" = String, Path)), request_body = RemixRequest,
     responses((status = 200, body = VideoObject), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody), (status = 429, body = ErrorBody)))]
 async fn remix(
@@ -331,33 +358,21 @@ async fn remix(
         prompt: request.prompt,
         seed: None,
         parent: Some(id),
-        ..videos::again(&source, adapters)
+        ..videos::again(&source, &adapters)?
     };
     let (answer, _) = accept(&app, &principal, wish, named.as_ref()).await?;
     Ok(answer)
 }
 
-/// The adapters of a video, with the weights that its spec gives to their files.
+/// The adapters that a video names, of all its stages.
 async fn used_adapters(
     app: &App,
     principal: &Principal,
     video: &Video,
-) -> Result<Vec<AdapterWish>, ApiError> {
+) -> Result<Vec<Adapter>, ApiError> {
     let mut transaction = begin(app, principal).await?;
     let ids = store::adapters_of(&mut transaction, video.id).await?;
-    let known = flowai_store::adapters::find(&mut transaction, &ids).await?;
-    let used = video.spec.adapters.iter().map(|used| {
-        let adapter = known.iter().find(|known| known.sha256 == used.sha256);
-        adapter
-            .map(|adapter| AdapterWish {
-                id: adapter.id.as_uuid(),
-                weight: used.weight,
-            })
-            .ok_or_else(|| {
-                ApiError::NamedNotFound(format!("the adapter with sha256 {}", used.sha256))
-            })
-    });
-    used.collect()
+    Ok(adapters::find(&mut transaction, &ids).await?)
 }
 
 async fn begin(

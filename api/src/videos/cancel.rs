@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use flowai_actors::ids::{JobId, UserId};
 use flowai_actors::state::JobState;
 use flowai_store::database::commit;
-use flowai_store::journal::artefacts_prefix;
+use flowai_store::journal::clips_prefix;
 use flowai_store::videos::{self, Cancelling, Purge, Video};
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -22,7 +22,8 @@ use crate::http::{Path, Query};
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct RemoveQuery {
-    /// Delete the clip and its picture instead of cancelling. Only a video that has ended can be purged.
+    /// Delete the clip and the picture that it was made from instead of cancelling. A picture that was made from the prompt
+    /// stays, as an upload. Only a video that has ended can be purged.
     #[serde(default)]
     purge: bool,
 }
@@ -76,8 +77,11 @@ pub(crate) async fn cancel(app: &App, user: UserId, id: JobId) -> Result<Video, 
 /// `StateConflict` when it has not ended, `NotFound`.
 pub(crate) async fn purge(app: &App, user: UserId, id: JobId) -> Result<(), ApiError> {
     let mut transaction = app.database.begin_as(user).await?;
-    let picture_key = match videos::purge(&mut transaction, id).await? {
-        Purge::Purged { picture_key } => picture_key,
+    let objects = match videos::purge(&mut transaction, id).await? {
+        Purge::Purged {
+            picture_key,
+            keyframe_keys,
+        } => picture_key.into_iter().chain(keyframe_keys),
         Purge::Unfinished => {
             let detail = "the video has not ended; cancel it and wait for its end";
             return Err(ApiError::StateConflict(detail.to_owned()));
@@ -85,11 +89,11 @@ pub(crate) async fn purge(app: &App, user: UserId, id: JobId) -> Result<(), ApiE
         Purge::NotFound => return Err(ApiError::NotFound("a video of this id")),
     };
     commit(transaction).await?;
-    if let Some(key) = picture_key {
+    for key in objects {
         app.forget_object(&key).await;
     }
     // Also what attempts left that were lost, cancelled or too late.
-    let files = artefacts_prefix(id);
+    let files = clips_prefix(id);
     if let Err(error) = app.objects.delete_prefix(&files).await {
         tracing::warn!(%error, files, "objects that nothing names stay in the store");
     }

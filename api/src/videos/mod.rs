@@ -2,16 +2,22 @@
 
 mod cancel;
 mod catalogue;
+mod draft;
+mod finals;
+mod keyframe;
 mod list;
+mod plan;
 mod read;
 mod resource;
 mod submit;
+mod wish;
 
 pub(crate) use cancel::{cancel, purge};
 pub(crate) use catalogue::Catalogue;
 pub(crate) use read::{find, wait_for_end};
 pub(crate) use resource::present;
-pub(crate) use submit::{AdapterWish, Submitted, Wish, again, submit};
+pub(crate) use submit::{Submitted, submit};
+pub(crate) use wish::{AdapterWish, KeyframeSettings, SamplerName, Wish, again};
 
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -26,5 +32,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(read::poster))
         .routes(routes!(read::preview))
         .routes(routes!(read::spritesheet))
+        .routes(routes!(read::keyframe))
         .routes(routes!(read::manifest))
+        .routes(routes!(finals::create))
 }

@@ -141,6 +141,19 @@ pub(super) async fn spritesheet(
     redirect(&app, &principal, id, MediaFile::Spritesheet).await
 }
 
+/// The picture that was made from the prompt, as PNG: a redirect to a signed link.
+///
+/// A video of an uploaded picture has none.
+#[utoipa::path(get, path = "/v1/videos/{id}/keyframe", tag = "videos", security(("bearer" = [])), params(("id" = Uuid, Path)),
+    responses((status = 302), (status = 401, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem)))]
+pub(super) async fn keyframe(
+    State(app): State<App>,
+    principal: Principal,
+    Path(id): Path<JobId>,
+) -> Result<Response, ApiError> {
+    redirect(&app, &principal, id, MediaFile::Keyframe).await
+}
+
 async fn redirect(
     app: &App,
     principal: &Principal,

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Duration, Utc};
 use flowai_actors::ids::UserId;
 use flowai_actors::messages::{LiveState, Phase};
-use flowai_actors::spec::RenderSpec;
+use flowai_actors::spec::{AdapterUse, FirstFrame, KeyframeSpec, RenderSpec};
 use flowai_actors::state::JobState;
 use flowai_store::videos::Video;
 use serde::Serialize;
@@ -11,6 +11,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::wish::SamplerName;
 use crate::app::App;
 use crate::media::{self, MediaFile, TICKET_TTL_S};
 
@@ -24,10 +25,17 @@ pub(crate) struct VideoResource {
     /// Whether its end was asked for while it ran.
     pub cancelling: bool,
     pub spec: SpecResource,
-    /// The upload it is made from.
-    pub image: Uuid,
+    /// Whether it is a draft, which `POST /v1/videos/{id}/final` continues.
+    pub draft: bool,
+    /// Of a draft: what the full video will be.
+    pub final_spec: Option<SpecResource>,
+    /// The upload it is made from; none where its first frame is made from the prompt.
+    pub image: Option<Uuid>,
+    /// The upload that the first frame became that was made from the prompt. It is there with the clip, and may be animated
+    /// again as an `image`.
+    pub keyframe: Option<Uuid>,
     pub prompt: String,
-    /// What it is a remix of.
+    /// What it is a remix of, or the draft that it continues.
     pub parent: Option<Uuid>,
     /// While it waits, and the farm has said so lately.
     pub queue: Option<QueuePlace>,
@@ -50,6 +58,8 @@ pub(crate) struct VideoResource {
 pub(crate) struct SpecResource {
     #[schema(example = "svd-xt")]
     pub model: String,
+    /// How the first frame is made from the prompt, if it is.
+    pub keyframe: Option<KeyframeSpecResource>,
     pub adapters: Vec<AdapterUseResource>,
     pub frames: u32,
     pub fps: u32,
@@ -61,6 +71,21 @@ pub(crate) struct SpecResource {
     pub min_guidance_scale: f32,
     pub max_guidance_scale: f32,
     pub decode_chunk_size: u32,
+    pub seed: u64,
+}
+
+/// How a first frame is made from the prompt.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct KeyframeSpecResource {
+    #[schema(example = "sd-1.5")]
+    pub model: String,
+    pub negative_prompt: String,
+    pub adapters: Vec<AdapterUseResource>,
+    pub width: u32,
+    pub height: u32,
+    pub steps: u32,
+    pub sampler: SamplerName,
+    pub guidance_scale: f32,
     pub seed: u64,
 }
 
@@ -80,9 +105,10 @@ pub(crate) struct QueuePlace {
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ProgressResource {
-    /// `fetching`, `preparing`, `denoising`, `decoding` or `uploading`.
+    /// `fetching`, `preparing`, `keyframe`, `denoising`, `decoding` or `uploading`.
     #[schema(example = "denoising")]
     pub phase: &'static str,
+    /// Of the clip; while the phase is `keyframe`, of the picture that is made from the prompt.
     pub step: u32,
     pub steps: u32,
     /// Seconds, by the node's own estimate.
@@ -103,6 +129,8 @@ pub(crate) struct VideoUrls {
     pub poster: String,
     pub preview: String,
     pub spritesheet: String,
+    /// The picture that was made from the prompt.
+    pub keyframe: Option<String>,
     pub manifest: String,
     /// Of all but the manifest, which needs the token.
     pub expires_at: DateTime<Utc>,
@@ -146,7 +174,10 @@ pub(crate) fn present(app: &App, user: UserId, video: &Video) -> VideoResource {
         status: video.state.as_str(),
         cancelling: video.state == JobState::Running && video.is_cancelling,
         spec: SpecResource::from(&video.spec),
-        image: video.image.as_uuid(),
+        draft: video.final_spec.is_some(),
+        final_spec: video.final_spec.as_ref().map(SpecResource::from),
+        image: video.image.map(|image| image.as_uuid()),
+        keyframe: video.keyframe.map(|keyframe| keyframe.as_uuid()),
         prompt: video.prompt.clone(),
         parent: video.parent.map(|parent| parent.as_uuid()),
         queue,
@@ -173,6 +204,7 @@ fn urls(app: &App, user: UserId, video: &Video) -> VideoUrls {
         poster: link(MediaFile::Poster),
         preview: link(MediaFile::Preview),
         spritesheet: link(MediaFile::Spritesheet),
+        keyframe: video.keyframe.map(|_| link(MediaFile::Keyframe)),
         manifest: format!("/v1/videos/{}/manifest", video.id),
         expires_at,
     }
@@ -190,6 +222,7 @@ pub(crate) const fn phase_name(phase: Phase) -> &'static str {
     match phase {
         Phase::Fetching => "fetching",
         Phase::Preparing => "preparing",
+        Phase::Keyframe => "keyframe",
         Phase::Denoising => "denoising",
         Phase::Decoding => "decoding",
         Phase::Uploading => "uploading",
@@ -200,7 +233,7 @@ impl From<&RenderSpec> for SpecResource {
     fn from(spec: &RenderSpec) -> Self {
         let RenderSpec {
             model,
-            image: _,
+            first_frame,
             adapters,
             frames,
             fps,
@@ -214,13 +247,13 @@ impl From<&RenderSpec> for SpecResource {
             decode_chunk_size,
             seed,
         } = spec;
-        let adapters = adapters.iter().map(|adapter| AdapterUseResource {
-            sha256: adapter.sha256.to_string(),
-            weight: adapter.weight,
-        });
         Self {
             model: model.to_string(),
-            adapters: adapters.collect(),
+            keyframe: match first_frame {
+                FirstFrame::Image(_) => None,
+                FirstFrame::Keyframe(keyframe) => Some(KeyframeSpecResource::from(&**keyframe)),
+            },
+            adapters: shown_adapters(adapters),
             frames: *frames,
             fps: *fps,
             width: *width,
@@ -234,4 +267,41 @@ impl From<&RenderSpec> for SpecResource {
             seed: *seed,
         }
     }
+}
+
+impl From<&KeyframeSpec> for KeyframeSpecResource {
+    fn from(spec: &KeyframeSpec) -> Self {
+        let KeyframeSpec {
+            model,
+            // Shown as the video's.
+            prompt: _,
+            negative_prompt,
+            adapters,
+            width,
+            height,
+            steps,
+            sampler,
+            guidance_scale,
+            seed,
+        } = spec;
+        Self {
+            model: model.to_string(),
+            negative_prompt: negative_prompt.as_str().to_owned(),
+            adapters: shown_adapters(adapters),
+            width: *width,
+            height: *height,
+            steps: *steps,
+            sampler: (*sampler).into(),
+            guidance_scale: *guidance_scale,
+            seed: *seed,
+        }
+    }
+}
+
+fn shown_adapters(adapters: &[AdapterUse]) -> Vec<AdapterUseResource> {
+    let shown = adapters.iter().map(|adapter| AdapterUseResource {
+        sha256: adapter.sha256.to_string(),
+        weight: adapter.weight,
+    });
+    shown.collect()
 }

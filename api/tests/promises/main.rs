@@ -4,6 +4,7 @@
 
 mod accepted_means_committed;
 mod bad_input_is_named;
+mod drafts_are_continued;
 mod errors_have_stable_codes;
 mod farm;
 mod idempotency_key_makes_one_job;
@@ -17,3 +18,4 @@ mod sessions_push_to_their_owner_only;
 mod strangers_open_nothing;
 mod stream_resumes_after_disconnect;
 mod tenant_sees_only_its_own;
+mod words_begin_a_video;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::farm::{Answer, Caller, Farm, wish};
 
 /// Every route that names an object, with its body. `{}` is the id.
-const ROUTES: [(&str, &str, &str); 22] = [
+const ROUTES: [(&str, &str, &str); 24] = [
     ("GET", "/v1/uploads/{}", "upload"),
     ("DELETE", "/v1/uploads/{}", "upload"),
     ("GET", "/v1/adapters/{}", "adapter"),
@@ -20,6 +20,8 @@ const ROUTES: [(&str, &str, &str); 22] = [
     ("GET", "/v1/videos/{}/poster", "video"),
     ("GET", "/v1/videos/{}/preview", "video"),
     ("GET", "/v1/videos/{}/spritesheet", "video"),
+    ("GET", "/v1/videos/{}/keyframe", "video"),
+    ("POST", "/v1/videos/{}/final", "video"),
     ("GET", "/v1/videos/{}/manifest", "video"),
     ("GET", "/v1/videos/{}/events", "video"),
     ("DELETE", "/v1/api-keys/{}", "key"),

@@ -25,8 +25,8 @@ pub use credentials::{Account, Credentials, DEFAULT_URL, Secret, from_env};
 pub use error::{ClientError, FieldProblem, Problem};
 pub use events::{Event, Position, Progress, RECONNECT_MAX};
 pub use types::{
-    Adapter, AdapterWeight, JobError, Me, Model, ModelLimits, NewVideo, Node, RefusedModel,
-    Running, Status, Upload, Video, VideoSpec,
+    Adapter, AdapterWeight, CLIP_MODELS, JobError, KEYFRAME_MODELS, Me, Model, ModelLimits,
+    NewKeyframe, NewVideo, Node, RefusedModel, Running, Status, Upload, Video, VideoSpec,
 };
 pub use watch::{Update, Watch};
 
@@ -185,6 +185,19 @@ impl Client {
             .await
     }
 
+    /// Continues a draft to the full video, which begins with the draft's picture; durable and sent again as
+    /// [`Self::submit`].
+    pub async fn submit_final(&self, draft: &str) -> Result<Video, ClientError> {
+        let path = format!("/v1/videos/{}/final", segment(draft)?);
+        let request = self
+            .transport
+            .request(Method::POST, &path)?
+            .header("Idempotency-Key", Uuid::now_v7().to_string());
+        self.transport
+            .json(self.transport.repeat(request).await?)
+            .await
+    }
+
     pub async fn video(&self, id: &str) -> Result<Video, ClientError> {
         self.transport
             .get(&format!("/v1/videos/{}", segment(id)?))
@@ -232,9 +245,16 @@ impl Client {
     }
 
     pub async fn manifest(&self, id: &str) -> Result<Manifest, ClientError> {
-        self.transport
-            .get(&format!("/v1/videos/{}/manifest", segment(id)?))
-            .await
+        let path = format!("/v1/videos/{}/manifest", segment(id)?);
+        let manifest: Manifest = self.transport.get(&path).await?;
+        if manifest.manifest_version > Manifest::VERSION {
+            let version = manifest.manifest_version;
+            return Err(ClientError::Answer {
+                url: path,
+                reason: format!("manifest version {version} is newer than this command; update it"),
+            });
+        }
+        Ok(manifest)
     }
 
     /// Downloads the clip of a finished job into `path`: whole and as its manifest names it, or not at all.

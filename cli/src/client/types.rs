@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use flowai_actors::ids::Sha256;
+use flowai_actors::messages::ModelFamily;
 use serde::{Deserialize, Serialize};
 
 /// A list, or one page of it.
@@ -56,9 +57,14 @@ pub struct Adapter {
 pub struct Model {
     pub id: String,
     pub sha256: Sha256,
+    /// `svd` makes clips, `sd` makes first frames from prompts.
     pub family: String,
     pub limits: ModelLimits,
 }
+
+/// What a model is for, as [`Model::family`] names it.
+pub const CLIP_MODELS: &str = ModelFamily::Svd.name();
+pub const KEYFRAME_MODELS: &str = ModelFamily::Sd.name();
 
 /// What a model narrows a render to.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -71,12 +77,21 @@ pub struct ModelLimits {
 /// What a render is asked to be. What is left out is the server's or the model's default.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct NewVideo {
-    /// An upload's id.
-    pub image: String,
+    /// An upload's id. Without one the first frame is made from the prompt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub negative_prompt: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keyframe_model: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keyframe: Option<NewKeyframe>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub draft: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub adapters: Vec<AdapterWeight>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -93,6 +108,15 @@ pub struct NewVideo {
     pub motion_bucket_id: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
+}
+
+/// How a first frame is made from the prompt.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct NewKeyframe {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steps: Option<u32>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub adapters: Vec<AdapterWeight>,
 }
 
 /// An adapter of a render.
@@ -146,6 +170,15 @@ pub struct Video {
     /// Its end was asked for while it runs.
     pub cancelling: bool,
     pub spec: VideoSpec,
+    /// Few steps, frames and pixels: to be continued to a final.
+    #[serde(default)]
+    pub draft: bool,
+    /// The upload it is made from.
+    #[serde(default)]
+    pub image: Option<String>,
+    /// The upload that the first frame became that was made from the prompt.
+    #[serde(default)]
+    pub keyframe: Option<String>,
     pub error: Option<JobError>,
     /// Tries so far.
     pub attempt: u32,

@@ -3,9 +3,11 @@
 mod account;
 mod cancel;
 mod completions;
+mod delivery;
 pub mod demo;
 mod error;
 mod exit_codes;
+mod finals;
 mod follow;
 mod jobs;
 mod man;
@@ -58,6 +60,7 @@ enum Command {
     Login(account::LoginArgs),
     Logout(account::LogoutArgs),
     Render(render::Args),
+    Final(finals::Args),
     Jobs(jobs::Args),
     Watch(watch::Args),
     Cancel(cancel::Args),
@@ -80,6 +83,7 @@ pub async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Login(args) => account::log_in(args, &common.farm()?, output).await,
         Command::Logout(args) => account::log_out(args, &common.farm()?, output).await,
         Command::Render(args) => render::run(args, &common.client()?, output).await,
+        Command::Final(args) => finals::run(args, &common.client()?, output).await,
         Command::Jobs(args) => jobs::run(args, &common.client()?, output).await,
         Command::Watch(args) => watch::run(args, &common.client()?, output).await,
         Command::Cancel(args) => cancel::run(args, &common.client()?, output).await,

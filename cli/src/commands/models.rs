@@ -1,8 +1,11 @@
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use clap::Subcommand;
 use flowai_model::safetensors::Dtype;
-use flowai_model::{ModelFolder, Preset, synthetic};
+use flowai_model::{
+    AnyModelFolder, KeyframePreset, Preset, UnknownKeyframePreset, UnknownPreset, synthetic,
+};
 use serde_json::json;
 
 use super::CommandError;
@@ -33,14 +36,34 @@ enum Action {
 struct MakeArgs {
     /// Where it goes; the folder's name is the model's
     folder: PathBuf,
-    /// small is for trying things out, middle for measuring; full-svd has the 2.3 G parameters of SVD-XT
+    /// small is for trying things out, middle for measuring; full-svd has the 2.3 G parameters of SVD-XT. keyframe-tiny, sd-1.5 and
+    /// sd-2.1 make first frames from prompts
     #[arg(long, default_value = "small")]
-    preset: Preset,
+    preset: AnyPreset,
     /// Equal seeds give equal weights
     #[arg(long, default_value_t = 0)]
     seed: u64,
     #[arg(long, value_enum, default_value_t = WeightDtype::F32)]
     dtype: WeightDtype,
+}
+
+/// Of a model that makes clips, or of one that makes keyframes.
+#[derive(Debug, Clone, Copy)]
+enum AnyPreset {
+    Clips(Preset),
+    Keyframes(KeyframePreset),
+}
+
+impl FromStr for AnyPreset {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let clips = name.parse().map(Self::Clips);
+        clips.or_else(|unknown: UnknownPreset| {
+            let keyframes = name.parse().map(Self::Keyframes);
+            keyframes.map_err(|other: UnknownKeyframePreset| format!("{unknown}; or {other}"))
+        })
+    }
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -104,20 +127,23 @@ async fn list(client: &Client, output: Output) -> Result<(), CommandError> {
 
 fn make(args: MakeArgs, output: Output) -> Result<(), CommandError> {
     let spinner = output.working("making random weights");
-    synthetic::write_model(
-        &args.folder,
-        &args.preset.config(),
-        args.seed,
-        args.dtype.dtype(),
-    )
-    .map_err(|error| CommandError::Failed(error.to_string()))?;
+    let (folder, dtype) = (&args.folder, args.dtype.dtype());
+    let written = match args.preset {
+        AnyPreset::Clips(preset) => {
+            synthetic::write_model(folder, &preset.config(), args.seed, dtype)
+        }
+        AnyPreset::Keyframes(preset) => {
+            synthetic::write_stable_diffusion(folder, &preset.config(), args.seed, dtype)
+        }
+    };
+    written.map_err(|error| CommandError::Failed(error.to_string()))?;
     drop(spinner);
     check(&args.folder, output)
 }
 
 fn check(folder: &Path, output: Output) -> Result<(), CommandError> {
     let refused = |error: flowai_model::FolderError| CommandError::Usage(error.to_string());
-    let model = ModelFolder::check(folder).map_err(refused)?;
+    let model = AnyModelFolder::check(folder).map_err(refused)?;
     let spinner = output.working("hashing the model's files");
     let identity = model.identify().map_err(refused)?;
     drop(spinner);

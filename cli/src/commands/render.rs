@@ -1,37 +1,31 @@
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use flowai_actors::ids::Sha256;
-use flowai_actors::manifest::Manifest;
-use serde_json::json;
 use sha2::Digest;
+use uuid::Uuid;
 
-use super::{CommandError, follow};
-use crate::client::{Adapter, AdapterWeight, Client, NewVideo, Purpose};
+use super::CommandError;
+use super::delivery::Delivery;
+use crate::client::{
+    Adapter, AdapterWeight, CLIP_MODELS, Client, KEYFRAME_MODELS, NewKeyframe, NewVideo, Purpose,
+};
 use crate::output::Output;
 
-/// Render a picture: upload it, submit, watch, download the clip
+/// Render a picture or a prompt: upload what is needed, submit, watch, download the clip
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Ctrl-C stops watching; the job goes on. Exit codes: flowai help exit-codes"
 )]
 pub(super) struct Args {
-    /// The picture to begin with: PNG, JPEG or WebP
-    picture: PathBuf,
+    /// The picture to begin with: PNG, JPEG or WebP, or the id of one that is stored. Without one it is made from --prompt
+    #[arg(required_unless_present = "prompt")]
+    picture: Option<PathBuf>,
     #[command(flatten)]
     spec: SpecArgs,
-    /// Where the clip goes [default: the picture's name with .mp4, in this folder]
-    #[arg(long)]
-    out: Option<PathBuf>,
-    /// Replace the clip if there is one
-    #[arg(long)]
-    force: bool,
-    /// Submit and leave; prints the job's id
-    #[arg(long, conflicts_with_all = ["out", "timeout"])]
-    detach: bool,
-    /// Stop watching after so many seconds; the job goes on
-    #[arg(long, value_name = "SECONDS")]
-    timeout: Option<u64>,
+    #[command(flatten)]
+    keyframe: KeyframeArgs,
+    #[command(flatten)]
+    delivery: Delivery,
 }
 
 /// What the clip shall be. Whatever is left out is the model's default.
@@ -43,9 +37,12 @@ struct SpecArgs {
     /// An adapter, as a file or as the id of one that is stored, with its strength; may be given several times
     #[arg(long = "adapter", value_name = "FILE_OR_ID[=WEIGHT]", value_parser = parse_adapter)]
     adapters: Vec<AdapterArg>,
-    /// Kept with the clip; this kind of model does not read it
+    /// What the picture shall show, when none is given; beside a picture it is only kept with the clip
     #[arg(long)]
     prompt: Option<String>,
+    /// Render few steps, frames and pixels, to see whether the full video is worth it: `flowai final` makes that one
+    #[arg(long)]
+    draft: bool,
     /// How many pictures the clip has
     #[arg(long)]
     frames: Option<u32>,
@@ -67,6 +64,23 @@ struct SpecArgs {
     /// Equal seeds give equal clips
     #[arg(long)]
     seed: Option<u64>,
+}
+
+/// How the picture is made from the prompt. Whatever is left out is the model's default.
+#[derive(Debug, clap::Args)]
+struct KeyframeArgs {
+    /// What the picture shall not show
+    #[arg(long, conflicts_with = "picture")]
+    negative_prompt: Option<String>,
+    /// What makes the picture: its name, as `flowai models` lists it
+    #[arg(long, conflicts_with = "picture")]
+    keyframe_model: Option<String>,
+    /// An adapter for the keyframe model, as --adapter
+    #[arg(long = "keyframe-adapter", value_name = "FILE_OR_ID[=WEIGHT]", value_parser = parse_adapter, conflicts_with = "picture")]
+    keyframe_adapters: Vec<AdapterArg>,
+    /// Its denoising steps
+    #[arg(long, conflicts_with = "picture")]
+    keyframe_steps: Option<u32>,
 }
 
 /// `FILE_OR_ID=WEIGHT`.
@@ -96,58 +110,17 @@ fn parse_adapter(text: &str) -> Result<AdapterArg, String> {
 }
 
 pub(super) async fn run(args: Args, client: &Client, output: Output) -> Result<(), CommandError> {
-    let out = match args.out {
-        Some(out) => out,
-        None => default_out(&args.picture)?,
-    };
-    // Said now and not after the render.
-    if !args.detach && !args.force && out.exists() {
-        return Err(CommandError::Usage(format!(
-            "{} is there already; give --out or --force",
-            out.display()
-        )));
-    }
-    let video = prepare(client, &args.picture, args.spec, output).await?;
+    let picture = args.picture.as_deref();
+    let out = args.delivery.out(default_out(picture)?)?;
+    let video = prepare(client, picture, args.spec, args.keyframe, output).await?;
     let job = client.submit(&video).await?;
-    if args.detach {
-        output.object(&job);
-        output.line(&job.id);
-        return Ok(());
-    }
-    output.note(format_args!("submitted {}", job.id));
-    let timeout = args.timeout.map(Duration::from_secs);
-    let job = follow::follow(client, &job.id, timeout, output).await?;
-    save(client, &job.id, &out, output).await?;
-    Ok(())
+    args.delivery.of(job, &out, client, output).await
 }
 
-/// Downloads a finished clip and says where it is.
-pub(super) async fn save(
-    client: &Client,
-    id: &str,
-    path: &Path,
-    output: Output,
-) -> Result<Manifest, CommandError> {
-    let spinner = output.working("downloading the clip");
-    let manifest = tokio::select! {
-        manifest = client.download(id, path) => manifest?,
-        interrupted = tokio::signal::ctrl_c() => {
-            interrupted.map_err(CommandError::io("waiting for Ctrl-C"))?;
-            return Err(CommandError::Interrupted);
-        }
+fn default_out(picture: Option<&Path>) -> Result<PathBuf, CommandError> {
+    let Some(picture) = picture else {
+        return Ok(PathBuf::from("clip.mp4"));
     };
-    drop(spinner);
-    output.object(&json!({
-        "event": "saved",
-        "path": path,
-        "sha256": manifest.clip_sha256,
-        "bytes": manifest.clip_bytes,
-    }));
-    output.line(path.display());
-    Ok(manifest)
-}
-
-fn default_out(picture: &Path) -> Result<PathBuf, CommandError> {
     picture
         .file_stem()
         .map(|stem| PathBuf::from(stem).with_extension("mp4"))
@@ -157,26 +130,31 @@ fn default_out(picture: &Path) -> Result<PathBuf, CommandError> {
 /// Uploads what the render needs and names it.
 async fn prepare(
     client: &Client,
-    picture: &Path,
+    picture: Option<&Path>,
     spec: SpecArgs,
+    keyframe: KeyframeArgs,
     output: Output,
 ) -> Result<NewVideo, CommandError> {
-    let mut adapters = Vec::new();
-    for AdapterArg { source, weight } in spec.adapters {
-        let model = spec.model.as_deref();
-        let id = adapter_id(client, &source, model, output).await?;
-        adapters.push(AdapterWeight { id, weight });
-    }
-    let bytes = read(picture)?;
-    let spinner = output.working("uploading the picture");
-    let image = client
-        .upload(Purpose::Image, &file_name(picture), bytes.into())
-        .await?;
-    drop(spinner);
+    let model = (spec.model.as_deref(), CLIP_MODELS);
+    let adapters = stored_adapters(client, spec.adapters, model, output).await?;
+    let model = (keyframe.keyframe_model.as_deref(), KEYFRAME_MODELS);
+    let made_with = stored_adapters(client, keyframe.keyframe_adapters, model, output).await?;
+    let is_told = keyframe.keyframe_steps.is_some() || !made_with.is_empty();
+    let image = match picture {
+        Some(picture) => Some(picture_id(client, picture, output).await?),
+        None => None,
+    };
     Ok(NewVideo {
-        image: image.id,
+        image,
         model: spec.model,
         prompt: spec.prompt,
+        negative_prompt: keyframe.negative_prompt,
+        keyframe_model: keyframe.keyframe_model,
+        keyframe: is_told.then_some(NewKeyframe {
+            steps: keyframe.keyframe_steps,
+            adapters: made_with,
+        }),
+        draft: spec.draft,
         adapters,
         frames: spec.frames,
         fps: spec.fps,
@@ -188,16 +166,50 @@ async fn prepare(
     })
 }
 
+/// The id of a stored picture; a file is uploaded.
+async fn picture_id(
+    client: &Client,
+    picture: &Path,
+    output: Output,
+) -> Result<String, CommandError> {
+    let id = picture.to_str().and_then(|text| text.parse::<Uuid>().ok());
+    if let Some(id) = id.filter(|_| !picture.exists()) {
+        return Ok(id.to_string());
+    }
+    let bytes = read(picture)?;
+    let spinner = output.working("uploading the picture");
+    let image = client
+        .upload(Purpose::Image, &file_name(picture), bytes.into())
+        .await?;
+    drop(spinner);
+    Ok(image.id)
+}
+
+/// `model`: the one that they are for, if it was named, and its family.
+async fn stored_adapters(
+    client: &Client,
+    adapters: Vec<AdapterArg>,
+    model: (Option<&str>, &str),
+    output: Output,
+) -> Result<Vec<AdapterWeight>, CommandError> {
+    let mut stored = Vec::new();
+    for AdapterArg { source, weight } in adapters {
+        let id = adapter_id(client, &source, model, output).await?;
+        stored.push(AdapterWeight { id, weight });
+    }
+    Ok(stored)
+}
+
 /// The id of a stored adapter; a file is stored unless the caller has stored the same bytes before.
 async fn adapter_id(
     client: &Client,
     source: &str,
-    model: Option<&str>,
+    (model, family): (Option<&str>, &str),
     output: Output,
 ) -> Result<String, CommandError> {
     let path = Path::new(source);
     if !path.exists() {
-        return match source.parse::<uuid::Uuid>() {
+        return match source.parse::<Uuid>() {
             Ok(id) => Ok(id.to_string()),
             Err(_) => Err(CommandError::Usage(format!(
                 "adapter {source} is neither a file nor the id of a stored adapter"
@@ -212,23 +224,29 @@ async fn adapter_id(
     }
     let model = match model {
         Some(model) => model.to_owned(),
-        None => only_model(client).await?,
+        None => only_model(client, family).await?,
     };
     let adapter = store_adapter(client, &model, &file_name(path), bytes, output).await?;
     Ok(adapter.id)
 }
 
-/// The model that a render without one gets.
-async fn only_model(client: &Client) -> Result<String, CommandError> {
-    let mut models = client.models().await?.into_iter();
+/// The model of a family that a render without one gets.
+async fn only_model(client: &Client, family: &str) -> Result<String, CommandError> {
+    let models = client.models().await?.into_iter();
+    let mut models = models.filter(|model| model.family == family);
     match (models.next(), models.next()) {
         (Some(model), None) => Ok(model.id),
         (None, _) => Err(CommandError::Failed(
             "no node has offered a model yet".to_owned(),
         )),
-        (Some(_), Some(_)) => Err(CommandError::Usage(
-            "the farm offers several models: say which one with --model".to_owned(),
-        )),
+        (Some(_), Some(_)) => {
+            let flag = match family {
+                KEYFRAME_MODELS => "--keyframe-model",
+                _ => "--model",
+            };
+            let detail = format!("the farm offers several models: say which one with {flag}");
+            Err(CommandError::Usage(detail))
+        }
     }
 }
 
@@ -281,11 +299,13 @@ mod tests {
 
     #[test]
     fn a_clip_is_named_after_its_picture() {
-        let check = |picture: &str, out: &str| {
-            assert_eq!(default_out(Path::new(picture)).unwrap(), Path::new(out));
+        let check = |picture: Option<&str>, out: &str| {
+            let made = default_out(picture.map(Path::new)).unwrap();
+            assert_eq!(made, Path::new(out));
         };
-        check("photos/cat.png", "cat.mp4");
-        check("cat", "cat.mp4");
-        assert!(default_out(Path::new("..")).is_err());
+        check(Some("photos/cat.png"), "cat.mp4");
+        check(Some("cat"), "cat.mp4");
+        check(None, "clip.mp4");
+        assert!(default_out(Some(Path::new(".."))).is_err());
     }
 }

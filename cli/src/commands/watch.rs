@@ -1,7 +1,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{CommandError, follow, render};
+use super::delivery::save;
+use super::{CommandError, follow};
 use crate::client::Client;
 use crate::output::Output;
 
@@ -22,9 +23,7 @@ pub(super) async fn run(args: Args, client: &Client, output: Output) -> Result<(
     let timeout = args.timeout.map(Duration::from_secs);
     let video = follow::follow(client, &args.id, timeout, output).await?;
     match args.out {
-        Some(path) => render::save(client, &video.id, &path, output)
-            .await
-            .map(drop),
+        Some(path) => save(client, &video.id, &path, output).await.map(drop),
         None => {
             output.line(video.status.as_str());
             Ok(())

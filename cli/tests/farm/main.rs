@@ -22,3 +22,4 @@ mod paying_user_starts_first;
 mod stream_resumes_after_disconnect;
 mod support;
 mod user_gets_only_so_many_nodes_at_once;
+mod words_become_a_clip;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use flowai::client::{AdapterWeight, NewVideo, Purpose, Status};
 use flowai_actors::manifest::Manifest;
+use flowai_actors::spec::FirstFrame;
 use flowai_model::ModelFolder;
 use serde_json::{Value, json};
 
@@ -24,7 +25,7 @@ async fn one_job_goes_all_the_way() {
         .await
         .unwrap();
     let video = NewVideo {
-        image: image.id.clone(),
+        image: Some(image.id.clone()),
         adapters: vec![AdapterWeight {
             id: adapter,
             weight: 0.5,
@@ -79,7 +80,7 @@ async fn one_job_goes_all_the_way() {
         manifest.model_sha256.to_string(),
         identity.sha256.to_string()
     );
-    assert_eq!(manifest.spec.image, image.sha256);
+    assert_eq!(manifest.spec.first_frame, FirstFrame::Image(image.sha256));
     assert_eq!(manifest.spec.seed, 42);
     let [fused] = &manifest.adapters[..] else {
         panic!("{:?}", manifest.adapters);

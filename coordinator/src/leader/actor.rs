@@ -257,14 +257,14 @@ impl Running {
             } => self.work(LeaderTask::Read, async move {
                 work::sweep(&database, &running, is_thorough).await
             }),
-            Effect::Dispatch { held, model_sha256 } => {
+            Effect::Dispatch { held, models } => {
                 self.work(LeaderTask::Dispatch, async move {
                     let tools = Tools {
                         database,
                         objects,
                         link,
                     };
-                    work::dispatch(&tools, held, model_sha256).await
+                    work::dispatch(&tools, held, models).await
                 });
             }
             Effect::Forget => self.tasks.spawn(LeaderTask::Forget, |_| async move {
@@ -276,25 +276,17 @@ impl Running {
                 wire::ask(link.as_ref(), &to, epoch, &Stop { at }, STOP_DEADLINE).await?;
                 Ok(())
             }),
-            Effect::Foretell {
-                node,
-                job,
-                model,
-                model_sha256,
-            } => self.tasks.spawn(LeaderTask::Foretell, |_| async move {
-                let adapters = work::adapters_of(&database, &objects, job).await?;
-                if !adapters.is_empty() {
-                    let next = Prefetch {
-                        job,
-                        model,
-                        model_sha256,
-                        adapters,
-                    };
-                    // A full or broken link sheds it: the node brings them when the job comes.
-                    drop(link.send(&PeerId::from(&node), wire::seal(epoch, &next)?));
-                }
-                Ok(())
-            }),
+            Effect::Foretell { node, job, models } => {
+                self.tasks.spawn(LeaderTask::Foretell, |_| async move {
+                    let stages = work::adapters_of(&database, &objects, job, models).await?;
+                    if !stages.is_empty() {
+                        let next = Prefetch { job, stages };
+                        // A full or broken link sheds it: the node brings them when the job comes.
+                        drop(link.send(&PeerId::from(&node), wire::seal(epoch, &next)?));
+                    }
+                    Ok(())
+                })
+            }
             Effect::Verify(ended) => self.work(LeaderTask::Store, async move {
                 work::verify(&objects, ended).await
             }),

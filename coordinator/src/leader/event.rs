@@ -103,6 +103,21 @@ pub(super) enum Outcome {
     Refused(String),
 }
 
+/// The models of a job, as its node has them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct JobModels {
+    pub(super) clip: ModelFiles,
+    /// Of a job whose first frame is made from words.
+    pub(super) keyframe: Option<ModelFiles>,
+}
+
+/// A model's name, and the hash of what a node has under it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ModelFiles {
+    pub(super) model: ModelId,
+    pub(super) sha256: Sha256,
+}
+
 #[derive(Debug)]
 pub(super) enum Effect {
     Answer(ReplyId, Answer),
@@ -129,7 +144,7 @@ pub(super) enum Effect {
     /// The assignment is committed: tell the node.
     Dispatch {
         held: Holding,
-        model_sha256: Sha256,
+        models: JobModels,
     },
     Stop {
         node: NodeId,
@@ -139,8 +154,7 @@ pub(super) enum Effect {
     Foretell {
         node: NodeId,
         job: JobId,
-        model: ModelId,
-        model_sha256: Sha256,
+        models: JobModels,
     },
     Verify(Box<Ended>),
     /// Answer whether this attempt was settled before.

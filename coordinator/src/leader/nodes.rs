@@ -1,17 +1,20 @@
 //! What nodes say, and what they are told.
 
+use std::collections::HashMap;
+
 use flowai_actors::clock::Monotonic;
-use flowai_actors::ids::{Generation, NodeId, Sha256};
+use flowai_actors::ids::{Generation, JobId, NodeId};
 use flowai_actors::limits::ARTEFACT_BYTES_MAX;
+use flowai_actors::manifest::Manifest;
 use flowai_actors::messages::{
     ArtefactFile, AttemptRef, Beat, BeatAnswer, Ended, EndedAnswer, Holding, Live, LiveState,
     Outcome, Progress, ReadyFile, Register, Registered, UploadTargets, UploadTargetsAnswer,
     Verdict,
 };
-use flowai_store::journal::Artefact;
+use flowai_store::journal::{Artefact, Keyframe};
 
 use super::event::{Answer, Effect, NotDelivered, NotDispatched, ReplyId};
-use super::state::{State, end_of};
+use super::state::{Announced, State, end_of};
 use crate::scheduler::{AttemptEnd, Event as Heard, NodeOffer};
 
 /// Beats in a row without the job that the node took: one may have been sent before it took it.
@@ -139,12 +142,10 @@ impl State {
         let scheduler = &self.scheduler;
         let next = || scheduler.next_on(node);
         let job = self.registry.foretell(node, scheduler.revision(), next)?;
-        let model = scheduler.model_of(job)?;
         Some(Effect::Foretell {
             node: node.clone(),
             job,
-            model: model.clone(),
-            model_sha256: self.registry.model(node, model)?,
+            models: self.models_on(node, job)?,
         })
     }
 
@@ -267,7 +268,11 @@ impl State {
             Err(NotDelivered::Missing(detail)) => Err(detail),
             Ok(()) => {
                 let known = self.held.get(&held.at.job);
-                delivered(ended, known.and_then(|known| known.announced_clip))
+                delivered(
+                    ended,
+                    self.has_keyframe(held.at.job),
+                    known.and_then(|known| known.announced),
+                )
             }
         };
         match artefact {
@@ -286,19 +291,37 @@ impl State {
         }
     }
 
-    /// Remembers which clip the attempt uploads. A second one would be told, while the first lies in the store.
+    /// Remembers what the attempt uploads. A second clip would be told, while the first lies in the store.
     fn announce(&mut self, question: &UploadTargets) -> Result<(), String> {
-        let clip = announced(&question.files, ArtefactFile::Clip)?.sha256;
-        for other in ArtefactFile::ALL {
-            announced(&question.files, other)?;
+        let wanted = ArtefactFile::of_render(self.has_keyframe(question.at.job));
+        if let Some(other) = question.files.iter().find(|f| !wanted.contains(&f.file)) {
+            let name = other.file.file_name();
+            return Err(format!("{name} is no file of this render"));
         }
+        let mut hashes = HashMap::new();
+        for file in wanted {
+            hashes.insert(file, announced(&question.files, file)?.sha256);
+        }
+        let Some(clip) = hashes.get(&ArtefactFile::Clip).copied() else {
+            return Ok(());
+        };
+        let keyframe = hashes.get(&ArtefactFile::Keyframe).copied();
+        let now = Announced { clip, keyframe };
         let Some(held) = self.held.get_mut(&question.at.job) else {
             return Ok(());
         };
-        if *held.announced_clip.get_or_insert(clip) != clip {
-            return Err("another clip was announced for this attempt before".to_owned());
+        if *held.announced.get_or_insert(now) != now {
+            return Err(
+                "another clip or keyframe was announced for this attempt before".to_owned(),
+            );
         }
         Ok(())
+    }
+
+    /// Whether the first frame of an unfinished job is made from words.
+    fn has_keyframe(&self, job: JobId) -> bool {
+        let models = self.scheduler.models_of(job);
+        models.is_some_and(|(_, keyframe)| keyframe.is_some())
     }
 
     pub(super) fn targets_asked(
@@ -380,7 +403,11 @@ fn holding(ended: &Ended) -> Holding {
 /// What a rendered attempt delivers, when its manifest is of this very attempt. The store compared what was uploaded with
 /// what was announced, and here what is told is: none is another clip. An announcement to an earlier term is not known any
 /// more.
-fn delivered(ended: Ended, announced_clip: Option<Sha256>) -> Result<Box<Artefact>, String> {
+fn delivered(
+    ended: Ended,
+    has_keyframe: bool,
+    announced: Option<Announced>,
+) -> Result<Box<Artefact>, String> {
     let Outcome::Rendered {
         clip_sha256,
         clip_bytes,
@@ -389,7 +416,7 @@ fn delivered(ended: Ended, announced_clip: Option<Sha256>) -> Result<Box<Artefac
     else {
         return Err("the node delivered nothing".to_owned());
     };
-    if announced_clip.is_some_and(|announced| announced != clip_sha256) {
+    if announced.is_some_and(|announced| announced.clip != clip_sha256) {
         return Err("the told clip is not the one that was announced".to_owned());
     }
     let is_its_own = manifest.job == ended.at.job
@@ -400,11 +427,29 @@ fn delivered(ended: Ended, announced_clip: Option<Sha256>) -> Result<Box<Artefac
     if !is_its_own {
         return Err("the manifest is not that of this attempt's clip".to_owned());
     }
+    let keyframe = delivered_keyframe(&manifest);
+    if keyframe.is_some() != has_keyframe {
+        return Err("the manifest does not say how the first frame was made".to_owned());
+    }
+    let told = keyframe.map(|keyframe| keyframe.sha256);
+    if announced.is_some_and(|announced| announced.keyframe != told) {
+        return Err("the told keyframe is not the one that was announced".to_owned());
+    }
     Ok(Box::new(Artefact {
         clip_sha256,
         clip_bytes,
+        keyframe,
         manifest: *manifest,
     }))
+}
+
+fn delivered_keyframe(manifest: &Manifest) -> Option<Keyframe> {
+    let (asked, made) = (manifest.spec.keyframe()?, manifest.keyframe.as_ref()?);
+    Some(Keyframe {
+        sha256: made.sha256,
+        bytes: made.bytes,
+        size: (asked.width, asked.height),
+    })
 }
 
 /// The one file of its kind, of a size that is taken.

@@ -6,6 +6,8 @@ use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::{Generation, JobId, ModelId, NodeId, Sha256};
 use flowai_actors::messages::{AdapterTiers, AttemptRef, Beat, KeptAdapters, NodeView, Register};
 
+use super::event::ModelFiles;
+
 /// A node that was silent for so long is no longer shown.
 const SHOWN_MS: u64 = 600_000;
 /// Hashes of adapters that a view names of each memory: a farm's view is one message.
@@ -80,11 +82,14 @@ impl Registry {
         next.filter(|_| next != told)
     }
 
-    /// Of the files that the node has under this model's name.
-    pub(super) fn model(&self, node: &NodeId, model: &ModelId) -> Option<Sha256> {
+    /// What the node has under this model's name.
+    pub(super) fn model(&self, node: &NodeId, model: &ModelId) -> Option<ModelFiles> {
         let models = &self.nodes.get(node)?.register.models;
         let offer = models.iter().find(|offer| offer.id == *model)?;
-        Some(offer.sha256)
+        Some(ModelFiles {
+            model: offer.id.clone(),
+            sha256: offer.sha256,
+        })
     }
 
     /// What operators see. `running_on`: what a node was given; its own word of that is as old as its last beat.

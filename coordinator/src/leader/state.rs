@@ -17,7 +17,7 @@ use flowai_actors::state::{JobState, Tier};
 use flowai_store::journal::{Artefact, Change, Written};
 use flowai_store::recovery::JobRow;
 
-use super::event::{Answer, Effect, Event, NotDispatched, Outcome, ReplyId};
+use super::event::{Answer, Effect, Event, JobModels, NotDispatched, Outcome, ReplyId};
 use super::line::Line;
 use super::outbox::Outbox;
 use super::registry::Registry;
@@ -39,8 +39,16 @@ pub(super) struct Held {
     pub(super) heard_at: Monotonic,
     /// Beats in a row in which its node did not name it.
     pub(super) unnamed_beats: u32,
-    /// The clip that its uploads were signed for in this term.
-    pub(super) announced_clip: Option<Sha256>,
+    /// What its uploads were signed for in this term.
+    pub(super) announced: Option<Announced>,
+}
+
+/// The files of an attempt that become part of what its owner is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Announced {
+    pub(super) clip: Sha256,
+    /// Of a job whose first frame is made from words.
+    pub(super) keyframe: Option<Sha256>,
 }
 
 #[derive(Debug)]
@@ -196,7 +204,7 @@ impl State {
                     is_dispatched: false,
                     heard_at: now,
                     unnamed_beats: 0,
-                    announced_clip: None,
+                    announced: None,
                 };
                 self.held.insert(job, held);
                 Some(Change::Assign(holding))
@@ -362,11 +370,10 @@ impl State {
         if !self.is_held(held) {
             return;
         }
-        let model = self.scheduler.model_of(held.at.job);
-        match model.and_then(|model| self.registry.model(&held.node, model)) {
-            Some(model_sha256) => effects.push(Effect::Dispatch {
+        match self.models_on(&held.node, held.at.job) {
+            Some(models) => effects.push(Effect::Dispatch {
                 held: held.clone(),
-                model_sha256,
+                models,
             }),
             None => {
                 let reason = "it no longer offers the model".to_owned();
@@ -374,6 +381,19 @@ impl State {
                 self.dispatched(now, held.clone(), result, effects);
             }
         }
+    }
+
+    /// The job's models as the node has them; `None` when it offers one of them no longer.
+    pub(super) fn models_on(&self, node: &NodeId, job: JobId) -> Option<JobModels> {
+        let (clip, keyframe) = self.scheduler.models_of(job)?;
+        let keyframe = match keyframe {
+            None => None,
+            Some(model) => Some(self.registry.model(node, model)?),
+        };
+        Some(JobModels {
+            clip: self.registry.model(node, clip)?,
+            keyframe,
+        })
     }
 
     /// The row says something else than what was believed: nothing is believed any more, the row is read.
@@ -457,6 +477,7 @@ impl State {
             owner: row.owner,
             tier: row.tier,
             model: row.model,
+            keyframe_model: spec.keyframe().map(|keyframe| keyframe.model.clone()),
             cost: cost::predicted(&spec),
             attempt: row.attempt,
             failures: row.failures,
@@ -478,7 +499,7 @@ impl State {
             is_dispatched: false,
             heard_at: now,
             unnamed_beats: 0,
-            announced_clip: None,
+            announced: None,
         };
         self.held.insert(row.job, held);
         Some(Heard::JobRecovered(recovered))

@@ -3,13 +3,13 @@
 use std::future::Future;
 use std::time::Duration;
 
-use flowai_actors::ids::{Epoch, JobId, Sha256};
+use flowai_actors::ids::{Epoch, JobId};
 use flowai_actors::kit::Backoff;
 use flowai_actors::limits::RECOVERY_PAGE_JOBS;
 use flowai_actors::link::PeerId;
 use flowai_actors::messages::{
-    ArtefactFile, Assign, AssignAnswer, AttemptRef, Ended, EndedAnswer, Holding, Outcome as Told,
-    ReadyFile, Register, Source, Target, UploadTargetsAnswer,
+    ArtefactFile, Assign, AssignAnswer, AttemptRef, Ended, EndedAnswer, FirstFrameSource, Holding,
+    Outcome as Told, PrefetchStage, ReadyFile, Register, Source, Target, UploadTargetsAnswer,
 };
 use flowai_actors::wire;
 use flowai_store::database::{Database, DatabaseError};
@@ -17,11 +17,11 @@ use flowai_store::journal::{self, Batch, JournalError, artefact_key};
 use flowai_store::objects::{
     ObjectHead, Objects, PRESIGNED_GET_TTL_MAX, PRESIGNED_PUT_TTL_MAX, ResponseHeaders, UploadTerms,
 };
-use flowai_store::sources::{self, SourcesError, StoredFile};
+use flowai_store::sources::{self, FirstFrameFiles, SourcesError, StoredFile};
 use flowai_store::{nodes, recovery};
 
 use super::Tools;
-use super::event::{Answer, Event, NotDelivered, NotDispatched, Outcome, ReplyId};
+use super::event::{Answer, Event, JobModels, NotDelivered, NotDispatched, Outcome, ReplyId};
 
 /// Between tries of what the database did not take. No try is the last: the term ends when another begins.
 const RETRY_FIRST: Duration = Duration::from_millis(20);
@@ -146,8 +146,8 @@ pub(super) async fn admit(database: &Database, reply: ReplyId, register: Box<Reg
 }
 
 /// Looks up and signs what the job is made from, and gives it to its node.
-pub(super) async fn dispatch(tools: &Tools, held: Holding, model_sha256: Sha256) -> Event {
-    let result = match assignment(tools, held.at, model_sha256).await {
+pub(super) async fn dispatch(tools: &Tools, held: Holding, models: JobModels) -> Event {
+    let result = match assignment(tools, held.at, models).await {
         Ok(assign) => give(tools, &held, &assign).await,
         Err(reason) => Err(reason),
     };
@@ -157,7 +157,7 @@ pub(super) async fn dispatch(tools: &Tools, held: Holding, model_sha256: Sha256)
 async fn assignment(
     tools: &Tools,
     at: AttemptRef,
-    model_sha256: Sha256,
+    models: JobModels,
 ) -> Result<Assign, NotDispatched> {
     let found = sources::of_job(&tools.database, at.job).await;
     let found = found.map_err(|error| match error {
@@ -167,20 +167,32 @@ async fn assignment(
         | SourcesError::Adapter(_)
         | SourcesError::Image(_) => NotDispatched::Impossible(error.to_string()),
     })?;
-    let mut adapters = Vec::new();
-    for file in &found.adapters {
-        adapters.push(source(&tools.objects, file).await?);
-    }
+    let signed = |error: Unsigned| NotDispatched::NotTaken(error.0);
+    let first_frame = match (&found.first_frame, models.keyframe) {
+        (FirstFrameFiles::Image(file), _) => {
+            let image = source(&tools.objects, file).await.map_err(signed)?;
+            FirstFrameSource::Image(image)
+        }
+        (FirstFrameFiles::Keyframe(files), Some(model)) => FirstFrameSource::Keyframe {
+            model_sha256: model.sha256,
+            adapters: sources_of(&tools.objects, files).await.map_err(signed)?,
+        },
+        (FirstFrameFiles::Keyframe(_), None) => {
+            let reason = "its row asks for a keyframe, and was read as one without";
+            return Err(NotDispatched::NotTaken(reason.to_owned()));
+        }
+    };
+    let adapters = sources_of(&tools.objects, &found.adapters).await;
     Ok(Assign {
         at,
         spec: found.spec,
-        model_sha256,
-        image: source(&tools.objects, &found.image).await?,
-        adapters,
+        model_sha256: models.clip.sha256,
+        first_frame,
+        adapters: adapters.map_err(signed)?,
     })
 }
 
-/// The ways to a waiting job's adapters.
+/// The ways to a waiting job's adapters, for each of its models that has some.
 ///
 /// # Errors
 /// A job that is gone or has lost an adapter, a database or store that does not answer.
@@ -188,14 +200,25 @@ pub(super) async fn adapters_of(
     database: &Database,
     objects: &Objects,
     job: JobId,
-) -> Result<Vec<Source>, NoHint> {
+    models: JobModels,
+) -> Result<Vec<PrefetchStage>, NoHint> {
     let found = sources::of_job(database, job).await?;
-    let mut adapters = Vec::new();
-    for file in &found.adapters {
-        let signed = source(objects, file).await;
-        adapters.push(signed.map_err(|_| NoHint::Unsigned)?);
+    let keyframe = match &found.first_frame {
+        FirstFrameFiles::Image(_) => None,
+        FirstFrameFiles::Keyframe(files) => models.keyframe.map(|model| (model, files)),
+    };
+    let mut stages = Vec::new();
+    for (model, files) in keyframe.into_iter().chain([(models.clip, &found.adapters)]) {
+        if files.is_empty() {
+            continue;
+        }
+        stages.push(PrefetchStage {
+            model: model.model,
+            model_sha256: model.sha256,
+            adapters: sources_of(objects, files).await?,
+        });
     }
-    Ok(adapters)
+    Ok(stages)
 }
 
 /// Why a node is not told of its next job.
@@ -203,15 +226,27 @@ pub(super) async fn adapters_of(
 pub(super) enum NoHint {
     #[error(transparent)]
     Sources(#[from] SourcesError),
-    #[error("a download cannot be signed")]
-    Unsigned,
+    #[error(transparent)]
+    Unsigned(#[from] Unsigned),
 }
 
-async fn source(objects: &Objects, file: &StoredFile) -> Result<Source, NotDispatched> {
+#[derive(Debug, thiserror::Error)]
+#[error("a download cannot be signed: {0}")]
+pub(super) struct Unsigned(String);
+
+async fn sources_of(objects: &Objects, files: &[StoredFile]) -> Result<Vec<Source>, Unsigned> {
+    let mut sources = Vec::new();
+    for file in files {
+        sources.push(source(objects, file).await?);
+    }
+    Ok(sources)
+}
+
+async fn source(objects: &Objects, file: &StoredFile) -> Result<Source, Unsigned> {
     let signed = objects
         .presign_get(&file.key, PRESIGNED_GET_TTL_MAX, ResponseHeaders::default())
         .await
-        .map_err(|error| NotDispatched::NotTaken(error.to_string()))?;
+        .map_err(|error| Unsigned(error.to_string()))?;
     Ok(Source {
         sha256: file.sha256,
         bytes: file.bytes,
@@ -243,7 +278,7 @@ async fn give(tools: &Tools, held: &Holding, assign: &Assign) -> Result<(), NotD
     Err(NotDispatched::NotTaken("it stays busy".to_owned()))
 }
 
-/// Whether every file of a rendered attempt lies in the object store, the clip with the length that was told. Their bytes
+/// Whether every file of a rendered attempt lies in the object store, clip and keyframe with the length that was told. Their bytes
 /// are those of the hashes that were signed into the uploads.
 pub(super) async fn verify(objects: &Objects, ended: Box<Ended>) -> Event {
     let result = look(objects, &ended).await;
@@ -251,17 +286,29 @@ pub(super) async fn verify(objects: &Objects, ended: Box<Ended>) -> Event {
 }
 
 async fn look(objects: &Objects, ended: &Ended) -> Result<(), NotDelivered> {
-    let Told::Rendered { clip_bytes, .. } = &ended.outcome else {
+    let Told::Rendered {
+        clip_bytes,
+        manifest,
+        ..
+    } = &ended.outcome
+    else {
         return Ok(());
     };
-    for file in ArtefactFile::ALL {
+    for file in ArtefactFile::of(&manifest.spec) {
         let name = file.file_name();
         let key = artefact_key(ended.at.job, ended.at.attempt, file);
-        let detail = match head(objects, &key).await {
-            Ok(Some(head)) if file != ArtefactFile::Clip || head.length == *clip_bytes => continue,
-            Ok(Some(head)) => format!("{name} has {} bytes, {clip_bytes} were told", head.length),
-            Ok(None) => format!("{name} does not lie in the object store"),
-            Err(reason) => return Err(NotDelivered::Unanswered(reason)),
+        let told = match file {
+            ArtefactFile::Clip => Some(*clip_bytes),
+            ArtefactFile::Keyframe => manifest.keyframe.as_ref().map(|keyframe| keyframe.bytes),
+            ArtefactFile::Poster | ArtefactFile::Preview | ArtefactFile::Spritesheet => None,
+        };
+        let detail = match (head(objects, &key).await, told) {
+            (Ok(Some(head)), Some(told)) if head.length != told => {
+                format!("{name} has {} bytes, {told} were told", head.length)
+            }
+            (Ok(Some(_)), _) => continue,
+            (Ok(None), _) => format!("{name} does not lie in the object store"),
+            (Err(reason), _) => return Err(NotDelivered::Unanswered(reason)),
         };
         return Err(NotDelivered::Missing(detail));
     }

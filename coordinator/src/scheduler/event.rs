@@ -13,6 +13,8 @@ pub struct WaitingJob {
     pub owner: UserId,
     pub tier: Tier,
     pub model: ModelId,
+    /// Of a job whose first frame is made from words: the same node makes both.
+    pub keyframe_model: Option<ModelId>,
     /// What the render is predicted to take: the price in fairness.
     pub cost: GpuSeconds,
     /// The newest attempt so far; zero before the first.
@@ -25,6 +27,13 @@ pub struct WaitingJob {
     pub node_deaths: u32,
     /// Nodes that died.
     pub died_on: BTreeSet<NodeId>,
+}
+
+impl WaitingJob {
+    /// What a node must offer to run it, in the order of its stages.
+    pub fn models(&self) -> impl Iterator<Item = &ModelId> {
+        self.keyframe_model.iter().chain([&self.model])
+    }
 }
 
 /// A running attempt found in the rows by a new leader: its node has one lease to say that it still works on it.

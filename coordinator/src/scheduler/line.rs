@@ -1,10 +1,11 @@
 //! The line as those who wait in it see it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
 use flowai_actors::ids::{JobId, ModelId, UserId};
 use flowai_actors::limits::USER_RUNNING_MAX;
 
+use super::event::WaitingJob;
 use super::shares::{Claim, Turns};
 use super::state::Scheduler;
 
@@ -27,6 +28,8 @@ pub enum WaitsFor {
     OwnJobs,
     /// A node that offers the model registers.
     Model,
+    /// A node that offers both the model and the keyframe model registers.
+    BothModels,
     /// The pause after a failure passes, or another node registers.
     Retry,
 }
@@ -37,10 +40,16 @@ impl WaitsFor {
             Self::Node => "waits for a free node",
             Self::OwnJobs => "waits for one of your running jobs to end",
             Self::Model => "waits for a node that offers the model",
+            Self::BothModels => {
+                "waits for a node that offers both the model and the keyframe model"
+            }
             Self::Retry => "waits a moment before it is tried again",
         }
     }
 }
+
+/// Which models some node offers together: the clip's, and the keyframe's before it.
+type Offered<'a> = HashMap<(&'a ModelId, Option<&'a ModelId>), bool>;
 
 impl Scheduler {
     /// The first `most` places, in the order in which the jobs would start were each served as soon as its turn comes.
@@ -52,7 +61,8 @@ impl Scheduler {
             .collect();
         let heads = self.waiting().values().filter_map(|jobs| jobs.front());
         let mut turns = Turns::new(self.shares(), heads.filter_map(|job| self.claim_of(*job)));
-        let offered = self.offered_models();
+        // Many jobs have few models.
+        let mut offered = HashMap::new();
         let mut line = Vec::new();
         for position in (1..).take(most) {
             let mut served = None;
@@ -68,7 +78,7 @@ impl Scheduler {
                 user,
                 job,
                 position,
-                waits_for: self.waits_for(user, job, &offered),
+                waits_for: self.waits_for(user, job, &mut offered),
             });
         }
         line
@@ -78,10 +88,19 @@ impl Scheduler {
         self.waiting_job(job).map(Claim::of)
     }
 
-    fn waits_for(&self, user: UserId, job: JobId, offered: &BTreeSet<&ModelId>) -> WaitsFor {
-        let model = self.waiting_job(job).map(|job| &job.model);
-        if !model.is_some_and(|model| offered.contains(model)) {
-            WaitsFor::Model
+    fn waits_for<'a>(&'a self, user: UserId, job: JobId, offered: &mut Offered<'a>) -> WaitsFor {
+        let is_offered = |waiting: &'a WaitingJob| {
+            let models = (&waiting.model, waiting.keyframe_model.as_ref());
+            *offered
+                .entry(models)
+                .or_insert_with(|| self.is_offered(waiting))
+        };
+        let waiting = self.waiting_job(job);
+        if !waiting.is_some_and(is_offered) {
+            match waiting.and_then(|waiting| waiting.keyframe_model.as_ref()) {
+                None => WaitsFor::Model,
+                Some(_) => WaitsFor::BothModels,
+            }
         } else if self.running_of(user) >= USER_RUNNING_MAX {
             WaitsFor::OwnJobs
         } else if self.pauses(job) {

@@ -5,7 +5,7 @@
 //!
 //! - a waiting user of a greater weight starts first when both have used as little ([`shares`]), and nobody waits for ever;
 //! - a user never has more than [`USER_RUNNING_MAX`] jobs running;
-//! - a node never has more than one, and only jobs whose model it offers;
+//! - a node never has more than one, and only jobs all of whose models it offers;
 //! - a node without a beat for [`NODE_LEASE_MS`] loses its attempt (INV-5), and what it says later of it is stale (INV-2);
 //! - a job fails at most [`JOB_ATTEMPTS_MAX`] times, each time on another node while there is one, and one during which
 //!   [`JOB_NODE_DEATHS_MAX`] nodes died is quarantined.

@@ -67,6 +67,11 @@ impl Node {
     fn takes_work(&self) -> bool {
         !self.is_draining && !self.is_doubtful
     }
+
+    /// Whether it has every model of the job.
+    fn offers(&self, job: &WaitingJob) -> bool {
+        job.models().all(|model| self.models.contains(model))
+    }
 }
 
 impl Scheduler {
@@ -147,8 +152,10 @@ impl Scheduler {
         self.jobs.get(&job).is_some_and(|job| job.cancel_asked)
     }
 
-    pub fn model_of(&self, job: JobId) -> Option<&ModelId> {
-        self.jobs.get(&job).map(|job| &job.spec.model)
+    /// The model of an unfinished job, and that of its keyframe if its first frame is made from words.
+    pub fn models_of(&self, job: JobId) -> Option<(&ModelId, Option<&ModelId>)> {
+        let spec = &self.jobs.get(&job)?.spec;
+        Some((&spec.model, spec.keyframe_model.as_ref()))
     }
 
     /// Whether this process of the node holds a lease.
@@ -179,7 +186,7 @@ impl Scheduler {
         self.jobs.get(&job).map(|job| &job.spec)
     }
 
-    /// Whether a waiting job failed on every live node that offers its model, and may not go back to one yet.
+    /// Whether a waiting job failed on every live node that offers its models, and may not go back to one yet.
     pub(super) fn pauses(&self, id: JobId) -> bool {
         let job = self.jobs.get(&id);
         job.is_some_and(|job| job.back_at > self.now && !self.has_untried_node(job))
@@ -197,10 +204,9 @@ impl Scheduler {
         self.running.of(user)
     }
 
-    /// Models that any known node offers.
-    pub(super) fn offered_models(&self) -> BTreeSet<&ModelId> {
-        let models = self.nodes.values().flat_map(|node| &node.models);
-        models.collect()
+    /// Whether some known node offers all of the job's models.
+    pub(super) fn is_offered(&self, job: &WaitingJob) -> bool {
+        self.nodes.values().any(|node| node.offers(job))
     }
 
     /// Whether a generation of a node is older than one that is known, and which that is.

@@ -1,6 +1,6 @@
 //! Goal: whatever the network loses, doubles and reorders, each job ends, once, with one clip (INV-1, INV-3, INV-5).
 //! Method: the real leader on a simulated link that loses and doubles a tenth of all messages, real rows and objects, nodes by
-//! the protocol. Jobs are found in the rows, rung for, and left to the sweep.
+//! the protocol. Jobs are found in the rows, rung for, and left to the sweep; the last begin with words.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,7 +60,7 @@ async fn each_job_ends_once_on_a_rough_network() {
 
     let work = async {
         for user in users {
-            let (rung, unannounced) = (farm.queue(user).await, farm.queue(user).await);
+            let (rung, unannounced) = (farm.queue(user).await, farm.queue_words(user).await);
             let bell = wire::seal(Epoch::ZERO, &Doorbell { job: rung }).unwrap();
             api.send(&leader_id, bell).unwrap();
             jobs.extend([rung, unannounced]);
@@ -76,6 +76,11 @@ async fn each_job_ends_once_on_a_rough_network() {
         .unwrap();
     led.unwrap();
 
+    // Each first frame that words made is one picture of the job's owner.
+    let pictures = "select count(*) from upload u join artefact a on a.owner_id = u.owner_id and a.keyframe_id = u.id";
+    assert_eq!(farm.text(pictures).await, USERS.to_string());
+    let uploads = (2 * USERS).to_string();
+    assert_eq!(farm.text("select count(*) from upload").await, uploads);
     for job in &jobs {
         let of_job = format!("where job_id = '{job}'");
         let ends = format!(

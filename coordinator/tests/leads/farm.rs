@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use flowai_actors::ids::{Generation, JobId, Sha256, UploadId, UserId};
 use flowai_actors::link::{NodeLink, Peer, PeerId, Role};
-use flowai_actors::spec::RenderSpec;
+use flowai_actors::spec::{FirstFrame, KeyframeSampler, KeyframeSpec, RenderSpec, Words};
 use flowai_coordinator::{Coordinator, Stand};
 use flowai_embedded::{Listen, Postgres, S3};
 use flowai_store::database::{Database, RolePasswords, migrate};
@@ -58,8 +58,11 @@ impl Farm {
             _s3: s3,
             _folder: folder,
         };
-        farm.run("insert into model (id, sha256, family, offer) values ('tiny', sha256('m'), 'svd', '{}')")
-            .await;
+        farm.run(
+            "insert into model (id, sha256, family, offer)
+             values ('tiny', sha256('m'), 'svd', '{}'), ('painter', sha256('p'), 'sd', '{}')",
+        )
+        .await;
         farm
     }
 
@@ -104,9 +107,19 @@ impl Farm {
     }
 
     pub(crate) async fn queue(&self, user: UserId) -> JobId {
-        let (spec, image) = (spec(), UploadId::from_uuid(user.as_uuid()));
-        let video = NewVideo::new(user, &spec, image);
-        let queueing = videos::queue(&self.app, &video, None, (202, &json!({}))).await;
+        let image = UploadId::from_uuid(user.as_uuid());
+        self.submit(&NewVideo::new(user, &spec(), Some(image)))
+            .await
+    }
+
+    /// A job whose first frame is made from words.
+    pub(crate) async fn queue_words(&self, user: UserId) -> JobId {
+        self.submit(&NewVideo::new(user, &spec_of_words(), None))
+            .await
+    }
+
+    async fn submit(&self, video: &NewVideo<'_>) -> JobId {
+        let queueing = videos::queue(&self.app, video, None, (202, &json!({}))).await;
         assert_eq!(queueing.unwrap(), Queueing::Queued);
         video.id
     }
@@ -114,6 +127,26 @@ impl Farm {
 
 pub(crate) fn spec() -> RenderSpec {
     RenderSpec::small("tiny".parse().unwrap(), Sha256::from_bytes([1; 32]))
+}
+
+/// The same, from words.
+pub(crate) fn spec_of_words() -> RenderSpec {
+    let keyframe = KeyframeSpec {
+        model: "painter".parse().unwrap(),
+        prompt: Words::from("a cat"),
+        negative_prompt: Words::default(),
+        adapters: Vec::new(),
+        width: 64,
+        height: 48,
+        steps: 2,
+        sampler: KeyframeSampler::Ddim,
+        guidance_scale: 7.5,
+        seed: 0,
+    };
+    RenderSpec {
+        first_frame: FirstFrame::Keyframe(Box::new(keyframe)),
+        ..spec()
+    }
 }
 
 pub(crate) fn peer(role: Role, name: &str) -> Peer {

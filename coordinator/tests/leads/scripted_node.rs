@@ -6,11 +6,11 @@ use std::time::Duration;
 use flowai_actors::ids::{Epoch, Generation, NodeId, Sha256};
 use flowai_actors::limits::NODE_BEAT_MS;
 use flowai_actors::link::{LinkEvent, LinkEvents, PeerId, Request, SimLink};
-use flowai_actors::manifest::{EngineInfo, Manifest, StageTimings};
+use flowai_actors::manifest::{EngineInfo, KeyframeMade, Manifest, StageTimings};
 use flowai_actors::messages::{
     AdapterTiers, ArtefactFile, Assign, AssignAnswer, AttemptRef, Beat, BeatAnswer, Body, Ended,
-    EndedAnswer, ModelOffer, Outcome, ReadyFile, Register, Registered, Stop, UploadTargets,
-    UploadTargetsAnswer, Verdict,
+    EndedAnswer, FirstFrameSource, ModelFamily, ModelOffer, Outcome, ReadyFile, Register,
+    Registered, Stop, UploadTargets, UploadTargetsAnswer, Verdict,
 };
 use flowai_actors::spec::SpecLimits;
 use flowai_actors::wire;
@@ -22,6 +22,8 @@ const GENERATION: Generation = Generation::new(1);
 const BEAT: Duration = Duration::from_millis(NODE_BEAT_MS);
 const ASK_DEADLINE: Duration = Duration::from_millis(500);
 const CLIP: &[u8] = b"a clip";
+const CLIP_MODEL: Sha256 = Sha256::from_bytes([2; 32]);
+const KEYFRAME_MODEL: Sha256 = Sha256::from_bytes([6; 32]);
 
 #[derive(Clone)]
 pub(crate) struct ScriptedNode {
@@ -122,7 +124,8 @@ impl ScriptedNode {
 
     async fn render(self, assign: Assign) {
         let at = assign.at;
-        for file in ArtefactFile::ALL {
+        let files = ArtefactFile::of(&assign.spec);
+        for file in files.iter().copied() {
             let key = artefact_key(at.job, at.attempt, file);
             let put = self.objects.put(&key, CLIP.into(), file.content_type());
             put.await.unwrap();
@@ -131,7 +134,7 @@ impl ScriptedNode {
             at,
             node: self.id.clone(),
             generation: GENERATION,
-            files: ArtefactFile::ALL
+            files: files
                 .into_iter()
                 .map(|file| ReadyFile {
                     file,
@@ -193,16 +196,10 @@ impl ScriptedNode {
             device_class: "cpu".to_owned(),
             device: "cpu".to_owned(),
             memory_bytes: 1,
-            models: vec![ModelOffer {
-                id: "tiny".parse().unwrap(),
-                sha256: Sha256::from_bytes([2; 32]),
-                family: "svd".to_owned(),
-                unet_config: serde_json::Value::Null,
-                limits: SpecLimits {
-                    side_multiple: 8,
-                    frames_max: 8,
-                },
-            }],
+            models: vec![
+                offer("tiny", ModelFamily::Svd, CLIP_MODEL),
+                offer("painter", ModelFamily::Sd, KEYFRAME_MODEL),
+            ],
             refused_models: Vec::new(),
             running,
         }
@@ -219,6 +216,16 @@ impl ScriptedNode {
             spec: assign.spec.clone(),
             model_sha256: assign.model_sha256,
             adapters: Vec::new(),
+            keyframe: match &assign.first_frame {
+                FirstFrameSource::Image(_) => None,
+                FirstFrameSource::Keyframe { model_sha256, .. } => Some(KeyframeMade {
+                    model_sha256: *model_sha256,
+                    adapters: Vec::new(),
+                    sha256: clip_sha256(),
+                    bytes: CLIP.len() as u64,
+                    tokens_cut: [0, 0],
+                }),
+            },
             engine: EngineInfo {
                 name: "svd".to_owned(),
                 version: "1".to_owned(),
@@ -232,6 +239,20 @@ impl ScriptedNode {
             clip_bytes: CLIP.len() as u64,
             timings_ms: StageTimings::default(),
         }
+    }
+}
+
+fn offer(id: &str, family: ModelFamily, sha256: Sha256) -> ModelOffer {
+    ModelOffer {
+        id: id.parse().unwrap(),
+        sha256,
+        family,
+        unet_config: serde_json::Value::Null,
+        text_encoder_config: None,
+        limits: SpecLimits {
+            side_multiple: 8,
+            frames_max: 8,
+        },
     }
 }
 

@@ -55,16 +55,35 @@ pub enum Unfinished {
 pub struct Artefact {
     pub clip_sha256: Sha256,
     pub clip_bytes: u64,
+    /// The picture that was made from words: it becomes one of the owner's.
+    pub keyframe: Option<Keyframe>,
     pub manifest: Manifest,
+}
+
+/// A delivered keyframe, a PNG.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keyframe {
+    pub sha256: Sha256,
+    pub bytes: u64,
+    /// Width and height, px.
+    pub size: (u32, u32),
 }
 
 /// Where a file of an attempt lies. The attempt is in the key, so that a zombie's upload overwrites nothing that counts.
 pub fn artefact_key(job: JobId, attempt: Attempt, file: ArtefactFile) -> String {
-    format!("clips/{job}/{attempt}/{}", file.file_name())
+    let name = file.file_name();
+    match file {
+        ArtefactFile::Clip
+        | ArtefactFile::Poster
+        | ArtefactFile::Preview
+        | ArtefactFile::Spritesheet => format!("{}{attempt}/{name}", clips_prefix(job)),
+        // Not among the clip's: it outlives the video.
+        ArtefactFile::Keyframe => format!("keyframes/{job}/{attempt}/{name}"),
+    }
 }
 
-/// What the keys of all files of a job begin with, of every attempt.
-pub fn artefacts_prefix(job: JobId) -> String {
+/// What the keys of all files of a job but its keyframes begin with, of every attempt.
+pub fn clips_prefix(job: JobId) -> String {
     format!("clips/{job}/")
 }
 

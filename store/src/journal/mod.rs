@@ -4,6 +4,7 @@
 //! an ended term commits. Rows are locked in one order (lease, job states, the users' streams by user), and whoever else takes
 //! more than one of them takes them in that order.
 
+mod artefacts;
 mod change;
 mod statements;
 
@@ -14,7 +15,7 @@ use flowai_actors::ids::{Epoch, JobId, UserId};
 use crate::database::Database;
 use crate::leader;
 
-pub use change::{Artefact, Batch, Change, Unfinished, artefact_key, artefacts_prefix};
+pub use change::{Artefact, Batch, Change, Keyframe, Unfinished, artefact_key, clips_prefix};
 
 /// What became of one change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +81,7 @@ pub async fn commit(
     moved.extend(statements::adopt(&mut transaction, epoch, changes).await?);
     moved.extend(statements::end_attempts(&mut transaction, changes).await?);
     moved.extend(statements::cancel_waiting(&mut transaction, changes).await?);
-    statements::insert_artefacts(&mut transaction, changes, &moved).await?;
+    artefacts::insert(&mut transaction, changes, &moved).await?;
     statements::append_events(&mut transaction, changes, &moved).await?;
     let before = if moved.len() < changes.len() {
         statements::written_before(&mut transaction, epoch, changes, &moved).await?

@@ -3,16 +3,15 @@
 use std::collections::HashMap;
 
 use flowai_actors::ids::{Epoch, JobId, UserId};
-use flowai_actors::messages::{ArtefactFile, Holding};
+use flowai_actors::messages::Holding;
 use flowai_actors::state::EventKind;
 use serde_json::{Value, json};
 use sqlx::PgConnection;
-use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::Moved;
-use super::change::{Change, Unfinished, artefact_key};
-use crate::number::{bigint, int};
+use super::change::{Change, Unfinished};
+use crate::number::int;
 
 type Rows = Vec<(JobId, Moved)>;
 
@@ -262,69 +261,6 @@ pub(super) async fn cancel_waiting(
     .fetch_all(connection)
     .await?;
     Ok(rows(moved))
-}
-
-/// The clips of the attempts that were settled in this transaction.
-pub(super) async fn insert_artefacts(
-    connection: &mut PgConnection,
-    changes: &[Change],
-    moved: &HashMap<JobId, Moved>,
-) -> Result<(), sqlx::Error> {
-    let settled: Vec<_> = changes
-        .iter()
-        .filter_map(|change| match change {
-            Change::Settle { held, artefact } => {
-                Some((held.at, artefact, moved.get(&held.at.job)?.owner))
-            }
-            _ => None,
-        })
-        .collect();
-    if settled.is_empty() {
-        return Ok(());
-    }
-    let jobs: Vec<Uuid> = settled.iter().map(|(at, ..)| at.job.as_uuid()).collect();
-    let owners: Vec<Uuid> = settled.iter().map(|(.., owner)| owner.as_uuid()).collect();
-    let attempts: Vec<i32> = settled
-        .iter()
-        .map(|(at, ..)| int(at.attempt.get()))
-        .collect();
-    let hashes: Vec<&[u8]> = settled
-        .iter()
-        .map(|(_, artefact, _)| artefact.clip_sha256.as_bytes().as_slice())
-        .collect();
-    let lengths: Vec<i64> = settled
-        .iter()
-        .map(|(_, artefact, _)| bigint(artefact.clip_bytes))
-        .collect();
-    let manifests: Vec<Json<_>> = settled
-        .iter()
-        .map(|(_, artefact, _)| Json(&artefact.manifest))
-        .collect();
-    let keys = |file: ArtefactFile| -> Vec<String> {
-        settled
-            .iter()
-            .map(|(at, ..)| artefact_key(at.job, at.attempt, file))
-            .collect()
-    };
-    sqlx::query(
-        "insert into artefact (job_id, owner_id, attempt, clip_sha256, clip_bytes, manifest,
-                               clip_key, poster_key, preview_key, spritesheet_key)
-         select * from unnest($1::uuid[], $2::uuid[], $3::int[], $4::bytea[], $5::bigint[], $6::jsonb[],
-                              $7::text[], $8::text[], $9::text[], $10::text[])",
-    )
-    .bind(jobs)
-    .bind(owners)
-    .bind(attempts)
-    .bind(hashes)
-    .bind(lengths)
-    .bind(manifests)
-    .bind(keys(ArtefactFile::Clip))
-    .bind(keys(ArtefactFile::Poster))
-    .bind(keys(ArtefactFile::Preview))
-    .bind(keys(ArtefactFile::Spritesheet))
-    .execute(connection)
-    .await?;
-    Ok(())
 }
 
 /// What the owner hears of a change. Adoption changes nothing for them.

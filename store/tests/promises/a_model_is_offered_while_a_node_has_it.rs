@@ -2,7 +2,7 @@
 //! node changes nothing.
 
 use flowai_actors::ids::{Generation, Sha256};
-use flowai_actors::messages::ModelOffer;
+use flowai_actors::messages::{ModelFamily, ModelOffer};
 use flowai_actors::spec::SpecLimits;
 use flowai_store::{models, nodes};
 
@@ -12,8 +12,9 @@ fn offer(model: &str, content: u8) -> ModelOffer {
     ModelOffer {
         id: model.parse().unwrap(),
         sha256: Sha256::from_bytes([content; 32]),
-        family: "svd".to_owned(),
+        family: ModelFamily::Svd,
         unet_config: serde_json::json!({}),
+        text_encoder_config: None,
         limits: SpecLimits {
             side_multiple: 8,
             frames_max: 25,

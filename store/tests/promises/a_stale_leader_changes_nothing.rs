@@ -5,49 +5,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use flowai_actors::ids::{Attempt, Epoch, Generation, JobId, Sha256, UserId};
-use flowai_actors::manifest::{EngineInfo, Manifest, StageTimings};
+use flowai_actors::ids::{Attempt, Epoch, Generation, JobId, UserId};
 use flowai_actors::messages::{AttemptRef, Holding};
 use flowai_actors::state::JobState;
-use flowai_store::journal::{Artefact, Change, JournalError, Unfinished, Written};
+use flowai_store::journal::{Change, JournalError, Unfinished, Written};
 use flowai_store::{leader, recovery};
 
-use crate::farm::{FIRST, Farm, SECOND, held, node, spec};
-
-fn settle(held: Holding) -> Change {
-    let clip_sha256 = Sha256::from_bytes([7; 32]);
-    let manifest = Manifest {
-        manifest_version: Manifest::VERSION,
-        job: held.at.job,
-        attempt: held.at.attempt,
-        epoch: held.at.epoch,
-        node: held.node.clone(),
-        generation: held.generation,
-        spec: spec(),
-        model_sha256: Sha256::from_bytes([2; 32]),
-        adapters: Vec::new(),
-        engine: EngineInfo {
-            name: "svd".to_owned(),
-            version: "0.1.0".to_owned(),
-            libtorch: None,
-            encoder: "x264".to_owned(),
-            dtype: "float32".to_owned(),
-            noise_dtype: "float32".to_owned(),
-        },
-        device_class: "cpu".to_owned(),
-        clip_sha256,
-        clip_bytes: 9,
-        timings_ms: StageTimings::default(),
-    };
-    Change::Settle {
-        held,
-        artefact: Box::new(Artefact {
-            clip_sha256,
-            clip_bytes: 9,
-            manifest,
-        }),
-    }
-}
+use crate::farm::{FIRST, Farm, SECOND, held, node, settle};
 
 /// Every kind of change that ends attempt 1 of a job.
 fn ends(held: &Holding) -> Vec<Change> {

@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use flowai_actors::ids::{Attempt, Epoch, Generation, JobId, NodeId, Sha256, UploadId, UserId};
+use flowai_actors::manifest::{EngineInfo, Manifest, StageTimings};
 use flowai_actors::messages::{AttemptRef, Holding};
-use flowai_actors::spec::RenderSpec;
+use flowai_actors::spec::{FirstFrame, KeyframeSampler, KeyframeSpec, RenderSpec, Words};
 use flowai_embedded::{Listen, Postgres};
 use flowai_store::database::{Database, RolePasswords, migrate};
-use flowai_store::journal::{Batch, Change, JournalError, Written, commit};
+use flowai_store::journal::{Artefact, Batch, Change, JournalError, Keyframe, Written, commit};
 use flowai_store::videos::{self, NewVideo, Queueing};
 use flowai_store::{leader, recovery};
 use serde_json::json;
@@ -80,9 +81,19 @@ impl Farm {
     }
 
     pub(crate) async fn queue_for(&self, user: UserId) -> JobId {
-        let (spec, image) = (spec(), UploadId::from_uuid(user.as_uuid()));
-        let video = NewVideo::new(user, &spec, image);
-        let queueing = videos::queue(&self.app, &video, None, (202, &json!({}))).await;
+        let image = UploadId::from_uuid(user.as_uuid());
+        self.submit(&NewVideo::new(user, &spec(), Some(image)))
+            .await
+    }
+
+    /// A job whose first frame is made from words.
+    pub(crate) async fn queue_words(&self) -> JobId {
+        self.submit(&NewVideo::new(self.user, &spec_of_words(), None))
+            .await
+    }
+
+    pub(crate) async fn submit(&self, video: &NewVideo<'_>) -> JobId {
+        let queueing = videos::queue(&self.app, video, None, (202, &json!({}))).await;
         assert_eq!(queueing.unwrap(), Queueing::Queued);
         video.id
     }
@@ -168,6 +179,68 @@ fn batch(changes: Vec<Change>) -> Batch {
 
 pub(crate) fn spec() -> RenderSpec {
     RenderSpec::small("tiny".parse().unwrap(), Sha256::from_bytes([1; 32]))
+}
+
+/// The same, from words.
+pub(crate) fn spec_of_words() -> RenderSpec {
+    let keyframe = KeyframeSpec {
+        model: "tiny".parse().unwrap(),
+        prompt: Words::from("a cat"),
+        negative_prompt: Words::default(),
+        adapters: Vec::new(),
+        width: 64,
+        height: 48,
+        steps: 2,
+        sampler: KeyframeSampler::Ddim,
+        guidance_scale: 7.5,
+        seed: 0,
+    };
+    RenderSpec {
+        first_frame: FirstFrame::Keyframe(Box::new(keyframe)),
+        ..spec()
+    }
+}
+
+/// The delivery of a clip from a picture.
+pub(crate) fn settle(held: Holding) -> Change {
+    settle_with(held, spec(), None)
+}
+
+pub(crate) fn settle_with(held: Holding, spec: RenderSpec, keyframe: Option<Keyframe>) -> Change {
+    let clip_sha256 = Sha256::from_bytes([7; 32]);
+    let manifest = Manifest {
+        manifest_version: Manifest::VERSION,
+        job: held.at.job,
+        attempt: held.at.attempt,
+        epoch: held.at.epoch,
+        node: held.node.clone(),
+        generation: held.generation,
+        spec,
+        model_sha256: Sha256::from_bytes([2; 32]),
+        adapters: Vec::new(),
+        keyframe: None,
+        engine: EngineInfo {
+            name: "svd".to_owned(),
+            version: "0.1.0".to_owned(),
+            libtorch: None,
+            encoder: "x264".to_owned(),
+            dtype: "float32".to_owned(),
+            noise_dtype: "float32".to_owned(),
+        },
+        device_class: "cpu".to_owned(),
+        clip_sha256,
+        clip_bytes: 9,
+        timings_ms: StageTimings::default(),
+    };
+    Change::Settle {
+        held,
+        artefact: Box::new(Artefact {
+            clip_sha256,
+            clip_bytes: 9,
+            keyframe,
+            manifest,
+        }),
+    }
 }
 
 pub(crate) fn node(name: &str) -> NodeId {

@@ -43,7 +43,7 @@ async fn what_was_removed_meanwhile_is_missed_by_its_kind() {
         let video = NewVideo {
             adapters,
             parent,
-            ..NewVideo::new(user, &spec, image)
+            ..NewVideo::new(user, &spec, Some(image))
         };
         let queueing = videos::queue(&farm.app, &video, None, (202, &json!({}))).await;
         assert_eq!(queueing.unwrap(), expected);

@@ -3,14 +3,14 @@
 use bytes::Bytes;
 use flowai_actors::ids::{Attempt, Epoch, Generation, JobId, Sha256, UserId};
 use flowai_actors::link::{LinkEvent, LinkEvents, NodeLink as _, PeerId, SimLink};
-use flowai_actors::manifest::{EngineInfo, Manifest, StageTimings};
+use flowai_actors::manifest::{EngineInfo, KeyframeMade, Manifest, StageTimings};
 use flowai_actors::messages::{
     ArtefactFile, AttemptRef, Body, Doorbell, EventsReady, Holding, Live, LiveState,
 };
 use flowai_actors::spec::RenderSpec;
 use flowai_actors::wire;
 use flowai_store::database::Database;
-use flowai_store::journal::{Artefact, Batch, Change, Written, artefact_key, commit};
+use flowai_store::journal::{Artefact, Batch, Change, Keyframe, Written, artefact_key, commit};
 use flowai_store::leader;
 use flowai_store::objects::Objects;
 use sqlx::PgPool;
@@ -96,7 +96,7 @@ impl Leader {
             .fetch_one(owner)
             .await
             .unwrap();
-        for file in ArtefactFile::ALL {
+        for file in ArtefactFile::of(&spec) {
             let key = artefact_key(job, Attempt::new(1), file);
             let bytes = Bytes::from(format!("the {} of {video}", file.file_name()));
             objects
@@ -107,6 +107,11 @@ impl Leader {
         self.assign(video).await;
         let held = self.held(video);
         let clip_sha256 = Sha256::from_bytes([7; 32]);
+        let keyframe = spec.keyframe().map(|keyframe| Keyframe {
+            sha256: Sha256::from_bytes([8; 32]),
+            bytes: 11,
+            size: (keyframe.width, keyframe.height),
+        });
         let manifest = Manifest {
             manifest_version: Manifest::VERSION,
             job,
@@ -117,6 +122,13 @@ impl Leader {
             spec,
             model_sha256: Sha256::from_bytes([1; 32]),
             adapters: Vec::new(),
+            keyframe: keyframe.map(|keyframe| KeyframeMade {
+                model_sha256: Sha256::from_bytes([1; 32]),
+                adapters: Vec::new(),
+                sha256: keyframe.sha256,
+                bytes: keyframe.bytes,
+                tokens_cut: [0, 0],
+            }),
             engine: EngineInfo {
                 name: "stand-in".to_owned(),
                 version: "0".to_owned(),
@@ -133,6 +145,7 @@ impl Leader {
         let artefact = Artefact {
             clip_sha256,
             clip_bytes: 9,
+            keyframe,
             manifest,
         };
         let settle = Change::Settle {

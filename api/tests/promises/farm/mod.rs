@@ -24,7 +24,7 @@ use tokio::net::TcpListener;
 use url::Url;
 
 pub(crate) use caller::{Answer, Caller};
-pub(crate) use files::{adapter, adapter_of, picture, tiny_offer};
+pub(crate) use files::{adapter, adapter_of, painter_adapter, painter_offer, picture, tiny_offer};
 pub(crate) use leader::Leader;
 pub(crate) use program::Program;
 pub(crate) use streams::{Socket, Sse};
@@ -189,7 +189,7 @@ pub(crate) async fn offer_model(owner: &PgPool, offer: &ModelOffer) {
     )
     .bind(offer.id.as_str())
     .bind(&offer.sha256.as_bytes()[..])
-    .bind(&offer.family)
+    .bind(offer.family.name())
     .bind(Json(offer))
     .execute(owner)
     .await

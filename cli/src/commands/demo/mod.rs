@@ -2,6 +2,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use flowai_actors::manifest::Manifest;
+use flowai_actors::spec::FirstFrame;
 use flowai_model::adapter::{AdapterFormat, ModuleTable};
 use flowai_model::synthetic::{AdapterSpec, adapter_bytes};
 use flowai_model::{ModelFolder, Preset};
@@ -107,7 +108,7 @@ async fn make_clip(
 /// Large enough to look at, small enough for a CPU to render within seconds.
 pub fn video(image: String) -> NewVideo {
     NewVideo {
-        image,
+        image: Some(image),
         frames: Some(14),
         fps: Some(7),
         width: Some(256),
@@ -160,7 +161,7 @@ fn report(args: &Args, manifest: &Manifest, start_s: f64, render_s: f64, output:
          \x20 clip     {} bytes, sha256 {}\n\
          \x20 model    {}, sha256 {}\n\
          \x20 adapter  {}\n\
-         \x20 picture  sha256 {}\n\
+         \x20 picture  {}\n\
          \x20 spec     {} frames of {}x{} at {} a second, {} steps, seed {}\n\
          \x20 made by  {} {} on {} ({}, {}), attempt {}\n",
         manifest.clip_bytes,
@@ -168,7 +169,7 @@ fn report(args: &Args, manifest: &Manifest, start_s: f64, render_s: f64, output:
         spec.model,
         manifest.model_sha256,
         adapters.join("; "),
-        spec.image,
+        first_frame(manifest),
         spec.frames,
         spec.width,
         spec.height,
@@ -187,6 +188,13 @@ fn report(args: &Args, manifest: &Manifest, start_s: f64, render_s: f64, output:
         times(manifest, start_s, render_s)
     ));
     output.line(args.out.display());
+}
+
+fn first_frame(manifest: &Manifest) -> String {
+    match &manifest.spec.first_frame {
+        FirstFrame::Image(sha256) => format!("sha256 {sha256}"),
+        FirstFrame::Keyframe(keyframe) => format!("made from words by {}", keyframe.model),
+    }
 }
 
 fn times(manifest: &Manifest, start_s: f64, render_s: f64) -> String {

@@ -184,7 +184,7 @@ impl User {
             .upload(Purpose::Image, "cat.png", PICTURE.into())
             .await;
         NewVideo {
-            image: image.unwrap().id,
+            image: Some(image.unwrap().id),
             frames: Some(4),
             fps: Some(8),
             width: Some(64),

@@ -68,7 +68,7 @@ impl Zombie {
         manifest.epoch = at.epoch;
         manifest.node = self.node.parse().unwrap();
         manifest.generation = self.generation;
-        manifest.clip_sha256 = like.spec.image;
+        manifest.clip_sha256 = like.model_sha256;
         let ended = Ended {
             at,
             node: self.node.parse().unwrap(),
@@ -90,7 +90,8 @@ impl Zombie {
         at: AttemptRef,
         like: &Manifest,
     ) -> UploadTargetsAnswer {
-        let files = ArtefactFile::ALL.map(|file| ReadyFile {
+        let files = ArtefactFile::of(&like.spec).into_iter();
+        let files = files.map(|file| ReadyFile {
             file,
             sha256: like.clip_sha256,
             bytes: 1,
@@ -99,7 +100,7 @@ impl Zombie {
             at,
             node: self.node.parse().unwrap(),
             generation: self.generation,
-            files: files.to_vec(),
+            files: files.collect(),
         };
         wire::ask(&self.link, &self.leader, at.epoch, &question, DEADLINE)
             .await

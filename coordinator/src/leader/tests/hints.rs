@@ -5,11 +5,8 @@ fn foretold(effects: &[Effect]) -> Vec<(NodeId, JobId, Sha256)> {
         .iter()
         .filter_map(|effect| match effect {
             Effect::Foretell {
-                node,
-                job,
-                model_sha256,
-                ..
-            } => Some((node.clone(), *job, *model_sha256)),
+                node, job, models, ..
+            } => Some((node.clone(), *job, models.clip.sha256)),
             _ => None,
         })
         .collect()

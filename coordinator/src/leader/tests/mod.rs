@@ -3,6 +3,7 @@
 
 mod delivery;
 mod hints;
+mod keyframes;
 mod telling;
 mod terms;
 
@@ -12,13 +13,15 @@ use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::{Attempt, Epoch, Generation, JobId, ModelId, NodeId, Sha256, UserId};
 use flowai_actors::limits::{JOB_NO_PROGRESS_MS, NODE_BEAT_MS, NODE_LEASE_MS};
 use flowai_actors::link::{PeerId, Role};
-use flowai_actors::manifest::{EngineInfo, Manifest, StageTimings};
+use flowai_actors::manifest::{EngineInfo, KeyframeMade, Manifest, StageTimings};
 use flowai_actors::messages::{
     AdapterTiers, ArtefactFile, AttemptRef, Beat, BeatAnswer, CacheUsage, Ended, EndedAnswer,
-    FusedState, Holding, KeptAdapters, Live, LiveState, ModelOffer, Outcome as Told, Phase,
-    Progress, ReadyFile, Register, Registered, UploadTargets, UploadTargetsAnswer, Verdict,
+    FusedState, Holding, KeptAdapters, Live, LiveState, ModelFamily, ModelOffer, Outcome as Told,
+    Phase, Progress, ReadyFile, Register, Registered, UploadTargets, UploadTargetsAnswer, Verdict,
 };
-use flowai_actors::spec::{RenderSpec, SpecLimits};
+use flowai_actors::spec::{
+    FirstFrame, KeyframeSampler, KeyframeSpec, RenderSpec, SpecLimits, Words,
+};
 use flowai_actors::state::{JobState, Tier};
 use flowai_store::journal::{Change, Unfinished, Written};
 use flowai_store::recovery::JobRow;
@@ -125,8 +128,17 @@ impl Leader {
 
     /// A job that runs on the node, its assignment committed and taken.
     fn running(&mut self, name: &str) -> Holding {
+        self.running_of(name, spec())
+    }
+
+    fn running_of(&mut self, name: &str, spec: RenderSpec) -> Holding {
         self.register(name, None);
-        let (job, effects) = self.arrive();
+        let job = JobId::generate();
+        let row = JobRow {
+            spec: Some(spec),
+            ..self.row(job, JobState::Queued, 0)
+        };
+        let effects = self.read(row);
         let [Change::Assign(held)] = &changes(&effects)[..] else {
             panic!("{effects:?}")
         };
@@ -180,6 +192,11 @@ fn spec() -> RenderSpec {
     RenderSpec::small(model(), hash(1))
 }
 
+/// The keyframe model that every node here offers.
+fn painter() -> ModelId {
+    "painter".parse().unwrap()
+}
+
 fn register(name: &str, running: Option<AttemptRef>) -> Register {
     Register {
         node: node(name),
@@ -188,18 +205,26 @@ fn register(name: &str, running: Option<AttemptRef>) -> Register {
         device_class: "cpu".into(),
         device: "cpu".into(),
         memory_bytes: 1,
-        models: vec![ModelOffer {
-            id: model(),
-            sha256: hash(2),
-            family: "svd".into(),
-            unet_config: serde_json::Value::Null,
-            limits: SpecLimits {
-                side_multiple: 8,
-                frames_max: 8,
-            },
-        }],
+        models: vec![
+            offer(model(), ModelFamily::Svd, 2),
+            offer(painter(), ModelFamily::Sd, 6),
+        ],
         refused_models: Vec::new(),
         running,
+    }
+}
+
+fn offer(id: ModelId, family: ModelFamily, content: u8) -> ModelOffer {
+    ModelOffer {
+        id,
+        sha256: hash(content),
+        family,
+        unet_config: serde_json::Value::Null,
+        text_encoder_config: None,
+        limits: SpecLimits {
+            side_multiple: 8,
+            frames_max: 8,
+        },
     }
 }
 
@@ -226,6 +251,7 @@ fn rendered(held: &Holding) -> Told {
             spec: spec(),
             model_sha256: hash(2),
             adapters: Vec::new(),
+            keyframe: None,
             engine: EngineInfo {
                 name: "svd".into(),
                 version: "1".into(),
@@ -243,7 +269,11 @@ fn rendered(held: &Holding) -> Told {
 }
 
 fn ready_files(sha256: Sha256) -> Vec<ReadyFile> {
-    let files = ArtefactFile::ALL.into_iter();
+    files_of(&spec(), sha256)
+}
+
+fn files_of(spec: &RenderSpec, sha256: Sha256) -> Vec<ReadyFile> {
+    let files = ArtefactFile::of(spec).into_iter();
     files
         .map(|file| ReadyFile {
             file,

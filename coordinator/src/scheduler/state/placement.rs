@@ -62,17 +62,15 @@ impl Scheduler {
     /// A job goes back to a node where it failed only after a pause, and only while no other could run it.
     fn fits(&self, job: &Job, id: &NodeId) -> bool {
         let node = self.nodes.get(id);
-        let is_offered = node.is_some_and(|node| node.models.contains(&job.spec.model));
+        let is_offered = node.is_some_and(|node| node.offers(&job.spec));
         let may_go_back = || job.back_at <= self.now && !self.has_untried_node(job);
         is_offered && (!job.spec.failed_on.contains(id) || may_go_back())
     }
 
-    /// Whether a live node, free or not, offers the job's model and did not fail it yet.
+    /// Whether a live node, free or not, offers the job's models and did not fail it yet.
     pub(super) fn has_untried_node(&self, job: &Job) -> bool {
         self.nodes.iter().any(|(id, node)| {
-            node.takes_work()
-                && node.models.contains(&job.spec.model)
-                && !job.spec.failed_on.contains(id)
+            node.takes_work() && node.offers(&job.spec) && !job.spec.failed_on.contains(id)
         })
     }
 

@@ -2,6 +2,7 @@ mod cancels;
 mod failures;
 mod fairness;
 mod forecast;
+mod keyframes;
 mod line;
 mod recovery;
 
@@ -47,6 +48,7 @@ fn waiting(n: u64, user: u64, tier: Tier) -> WaitingJob {
         owner: user_id(user),
         tier,
         model: model("tiny"),
+        keyframe_model: None,
         cost: GpuSeconds(10.0),
         attempt: Attempt::ZERO,
         failures: 0,
@@ -82,10 +84,20 @@ impl Farm {
         generation: Generation,
         running: Option<(u64, u32)>,
     ) -> Vec<Effect> {
+        self.offer(node, generation, &["tiny"], running)
+    }
+
+    fn offer(
+        &mut self,
+        node: &str,
+        generation: Generation,
+        models: &[&str],
+        running: Option<(u64, u32)>,
+    ) -> Vec<Effect> {
         self.step(Event::NodeRegistered(NodeOffer {
             node: node_id(node),
             generation,
-            models: vec![model("tiny")],
+            models: models.iter().map(|name| model(name)).collect(),
             running: running.map(|(job, attempt)| (job_id(job), Attempt::new(attempt))),
         }))
     }

@@ -1,0 +1,102 @@
+//! From a submitted job to its clip in a file.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use flowai_actors::manifest::Manifest;
+use serde_json::json;
+
+use super::{CommandError, follow};
+use crate::client::{Client, Video};
+use crate::output::Output;
+
+/// What becomes of a job once it is submitted.
+#[derive(Debug, clap::Args)]
+pub(super) struct Delivery {
+    /// Where the clip goes [default: a file in this folder, named after what it is made from]
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Replace the clip if there is one
+    #[arg(long)]
+    force: bool,
+    /// Submit and leave; prints the job's id
+    #[arg(long, conflicts_with_all = ["out", "timeout"])]
+    detach: bool,
+    /// Stop watching after so many seconds; the job goes on
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+}
+
+impl Delivery {
+    /// Where the clip goes when nobody says it: `name`.
+    ///
+    /// # Errors
+    /// A file that is there already: said now and not after the render.
+    pub(super) fn out(&self, name: PathBuf) -> Result<PathBuf, CommandError> {
+        let out = self.out.clone().unwrap_or(name);
+        if !self.detach && !self.force && out.exists() {
+            return Err(CommandError::Usage(format!(
+                "{} is there already; give --out or --force",
+                out.display()
+            )));
+        }
+        Ok(out)
+    }
+
+    /// Follows the job to its end and saves its clip, unless it is left alone.
+    pub(super) async fn of(
+        self,
+        job: Video,
+        out: &Path,
+        client: &Client,
+        output: Output,
+    ) -> Result<(), CommandError> {
+        if self.detach {
+            output.object(&job);
+            output.line(&job.id);
+            return Ok(());
+        }
+        output.note(format_args!("submitted {}", job.id));
+        let timeout = self.timeout.map(Duration::from_secs);
+        let job = follow::follow(client, &job.id, timeout, output).await?;
+        save(client, &job.id, out, output).await?;
+        if let Some(keyframe) = &job.keyframe {
+            output.note(format_args!(
+                "its first frame is stored; animate it again with `flowai render {keyframe}`"
+            ));
+        }
+        if job.draft {
+            let id = &job.id;
+            output.note(format_args!(
+                "this is a draft; `flowai final {id}` makes the full video"
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Downloads a finished clip and says where it is.
+pub(super) async fn save(
+    client: &Client,
+    id: &str,
+    path: &Path,
+    output: Output,
+) -> Result<Manifest, CommandError> {
+    let spinner = output.working("downloading the clip");
+    let manifest = tokio::select! {
+        manifest = client.download(id, path) => manifest?,
+        interrupted = tokio::signal::ctrl_c() => {
+            interrupted.map_err(CommandError::io("waiting for Ctrl-C"))?;
+            return Err(CommandError::Interrupted);
+        }
+    };
+    drop(spinner);
+    output.object(&json!({
+        "event": "saved",
+        "path": path,
+        "sha256": manifest.clip_sha256,
+        "bytes": manifest.clip_bytes,
+    }));
+    output.line(path.display());
+    Ok(manifest)
+}
