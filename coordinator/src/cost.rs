@@ -11,10 +11,18 @@ const REFERENCE_SECONDS: f64 = 60.0;
 /// Steps that the two passes of the VAE and the encoder are worth.
 const FIXED_STEPS: f64 = 3.0;
 
-/// Grows with frames, pixels and steps; attention's growth with the square of the pixels is left out.
+/// Grows with frames, pixels and steps; attention's growth with the square of the pixels is left out. A keyframe counts as a frame
+/// more, of its own size and steps: its model is about as large.
 pub(crate) fn predicted(spec: &RenderSpec) -> GpuSeconds {
-    let pixels = f64::from(spec.width) * f64::from(spec.height);
-    let frames = f64::from(spec.frames) / REFERENCE_FRAMES;
-    let steps = (f64::from(spec.steps) + FIXED_STEPS) / (REFERENCE_STEPS + FIXED_STEPS);
-    GpuSeconds(REFERENCE_SECONDS * frames * steps * pixels / REFERENCE_PIXELS)
+    let clip = seconds(spec.frames, spec.width, spec.height, spec.steps);
+    let keyframe = spec.keyframe();
+    let keyframe = keyframe.map_or(0.0, |k| seconds(1, k.width, k.height, k.steps));
+    GpuSeconds(clip + keyframe)
+}
+
+fn seconds(frames: u32, width: u32, height: u32, steps: u32) -> f64 {
+    let pixels = f64::from(width) * f64::from(height);
+    let frames = f64::from(frames) / REFERENCE_FRAMES;
+    let steps = (f64::from(steps) + FIXED_STEPS) / (REFERENCE_STEPS + FIXED_STEPS);
+    REFERENCE_SECONDS * frames * steps * pixels / REFERENCE_PIXELS
 }

@@ -7,6 +7,7 @@ use flowai_actors::spec::{AdapterUse, FirstFrame, InvalidField, RenderSpec};
 use flowai_store::adapters::{self, Adapter};
 use rand::Rng;
 
+use super::catalogue::Picture;
 use super::draft;
 use super::keyframe::KeyframePlan;
 use super::wish::{AdapterWish, Wish};
@@ -56,14 +57,14 @@ pub(super) async fn plan(app: &App, user: UserId, wish: &Wish) -> Result<Plan, A
 
 /// What the clip begins with.
 enum FirstFrameChoice {
-    Picture(super::catalogue::Picture),
-    Words(KeyframePlan),
+    Picture(Picture),
+    Words(Box<KeyframePlan>),
 }
 
 async fn first_frame(app: &App, user: UserId, wish: &Wish) -> Result<FirstFrameChoice, ApiError> {
     let Some(image) = wish.image else {
         let keyframe = KeyframePlan::of(app, user, wish).await?;
-        return Ok(FirstFrameChoice::Words(keyframe));
+        return Ok(FirstFrameChoice::Words(Box::new(keyframe)));
     };
     let of_words = [
         ("/negative_prompt", wish.negative_prompt.is_some()),

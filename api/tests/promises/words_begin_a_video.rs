@@ -298,26 +298,28 @@ async fn who_names_no_keyframe_model_gets_the_only_one() {
     let remix = ada
         .post(&remix, &json!({ "prompt": "a dog" }))
         .await
-        .expect(200);
-    let remix = ada.get(&format!("/v1/videos/{}", remix.id())).await.json();
+        .expect(200)
+        .id();
+    let remix = ada.get(&format!("/v1/videos/{remix}")).await.json();
     assert_eq!(
         (&remix["prompt"], &remix["spec"]["keyframe"]["width"]),
         (&json!("a dog"), &json!(64))
     );
 
     farm.offer(&painter_offer("other")).await;
-    let made = async {
+    let mut impossible = words("a cat");
+    impossible["steps"] = json!(0);
+    let refused = async {
         loop {
-            let answer = ask().await;
-            if answer.status != 202 {
-                return answer.expect_problem(422, "validation_failed");
+            let problem = ada.post("/v1/videos", &impossible).await;
+            let problem = problem.expect_problem(422, "validation_failed");
+            if problem["errors"][0]["pointer"] != "/steps" {
+                return problem;
             }
         }
     };
-    let refused = tokio::time::timeout(crate::farm::DEADLINE, made)
-        .await
-        .unwrap();
-    assert_eq!(refused["errors"][0]["pointer"], "/keyframe_model");
+    let refused = tokio::time::timeout(crate::farm::DEADLINE, refused).await;
+    assert_eq!(refused.unwrap()["errors"][0]["pointer"], "/keyframe_model");
 }
 
 #[tokio::test(flavor = "multi_thread")]
