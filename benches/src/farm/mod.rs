@@ -112,7 +112,7 @@ impl User {
     /// Large enough to cost what a clip costs, small enough for a CPU to render within seconds.
     fn video(&self, steps: u32) -> NewVideo {
         NewVideo {
-            image: self.image.clone(),
+            image: Some(self.image.clone()),
             frames: Some(14),
             fps: Some(7),
             width: Some(256),

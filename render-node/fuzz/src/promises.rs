@@ -48,9 +48,10 @@ pub fn safetensors_gate(bytes: &[u8]) {
 /// `bytes` are lines: the settings as JSON, or nothing; then `key shape` a tensor, as in `conv_in.lora_A.weight 4,8,3,3`.
 pub fn adapter_keys(bytes: &[u8]) {
     static TABLES: LazyLock<[ModuleTable; 2]> = LazyLock::new(|| {
+        let keyframe = KeyframePreset::Dummy.config();
         [
             ModuleTable::of(&Preset::Dummy.config().unet),
-            ModuleTable::of_stable_diffusion(&KeyframePreset::Dummy.config()),
+            ModuleTable::of_stable_diffusion(&keyframe.unet, &keyframe.text_encoder),
         ]
     });
     let Some((settings, file)) = std::str::from_utf8(bytes).ok().and_then(adapter_file) else {

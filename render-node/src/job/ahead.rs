@@ -43,13 +43,14 @@ impl Workshop {
         let files = self
             .fetch_adapters("adapters", &stage.adapters, pulse)
             .await?;
-        let checked = self
-            .check_ahead(model, &files.iter().collect::<Vec<_>>())
-            .await
-            .map(drop);
-        // A file that has rotted can only leave the disk when nobody holds it.
-        drop(files);
-        checked.map_err(|error| self.failed(error))
+        for file in files {
+            // One after the other, and none is held: together they may be larger than the memory that is meant for them.
+            let checked = self.check_ahead(model, &[&file]).await.map(drop);
+            // A file that has rotted can only leave the disk when nobody holds it.
+            drop(file);
+            checked.map_err(|error| self.failed(error))?;
+        }
+        Ok(())
     }
 
     /// `field` is how errors name the list.

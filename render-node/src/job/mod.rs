@@ -174,8 +174,8 @@ impl Workshop {
         let still = report.clone();
         let pulse = Pulse::new(move || still(fetching));
         let inputs = self.fetch(&plan, control, &pulse).await?;
-        // Held until the engine has read them; one that does not fit fails the job before the engine hears of it.
-        let _checked = match self.check_all_ahead(&inputs).await {
+        // One that does not fit fails the job before the engine hears of it.
+        let mut checked = match self.check_all_ahead(&inputs).await {
             Ok(checked) => checked,
             Err(error) => {
                 drop(inputs);
@@ -204,7 +204,13 @@ impl Workshop {
         }
         while let Some(event) = heard.recv().await {
             match event {
-                EngineEvent::Began(phase) => estimate.begin(phase),
+                EngineEvent::Began(phase) => {
+                    if phase == Phase::Denoising {
+                        // The engine has read them all: the room is for what comes next.
+                        checked.clear();
+                    }
+                    estimate.begin(phase);
+                }
                 EngineEvent::Step { done, elapsed } => estimate.step(done, elapsed),
                 EngineEvent::Frame { done } => estimate.frame(done),
                 EngineEvent::Ended(Ok(rendered)) => {
