@@ -11,8 +11,10 @@ use crate::messages::{
 };
 use crate::preview::{PlacePreview, PreviewPlace, PreviewPlaced, PreviewReady};
 
-/// The newest meaning of messages that this build knows.
-pub const SCHEMA: u32 = 1;
+/// The newest meaning of messages that this build knows. Raised when a meaning changes; a new kind or field changes none.
+///
+/// 2 was never spoken: a build of 1, which knows no keyframes, is refused instead of being misunderstood.
+pub const SCHEMA: u32 = 3;
 
 /// What this build speaks with its peers.
 pub const fn schemas() -> SchemaRange {
