@@ -354,12 +354,15 @@ async fn remix(
     }
     let source = videos::find(&app, principal.user, id).await?;
     let adapters = used_adapters(&app, &principal, &source).await?;
-    let wish = Wish {
+    let mut wish = Wish {
         prompt: request.prompt,
         seed: None,
         parent: Some(id),
         ..videos::again(&source, &adapters)?
     };
+    if let Some(keyframe) = &mut wish.keyframe {
+        keyframe.seed = None;
+    }
     let (answer, _) = accept(&app, &principal, wish, named.as_ref()).await?;
     Ok(answer)
 }

@@ -28,7 +28,11 @@ pub(super) fn of(full: &RenderSpec, limits: &SpecLimits) -> RenderSpec {
         steps: full.steps.min(STEPS),
         width: side(full.width),
         height: side(full.height),
-        decode_chunk_size: full.decode_chunk_size.min(decode_chunk_size(frames)),
+        // Its frames are fewer and smaller: what fits for them is not what was asked for the full ones.
+        decode_chunk_size: match frames == full.frames {
+            true => full.decode_chunk_size,
+            false => decode_chunk_size(frames),
+        },
         ..full.clone()
     }
 }
@@ -62,6 +66,7 @@ mod tests {
             let draft = of(&full(25, 25, size.0, size.1), &SVD);
             assert_eq!((draft.width, draft.height), expected, "{size:?}");
             assert_eq!((draft.frames, draft.steps, draft.seed), (8, 8, 42));
+            assert_eq!(draft.decode_chunk_size, 8, "no frame is decoded alone");
         };
         check((1024, 576), (512, 320));
         check((576, 1024), (320, 512));

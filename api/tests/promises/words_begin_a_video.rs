@@ -293,7 +293,7 @@ async fn who_names_no_keyframe_model_gets_the_only_one() {
         .get(&format!("/v1/videos/{}", video["id"].as_str().unwrap()))
         .await;
     assert_eq!(native.json()["spec"]["keyframe"]["model"], "painter");
-    // A remix has the same picture made of other words.
+    // A remix has another picture, made in the same way of other words.
     let remix = format!("/openai/v1/videos/{}/remix", video["id"].as_str().unwrap());
     let remix = ada
         .post(&remix, &json!({ "prompt": "a dog" }))
@@ -305,6 +305,7 @@ async fn who_names_no_keyframe_model_gets_the_only_one() {
         (&remix["prompt"], &remix["spec"]["keyframe"]["width"]),
         (&json!("a dog"), &json!(64))
     );
+    assert_eq!(remix["spec"]["keyframe"]["seed"], remix["spec"]["seed"]);
 
     farm.offer(&painter_offer("other")).await;
     let mut impossible = words("a cat");

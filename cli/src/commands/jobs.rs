@@ -58,15 +58,22 @@ pub(super) async fn run(args: Args, client: &Client, output: Output) -> Result<(
     Ok(())
 }
 
+fn status(video: &Video) -> String {
+    let status = match video.cancelling {
+        true => "cancelling",
+        false => video.status.as_str(),
+    };
+    match video.draft {
+        true => format!("{status}, draft"),
+        false => status.to_owned(),
+    }
+}
+
 fn row(video: &Video, now: DateTime<Utc>) -> [String; 7] {
     let age = now.signed_duration_since(video.created_at);
     [
         video.id.clone(),
-        if video.cancelling {
-            "cancelling".to_owned()
-        } else {
-            video.status.as_str().to_owned()
-        },
+        status(video),
         video.spec.model.clone(),
         format!("{}x{}", video.spec.width, video.spec.height),
         video.spec.frames.to_string(),

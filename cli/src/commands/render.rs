@@ -14,11 +14,11 @@ use crate::output::Output;
 /// Render a picture or a prompt: upload what is needed, submit, watch, download the clip
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Ctrl-C stops watching; the job goes on. Exit codes: flowai help exit-codes"
+    after_help = "Ctrl-C stops watching; the job goes on. Exit codes: flowai help exit-codes",
+    group(clap::ArgGroup::new("beginning").args(["picture", "prompt"]).required(true).multiple(true))
 )]
 pub(super) struct Args {
     /// The picture to begin with: PNG, JPEG or WebP, or the id of one that is stored. Without one it is made from --prompt
-    #[arg(required_unless_present = "prompt")]
     picture: Option<PathBuf>,
     #[command(flatten)]
     spec: SpecArgs,

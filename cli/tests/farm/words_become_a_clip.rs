@@ -70,6 +70,14 @@ async fn keyframe_of(farm: &TestFarm, user: &User, manifest: &Manifest) -> Vec<u
 async fn words_become_a_clip_and_their_picture_is_animated_again() {
     let (farm, _models) = farm().await;
     let user = farm.user().await;
+    // Long enough to be seen.
+    let words = || NewVideo {
+        keyframe: Some(NewKeyframe {
+            steps: Some(60),
+            adapters: Vec::new(),
+        }),
+        ..words()
+    };
     let job = user.client.submit(&words()).await.unwrap();
     let mut follow = user.follow(&job.id);
     let done = follow.until_done().await;
@@ -77,7 +85,7 @@ async fn words_become_a_clip_and_their_picture_is_animated_again() {
     assert!(
         progress
             .iter()
-            .any(|p| p.phase == "keyframe" && p.steps == 4),
+            .any(|p| p.phase == "keyframe" && p.steps == 60),
         "{progress:?}"
     );
     let folder = tempfile::tempdir().unwrap();

@@ -50,6 +50,8 @@ async fn each_job_ends_once_on_a_rough_network() {
             link,
             objects: farm.objects.clone(),
             running: Arc::default(),
+            is_stuck: false,
+            hints: Arc::default(),
         };
         world.spawn(node.run(events));
     }

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use flowai_actors::ids::{Generation, JobId, Sha256, UploadId, UserId};
+use flowai_actors::ids::{AdapterId, Generation, JobId, Sha256, UploadId, UserId};
 use flowai_actors::link::{NodeLink, Peer, PeerId, Role};
-use flowai_actors::spec::{FirstFrame, KeyframeSampler, KeyframeSpec, RenderSpec, Words};
+use flowai_actors::spec::{
+    AdapterUse, FirstFrame, KeyframeSampler, KeyframeSpec, RenderSpec, Words,
+};
 use flowai_coordinator::{Coordinator, Stand};
 use flowai_embedded::{Listen, Postgres, S3};
 use flowai_store::database::{Database, RolePasswords, migrate};
@@ -13,9 +15,14 @@ use flowai_store::objects::{Objects, ObjectsConfig};
 use flowai_store::videos::{self, NewVideo, Queueing};
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use uuid::Uuid;
 
 /// Longer than anything here takes.
 pub(crate) const LONG: Duration = Duration::from_secs(120);
+
+/// An adapter for the model that makes clips, and one for the model that makes keyframes.
+pub(crate) const MOTION: Sha256 = Sha256::from_bytes([11; 32]);
+pub(crate) const STYLE: Sha256 = Sha256::from_bytes([12; 32]);
 
 pub(crate) struct Farm {
     /// As the leader.
@@ -103,6 +110,14 @@ impl Farm {
         ] {
             self.run(&statement).await;
         }
+        for sha256 in [MOTION, STYLE] {
+            let id = adapter_id(user, sha256);
+            self.run(&format!(
+                "insert into adapter (id, owner_id, name, sha256, bytes, family, report, object_key)
+                 values ('{id}', '{user}', 'a', '\\x{sha256}', 1, 'f', '{{}}', 'a')"
+            ))
+            .await;
+        }
         user
     }
 
@@ -112,10 +127,14 @@ impl Farm {
             .await
     }
 
-    /// A job whose first frame is made from words.
+    /// A job whose first frame is made from words, with an adapter for each stage.
     pub(crate) async fn queue_words(&self, user: UserId) -> JobId {
-        self.submit(&NewVideo::new(user, &spec_of_words(), None))
-            .await
+        let adapters = [MOTION, STYLE].map(|sha256| adapter_id(user, sha256));
+        self.submit(&NewVideo {
+            adapters: &adapters,
+            ..NewVideo::new(user, &spec_of_words(), None)
+        })
+        .await
     }
 
     async fn submit(&self, video: &NewVideo<'_>) -> JobId {
@@ -129,13 +148,24 @@ pub(crate) fn spec() -> RenderSpec {
     RenderSpec::small("tiny".parse().unwrap(), Sha256::from_bytes([1; 32]))
 }
 
+fn at(sha256: Sha256, weight: f32) -> AdapterUse {
+    AdapterUse { sha256, weight }
+}
+
+/// Each user has a file of either.
+fn adapter_id(user: UserId, sha256: Sha256) -> AdapterId {
+    let (high, low) = user.as_uuid().as_u64_pair();
+    let which = u64::from(sha256.as_bytes()[0]);
+    AdapterId::from_uuid(Uuid::from_u64_pair(high, low ^ which))
+}
+
 /// The same, from words.
 pub(crate) fn spec_of_words() -> RenderSpec {
     let keyframe = KeyframeSpec {
         model: "painter".parse().unwrap(),
         prompt: Words::from("a cat"),
         negative_prompt: Words::default(),
-        adapters: Vec::new(),
+        adapters: vec![at(STYLE, 2.0)],
         width: 64,
         height: 48,
         steps: 2,
@@ -145,6 +175,7 @@ pub(crate) fn spec_of_words() -> RenderSpec {
     };
     RenderSpec {
         first_frame: FirstFrame::Keyframe(Box::new(keyframe)),
+        adapters: vec![at(MOTION, 0.5)],
         ..spec()
     }
 }

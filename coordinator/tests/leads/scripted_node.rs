@@ -9,10 +9,10 @@ use flowai_actors::link::{LinkEvent, LinkEvents, PeerId, Request, SimLink};
 use flowai_actors::manifest::{EngineInfo, KeyframeMade, Manifest, StageTimings};
 use flowai_actors::messages::{
     AdapterTiers, ArtefactFile, Assign, AssignAnswer, AttemptRef, Beat, BeatAnswer, Body, Ended,
-    EndedAnswer, FirstFrameSource, ModelFamily, ModelOffer, Outcome, ReadyFile, Register,
-    Registered, Stop, UploadTargets, UploadTargetsAnswer, Verdict,
+    EndedAnswer, FirstFrameSource, ModelFamily, ModelOffer, Outcome, Prefetch, ReadyFile, Register,
+    Registered, Source, Stop, UploadTargets, UploadTargetsAnswer, Verdict,
 };
-use flowai_actors::spec::SpecLimits;
+use flowai_actors::spec::{AdapterUse, FirstFrame, SpecLimits};
 use flowai_actors::wire;
 use flowai_store::journal::artefact_key;
 use flowai_store::objects::Objects;
@@ -22,8 +22,8 @@ const GENERATION: Generation = Generation::new(1);
 const BEAT: Duration = Duration::from_millis(NODE_BEAT_MS);
 const ASK_DEADLINE: Duration = Duration::from_millis(500);
 const CLIP: &[u8] = b"a clip";
-const CLIP_MODEL: Sha256 = Sha256::from_bytes([2; 32]);
-const KEYFRAME_MODEL: Sha256 = Sha256::from_bytes([6; 32]);
+pub(crate) const CLIP_MODEL: Sha256 = Sha256::from_bytes([2; 32]);
+pub(crate) const KEYFRAME_MODEL: Sha256 = Sha256::from_bytes([6; 32]);
 
 #[derive(Clone)]
 pub(crate) struct ScriptedNode {
@@ -32,6 +32,10 @@ pub(crate) struct ScriptedNode {
     pub(crate) link: SimLink,
     pub(crate) objects: Objects,
     pub(crate) running: Arc<Mutex<Option<AttemptRef>>>,
+    /// Takes jobs and never ends them.
+    pub(crate) is_stuck: bool,
+    /// What it was told that comes next.
+    pub(crate) hints: Arc<Mutex<Vec<Prefetch>>>,
 }
 
 impl ScriptedNode {
@@ -40,11 +44,18 @@ impl ScriptedNode {
         let mut renders = JoinSet::new();
         renders.spawn(self.clone().stay_registered());
         while let Some(event) = events.next().await {
-            if let LinkEvent::Request(request) = event {
-                let taken = self.asked(request);
-                if let Some(assign) = taken {
-                    renders.spawn(self.clone().render(assign));
+            match event {
+                LinkEvent::Request(request) => {
+                    let taken = self.asked(request);
+                    if let Some(assign) = taken.filter(|_| !self.is_stuck) {
+                        renders.spawn(self.clone().render(assign));
+                    }
                 }
+                LinkEvent::Message(delivery) => {
+                    let hint = wire::open(&delivery.envelope).unwrap();
+                    self.hints.lock().unwrap().push(hint);
+                }
+                _ => {}
             }
         }
     }
@@ -62,6 +73,7 @@ impl ScriptedNode {
             return None;
         }
         let assign: Assign = wire::open(&envelope).unwrap();
+        assert_is_whole(&assign);
         let is_free = running.is_none();
         let with = *running.get_or_insert(assign.at);
         let answer = if with == assign.at {
@@ -239,6 +251,31 @@ impl ScriptedNode {
             clip_bytes: CLIP.len() as u64,
             timings_ms: StageTimings::default(),
         }
+    }
+}
+
+/// Whether each stage has its model and its adapters, in order.
+fn assert_is_whole(assign: &Assign) {
+    let hashes = |sources: &[Source]| sources.iter().map(|s| s.sha256).collect::<Vec<_>>();
+    let wanted = |uses: &[AdapterUse]| uses.iter().map(|u| u.sha256).collect::<Vec<_>>();
+    let spec = &assign.spec;
+    assert_eq!(assign.model_sha256, CLIP_MODEL);
+    assert_eq!(hashes(&assign.adapters), wanted(&spec.adapters));
+    match (&assign.first_frame, &spec.first_frame) {
+        (FirstFrameSource::Image(source), FirstFrame::Image(sha256)) => {
+            assert_eq!(source.sha256, *sha256);
+        }
+        (
+            FirstFrameSource::Keyframe {
+                model_sha256,
+                adapters,
+            },
+            FirstFrame::Keyframe(keyframe),
+        ) => {
+            assert_eq!(*model_sha256, KEYFRAME_MODEL);
+            assert_eq!(hashes(adapters), wanted(&keyframe.adapters));
+        }
+        (source, wanted) => panic!("{source:?} for {wanted:?}"),
     }
 }
 

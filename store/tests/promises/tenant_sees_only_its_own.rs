@@ -159,6 +159,28 @@ async fn an_owner_cannot_play_the_leader() {
 }
 
 #[tokio::test]
+async fn a_leader_stores_pictures_and_nothing_else_of_a_user() {
+    let farm = farm().await;
+    let alice = farm.sign_up("alice@example.org").await;
+    let store = async |purpose: &str, size: &str| {
+        let statement = format!(
+            "insert into upload (id, owner_id, purpose, sha256, bytes, content_type, width, height, object_key)
+             values (gen_random_uuid(), '{alice}', '{purpose}', sha256('i'), 1, 'image/png', {size}, 'k')"
+        );
+        let stored = sqlx::query(AssertSqlSafe(statement)).execute(farm.coordinator.pool());
+        stored.await.map_err(|error| error.to_string())
+    };
+    assert!(store("image", "8, 8").await.is_ok());
+    let refusal = store("adapter", "null, null").await.unwrap_err();
+    assert!(refusal.contains("row-level security"), "{refusal}");
+    for change in ["delete from upload", "update upload set object_key = 'x'"] {
+        let refused = sqlx::query(change).execute(farm.coordinator.pool()).await;
+        let refusal = refused.unwrap_err().to_string();
+        assert!(refusal.contains("permission denied"), "{change}: {refusal}");
+    }
+}
+
+#[tokio::test]
 async fn a_connection_forgets_who_it_served() {
     let farm = farm().await;
     let (alice, bob) = (
