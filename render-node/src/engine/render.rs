@@ -43,7 +43,6 @@ pub(super) fn render(
             let clock = Instant::now();
             let made = make_keyframe(engine, order, spec, stage, holds).map_err(of_keyframe)?;
             timings_ms.keyframe = ms(clock.elapsed());
-            order.begin(Phase::Preparing)?;
             (made.file.path.clone(), Some(made))
         }
     };

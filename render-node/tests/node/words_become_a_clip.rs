@@ -221,7 +221,6 @@ async fn the_leader_hears_of_the_keyframes_own_steps_and_of_five_files() {
         Phase::Fetching,
         Phase::Preparing,
         Phase::Keyframe,
-        Phase::Preparing,
         Phase::Denoising,
         Phase::Decoding,
         Phase::Uploading,
