@@ -38,17 +38,20 @@ pub struct Cli {
     command: Command,
 }
 
+/// Options that every command has come after its own.
+const FARM_HEADING: &str = "Farm and output";
+
 /// What every command knows.
 #[derive(Debug, clap::Args)]
 struct Common {
     /// The farm to talk to [default: the one last signed in to, else http://127.0.0.1:8080]
-    #[arg(long, global = true, env = "FLOWAI_URL")]
+    #[arg(long, global = true, help_heading = FARM_HEADING, env = "FLOWAI_URL")]
     url: Option<Url>,
     /// One JSON object a line on standard output, for programs
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = FARM_HEADING)]
     json: bool,
     /// Only the result
-    #[arg(long, short, global = true, conflicts_with = "json")]
+    #[arg(long, short, global = true, help_heading = FARM_HEADING, conflicts_with = "json")]
     quiet: bool,
 }
 

@@ -23,9 +23,9 @@ pub(super) struct Args {
     #[command(flatten)]
     spec: SpecArgs,
     #[command(flatten)]
-    keyframe: KeyframeArgs,
-    #[command(flatten)]
     delivery: Delivery,
+    #[command(flatten)]
+    keyframe: KeyframeArgs,
 }
 
 /// What the clip shall be. Whatever is left out is the model's default.
@@ -68,6 +68,7 @@ struct SpecArgs {
 
 /// How the picture is made from the prompt. Whatever is left out is the model's default.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "The picture, from a prompt")]
 struct KeyframeArgs {
     /// What the picture shall not show
     #[arg(long, conflicts_with = "picture")]
