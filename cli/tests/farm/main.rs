@@ -6,6 +6,7 @@
 
 mod a_job_that_kills_nodes_is_quarantined;
 mod acked_job_survives_postgres_kill;
+mod adapters_of_the_next_job_come_ahead;
 mod bad_input_is_named;
 mod cancel_frees_the_node;
 mod commands_work_as_typed;
