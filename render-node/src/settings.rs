@@ -139,7 +139,7 @@ struct Flags {
     /// Bytes of adapter files kept on disk [env: FLOWAI_ADAPTER_DISK_BYTES] [default: 17179869184]
     #[arg(long)]
     adapter_disk_bytes: Option<String>,
-    /// A preview after so many steps each, at most one a second; 0 for none [env: FLOWAI_PREVIEW_STEPS] [default: 1]
+    /// A preview after so many steps each, at most one in two seconds; 0 for none [env: FLOWAI_PREVIEW_STEPS] [default: 1]
     #[arg(long)]
     preview_steps: Option<String>,
     /// Written when ready, as one JSON object [env: FLOWAI_READY_FILE]

@@ -11,7 +11,7 @@ use crate::figures;
 use crate::machine::Machine;
 use crate::statistics::Summary;
 
-/// Some seconds of denoising, for a preview comes at most once a second.
+/// Some seconds of denoising, for a preview comes at most once in two seconds.
 const STEPS: u32 = 30;
 
 #[derive(Args)]

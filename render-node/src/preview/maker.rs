@@ -35,7 +35,7 @@ struct Painted {
 }
 
 impl PreviewMaker {
-    /// A picture after each `every_steps` steps (none for 0), and at most one each second. `fps` is the clip's.
+    /// A picture after each `every_steps` steps (none for 0), and at most one in [`PREVIEW_INTERVAL_MS`]. `fps` is the clip's.
     pub fn start(every_steps: u32, fps: u32, newest: watch::Sender<Option<MovingPicture>>) -> Self {
         let is_busy = Arc::new(AtomicBool::new(false));
         let painted = (every_steps > 0)
@@ -159,12 +159,12 @@ mod tests {
     }
 
     #[test]
-    fn pictures_are_made_beside_the_engine_and_no_more_than_one_a_second() {
+    fn pictures_are_made_beside_the_engine_and_not_too_often() {
         let (sender, newest) = watch::channel(None);
         let mut maker = PreviewMaker::start(2, 7, sender);
         assert!(!maker.wants(1) && maker.wants(2));
         maker.take(2, frames(3, 32));
-        assert!(!maker.wants(4), "one was made within this second");
+        assert!(!maker.wants(4), "one was made just now");
         let picture = wait_for(&newest, 2);
         assert_eq!(&picture.webp[8..12], b"WEBP");
         maker.due = Instant::now();

@@ -49,8 +49,8 @@ async fn a_moving_picture_lies_in_the_store_while_the_job_is_denoised() {
         assert_eq!(progress.phase, Phase::Denoising);
         steps.push(placed.step);
     }
-    // At most one a second, and a step takes a tenth of that.
-    assert!(steps[0] == 1 && steps[1] >= 9, "{steps:?}");
+    // At most one in two seconds, and a step takes a tenth of one.
+    assert!(steps[0] == 1 && steps[1] >= 19, "{steps:?}");
     clip(&mut farm).await;
 }
 
