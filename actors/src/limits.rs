@@ -138,8 +138,7 @@ const _: () = assert!(2 * TARGET_PATIENCE_MS <= CLIP_PATIENCE_MS);
 pub const BODY_BYTES_MAX: usize = 2 << 20;
 /// Progress of one job is pushed at most this often.
 pub const PROGRESS_INTERVAL_MS: u64 = 250;
-/// Previews of one job come at most this often: on a machine that computes, encodes, stores and serves them on two cores, more of
-/// them cost over 2 % of the denoising (docs/benchmarks.md).
+/// Previews of one job come at most this often: each costs an encoding and an upload beside the engine.
 pub const PREVIEW_INTERVAL_MS: u64 = 2_000;
 /// One preview: a second of a slow phone line.
 pub const PREVIEW_BYTES_MAX: u64 = 32 << 10;

@@ -81,6 +81,9 @@ pub struct StageTimings {
     #[serde(default)]
     pub keyframe: f64,
     pub denoise: f64,
+    /// Of painting previews within it, and of encoding them beside it.
+    #[serde(default)]
+    pub previews: f64,
     /// Decoding, with the encoding that ran beside it.
     pub decode: f64,
     /// What of the encoding was left after the last frame was decoded.

@@ -18,7 +18,7 @@ use url::Url;
 pub(crate) enum Command {
     /// What the farm adds to a render: from the submission to the end, less the engine's own time
     Overhead(overhead::Options),
-    /// What previews cost: denoising on a node that makes them and on one that does not
+    /// What previews cost of the denoising that they show
     Previews(previews::Options),
     /// The API under load: how long submissions and look-ups take with many connections
     Api(load::Options),
@@ -58,19 +58,10 @@ struct User {
 impl BenchFarm {
     /// `rate_scale` multiplies every rate limit.
     async fn start(engine: Engine, rate_scale: u32) -> Result<Self> {
-        Self::start_with(engine, rate_scale, |_| ()).await
-    }
-
-    async fn start_with(
-        engine: Engine,
-        rate_scale: u32,
-        change: impl FnOnce(&mut FarmOptions),
-    ) -> Result<Self> {
         let data = tempfile::Builder::new().prefix("flowai-bench-").tempdir()?;
         let mut options = FarmOptions::new(data.path().to_owned(), programs()?);
         options.engine = engine;
         options.api.rate_scale = Some(rate_scale);
-        change(&mut options);
         let farm = Farm::start(options).await?;
         let url = farm.url().context("the api ended right after its start")?;
         Ok(Self {

@@ -5,8 +5,8 @@ use clap::Args;
 use flowai::farm::Engine;
 use serde_json::json;
 
+use super::BenchFarm;
 use super::overhead::rendered;
-use super::{BenchFarm, User};
 use crate::figures;
 use crate::machine::Machine;
 use crate::statistics::Summary;
@@ -23,56 +23,40 @@ pub(crate) struct Options {
         default_value = "target/bench/previews.json"
     )]
     out: PathBuf,
-    /// Measured renders of each farm, which take turns
+    /// Measured renders, one after the other
     #[arg(long, default_value_t = 10)]
     rounds: usize,
 }
 
 pub(super) async fn run(options: &Options) -> Result<()> {
     ensure!(options.rounds > 0, "--rounds must be 1 or more");
-    let mut farms = Vec::new();
-    for preview_steps in [1, 0] {
-        let change = |options: &mut flowai::farm::FarmOptions| {
-            options.preview_steps = preview_steps;
-        };
-        let farm = BenchFarm::start_with(Engine::Svd, 1, change).await?;
-        let user = farm.user("previews").await?;
-        // The first one loads the model.
-        denoise_ms(&user).await?;
-        farms.push((farm, user));
-    }
-    let (mut shown, mut hidden) = (Vec::new(), Vec::new());
+    let farm = BenchFarm::start(Engine::Svd, 1).await?;
+    let user = farm.user("previews").await?;
+    // The first one loads the model.
+    rendered(&user, STEPS).await?;
+    let (mut costs, mut previews_ms) = (Vec::new(), Vec::new());
     for _ in 0..options.rounds {
-        for ((_, user), figures) in farms.iter().zip([&mut shown, &mut hidden]) {
-            figures.push(denoise_ms(user).await?);
-        }
+        let (manifest, _) = rendered(&user, STEPS).await?;
+        let stages = manifest.timings_ms;
+        costs.push(stages.previews / stages.denoise);
+        previews_ms.push(stages.previews);
     }
-    for (farm, _) in farms {
-        farm.stop().await?;
-    }
-    let ratios = shown
-        .iter()
-        .zip(&hidden)
-        .map(|(with, without)| with / without);
-    let ratio = Summary::of(ratios);
-    if let Some(ratio) = ratio {
-        eprintln!("denoise_ratio {ratio}");
+    farm.stop().await?;
+
+    let cost = Summary::of(costs.iter().copied());
+    if let Some(cost) = cost {
+        eprintln!("preview_cost {cost}");
     }
     let report = json!({
         "date": figures::now(),
         "machine": Machine::read()?,
         "settings": { "frames": 14, "size": "256x192", "steps": STEPS, "rounds": options.rounds },
         "definitions": {
-            "denoise_ratio": "time of denoising on a node that makes and sends previews over that on one that does not, in the same round",
+            "preview_cost": "wall time of painting and encoding previews over that of denoising, as the manifest has them; sending is not in it",
         },
-        "denoise_ratio": ratio,
-        "with_previews_ms": shown,
-        "without_ms": hidden,
+        "preview_cost": cost,
+        "costs": costs,
+        "previews_ms": previews_ms,
     });
     figures::write(&options.out, &report)
-}
-
-async fn denoise_ms(user: &User) -> Result<f64> {
-    let (manifest, _) = rendered(user, STEPS).await?;
-    Ok(manifest.timings_ms.denoise)
 }

@@ -59,6 +59,7 @@ pub(super) fn render(
         newest,
     } = &order.previews;
     let mut previews = PreviewMaker::start(*every_steps, spec.fps, newest.clone());
+    let mut painting = Duration::ZERO;
     take_steps(
         order,
         spec.steps,
@@ -67,11 +68,14 @@ pub(super) fn render(
         |run, done| {
             // After the last step the decoder shows more.
             if done < spec.steps && previews.wants(done) {
+                let started = Instant::now();
                 preview(run, done, &mut previews);
+                painting += started.elapsed();
             }
         },
     )?;
     timings_ms.denoise = ms(clock.elapsed());
+    timings_ms.previews = ms(painting + previews.encoding());
 
     let encoded = decode(order, run.as_mut(), &mut timings_ms)?;
     Ok(Rendered {

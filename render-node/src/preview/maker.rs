@@ -1,7 +1,7 @@
 //! Makes the moving pictures beside the engine.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,8 @@ pub struct PreviewMaker {
     /// Room for one; `None` when there is no thread to make pictures.
     painted: Option<SyncSender<Painted>>,
     is_busy: Arc<AtomicBool>,
+    /// Microseconds of encoding.
+    encoding_us: Arc<AtomicU64>,
 }
 
 /// What the engine guesses after a step.
@@ -38,15 +40,26 @@ impl PreviewMaker {
     /// A picture after each `every_steps` steps (none for 0), and at most one in [`PREVIEW_INTERVAL_MS`]. `fps` is the clip's.
     pub fn start(every_steps: u32, fps: u32, newest: watch::Sender<Option<MovingPicture>>) -> Self {
         let is_busy = Arc::new(AtomicBool::new(false));
-        let painted = (every_steps > 0)
-            .then(|| spawn(fps, is_busy.clone(), newest))
-            .flatten();
+        let encoding_us = Arc::new(AtomicU64::new(0));
+        let thread = Thread {
+            fps,
+            is_busy: is_busy.clone(),
+            encoding_us: encoding_us.clone(),
+            newest,
+        };
+        let painted = (every_steps > 0).then(|| thread.spawn()).flatten();
         Self {
             every_steps,
             due: Instant::now(),
             painted,
             is_busy,
+            encoding_us,
         }
+    }
+
+    /// The wall time of encoding so far.
+    pub fn encoding(&self) -> Duration {
+        Duration::from_micros(self.encoding_us.load(Ordering::Relaxed))
     }
 
     /// Whether a picture of this step would be made. Asked before the engine paints it.
@@ -73,44 +86,50 @@ impl PreviewMaker {
     }
 }
 
-fn spawn(
+/// What the thread that encodes them knows.
+struct Thread {
     fps: u32,
     is_busy: Arc<AtomicBool>,
+    encoding_us: Arc<AtomicU64>,
     newest: watch::Sender<Option<MovingPicture>>,
-) -> Option<SyncSender<Painted>> {
-    let (painted, incoming) = sync_channel(1);
-    let spawned = std::thread::Builder::new()
-        .name("previews".to_owned())
-        .spawn(move || run(fps, &incoming, &is_busy, &newest));
-    match spawned {
-        Ok(_) => Some(painted),
-        Err(error) => {
-            tracing::warn!(%error, "job goes without previews");
-            None
-        }
-    }
 }
 
-fn run(
-    fps: u32,
-    incoming: &Receiver<Painted>,
-    is_busy: &AtomicBool,
-    newest: &watch::Sender<Option<MovingPicture>>,
-) {
-    while let Ok(Painted { step, frames }) = incoming.recv() {
-        match small_enough(&frames, fps) {
-            Ok(None) => {}
-            Ok(Some(webp)) => {
-                let sha256 = Sha256::from_bytes(sha2::Sha256::digest(&webp).into());
-                let webp = Bytes::from(webp);
-                newest.send_replace(Some(MovingPicture { step, sha256, webp }));
-            }
+impl Thread {
+    fn spawn(self) -> Option<SyncSender<Painted>> {
+        let (painted, incoming) = sync_channel(1);
+        let spawned = std::thread::Builder::new()
+            .name("previews".to_owned())
+            .spawn(move || self.run(&incoming));
+        match spawned {
+            Ok(_) => Some(painted),
             Err(error) => {
-                tracing::warn!(%error, "preview cannot be encoded; job goes on without");
-                return;
+                tracing::warn!(%error, "job goes without previews");
+                None
             }
         }
-        is_busy.store(false, Ordering::Release);
+    }
+
+    fn run(self, incoming: &Receiver<Painted>) {
+        while let Ok(Painted { step, frames }) = incoming.recv() {
+            let started = Instant::now();
+            let encoded = small_enough(&frames, self.fps);
+            let taken_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+            self.encoding_us.fetch_add(taken_us, Ordering::Relaxed);
+            match encoded {
+                Ok(None) => {}
+                Ok(Some(webp)) => {
+                    let sha256 = Sha256::from_bytes(sha2::Sha256::digest(&webp).into());
+                    let webp = Bytes::from(webp);
+                    self.newest
+                        .send_replace(Some(MovingPicture { step, sha256, webp }));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "preview cannot be encoded; job goes on without");
+                    return;
+                }
+            }
+            self.is_busy.store(false, Ordering::Release);
+        }
     }
 }
 
