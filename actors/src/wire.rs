@@ -12,8 +12,7 @@ use crate::messages::{
 use crate::preview::{PlacePreview, PreviewPlace, PreviewPlaced, PreviewReady};
 
 /// The newest meaning of messages that this build knows. Raised when a meaning changes; a new kind or field changes none.
-///
-/// 2 was never spoken: a build of 1, which knows no keyframes, is refused instead of being misunderstood.
+/// A build that speaks less than 2 knows no keyframes.
 pub const SCHEMA: u32 = 3;
 
 /// What this build speaks with its peers.

@@ -26,3 +26,42 @@ fn seconds(frames: u32, width: u32, height: u32, steps: u32) -> f64 {
     let steps = (f64::from(steps) + FIXED_STEPS) / (REFERENCE_STEPS + FIXED_STEPS);
     REFERENCE_SECONDS * frames * steps * pixels / REFERENCE_PIXELS
 }
+
+#[cfg(test)]
+mod tests {
+    use flowai_actors::ids::Sha256;
+    use flowai_actors::spec::{FirstFrame, KeyframeSampler, KeyframeSpec, Words};
+
+    use super::*;
+
+    #[test]
+    fn a_keyframe_costs_what_a_frame_of_its_own_does() {
+        let model = || "m".parse().unwrap();
+        let clip = RenderSpec {
+            frames: 25,
+            width: 1_024,
+            height: 576,
+            steps: 25,
+            ..RenderSpec::small(model(), Sha256::from_bytes([1; 32]))
+        };
+        let keyframe = KeyframeSpec {
+            model: model(),
+            prompt: Words::from("a cat"),
+            negative_prompt: Words::default(),
+            adapters: Vec::new(),
+            width: 1_024,
+            height: 576,
+            steps: 25,
+            sampler: KeyframeSampler::Ddim,
+            guidance_scale: 7.5,
+            seed: 0,
+        };
+        let both = RenderSpec {
+            first_frame: FirstFrame::Keyframe(Box::new(keyframe)),
+            ..clip.clone()
+        };
+        let near = |cost: GpuSeconds, expected: f64| assert!((cost.0 - expected).abs() < 1e-9);
+        near(predicted(&clip), 60.0);
+        near(predicted(&both), 60.0 + 60.0 / 25.0);
+    }
+}

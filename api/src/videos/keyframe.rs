@@ -1,6 +1,7 @@
 //! How a wish without a picture has its first frame made from its prompt.
 
 use flowai_actors::ids::{AdapterId, UserId};
+use flowai_actors::limits::SIDE_PX_MULTIPLE;
 use flowai_actors::messages::{ModelFamily, ModelOffer};
 use flowai_actors::spec::{KeyframeSpec, Words};
 use flowai_store::adapters::Adapter;
@@ -83,6 +84,7 @@ impl KeyframePlan {
         ];
         sides
             .into_iter()
+            .filter(|(_, side)| side.is_multiple_of(SIDE_PX_MULTIPLE))
             .filter(|(_, side)| !side.is_multiple_of(multiple))
             .map(|(pointer, side)| {
                 let detail = format!(

@@ -133,3 +133,21 @@ async fn without_redis_strangers_are_refused_and_known_callers_go_on() {
     });
     back.await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_way_to_a_render_counts_as_one() {
+    let farm = Farm::start_with(Options { rate_scale: 1 }).await;
+    let ada = farm.user("ada").await;
+    let video = ada.video().await;
+    for path in [
+        "/v1/videos".to_owned(),
+        format!("/v1/videos/{video}/final"),
+        format!("/openai/v1/videos/{video}/remix"),
+    ] {
+        let answer = ada.post(&path, &json!({})).await;
+        let policy = answer.header("ratelimit-policy");
+        assert!(policy.contains("q=600;w=3600"), "{path}: {policy:?}");
+    }
+    let read = ada.get("/v1/videos").await;
+    assert!(!read.header("ratelimit-policy").contains("q=600;w=3600"));
+}

@@ -13,7 +13,7 @@ use crate::output::Output;
 /// What becomes of a job once it is submitted.
 #[derive(Debug, clap::Args)]
 pub(super) struct Delivery {
-    /// Where the clip goes [default: a file in this folder, named after what it is made from]
+    /// Where the clip goes [default: the name of the picture with .mp4, or clip.mp4 or final.mp4, in this folder]
     #[arg(long)]
     out: Option<PathBuf>,
     /// Replace the clip if there is one

@@ -1,10 +1,8 @@
 //! What nodes say, and what they are told.
 
-use std::collections::HashMap;
-
 use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::{Generation, JobId, NodeId};
-use flowai_actors::limits::ARTEFACT_BYTES_MAX;
+use flowai_actors::limits::{ARTEFACT_BYTES_MAX, SIDE_PX_MAX, SIDE_PX_MIN};
 use flowai_actors::manifest::Manifest;
 use flowai_actors::messages::{
     ArtefactFile, AttemptRef, Beat, BeatAnswer, Ended, EndedAnswer, Holding, Live, LiveState,
@@ -298,14 +296,14 @@ impl State {
             let name = other.file.file_name();
             return Err(format!("{name} is no file of this render"));
         }
-        let mut hashes = HashMap::new();
+        let mut keyframe = None;
         for file in wanted {
-            hashes.insert(file, announced(&question.files, file)?.sha256);
+            let ready = announced(&question.files, file)?;
+            if file == ArtefactFile::Keyframe {
+                keyframe = Some(ready.sha256);
+            }
         }
-        let Some(clip) = hashes.get(&ArtefactFile::Clip).copied() else {
-            return Ok(());
-        };
-        let keyframe = hashes.get(&ArtefactFile::Keyframe).copied();
+        let clip = announced(&question.files, ArtefactFile::Clip)?.sha256;
         let now = Announced { clip, keyframe };
         let Some(held) = self.held.get_mut(&question.at.job) else {
             return Ok(());
@@ -445,6 +443,11 @@ fn delivered(
 
 fn delivered_keyframe(manifest: &Manifest) -> Option<Keyframe> {
     let (asked, made) = (manifest.spec.keyframe()?, manifest.keyframe.as_ref()?);
+    // The row takes no picture of another size; a job would end by it that another node can render.
+    let is_size = |side: &u32| (SIDE_PX_MIN..=SIDE_PX_MAX).contains(side);
+    if ![asked.width, asked.height].iter().all(is_size) {
+        return None;
+    }
     Some(Keyframe {
         sha256: made.sha256,
         bytes: made.bytes,
