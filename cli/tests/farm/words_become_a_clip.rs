@@ -5,7 +5,9 @@
 use flowai::client::{NewKeyframe, NewVideo, Video};
 use flowai_actors::manifest::Manifest;
 use flowai_actors::spec::FirstFrame;
+use flowai_model::adapter::{AdapterFormat, ModuleTable};
 use flowai_model::safetensors::Dtype;
+use flowai_model::synthetic::{AdapterSpec, adapter_bytes};
 use flowai_model::{KeyframePreset, Preset, synthetic};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -154,6 +156,61 @@ async fn a_final_begins_with_the_picture_of_its_draft() {
     let sha256 = of_draft.keyframe.as_ref().unwrap().sha256;
     assert_eq!(manifest.spec.first_frame, FirstFrame::Image(sha256));
     assert_eq!(hex::encode(Sha256::digest(&picture)), sha256.to_string());
+    // To the byte what the wish gives without a draft before it.
+    let at_once = NewVideo {
+        draft: false,
+        ..wish
+    };
+    let (_, at_once) = rendered(&user, &at_once).await;
+    assert_eq!(manifest.clip_sha256, at_once.clip_sha256);
+    farm.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_style_is_fused_into_the_model_of_the_keyframe() {
+    let (farm, _models) = farm().await;
+    let user = farm.user().await;
+    let config = KeyframePreset::Tiny.config();
+    let table = ModuleTable::of_stable_diffusion(&config.unet, &config.text_encoder);
+    let spec = AdapterSpec {
+        format: AdapterFormat::Kohya,
+        targets: vec!["to_q".to_owned(), "q_proj".to_owned()],
+        ranks: vec![2],
+        alphas: vec![2.0],
+        use_rslora: false,
+        seed: 5,
+    };
+    let bytes = adapter_bytes(&table, &spec).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("style.safetensors"), bytes).unwrap();
+    let run = async |args: &[&str]| Flowai::run(&farm, &user, folder.path(), args).await;
+    let plain = [
+        "render", "--prompt", "a cat", "--frames", "2", "--steps", "2",
+    ];
+    let small = ["--width", "64", "--height", "48", "--keyframe-steps", "3"];
+    let plain = [&plain[..], &small[..], &["--seed", "3"]].concat();
+    let styled = ["--keyframe-adapter", "style.safetensors=0.5"];
+    let mut made = Vec::new();
+    for (name, more) in [("plain.mp4", &[][..]), ("styled.mp4", &styled[..])] {
+        let done = run(&[&plain[..], more, &["--out", name, "--json"]].concat()).await;
+        assert_eq!(done.status, Some(0), "{done:?}");
+        let objects = done.objects();
+        let mut videos = objects
+            .iter()
+            .filter_map(|object| object["video"]["id"].as_str());
+        let manifest = user.client.manifest(videos.next_back().unwrap()).await;
+        made.push(manifest.unwrap().keyframe.unwrap());
+    }
+    assert!(made[0].adapters.is_empty());
+    let [fused] = &made[1].adapters[..] else {
+        panic!("{made:?}");
+    };
+    assert_eq!(fused.weight, 0.5);
+    assert!(fused.modules > 0);
+    assert_ne!(made[0].sha256, made[1].sha256);
+    // It is for the other model, and said to be.
+    let wrong = run(&[&plain[..], &["--adapter", "style.safetensors"]].concat()).await;
+    wrong.assert_refused(2, &["keyframe.adapters"]);
     farm.stop().await;
 }
 

@@ -196,7 +196,12 @@ async fn a_long_prompt_is_cut_and_the_manifest_says_so() {
 #[tokio::test]
 async fn the_leader_hears_of_the_keyframes_own_steps_and_of_five_files() {
     let mut farm = farm().await;
-    let job = farm.keyframe_job(PROMPT, &[], &[]).await;
+    let mut job = farm.keyframe_job(PROMPT, &[], &[]).await;
+    // Enough of them that one is told.
+    let FirstFrame::Keyframe(keyframe) = &mut job.spec.first_frame else {
+        panic!("{:?}", job.spec);
+    };
+    keyframe.steps = 60;
     assert_eq!(farm.assign(&job).await, AssignAnswer::Accepted);
     let mut phases = Vec::new();
     let targets = loop {
@@ -209,7 +214,7 @@ async fn the_leader_hears_of_the_keyframes_own_steps_and_of_five_files() {
         match heard.await {
             Ok(progress) => {
                 let of_keyframe = progress.phase == Phase::Keyframe;
-                let steps = if of_keyframe { 3 } else { job.spec.steps };
+                let steps = if of_keyframe { 60 } else { job.spec.steps };
                 assert_eq!(progress.steps, steps, "{progress:?}");
                 phases.push(progress.phase);
             }
@@ -217,6 +222,7 @@ async fn the_leader_hears_of_the_keyframes_own_steps_and_of_five_files() {
         }
     };
     phases.dedup();
+    assert!(phases.contains(&Phase::Keyframe), "{phases:?}");
     let expected = [
         Phase::Fetching,
         Phase::Preparing,
