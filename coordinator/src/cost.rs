@@ -30,7 +30,7 @@ fn seconds(frames: u32, width: u32, height: u32, steps: u32) -> f64 {
 #[cfg(test)]
 mod tests {
     use flowai_actors::ids::Sha256;
-    use flowai_actors::spec::{FirstFrame, KeyframeSampler, KeyframeSpec, Words};
+    use flowai_actors::spec::{FirstFrame, KeyframeSpec};
 
     use super::*;
 
@@ -45,16 +45,10 @@ mod tests {
             ..RenderSpec::small(model(), Sha256::from_bytes([1; 32]))
         };
         let keyframe = KeyframeSpec {
-            model: model(),
-            prompt: Words::from("a cat"),
-            negative_prompt: Words::default(),
-            adapters: Vec::new(),
             width: 1_024,
             height: 576,
             steps: 25,
-            sampler: KeyframeSampler::Ddim,
-            guidance_scale: 7.5,
-            seed: 0,
+            ..KeyframeSpec::small(model(), "a cat")
         };
         let both = RenderSpec {
             first_frame: FirstFrame::Keyframe(Box::new(keyframe)),

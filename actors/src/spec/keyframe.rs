@@ -73,6 +73,22 @@ impl KeyframeSpec {
     pub const STEPS: u32 = 50;
     pub const GUIDANCE_SCALE: f32 = 7.5;
 
+    /// A picture that is there in a moment, as [`super::RenderSpec::small`]: 64x48 in 2 steps, else the defaults, and seed 0.
+    pub fn small(model: ModelId, prompt: &str) -> Self {
+        Self {
+            model,
+            prompt: Words::from(prompt),
+            negative_prompt: Words::default(),
+            adapters: Vec::new(),
+            width: 64,
+            height: 48,
+            steps: 2,
+            sampler: KeyframeSampler::default(),
+            guidance_scale: Self::GUIDANCE_SCALE,
+            seed: 0,
+        }
+    }
+
     pub(super) fn check(&self, check: &mut Check) {
         check.require(!self.prompt.as_str().trim().is_empty(), "prompt", || {
             "must say what the picture shows".to_owned()

@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use flowai_actors::ids::{AdapterId, Generation, JobId, Sha256, UploadId, UserId};
 use flowai_actors::link::{NodeLink, Peer, PeerId, Role};
-use flowai_actors::spec::{
-    AdapterUse, FirstFrame, KeyframeSampler, KeyframeSpec, RenderSpec, Words,
-};
+use flowai_actors::spec::{AdapterUse, FirstFrame, KeyframeSpec, RenderSpec};
 use flowai_coordinator::{Coordinator, Stand};
 use flowai_embedded::{Listen, Postgres, S3};
 use flowai_store::database::{Database, RolePasswords, migrate};
@@ -162,16 +160,8 @@ fn adapter_id(user: UserId, sha256: Sha256) -> AdapterId {
 /// The same, from words.
 pub(crate) fn spec_of_words() -> RenderSpec {
     let keyframe = KeyframeSpec {
-        model: "painter".parse().unwrap(),
-        prompt: Words::from("a cat"),
-        negative_prompt: Words::default(),
         adapters: vec![at(STYLE, 2.0)],
-        width: 64,
-        height: 48,
-        steps: 2,
-        sampler: KeyframeSampler::Ddim,
-        guidance_scale: 7.5,
-        seed: 0,
+        ..KeyframeSpec::small("painter".parse().unwrap(), "a cat")
     };
     RenderSpec {
         first_frame: FirstFrame::Keyframe(Box::new(keyframe)),

@@ -5,7 +5,7 @@ use std::path::Path;
 use flowai_actors::ids::{Attempt, Epoch, Generation, JobId, NodeId, Sha256, UploadId, UserId};
 use flowai_actors::manifest::{EngineInfo, Manifest, StageTimings};
 use flowai_actors::messages::{AttemptRef, Holding};
-use flowai_actors::spec::{FirstFrame, KeyframeSampler, KeyframeSpec, RenderSpec, Words};
+use flowai_actors::spec::{FirstFrame, KeyframeSpec, RenderSpec};
 use flowai_embedded::{Listen, Postgres};
 use flowai_store::database::{Database, RolePasswords, migrate};
 use flowai_store::journal::{Artefact, Batch, Change, JournalError, Keyframe, Written, commit};
@@ -183,18 +183,7 @@ pub(crate) fn spec() -> RenderSpec {
 
 /// The same, from words.
 pub(crate) fn spec_of_words() -> RenderSpec {
-    let keyframe = KeyframeSpec {
-        model: "tiny".parse().unwrap(),
-        prompt: Words::from("a cat"),
-        negative_prompt: Words::default(),
-        adapters: Vec::new(),
-        width: 64,
-        height: 48,
-        steps: 2,
-        sampler: KeyframeSampler::Ddim,
-        guidance_scale: 7.5,
-        seed: 0,
-    };
+    let keyframe = KeyframeSpec::small("tiny".parse().unwrap(), "a cat");
     RenderSpec {
         first_frame: FirstFrame::Keyframe(Box::new(keyframe)),
         ..spec()

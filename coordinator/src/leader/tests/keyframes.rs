@@ -7,18 +7,7 @@ use super::*;
 const PICTURE: u8 = 9;
 
 fn spec_of_words() -> RenderSpec {
-    let keyframe = KeyframeSpec {
-        model: painter(),
-        prompt: Words::from("a cat"),
-        negative_prompt: Words::default(),
-        adapters: Vec::new(),
-        width: 64,
-        height: 48,
-        steps: 2,
-        sampler: KeyframeSampler::Ddim,
-        guidance_scale: 7.5,
-        seed: 0,
-    };
+    let keyframe = KeyframeSpec::small(painter(), "a cat");
     RenderSpec {
         first_frame: FirstFrame::Keyframe(Box::new(keyframe)),
         ..spec()

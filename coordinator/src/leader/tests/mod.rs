@@ -20,9 +20,7 @@ use flowai_actors::messages::{
     FusedState, Holding, KeptAdapters, Live, LiveState, ModelFamily, ModelOffer, Outcome as Told,
     Phase, Progress, ReadyFile, Register, Registered, UploadTargets, UploadTargetsAnswer, Verdict,
 };
-use flowai_actors::spec::{
-    FirstFrame, KeyframeSampler, KeyframeSpec, RenderSpec, SpecLimits, Words,
-};
+use flowai_actors::spec::{FirstFrame, KeyframeSpec, RenderSpec, SpecLimits};
 use flowai_actors::state::{JobState, Tier};
 use flowai_store::journal::{Change, Unfinished, Written};
 use flowai_store::recovery::JobRow;

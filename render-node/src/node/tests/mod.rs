@@ -15,7 +15,7 @@ use flowai_actors::messages::{
     ArtefactFile, Assign, AssignAnswer, AttemptRef, BeatAnswer, EndedAnswer, FirstFrameSource,
     Outcome, Phase, ReadyFile, Registered, Source, UploadTargetsAnswer, Verdict,
 };
-use flowai_actors::spec::{FirstFrame, KeyframeSampler, KeyframeSpec, RenderSpec, Words};
+use flowai_actors::spec::{FirstFrame, KeyframeSpec, RenderSpec};
 
 use super::state::{Clip, Effect, Ending, Event, RunId, State};
 use crate::failure::{FailureCode, JobFailure};
@@ -62,18 +62,7 @@ fn assign(at: AttemptRef) -> Box<Assign> {
 
 /// The same with a picture made from words by a model of this hash.
 fn assign_words(at: AttemptRef, model_sha256: Sha256) -> Box<Assign> {
-    let keyframe = KeyframeSpec {
-        model: "words".parse().unwrap(),
-        prompt: "a lighthouse".into(),
-        negative_prompt: Words::default(),
-        adapters: Vec::new(),
-        width: 64,
-        height: 64,
-        steps: 2,
-        sampler: KeyframeSampler::Ddim,
-        guidance_scale: 7.5,
-        seed: 0,
-    };
+    let keyframe = KeyframeSpec::small("words".parse().unwrap(), "a lighthouse");
     Box::new(Assign {
         spec: RenderSpec {
             first_frame: FirstFrame::Keyframe(Box::new(keyframe)),
