@@ -32,6 +32,8 @@ use super::work;
 const MAILBOX_MAX: usize = 1_024;
 /// A mailbox that stays full for so long means that the actor hangs.
 const POST_DEADLINE: Duration = Duration::from_secs(30);
+/// What a term's clock shows at its start: jobs have waited since before it.
+const CLOCK_START: Monotonic = Monotonic::from_millis(30 * 86_400_000);
 /// Leases, sweeps and places in the line need no finer clock.
 const TICK: Duration = Duration::from_millis(100);
 /// Kept answers that are forgotten at a time, so that no statement takes long: a thousand a second, more than come.
@@ -121,7 +123,7 @@ async fn recover(tools: &Tools, epoch: Epoch) -> Result<State, ActorProcessingEr
         let Some(last) = rows.last() else { break };
         after = Some(last.job);
         count += rows.len();
-        state.recover(Monotonic::default(), rows);
+        state.recover(CLOCK_START, rows);
     }
     tracing::info!(%epoch, jobs = count, "term begins with what was unfinished");
     Ok(state)
@@ -240,7 +242,7 @@ impl Running {
     }
 
     fn apply(&mut self, event: Event) {
-        let now = Monotonic::from_millis(self.start.elapsed().as_millis() as u64);
+        let now = CLOCK_START.plus_ms(self.start.elapsed().as_millis() as u64);
         for effect in self.state.apply(now, event) {
             self.carry_out(effect);
         }

@@ -13,6 +13,7 @@ use flowai_actors::link::PeerId;
 use flowai_actors::messages::{
     AttemptRef, EndedAnswer, FarmView, Holding, Live, QueueView, Registered, Verdict,
 };
+use flowai_actors::spec::RenderSpec;
 use flowai_actors::state::{JobState, Tier};
 use flowai_store::journal::{Artefact, Change, Written};
 use flowai_store::recovery::JobRow;
@@ -23,7 +24,7 @@ use super::outbox::Outbox;
 use super::previews::{self, Previews};
 use super::registry::Registry;
 use crate::cost;
-use crate::scheduler::{self, AttemptEnd, Event as Heard, Recovered, Scheduler, WaitingJob};
+use crate::scheduler::{self, AttemptEnd, Event as Heard, Recovered, Scheduler, Shape, WaitingJob};
 
 /// Every so many sweeps all unfinished jobs are looked at, not only the newest.
 const THOROUGH_SWEEP_EVERY: u64 = 20;
@@ -238,10 +239,19 @@ impl State {
                 reason,
             }),
             Decided::Fail {
-                job, code, detail, ..
-            } => self
-                .release(job, effects)
-                .map(|held| Change::Fail { held, code, detail }),
+                job,
+                attempt,
+                code,
+                detail,
+            } => Some(match self.release(job, effects) {
+                Some(held) => Change::Fail { held, code, detail },
+                None => Change::FailWaiting {
+                    job,
+                    attempt,
+                    code,
+                    detail,
+                },
+            }),
             Decided::Cancel { job, attempt } => Some(match self.release(job, effects) {
                 Some(held) => Change::Cancel(held),
                 None => Change::CancelWaiting { job, attempt },
@@ -348,8 +358,10 @@ impl State {
                 let answer = Answer::Registered(Registered::Welcome { epoch, running });
                 effects.extend(welcome.map(|reply| Effect::Answer(reply, answer)));
             }
-            // The owner ended it without us.
-            Change::CancelWaiting { .. } => {}
+            // Or the owner ended it without us.
+            Change::CancelWaiting { job, .. } => self.over(now, *job, false, effects),
+            Change::FailWaiting { job, .. } if is_written => self.over(now, *job, false, effects),
+            Change::FailWaiting { job, .. } => drop(self.to_read.insert(*job)),
             Change::Settle { held, .. } if matches!(outcome, Outcome::Refused(_)) => {
                 // Whoever waits for the answer gets it when this is written.
                 self.write(Change::Fail {
@@ -365,6 +377,9 @@ impl State {
             | Change::Quarantine { held, .. } => {
                 if !is_written {
                     self.to_read.insert(held.at.job);
+                } else if change.ends_job() {
+                    let is_done = matches!(change, Change::Settle { .. });
+                    self.over(now, held.at.job, is_done, effects);
                 }
                 let answer = if is_written {
                     EndedAnswer::Settled
@@ -374,6 +389,11 @@ impl State {
                 self.answer_ended((held.at.job, held.at.attempt), answer, effects);
             }
         }
+    }
+
+    /// The end of a job is durable: what was to start after it may, or never will.
+    fn over(&mut self, now: Monotonic, job: JobId, is_done: bool, effects: &mut Vec<Effect>) {
+        self.step(now, Heard::JobGone { job, is_done }, effects);
     }
 
     /// An assignment is durable: its node is told, if it is still the one.
@@ -412,7 +432,7 @@ impl State {
         let job = held.at.job;
         if self.is_held(held) {
             self.held.remove(&job);
-            self.step(now, Heard::JobGone(job), effects);
+            self.step(now, Heard::Doubted(job), effects);
         }
         self.to_read.insert(job);
     }
@@ -449,7 +469,8 @@ impl State {
         let touched = std::mem::take(&mut self.touched);
         for job in asked.into_iter().filter(|job| !found.contains(job)) {
             self.held.remove(&job);
-            self.step(now, Heard::JobGone(job), effects);
+            let is_done = false;
+            self.step(now, Heard::JobGone { job, is_done }, effects);
         }
         for row in rows {
             if touched.contains(&row.job) || self.outbox.holds(row.job) {
@@ -465,10 +486,12 @@ impl State {
         let job = row.job;
         if row.state.is_end() {
             self.held.remove(&job);
-            self.step(now, Heard::JobGone(job), effects);
+            let is_done = row.state == JobState::Done;
+            self.step(now, Heard::JobGone { job, is_done }, effects);
             return;
         }
         let is_cancelled = row.cancel_requested;
+        let after = row.after.filter(|after| after.has_failed);
         if !self.scheduler.knows(job) {
             let Some(event) = self.news_of(now, row) else {
                 tracing::warn!(%job, "job was written by another version and waits for it");
@@ -479,6 +502,9 @@ impl State {
         if is_cancelled {
             self.step(now, Heard::CancelAsked(job), effects);
         }
+        if let Some(after) = after {
+            self.over(now, after.job, false, effects);
+        }
     }
 
     fn news_of(&mut self, now: Monotonic, row: JobRow) -> Option<Heard> {
@@ -487,9 +513,21 @@ impl State {
             job: row.job,
             owner: row.owner,
             tier: row.tier,
+            class: row.class,
             model: row.model,
             keyframe_model: spec.keyframe().map(|keyframe| keyframe.model.clone()),
+            adapters: adapters_of(&spec),
+            shape: Shape {
+                frames: spec.frames,
+                width: spec.width,
+                height: spec.height,
+                steps: spec.steps,
+            },
             cost: cost::predicted(&spec),
+            queued_at: now.minus(row.waited),
+            after: row.after.map(|after| after.job),
+            resume: None,
+            preemptions: 0,
             attempt: row.attempt,
             failures: row.failures,
             failed_on: row.failed_on,
@@ -627,6 +665,12 @@ impl State {
             queues: Tier::ALL.into_iter().map(queue).collect(),
         }
     }
+}
+
+/// Of both stages.
+fn adapters_of(spec: &RenderSpec) -> Vec<Sha256> {
+    let stages = spec.stages().flat_map(|(_, adapters)| adapters);
+    stages.map(|used| used.sha256).collect()
 }
 
 pub(super) fn end_of(held: &Holding, end: AttemptEnd) -> Heard {

@@ -38,6 +38,13 @@ pub enum Change {
     Quarantine { held: Holding, detail: String },
     /// A job that waits after this many attempts was asked to end.
     CancelWaiting { job: JobId, attempt: Attempt },
+    /// A job that waits after this many attempts can never start.
+    FailWaiting {
+        job: JobId,
+        attempt: Attempt,
+        code: String,
+        detail: String,
+    },
 }
 
 /// How an attempt ended that another will follow.
@@ -95,7 +102,7 @@ pub fn clips_prefix(job: JobId) -> String {
 impl Change {
     pub fn job(&self) -> JobId {
         match self {
-            Self::CancelWaiting { job, .. } => *job,
+            Self::CancelWaiting { job, .. } | Self::FailWaiting { job, .. } => *job,
             Self::Assign(held) | Self::Adopt(held) | Self::Cancel(held) => held.at.job,
             Self::Settle { held, .. }
             | Self::Requeue { held, .. }
@@ -104,13 +111,18 @@ impl Change {
         }
     }
 
+    /// Whether nothing follows it.
+    pub fn ends_job(&self) -> bool {
+        self.next_state().is_end()
+    }
+
     /// The job's state once the change is written.
     pub(super) fn next_state(&self) -> JobState {
         match self {
             Self::Assign(_) | Self::Adopt(_) => JobState::Running,
             Self::Settle { .. } => JobState::Done,
             Self::Requeue { .. } => JobState::Queued,
-            Self::Fail { .. } => JobState::Failed,
+            Self::Fail { .. } | Self::FailWaiting { .. } => JobState::Failed,
             Self::Cancel(_) | Self::CancelWaiting { .. } => JobState::Cancelled,
             Self::Quarantine { .. } => JobState::Quarantined,
         }

@@ -83,6 +83,7 @@ pub async fn commit(
     moved.extend(statements::adopt(&mut transaction, epoch, changes).await?);
     moved.extend(statements::end_attempts(&mut transaction, changes).await?);
     moved.extend(statements::cancel_waiting(&mut transaction, changes).await?);
+    moved.extend(statements::fail_waiting(&mut transaction, changes).await?);
     artefacts::insert(&mut transaction, changes, &moved).await?;
     statements::append_events(&mut transaction, changes, &moved).await?;
     let before = if moved.len() < changes.len() {

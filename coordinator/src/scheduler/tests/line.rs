@@ -40,16 +40,24 @@ fn a_place_in_the_line_says_what_it_waits_for() {
     farm.arrive(big);
     farm.arrive(waiting(5, 3, Tier::Free));
     farm.arrive(waiting(6, 4, Tier::Free));
-    let waits = |n: u64| {
-        let line = farm.scheduler.line(10);
-        line.iter()
-            .find(|place| place.job == job_id(n))
-            .unwrap()
-            .waits_for
-    };
-    assert_eq!(waits(3), WaitsFor::OwnJobs);
-    assert_eq!(waits(4), WaitsFor::Model);
-    assert_eq!(waits(5), WaitsFor::Node);
+    let mut last = waiting(7, 5, Tier::Free);
+    last.after = Some(job_id(6));
+    farm.arrive(last);
+    let why = |n: u64| farm.scheduler.why(job_id(n));
+    assert_eq!(why(1), None, "it runs");
+    assert_eq!(why(3), Some(WaitsFor::OwnJobs));
+    assert_eq!(why(4), Some(WaitsFor::Model));
+    assert_eq!(why(5), Some(WaitsFor::Node));
+    assert_eq!(why(6), Some(WaitsFor::Others));
+    assert_eq!(why(7), Some(WaitsFor::OtherJob));
+    // The line says the same.
+    for place in farm.scheduler.line(10) {
+        assert_eq!(
+            farm.scheduler.why(place.job),
+            Some(place.waits_for),
+            "{place:?}"
+        );
+    }
 }
 
 #[test]
@@ -95,6 +103,6 @@ fn time_and_beats_that_change_nothing_move_no_line() {
     let before = farm.scheduler.revision();
     farm.pass(NODE_LEASE_MS - NODE_BEAT_MS, &["a"]);
     assert_eq!(farm.scheduler.revision(), before);
-    farm.ended("a", 1, 1, AttemptEnd::Rendered);
+    farm.ended("a", 1, 1, rendered());
     assert_ne!(farm.scheduler.revision(), before);
 }
