@@ -11,6 +11,8 @@ pub mod limits;
 pub mod link;
 pub mod manifest;
 pub mod messages;
+#[cfg(feature = "planted-bugs")]
+pub mod planted;
 pub mod preview;
 pub mod program;
 pub mod spec;
