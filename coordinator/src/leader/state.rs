@@ -4,7 +4,7 @@
 //! who has to be told once they are written. Nothing leaves before its commit (INV-4), and a change that the row refuses
 //! makes it read the row again.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::{Attempt, Epoch, JobId, NodeId, Sha256, UserId};
@@ -53,11 +53,12 @@ pub(super) struct Announced {
     pub(super) keyframe: Option<Sha256>,
 }
 
+/// One term of a leader: whatever happens is applied, and what has to be done about it comes back.
 #[derive(Debug)]
-pub(super) struct State {
+pub struct State {
     pub(super) epoch: Epoch,
     pub(super) scheduler: Scheduler,
-    pub(super) held: HashMap<JobId, Held>,
+    pub(super) held: BTreeMap<JobId, Held>,
     pub(super) registry: Registry,
     pub(super) apis: BTreeSet<PeerId>,
     /// Ends that were told and are not written yet, with whoever waits for the answer.
@@ -78,11 +79,12 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(epoch: Epoch) -> Self {
+    /// A term that has heard nothing yet.
+    pub fn new(epoch: Epoch) -> Self {
         Self {
             epoch,
             scheduler: Scheduler::default(),
-            held: HashMap::new(),
+            held: BTreeMap::new(),
             registry: Registry::default(),
             apis: BTreeSet::new(),
             ending: HashMap::new(),
@@ -101,13 +103,14 @@ impl State {
     }
 
     /// Takes in what another term left unfinished.
-    pub(super) fn recover(&mut self, now: Monotonic, rows: Vec<JobRow>) {
+    pub fn recover(&mut self, now: Monotonic, rows: Vec<JobRow>) {
         for row in rows {
             self.learn(now, row, &mut Vec::new());
         }
     }
 
-    pub(super) fn apply(&mut self, now: Monotonic, event: Event) -> Vec<Effect> {
+    /// Takes one event in and says what follows. Once the term is over nothing does.
+    pub fn apply(&mut self, now: Monotonic, event: Event) -> Vec<Effect> {
         let mut effects = Vec::new();
         if self.is_over {
             return effects;
