@@ -13,6 +13,8 @@ use flowai_actors::link::PeerId;
 use flowai_actors::messages::{
     AttemptRef, EndedAnswer, FarmView, Holding, Live, QueueView, Registered, Verdict,
 };
+#[cfg(feature = "planted-bugs")]
+use flowai_actors::planted::{self, Bug};
 use flowai_actors::state::{JobState, Tier};
 use flowai_store::journal::{Artefact, Change, Written};
 use flowai_store::recovery::JobRow;
@@ -561,6 +563,10 @@ impl State {
             self.step(now, end_of(&held, end), effects);
         }
         self.registry.forget_silent(now);
+        #[cfg(feature = "planted-bugs")]
+        if planted::is(Bug::DoorbellOnly) {
+            return;
+        }
         if self.is_sweeping || now < self.next_sweep {
             return;
         }

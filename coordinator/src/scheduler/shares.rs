@@ -21,6 +21,8 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap};
 use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::{GpuSeconds, UserId};
 use flowai_actors::limits::{FORCED_START_EVERY, START_BOUND_MS};
+#[cfg(feature = "planted-bugs")]
+use flowai_actors::planted::{self, Bug};
 
 use super::event::WaitingJob;
 
@@ -145,6 +147,10 @@ impl Shares {
     }
 
     fn overdue(&self, claims: &[Claim], now: Monotonic) -> Option<Claim> {
+        #[cfg(feature = "planted-bugs")]
+        if planted::is(Bug::AgingNeverFires) {
+            return None;
+        }
         if self.starts_since_forced < FORCED_START_EVERY - 1 {
             return None;
         }

@@ -9,6 +9,8 @@ use flowai_actors::ids::{Attempt, Generation, JobId, ModelId, NodeId, UserId};
 use flowai_actors::limits::{
     JOB_ASSIGNMENTS_MAX, JOB_ATTEMPTS_MAX, JOB_NODE_DEATHS_MAX, JOB_RETRY_MS, NODE_LEASE_MS,
 };
+#[cfg(feature = "planted-bugs")]
+use flowai_actors::planted::{self, Bug};
 use flowai_actors::state::Tier;
 use flowai_store::journal::Unfinished;
 
@@ -515,6 +517,8 @@ impl Scheduler {
         let is_last_try = spec.failures + 1 >= JOB_ATTEMPTS_MAX;
         let is_killer = spec.died_on.len() >= JOB_NODE_DEATHS_MAX as usize
             || is_last_try && node_deaths >= JOB_NODE_DEATHS_MAX;
+        #[cfg(feature = "planted-bugs")]
+        let is_killer = is_killer && !planted::is(Bug::NoQuarantine);
         if job.cancel_asked {
             self.forget(id);
             effects.push(Effect::Cancel { job: id, attempt });
@@ -552,10 +556,13 @@ impl Scheduler {
         }
         let back_at = job.back_at;
         let (attempt, failures) = (job.spec.attempt, job.spec.failures);
+        let is_used_up = failures >= JOB_ATTEMPTS_MAX || attempt.get() >= JOB_ASSIGNMENTS_MAX;
+        #[cfg(feature = "planted-bugs")]
+        let is_used_up = is_used_up && !planted::is(Bug::NoQuarantine);
         if job.cancel_asked {
             self.forget(id);
             effects.push(Effect::Cancel { job: id, attempt });
-        } else if failures >= JOB_ATTEMPTS_MAX || attempt.get() >= JOB_ASSIGNMENTS_MAX {
+        } else if is_used_up {
             self.forget(id);
             let detail = format!(
                 "given to a node {attempt} times, failed {failures} times; the last time: {reason}"

@@ -20,6 +20,8 @@ use flowai_actors::messages::{
     Assign, AssignAnswer, AttemptRef, BeatAnswer, Ended, EndedAnswer, FirstFrameSource, Outcome,
     Prefetch, Progress, ReadyFile, Registered, Target, UploadTargets, UploadTargetsAnswer, Verdict,
 };
+#[cfg(feature = "planted-bugs")]
+use flowai_actors::planted::{self, Bug};
 
 use crate::attempt::{Asking, Job, Stage, UploadTries};
 use crate::failure::{FailureCode, JobFailure};
@@ -522,6 +524,16 @@ impl State {
             return;
         };
         match answer {
+            #[cfg(feature = "planted-bugs")]
+            Some(UploadTargetsAnswer::Targets { .. }) if planted::is(Bug::PublishBeforeUpload) => {
+                let manifest = clip.manifest.clone();
+                let outcome = Outcome::Rendered {
+                    clip_sha256: manifest.clip_sha256,
+                    clip_bytes: manifest.clip_bytes,
+                    manifest,
+                };
+                job.tell(now, outcome);
+            }
             Some(UploadTargetsAnswer::Targets { targets }) => {
                 job.stage = Stage::Uploading {
                     clip: clip.clone(),
