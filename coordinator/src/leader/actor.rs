@@ -35,11 +35,11 @@ const POST_DEADLINE: Duration = Duration::from_secs(30);
 /// What a term's clock shows at its start: jobs have waited since before it.
 const CLOCK_START: Monotonic = Monotonic::from_millis(30 * 86_400_000);
 /// Leases, sweeps and places in the line need no finer clock.
-const TICK: Duration = Duration::from_millis(100);
+pub const TICK: Duration = Duration::from_millis(100);
 /// Kept answers that are forgotten at a time, so that no statement takes long: a thousand a second, more than come.
 const ANSWERS_FORGOTTEN_MAX: u32 = 10_000;
 /// A node's actor answers at once, or is frozen: its next beat tells.
-const STOP_DEADLINE: Duration = Duration::from_secs(2);
+pub const STOP_DEADLINE: Duration = Duration::from_secs(2);
 
 pub(super) struct LeaderActor;
 

@@ -4,7 +4,7 @@
 //! who has to be told once they are written. Nothing leaves before its commit (INV-4), and a change that the row refuses
 //! makes it read the row again.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::{Attempt, Epoch, JobId, NodeId, Sha256, UserId};
@@ -13,6 +13,8 @@ use flowai_actors::link::PeerId;
 use flowai_actors::messages::{
     AttemptRef, EndedAnswer, FarmView, Holding, Live, QueueView, Registered, Verdict,
 };
+#[cfg(feature = "planted-bugs")]
+use flowai_actors::planted::{self, Bug};
 use flowai_actors::spec::RenderSpec;
 use flowai_actors::state::{JobState, Tier};
 use flowai_store::journal::{Artefact, Change, Written};
@@ -54,11 +56,12 @@ pub(super) struct Announced {
     pub(super) keyframe: Option<Sha256>,
 }
 
+/// One term of a leader: whatever happens is applied, and what has to be done about it comes back.
 #[derive(Debug)]
-pub(super) struct State {
+pub struct State {
     pub(super) epoch: Epoch,
     pub(super) scheduler: Scheduler,
-    pub(super) held: HashMap<JobId, Held>,
+    pub(super) held: BTreeMap<JobId, Held>,
     pub(super) registry: Registry,
     pub(super) apis: BTreeSet<PeerId>,
     /// Ends that were told and are not written yet, with whoever waits for the answer.
@@ -79,11 +82,12 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(epoch: Epoch) -> Self {
+    /// A term that has heard nothing yet.
+    pub fn new(epoch: Epoch) -> Self {
         Self {
             epoch,
             scheduler: Scheduler::default(),
-            held: HashMap::new(),
+            held: BTreeMap::new(),
             registry: Registry::default(),
             apis: BTreeSet::new(),
             ending: HashMap::new(),
@@ -102,13 +106,14 @@ impl State {
     }
 
     /// Takes in what another term left unfinished.
-    pub(super) fn recover(&mut self, now: Monotonic, rows: Vec<JobRow>) {
+    pub fn recover(&mut self, now: Monotonic, rows: Vec<JobRow>) {
         for row in rows {
             self.learn(now, row, &mut Vec::new());
         }
     }
 
-    pub(super) fn apply(&mut self, now: Monotonic, event: Event) -> Vec<Effect> {
+    /// Takes one event in and says what follows. Once the term is over nothing does.
+    pub fn apply(&mut self, now: Monotonic, event: Event) -> Vec<Effect> {
         let mut effects = Vec::new();
         if self.is_over {
             return effects;
@@ -596,6 +601,10 @@ impl State {
             self.step(now, end_of(&held, end), effects);
         }
         self.registry.forget_silent(now);
+        #[cfg(feature = "planted-bugs")]
+        if planted::is(Bug::DoorbellOnly) {
+            return;
+        }
         if self.is_sweeping || now < self.next_sweep {
             return;
         }

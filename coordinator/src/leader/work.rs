@@ -25,17 +25,17 @@ use super::Tools;
 use super::event::{Answer, Event, JobModels, NotDelivered, NotDispatched, Outcome, ReplyId};
 
 /// Between tries of what the database did not take. No try is the last: the term ends when another begins.
-const RETRY_FIRST: Duration = Duration::from_millis(20);
-const RETRY_MOST: Duration = Duration::from_secs(1);
+pub const RETRY_FIRST: Duration = Duration::from_millis(20);
+pub const RETRY_MOST: Duration = Duration::from_secs(1);
 /// A node answers an assignment at once, or is frozen.
-const ASSIGN_DEADLINE: Duration = Duration::from_secs(2);
+pub const ASSIGN_DEADLINE: Duration = Duration::from_secs(2);
 /// A node that has not heard yet that its last end was written says that it is busy.
-const BUSY_TRIES: u32 = 8;
+pub const BUSY_TRIES: u32 = 8;
 /// Of looking at one file, with all tries of the client itself. If the store does not answer by then, the node is to tell its
 /// end again, and all files are looked at anew.
 const HEAD_DEADLINE: Duration = Duration::from_secs(5);
 /// Waiting jobs younger than this are looked for in each sweep.
-const NEWCOMER_AGE: Duration = Duration::from_secs(10);
+pub const NEWCOMER_AGE: Duration = Duration::from_secs(10);
 
 /// Commits the batch, however long the database is away. Content that the database refuses is found one by one.
 pub(super) async fn commit_batch(database: &Database, epoch: Epoch, batch: &Batch) -> Event {

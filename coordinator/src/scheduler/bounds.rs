@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 
 use flowai_actors::clock::Monotonic;
 use flowai_actors::limits::{FORCED_START_BURST, FORCED_START_EVERY};
+#[cfg(feature = "planted-bugs")]
+use flowai_actors::planted::{self, Bug};
 use flowai_actors::state::{Class, Tier};
 
 use super::jobs::JobIx;
@@ -97,6 +99,10 @@ impl ForcedStarts {
 impl Scheduler {
     /// The job that waits longest beyond its bound, of those that this node can run.
     pub(super) fn overdue(&self, node: NodeIx) -> Option<JobIx> {
+        #[cfg(feature = "planted-bugs")]
+        if planted::is(Bug::AgingNeverFires) {
+            return None;
+        }
         if !self.forced_starts.may_force() {
             return None;
         }

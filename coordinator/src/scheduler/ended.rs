@@ -4,6 +4,8 @@ use flowai_actors::ids::{Attempt, Generation, JobId, NodeId};
 use flowai_actors::limits::{
     JOB_ASSIGNMENTS_MAX, JOB_ATTEMPTS_MAX, JOB_NODE_DEATHS_MAX, JOB_RETRY_MS,
 };
+#[cfg(feature = "planted-bugs")]
+use flowai_actors::planted::{self, Bug};
 use flowai_store::journal::Unfinished;
 
 use super::event::{AttemptEnd, Checkpoint, Effect, Ran};
@@ -156,6 +158,8 @@ impl Scheduler {
         let is_last_try = story.failures + 1 >= JOB_ATTEMPTS_MAX;
         let is_killer = story.died_on.len() >= JOB_NODE_DEATHS_MAX as usize
             || is_last_try && node_deaths >= JOB_NODE_DEATHS_MAX;
+        #[cfg(feature = "planted-bugs")]
+        let is_killer = is_killer && !planted::is(Bug::NoQuarantine);
         if cancel_asked {
             self.forget(ix, Used::Elapsed);
             effects.push(Effect::Cancel { job: id, attempt });
@@ -203,10 +207,13 @@ impl Scheduler {
             }
         }
         let (failures, back_at) = (story.failures, story.back_at);
+        let is_used_up = failures >= JOB_ATTEMPTS_MAX || attempt.get() >= JOB_ASSIGNMENTS_MAX;
+        #[cfg(feature = "planted-bugs")]
+        let is_used_up = is_used_up && !planted::is(Bug::NoQuarantine);
         if cancel_asked {
             self.forget(ix, Used::Elapsed);
             effects.push(Effect::Cancel { job: id, attempt });
-        } else if failures >= JOB_ATTEMPTS_MAX || attempt.get() >= JOB_ASSIGNMENTS_MAX {
+        } else if is_used_up {
             self.forget(ix, Used::Elapsed);
             let detail = format!(
                 "given to a node {attempt} times, failed {failures} times; the last time: {reason}"
