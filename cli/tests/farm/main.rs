@@ -14,6 +14,7 @@ mod cut_off_node_loses_no_job;
 mod damaged_model_is_not_offered;
 mod demo_makes_a_clip;
 mod frozen_node_is_noticed_and_its_result_refused;
+mod idle_nodes_serve_a_user_beyond_its_cap;
 mod killed_coordinator_loses_no_job;
 mod killed_node_loses_no_job;
 mod nothing_outlives_the_command;
@@ -23,5 +24,5 @@ mod paying_user_starts_first;
 mod previews_are_seen_while_it_renders;
 mod stream_resumes_after_disconnect;
 mod support;
-mod user_gets_only_so_many_nodes_at_once;
+
 mod words_become_a_clip;
