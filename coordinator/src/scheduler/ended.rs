@@ -143,6 +143,24 @@ impl Scheduler {
         }
     }
 
+    /// A job that failed on more than one node, until nobody tries it any more, says nothing against them.
+    fn exonerate(&mut self, ix: JobIx) {
+        let Some(job) = self.jobs.get(ix) else { return };
+        let Some(kind) = self.kinds.get(job.kind) else {
+            return;
+        };
+        let nodes = job.story.iter().flat_map(|story| &story.failed_on);
+        let nodes: Vec<NodeIx> = nodes.copied().collect();
+        if nodes.len() < 2 {
+            return;
+        }
+        let (id, model) = (job.id, kind.needs.model);
+        for node in nodes {
+            self.trust.exonerated(node, model, id);
+            self.touch_node(node);
+        }
+    }
+
     /// The attempt's node died. The job waits again, unless it looks like the killer or nobody wants it any more.
     pub(super) fn lose(&mut self, ix: JobIx, reason: &str, effects: &mut Vec<Effect>) {
         let Some(job) = self.jobs.get_mut(ix) else {
@@ -214,6 +232,7 @@ impl Scheduler {
             self.forget(ix, Used::Elapsed);
             effects.push(Effect::Cancel { job: id, attempt });
         } else if is_used_up {
+            self.exonerate(ix);
             self.forget(ix, Used::Elapsed);
             let detail = format!(
                 "given to a node {attempt} times, failed {failures} times; the last time: {reason}"

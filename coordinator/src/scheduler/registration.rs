@@ -45,10 +45,7 @@ impl Scheduler {
         }
         let (owner, tier) = (job.owner, job.tier);
         self.unclaimed.insert(ix);
-        if let Some(user) = self.shares.get_mut(owner) {
-            user.running += 1;
-            user.waiting -= 1;
-        }
+        self.shares.run(owner, tier.weight());
         let load = &mut self.load[tier as usize];
         load.waiting -= 1;
         load.running += 1;

@@ -1,20 +1,21 @@
 //! Fair queueing in virtual time: who of the waiting users is served next.
 //!
 //! A user who begins to wait gets a tag, the later of the farm's virtual time and the end of what it was served before; a
-//! claim's finish tag is that plus `cost / weight`, and the smallest is served first. Each start moves virtual time by its
-//! cost over the weights of all who stood for it: as far as it would come were the farm shared out to them drop by drop.
-//! (Weighted fair queueing: Demers, Keshav, Shenker 1989; Parekh, Gallager 1993.)
+//! claim's finish tag is that plus `cost / weight`, and the smallest is served first. Virtual time moves with real time, by the
+//! nodes that work over the weights of all who wait or run: as far as each of them would come were the farm shared out drop by
+//! drop (weighted fair queueing: Demers, Keshav, Shenker 1989; generalized processor sharing: Parekh, Gallager 1993).
 //!
-//! - A newcomer begins at the present virtual time, so that a stream of newcomers, whatever they pay, carries it past the
-//!   finish tag of whoever waits (docs/adr/0007).
+//! - A newcomer begins at the present virtual time, so that a stream of newcomers, whatever they pay, is passed by whoever
+//!   waits (docs/adr/0007).
 //! - A user whose jobs cannot run, or who has as many running as its tier allows, does not stand: its tag is lifted to
 //!   virtual time when it stands again, so that nobody gathers claims.
-//! - The charge is what the render was predicted to take on its node. It is corrected when the render ends, and what was not
+//! - The charge is what the render is predicted to take on its node. It is corrected when the render ends, and what was not
 //!   run is given back; loads are the farm's cost.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, HashMap};
 
+use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::UserId;
 
 use super::jobs::JobIx;
@@ -51,7 +52,7 @@ impl Eq for Virtual {}
 pub(super) struct User {
     pub(super) id: UserId,
     pub(super) tag: Virtual,
-    /// Of the job it stands with.
+    /// Of the job that it stands with or runs.
     weight: u32,
     pub(super) running: u32,
     /// Jobs that are neither running nor ended.
@@ -69,16 +70,24 @@ impl User {
     fn is_idle(&self) -> bool {
         self.running == 0 && self.waiting == 0
     }
+
+    /// Whether a part of the farm is its.
+    fn counts(&self) -> bool {
+        self.running > 0 || self.standing > 0
+    }
 }
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct Shares {
     now: Virtual,
+    at: Monotonic,
     users: Vec<Option<User>>,
     free: Vec<UserIx>,
     by_id: HashMap<UserId, UserIx>,
-    /// Sum of the weights of all who stand.
+    /// Sum of the weights of all who stand or run.
     weights: u64,
+    /// Jobs that run.
+    busy: u32,
     starts: u64,
     /// Users who left with a tag beyond virtual time, which they would begin at when they come back.
     left: BinaryHeap<Reverse<(Virtual, UserIx)>>,
@@ -89,7 +98,7 @@ impl Shares {
         self.now
     }
 
-    /// Sum of the weights of all who stand.
+    /// Sum of the weights of all who stand or run.
     pub(super) fn weights(&self) -> u64 {
         self.weights
     }
@@ -130,44 +139,79 @@ impl Shares {
         ix
     }
 
+    /// Time passes.
+    pub(super) fn advance(&mut self, at: Monotonic) {
+        let passed_s = at.since(self.at).as_secs_f64();
+        self.at = at;
+        if self.weights > 0 {
+            self.now.0 += passed_s * f64::from(self.busy) / self.weights as f64;
+            self.forget_the_past();
+        }
+    }
+
     /// One more lane of the user may be served, with a job of this weight. `true` when its tag was lifted: all its lanes have
     /// another claim now.
     pub(super) fn stand(&mut self, ix: UserIx, weight: u32) -> bool {
         let now = self.now;
-        let Some(user) = self.get_mut(ix) else {
+        self.count(ix, weight, |user| user.standing += 1);
+        let Some(user) = self.get_mut(ix).filter(|user| user.standing == 1) else {
             return false;
         };
-        user.standing += 1;
-        if user.standing > 1 {
-            return false;
-        }
-        user.weight = weight;
         let is_lifted = user.tag < now;
         user.tag = user.tag.max(now);
-        self.weights += u64::from(weight);
         is_lifted
     }
 
     /// One lane less.
     pub(super) fn sit(&mut self, ix: UserIx) {
+        self.count(ix, 0, |user| user.standing -= 1);
+    }
+
+    /// A waiting job of this weight runs.
+    pub(super) fn run(&mut self, ix: UserIx, weight: u32) {
+        self.busy += 1;
+        self.count(ix, weight, |user| {
+            user.waiting -= 1;
+            user.running += 1;
+        });
+    }
+
+    /// A running job does not run any more.
+    pub(super) fn rest(&mut self, ix: UserIx) {
+        self.busy -= 1;
+        self.count(ix, 0, |user| {
+            user.waiting += 1;
+            user.running -= 1;
+        });
+    }
+
+    /// `weight`: with which the user counts if it did not before.
+    fn count(&mut self, ix: UserIx, weight: u32, change: impl FnOnce(&mut User)) {
         let Some(user) = self.get_mut(ix) else { return };
-        user.standing -= 1;
-        if user.standing == 0 {
-            let weight = u64::from(user.weight);
-            self.weights -= weight;
+        let before = user.counts();
+        change(user);
+        let after = user.counts();
+        match (before, after) {
+            (false, true) => {
+                user.weight = weight;
+                self.weights += u64::from(weight);
+            }
+            (true, false) => {
+                let weight = u64::from(user.weight);
+                self.weights -= weight;
+            }
+            (true, true) | (false, false) => {}
         }
     }
 
-    /// A job of `cost` GPU-seconds and `weight` starts. `weights`: of all who stood for it.
-    pub(super) fn charge(&mut self, ix: UserIx, cost: f64, weight: u32, weights: u64) {
+    /// A job of `cost` GPU-seconds and `weight` starts.
+    pub(super) fn charge(&mut self, ix: UserIx, cost: f64, weight: u32) {
         self.starts += 1;
         let starts = self.starts;
         if let Some(user) = self.get_mut(ix) {
             user.served = starts;
         }
         self.correct(ix, cost, weight);
-        self.now.0 += cost / weights.max(1) as f64;
-        self.forget_the_past();
     }
 
     /// It took so much more, or less, than was charged.

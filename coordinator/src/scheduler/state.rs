@@ -73,6 +73,7 @@ impl Scheduler {
     pub fn step(&mut self, event: Event, now: Monotonic) -> Vec<Effect> {
         let mut effects = Vec::new();
         self.now = now;
+        self.shares.advance(now);
         match event {
             Event::JobArrived(job) => self.arrive(job),
             Event::JobRecovered(recovered) => self.recover(recovered),
@@ -277,6 +278,7 @@ impl Scheduler {
         if let Some(user) = self.shares.get_mut(owner) {
             user.waiting += 1;
         }
+        self.wake_by(self.next_deadlines);
         self.jobs.insert(job)
     }
 
@@ -525,21 +527,19 @@ impl Scheduler {
             job.queued_at,
             job.quote,
         );
-        let weights = self.shares.weights();
         self.dequeue(ix);
-        self.shares.charge(owner, charged, tier.weight(), weights);
+        self.shares.charge(owner, charged, tier.weight());
+        self.shares.run(owner, tier.weight());
         self.durations.charged(charged);
         self.forced_starts.started(is_forced);
         if is_first && let Some(quote) = quote {
             self.calibration
                 .started(tier, quote, self.now.since(queued_at).as_secs_f64());
         }
-        if let Some(user) = self.shares.get_mut(owner) {
-            user.running += 1;
-            user.waiting -= 1;
-            if is_forced {
-                user.forced = Some(ix);
-            }
+        if let Some(user) = self.shares.get_mut(owner)
+            && is_forced
+        {
+            user.forced = Some(ix);
         }
         self.rekey_user(owner);
         let load = &mut self.load[tier as usize];
@@ -608,9 +608,8 @@ impl Scheduler {
             }
             self.touch_node(held.node);
         }
+        self.shares.rest(owner);
         if let Some(user) = self.shares.get_mut(owner) {
-            user.running -= 1;
-            user.waiting += 1;
             user.forced = user.forced.filter(|forced| *forced != ix);
         }
         let load = &mut self.load[tier as usize];

@@ -1,7 +1,7 @@
 //! What is thought of a node, by the model of its jobs: a bad driver fails everything, a damaged file one model only.
 //!
-//! A failure says nothing yet: the job may be at fault. It is the node's when the same job then succeeds elsewhere. Until that
-//! is known, three different jobs that fail in a row make a node suspect, and it is given one only now and then. Proven three
+//! A failure says nothing yet: the job may be at fault. It is the node's when the same job then succeeds elsewhere, and the job's
+//! when it fails on two nodes until nobody tries it any more. Until that is known, three different jobs that fail in a row make a node suspect, and it is given one only now and then. Proven three
 //! times, it is given none for half an hour; then one job tries it, and each failure doubles the time.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -131,6 +131,18 @@ impl Trust {
                 until: now.plus_ms(NODE_QUARANTINE_MS),
                 pause_ms: NODE_QUARANTINE_MS,
             };
+        }
+    }
+
+    /// A job that failed there failed elsewhere too, until nobody would try it any more: it was the job.
+    pub(super) fn exonerated(&mut self, node: NodeIx, model: ModelIx, job: JobId) {
+        let Some(record) = self.records.get_mut(&(node, model)) else {
+            return;
+        };
+        record.in_a_row.remove(&job);
+        let is_suspect = matches!(record.standing, Standing::Suspect { .. });
+        if is_suspect && record.in_a_row.len() < NODE_SUSPECT_FAILURES {
+            record.standing = Standing::Trusted;
         }
     }
 

@@ -209,8 +209,9 @@ fn a_failed_job_waits_for_another_node_that_is_busy_and_goes_back_when_that_dies
     assert_eq!(farm.arrive(waiting(3, 1, Tier::Free)), [assign(3, 1, "a")]);
     farm.ended("a", 3, 1, rendered());
     let effects = farm.pass(NODE_LEASE_MS, &["a"]);
-    assert!(effects.contains(&assign(2, 2, "a")), "{effects:?}");
-    assert_eq!(farm.ended("a", 2, 2, rendered())[1..], [assign(1, 2, "a")]);
+    let mut order = start_order(&mut farm, effects);
+    order.sort_unstable();
+    assert_eq!(order, [1, 2]);
 }
 
 #[test]

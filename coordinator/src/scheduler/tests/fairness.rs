@@ -61,15 +61,15 @@ fn starts_under_a_stream(free: u64, arrivals: u64, render_ms: u64, starts: u32) 
 
 #[test]
 fn a_stream_of_new_paying_users_holds_a_free_one_up_for_few_starts() {
-    let order = starts_under_a_stream(1, 1, 0, 40);
-    // At most as many of the others as their weight is greater.
-    let bound = Tier::Studio.weight() as usize + 1;
+    let order = starts_under_a_stream(1, 1, 10_000, 40);
+    // At most as many of the others as their weight is greater, of whom one runs and one waits at each time.
+    let bound = 2 * Tier::Studio.weight() as usize + 1;
     assert!(order.iter().take(bound).any(|job| *job == 1), "{order:?}");
 }
 
 #[test]
 fn a_paying_user_who_comes_later_still_starts_before_free_ones() {
-    let order = starts_under_a_stream(20, 1, 0, 3);
+    let order = starts_under_a_stream(20, 1, 10_000, 3);
     assert!(order.iter().all(|job| *job > 10_000), "{order:?}");
 }
 

@@ -1,10 +1,16 @@
+mod bounds;
 mod cancels;
+mod deadlines;
+mod dependencies;
 mod failures;
 mod fairness;
 mod forecast;
 mod keyframes;
 mod line;
+mod locality;
+mod preemption;
 mod recovery;
+mod trust;
 
 use std::collections::BTreeSet;
 
