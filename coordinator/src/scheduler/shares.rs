@@ -71,6 +71,16 @@ impl User {
         self.running == 0 && self.waiting == 0
     }
 
+    /// Its part of the farm's weights.
+    #[cfg(test)]
+    pub(super) fn counted_weight(&self) -> u64 {
+        if self.counts() {
+            u64::from(self.weight)
+        } else {
+            0
+        }
+    }
+
     /// Whether a part of the farm is its.
     fn counts(&self) -> bool {
         self.running > 0 || self.standing > 0

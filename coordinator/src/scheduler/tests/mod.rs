@@ -1,3 +1,4 @@
+mod anything;
 mod bounds;
 mod cancels;
 mod deadlines;
