@@ -17,4 +17,5 @@ pub mod preview;
 pub mod program;
 pub mod spec;
 pub mod state;
+pub mod waiting;
 pub mod wire;

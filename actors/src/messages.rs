@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{Attempt, Epoch, Generation, JobId, ModelId, NodeId, Sha256, UserId};
 use crate::preview::{PlacePreview, PreviewPlace, PreviewPlaced, PreviewReady};
 use crate::spec::{AdapterUse, RenderSpec, SpecLimits};
+use crate::waiting::{Waits, WhyAnswer, WhyQuery};
 
 /// Which try of which job, under whose term: every word about an attempt carries it, and a stale one changes nothing (INV-2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -453,8 +454,12 @@ pub enum LiveState {
         steps: u32,
         left_s: Option<f64>,
     },
-    /// 1 is next.
-    Position { position: u32, reason: String },
+    Position {
+        /// 1 is next.
+        position: u32,
+        #[serde(flatten)]
+        waits: Waits,
+    },
 }
 
 /// Ask of an api instance for what only the leader knows.
@@ -524,6 +529,7 @@ bodies! {
     40 => PlacePreview, 41 => PreviewPlace,
     42 => PreviewPlaced,
     44 => PreviewReady,
+    46 => WhyQuery, 47 => WhyAnswer,
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use crate::messages::{
     UploadTargetsAnswer,
 };
 use crate::preview::{PlacePreview, PreviewPlace, PreviewPlaced, PreviewReady};
+use crate::waiting::{WhyAnswer, WhyQuery};
 
 /// The newest meaning of messages that this build knows. Raised when a meaning changes; a new kind or field changes none.
 /// A build that speaks less than 2 knows no keyframes.
@@ -67,6 +68,7 @@ questions! {
     Assign => AssignAnswer,
     Stop => bool,
     FarmQuery => FarmView,
+    WhyQuery => WhyAnswer,
 }
 
 /// Puts a body into a new envelope.
@@ -117,7 +119,7 @@ pub fn may_send(role: Role, kind: u32) -> bool {
         Live::KIND,
         PreviewReady::KIND,
     ];
-    const FROM_APIS: [u32; 2] = [Doorbell::KIND, FarmQuery::KIND];
+    const FROM_APIS: [u32; 3] = [Doorbell::KIND, FarmQuery::KIND, WhyQuery::KIND];
     let senders = [
         (Role::Node, &FROM_NODES[..]),
         (Role::Coordinator, &FROM_COORDINATORS),

@@ -7,6 +7,7 @@ mod engine;
 mod farm;
 mod figures;
 mod machine;
+mod scheduler;
 mod statistics;
 
 use std::process::ExitCode;
@@ -28,12 +29,15 @@ enum Command {
     /// A farm as its users see it.
     #[command(subcommand)]
     Farm(farm::Command),
+    /// The scheduler alone: what a decision costs, and what a waiting job weighs.
+    Scheduler(scheduler::Options),
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Engine(options) => engine::run(&options),
         Command::Farm(command) => farm::run(&command),
+        Command::Scheduler(options) => scheduler::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -5,6 +5,7 @@ use flowai_actors::ids::UserId;
 use flowai_actors::messages::{LiveState, Phase};
 use flowai_actors::spec::{AdapterUse, FirstFrame, KeyframeSpec, RenderSpec};
 use flowai_actors::state::JobState;
+use flowai_actors::waiting::{StartsIn, Waits};
 use flowai_store::videos::Video;
 use serde::Serialize;
 use serde_json::Value;
@@ -106,10 +107,39 @@ impl From<&AdapterUse> for AdapterUseResource {
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct QueuePlace {
-    /// 1 is next.
-    pub position: u32,
-    /// Why it waits.
+    /// 1 is next. None far back in the queue.
+    pub position: Option<u32>,
+    /// `capacity`: a node has to become free. `share`: others are ahead. `your_cap`: you run as many as your plan allows.
+    /// `no_node`, `no_memory`: no node that is up offers the model, or has the memory. `retrying`: a pause after a failure.
+    /// `dependency`: it starts after another video.
+    #[schema(example = "share")]
+    pub code: String,
+    /// The same in words.
     pub reason: String,
+    /// None when no node can run it now.
+    pub starts_in: Option<StartsInResource>,
+}
+
+/// A forecast, learned from the starts before.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct StartsInResource {
+    /// Seconds; as likely sooner as later.
+    pub p50_s: f64,
+    /// Seconds; nine of ten start before.
+    pub p90_s: f64,
+}
+
+impl QueuePlace {
+    pub(crate) fn new(position: Option<u32>, waits: Waits) -> Self {
+        Self {
+            position,
+            code: waits.code,
+            reason: waits.reason,
+            starts_in: waits
+                .starts_in
+                .map(|StartsIn { p50_s, p90_s }| StartsInResource { p50_s, p90_s }),
+        }
+    }
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -155,8 +185,8 @@ pub(crate) struct ClipResource {
 pub(crate) fn present(app: &App, user: UserId, video: &Video) -> VideoResource {
     let known = app.live.of(user, video.id);
     let queue = match (video.state, known.position) {
-        (JobState::Queued, Some(LiveState::Position { position, reason })) => {
-            Some(QueuePlace { position, reason })
+        (JobState::Queued, Some(LiveState::Position { position, waits })) => {
+            Some(QueuePlace::new(Some(position), waits))
         }
         _ => None,
     };

@@ -26,8 +26,8 @@ pub use error::{ClientError, FieldProblem, Problem};
 pub use events::{Event, Position, Progress, RECONNECT_MAX};
 pub use types::{
     Adapter, AdapterWeight, CLIP_MODELS, JobError, KEYFRAME_MODELS, Me, Model, ModelLimits,
-    NewKeyframe, NewVideo, Node, NodeAdapters, RefusedModel, Running, Status, Tier, Upload, Video,
-    VideoSpec,
+    NewKeyframe, NewVideo, Node, NodeAdapters, QueuePlace, RefusedModel, Running, StartsIn, Status,
+    Tier, Upload, Video, VideoSpec,
 };
 pub use watch::{Update, Watch};
 

@@ -186,11 +186,34 @@ pub struct Video {
     #[serde(default)]
     pub keyframe: Option<String>,
     pub error: Option<JobError>,
+    /// While it waits: why.
+    #[serde(default)]
+    pub queue: Option<QueuePlace>,
     /// Tries so far.
     pub attempt: u32,
     /// Of its newest durable event.
     pub seq: u64,
     pub created_at: DateTime<Utc>,
+}
+
+/// Why a job waits.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct QueuePlace {
+    /// 1 is next; `None` far back.
+    pub position: Option<u32>,
+    pub code: String,
+    pub reason: String,
+    /// `None` when no node can run it now.
+    pub starts_in: Option<StartsIn>,
+}
+
+/// When a job will probably start, seconds from now.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct StartsIn {
+    /// As likely sooner as later.
+    pub p50_s: f64,
+    /// Nine of ten start before.
+    pub p90_s: f64,
 }
 
 /// What of a render's spec a list shows.

@@ -15,6 +15,7 @@ use flowai_actors::messages::{
     UploadTargets,
 };
 use flowai_actors::preview::{PlacePreview, PreviewPlaced};
+use flowai_actors::waiting::WhyQuery;
 use flowai_actors::wire;
 use flowai_store::journal::preview_key;
 use flowai_store::{idempotency, recovery};
@@ -226,6 +227,8 @@ impl Running {
                 })
             }),
             FarmQuery::KIND => wire::open(&envelope).map(|FarmQuery {}| Some(Event::FarmAsked(id))),
+            WhyQuery::KIND => wire::open(&envelope)
+                .map(|WhyQuery { job }| Some(Event::WhyAsked { reply: id, job })),
             _ => return reply.unsupported(),
         };
         match event {
@@ -391,6 +394,7 @@ fn send_answer(epoch: Epoch, reply: ReplyPort, answer: &Answer) {
         Answer::Targets(body) => wire::seal(epoch, body),
         Answer::Preview(body) => wire::seal(epoch, body),
         Answer::Farm(body) => wire::seal(epoch, body.as_ref()),
+        Answer::Why(body) => wire::seal(epoch, body),
     };
     let sent = envelope
         .map_err(|error| error.to_string())

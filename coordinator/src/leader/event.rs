@@ -10,6 +10,7 @@ use flowai_actors::messages::{
     Register, Registered, UploadTargets, UploadTargetsAnswer,
 };
 use flowai_actors::preview::{PlacePreview, PreviewPlace, PreviewPlaced, PreviewReady};
+use flowai_actors::waiting::WhyAnswer;
 use flowai_store::journal::{Batch, Written};
 use flowai_store::recovery::JobRow;
 
@@ -81,6 +82,11 @@ pub enum Event {
     /// A later term has begun.
     Fenced,
     FarmAsked(ReplyId),
+    /// Why does a job wait?
+    WhyAsked {
+        reply: ReplyId,
+        job: JobId,
+    },
     ApiUp(PeerId),
     ApiDown(PeerId),
     Tick,
@@ -213,4 +219,5 @@ pub enum Answer {
     Targets(UploadTargetsAnswer),
     Preview(PreviewPlace),
     Farm(Box<FarmView>),
+    Why(WhyAnswer),
 }

@@ -17,11 +17,12 @@ use flowai_actors::messages::{
 use flowai_actors::planted::{self, Bug};
 use flowai_actors::spec::RenderSpec;
 use flowai_actors::state::{JobState, Tier};
+use flowai_actors::waiting::WhyAnswer;
 use flowai_store::journal::{Artefact, Change, Written};
 use flowai_store::recovery::JobRow;
 
 use super::event::{Answer, Effect, Event, JobModels, NotDispatched, Outcome, ReplyId};
-use super::line::Line;
+use super::line::{self, Line};
 use super::outbox::Outbox;
 use super::previews::{self, Previews};
 use super::registry::Registry;
@@ -158,6 +159,10 @@ impl State {
             Event::FarmAsked(reply) => {
                 let view = Box::new(self.view(now));
                 effects.push(Effect::Answer(reply, Answer::Farm(view)));
+            }
+            Event::WhyAsked { reply, job } => {
+                let answer = Answer::Why(self.why(job));
+                effects.push(Effect::Answer(reply, answer));
             }
             Event::ApiUp(api) => {
                 self.apis.insert(api);
@@ -647,6 +652,16 @@ impl State {
         Effect::Tell {
             to: self.apis.iter().cloned().collect(),
             live,
+        }
+    }
+
+    fn why(&self, job: JobId) -> WhyAnswer {
+        let Some(waits_for) = self.scheduler.why(job) else {
+            return WhyAnswer::NotWaiting;
+        };
+        WhyAnswer::Waits {
+            position: self.line.position(job),
+            waits: line::waits(waits_for, self.scheduler.starts_in(job)),
         }
     }
 
