@@ -229,14 +229,17 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
         let job = bench.job();
         arrivals.push(bench.timed(Event::JobArrived(job)).0);
-        let node: NodeId = format!("node-{}", n as u64 % options.nodes).parse()?;
-        let beat = Event::Beat {
-            node,
-            generation: FIRST,
-            is_astray: false,
-            holds: None,
-        };
-        beats.push(bench.timed(beat).0);
+        // Each within its lease.
+        for turn in [2 * n, 2 * n + 1] {
+            let node: NodeId = format!("node-{}", turn as u64 % options.nodes).parse()?;
+            let beat = Event::Beat {
+                node,
+                generation: FIRST,
+                is_astray: false,
+                holds: None,
+            };
+            beats.push(bench.timed(beat).0);
+        }
         if n % 100 == 0 {
             ticks.push(bench.timed(Event::Tick).0);
         }

@@ -93,17 +93,12 @@ impl WaitsFor {
 impl Scheduler {
     /// The first `most` places, in the order in which the jobs would start were each served as soon as its turn comes.
     pub fn line(&self, most: usize) -> Vec<Place> {
-        let mut turns = Turns::default();
-        for (_, kind) in self.kinds.waiting() {
-            for claim in kind.open.iter().chain(&kind.capped).take(most) {
-                turns.stand(self, claim.lane, 0);
-            }
-        }
+        let mut turns = Turns::new(self);
         let mut line = Vec::new();
-        while let Some((job, position)) = turns
-            .next(self)
-            .filter(|(_, position)| *position <= most as u32)
-        {
+        while line.len() < most {
+            let Some((job, position)) = turns.next() else {
+                break;
+            };
             line.extend(self.place_of(job, position));
         }
         line
@@ -158,9 +153,12 @@ impl Scheduler {
     }
 }
 
-/// Turns to come, were every claim served as soon as its turn comes: each costs the logarithm of the users.
-#[derive(Default)]
-struct Turns {
+/// Turns to come, were every claim served as soon as its turn comes: each costs the logarithm of the kinds and of the users
+/// that had a turn.
+struct Turns<'a> {
+    scheduler: &'a Scheduler,
+    /// The lanes of each kind in their order, of which the next stands in `coming`.
+    lanes: Vec<Box<dyn Iterator<Item = LaneIx> + 'a>>,
     coming: BinaryHeap<Reverse<Turn>>,
     /// What each user is served before, virtual seconds, and in which turn last.
     served: HashMap<UserIx, (f64, u64)>,
@@ -177,16 +175,39 @@ struct Turn {
     lane: LaneIx,
     /// In the lane.
     at: usize,
+    /// Whose next lane may stand once this one had its turn.
+    kind: Option<usize>,
 }
 
-impl Turns {
-    fn stand(&mut self, scheduler: &Scheduler, lane: LaneIx, at: usize) {
-        self.coming
-            .extend(self.turn(scheduler, lane, at).map(Reverse));
+impl<'a> Turns<'a> {
+    fn new(scheduler: &'a Scheduler) -> Self {
+        let mut turns = Self {
+            scheduler,
+            lanes: Vec::new(),
+            coming: BinaryHeap::new(),
+            served: HashMap::new(),
+            turns: 0,
+        };
+        for (_, kind) in scheduler.kinds.waiting() {
+            for claims in [&kind.open, &kind.capped] {
+                turns
+                    .lanes
+                    .push(Box::new(claims.iter().map(|claim| claim.lane)));
+                turns.stand_next(turns.lanes.len() - 1);
+            }
+        }
+        turns
+    }
+
+    fn stand_next(&mut self, kind: usize) {
+        let lane = self.lanes.get_mut(kind).and_then(Iterator::next);
+        let turn = lane.and_then(|lane| self.turn(lane, 0, Some(kind)));
+        self.coming.extend(turn.map(Reverse));
     }
 
     /// How the job stands after the turns so far.
-    fn turn(&self, scheduler: &Scheduler, ix: LaneIx, at: usize) -> Option<Turn> {
+    fn turn(&self, ix: LaneIx, at: usize, kind: Option<usize>) -> Option<Turn> {
+        let scheduler = self.scheduler;
         let lane = scheduler.lanes.get(ix)?;
         let job = scheduler.jobs.get(*lane.jobs.get(at)?)?;
         let user = scheduler.shares.get(lane.user)?;
@@ -195,35 +216,41 @@ impl Turns {
             .get(&lane.user)
             .copied()
             .unwrap_or((0.0, user.served));
-        let length = scheduler.length_of(job);
         Some(Turn {
             is_unfit: !scheduler.kinds.is_offered(lane.kind),
-            finish: Virtual(user.tag.0 + served_s + length),
+            finish: Virtual(user.tag.0 + served_s + scheduler.length_of(job)),
             served,
             seq: job.seq,
             lane: ix,
             at,
+            kind,
         })
     }
 
-    fn next(&mut self, scheduler: &Scheduler) -> Option<(JobIx, u32)> {
+    fn next(&mut self) -> Option<(JobIx, u32)> {
         loop {
             let Reverse(before) = self.coming.pop()?;
             let (ix, at) = (before.lane, before.at);
-            let turn = self.turn(scheduler, ix, at)?;
+            if let Some(kind) = before.kind {
+                self.stand_next(kind);
+            }
+            let turn = self.turn(ix, at, None)?;
             // Another lane of the user was served meanwhile: this one stands further back.
-            if turn > before {
+            if (turn.is_unfit, turn.finish, turn.served)
+                > (before.is_unfit, before.finish, before.served)
+            {
                 self.coming.push(Reverse(turn));
                 continue;
             }
-            let lane = scheduler.lanes.get(ix)?;
+            let lane = self.scheduler.lanes.get(ix)?;
             let job_ix = *lane.jobs.get(at)?;
-            let length = scheduler.length_of(scheduler.jobs.get(job_ix)?);
+            let length = self.scheduler.length_of(self.scheduler.jobs.get(job_ix)?);
             self.turns += 1;
             let (served_s, served) = self.served.entry(lane.user).or_default();
             *served_s += length;
             *served = u64::MAX / 2 + u64::from(self.turns);
-            self.stand(scheduler, ix, at + 1);
+            let next = self.turn(ix, at + 1, None);
+            self.coming.extend(next.map(Reverse));
             return Some((job_ix, self.turns));
         }
     }
