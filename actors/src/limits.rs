@@ -18,6 +18,8 @@ pub const NODE_LEASE_MS: u64 = 10_000;
 pub const NODE_SELF_STOP_MS: u64 = 8_000;
 /// The leader looks for work that no doorbell announced this often.
 pub const SWEEP_MS: u64 = 500;
+/// The leader compares all that it believes of unfinished jobs with their rows this often.
+pub const COMPARE_MS: u64 = 60_000;
 
 const _: () = assert!(3 * LEADER_RENEW_MS < LEADER_TERM_MS);
 const _: () = assert!(LEADER_TERM_MS + LEADER_WATCH_MS < 10_000);

@@ -466,6 +466,18 @@ pub enum LiveState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FarmQuery {}
 
+/// Compare what you believe with the rows, now (api to leader, ask).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compare {}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compared {
+    /// Unfinished jobs in the rows.
+    pub jobs: u64,
+    /// Those that differed, and are read again: each is news that was on its way, or is mended.
+    pub suspected: u64,
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct FarmView {
     pub epoch: Option<Epoch>,
@@ -530,6 +542,7 @@ bodies! {
     42 => PreviewPlaced,
     44 => PreviewReady,
     46 => WhyQuery, 47 => WhyAnswer,
+    48 => Compare, 49 => Compared,
 }
 
 #[cfg(test)]

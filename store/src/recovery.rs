@@ -225,6 +225,39 @@ pub async fn unfinished_ids(
     Ok(ids(found))
 }
 
+/// What of an unfinished job's row a leader must believe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnfinishedRow {
+    pub job: JobId,
+    /// The newest attempt.
+    pub attempt: Attempt,
+    /// Who works on it.
+    pub node: Option<NodeId>,
+}
+
+/// Unfinished jobs in the order of ids, at most [`RECOVERY_PAGE_JOBS`] after `after`. A shorter page is the last one.
+pub async fn unfinished_rows(
+    database: &Database,
+    after: Option<JobId>,
+) -> Result<Vec<UnfinishedRow>, DatabaseError> {
+    let found: Vec<(Uuid, i32, Option<String>)> = sqlx::query_as(
+        "select job_id, attempt, node_id from job_state
+          where finished_at is null and job_id > $1 order by job_id limit $2",
+    )
+    .bind(after.map_or(Uuid::nil(), JobId::as_uuid))
+    .bind(int(RECOVERY_PAGE_JOBS))
+    .fetch_all(database.pool())
+    .await?;
+    let row = |(job, attempt, node): (Uuid, i32, Option<String>)| {
+        Ok(UnfinishedRow {
+            job: JobId::from_uuid(job),
+            attempt: attempt_from(attempt),
+            node: node.map(node_id).transpose()?,
+        })
+    };
+    found.into_iter().map(row).collect()
+}
+
 /// Those of the jobs that their owners want no more.
 pub async fn cancel_requests(
     database: &Database,

@@ -11,8 +11,8 @@ use flowai_actors::kit::{
 };
 use flowai_actors::link::{Delivery, LinkEvent, Peer, PeerId, ReplyPort, Request, Role};
 use flowai_actors::messages::{
-    Beat, Body, Doorbell, Ended, EventsReady, FarmQuery, Live, Prefetch, Progress, Register, Stop,
-    UploadTargets,
+    Beat, Body, Compare, Compared, Doorbell, Ended, EventsReady, FarmQuery, Live, Prefetch,
+    Progress, Register, Stop, UploadTargets,
 };
 use flowai_actors::preview::{PlacePreview, PreviewPlaced};
 use flowai_actors::waiting::WhyQuery;
@@ -23,6 +23,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::Tools;
+use super::compare::Findings;
 use super::event::{Answer, Effect, Event, ReplyId};
 use super::messages::Message;
 use super::state::State;
@@ -227,6 +228,7 @@ impl Running {
                 })
             }),
             FarmQuery::KIND => wire::open(&envelope).map(|FarmQuery {}| Some(Event::FarmAsked(id))),
+            Compare::KIND => wire::open(&envelope).map(|Compare {}| Some(Event::CompareAsked(id))),
             WhyQuery::KIND => wire::open(&envelope)
                 .map(|WhyQuery { job }| Some(Event::WhyAsked { reply: id, job })),
             _ => return reply.unsupported(),
@@ -274,6 +276,9 @@ impl Running {
                 is_thorough,
             } => self.work(LeaderTask::Read, async move {
                 work::sweep(&database, &running, is_thorough).await
+            }),
+            Effect::Compare { after } => self.work(LeaderTask::Read, async move {
+                work::compare(&database, after).await
             }),
             Effect::Dispatch { held, models } => {
                 self.work(LeaderTask::Dispatch, async move {
@@ -395,6 +400,10 @@ fn send_answer(epoch: Epoch, reply: ReplyPort, answer: &Answer) {
         Answer::Preview(body) => wire::seal(epoch, body),
         Answer::Farm(body) => wire::seal(epoch, body.as_ref()),
         Answer::Why(body) => wire::seal(epoch, body),
+        Answer::Compared(Findings { jobs, suspected }) => {
+            let (jobs, suspected) = (*jobs, *suspected);
+            wire::seal(epoch, &Compared { jobs, suspected })
+        }
     };
     let sent = envelope
         .map_err(|error| error.to_string())

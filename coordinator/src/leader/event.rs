@@ -12,7 +12,9 @@ use flowai_actors::messages::{
 use flowai_actors::preview::{PlacePreview, PreviewPlace, PreviewPlaced, PreviewReady};
 use flowai_actors::waiting::WhyAnswer;
 use flowai_store::journal::{Batch, Written};
-use flowai_store::recovery::JobRow;
+use flowai_store::recovery::{JobRow, UnfinishedRow};
+
+use super::compare::Findings;
 
 /// A question that waits for its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -82,6 +84,10 @@ pub enum Event {
     /// A later term has begun.
     Fenced,
     FarmAsked(ReplyId),
+    /// An operator wants memory to be compared with the rows now.
+    CompareAsked(ReplyId),
+    /// A page of unfinished rows in the order of ids.
+    Compared(Vec<UnfinishedRow>),
     /// Why does a job wait?
     WhyAsked {
         reply: ReplyId,
@@ -154,6 +160,10 @@ pub enum Effect {
         running: Vec<JobId>,
         is_thorough: bool,
     },
+    /// Read a page of unfinished rows, to compare them with what is believed.
+    Compare {
+        after: Option<JobId>,
+    },
     /// Forget the kept answers whose time is over.
     Forget,
     /// The assignment is committed: tell the node.
@@ -220,4 +230,5 @@ pub enum Answer {
     Preview(PreviewPlace),
     Farm(Box<FarmView>),
     Why(WhyAnswer),
+    Compared(Findings),
 }

@@ -21,6 +21,7 @@ use flowai_actors::waiting::WhyAnswer;
 use flowai_store::journal::{Artefact, Change, Written};
 use flowai_store::recovery::JobRow;
 
+use super::compare::Comparison;
 use super::event::{Answer, Effect, Event, JobModels, NotDispatched, Outcome, ReplyId};
 use super::line::{self, Line};
 use super::outbox::Outbox;
@@ -71,11 +72,12 @@ pub struct State {
     pub(super) welcomes: HashMap<(JobId, Attempt), ReplyId>,
     outbox: Outbox,
     line: Line,
-    to_read: BTreeSet<JobId>,
+    pub(super) to_read: BTreeSet<JobId>,
     is_reading: bool,
     next_read: Monotonic,
     /// Jobs that changed since the present read began: what it finds of them may be older.
     touched: BTreeSet<JobId>,
+    pub(super) comparison: Comparison,
     next_sweep: Monotonic,
     sweeps: u64,
     is_sweeping: bool,
@@ -99,6 +101,7 @@ impl State {
             is_reading: false,
             next_read: Monotonic::default(),
             touched: BTreeSet::new(),
+            comparison: Comparison::default(),
             next_sweep: Monotonic::default(),
             sweeps: 0,
             is_sweeping: false,
@@ -169,6 +172,8 @@ impl State {
                 self.line.tell_all();
             }
             Event::ApiDown(api) => drop(self.apis.remove(&api)),
+            Event::CompareAsked(reply) => self.compare_asked(reply),
+            Event::Compared(rows) => self.compared(rows, &mut effects),
             Event::Tick => self.tick(now, &mut effects),
         }
         self.flush(now, &mut effects);
@@ -282,6 +287,7 @@ impl State {
 
     fn write(&mut self, change: Change) {
         self.touched.insert(change.job());
+        self.comparison.touch(change.job());
         self.outbox.push(change);
     }
 
@@ -327,6 +333,7 @@ impl State {
                 users.insert(user);
             }
             self.touched.insert(change.job());
+            self.comparison.touch(change.job());
             self.written(now, change, outcome, effects);
         }
         if !users.is_empty() && !self.apis.is_empty() {
@@ -502,6 +509,7 @@ impl State {
         }
         let is_cancelled = row.cancel_requested;
         let after = row.after.filter(|after| after.has_failed);
+        self.disbelieve_drift(now, &row, effects);
         if !self.scheduler.knows(job) {
             let Some(event) = self.news_of(now, row) else {
                 tracing::warn!(%job, "job was written by another version and waits for it");
@@ -515,6 +523,20 @@ impl State {
         if let Some(after) = after {
             self.over(now, after.job, false, effects);
         }
+    }
+
+    /// What is believed of a job that nothing is on its way for must be what its row says. If it is not, the row counts.
+    fn disbelieve_drift(&mut self, now: Monotonic, row: &JobRow, effects: &mut Vec<Effect>) {
+        let job = row.job;
+        let node = row.held.as_ref().map(|held| &held.node);
+        let believed = self.scheduler.believed(job);
+        if believed.is_none_or(|believed| believed == (row.attempt, node)) {
+            return;
+        }
+        tracing::error!(%job, ?believed, attempt = %row.attempt, ?node, "memory differs from the row; the row counts");
+        metrics::counter!("flowai_coordinator_drifted_jobs_total").increment(1);
+        self.held.remove(&job);
+        self.step(now, Heard::Doubted(job), effects);
     }
 
     fn news_of(&mut self, now: Monotonic, row: JobRow) -> Option<Heard> {
@@ -606,6 +628,7 @@ impl State {
             self.step(now, end_of(&held, end), effects);
         }
         self.registry.forget_silent(now);
+        self.begin_comparison(now, effects);
         #[cfg(feature = "planted-bugs")]
         if planted::is(Bug::DoorbellOnly) {
             return;

@@ -129,6 +129,12 @@ pub(super) async fn sweep(database: &Database, running: &[JobId], is_thorough: b
     }
 }
 
+/// A page of unfinished rows, to compare them with memory.
+pub(super) async fn compare(database: &Database, after: Option<JobId>) -> Event {
+    let rows = insist("comparing", || recovery::unfinished_rows(database, after)).await;
+    Event::Compared(rows)
+}
+
 pub(super) async fn admit(database: &Database, reply: ReplyId, register: Box<Register>) -> Event {
     let result = insist("registering a node", || {
         nodes::register(

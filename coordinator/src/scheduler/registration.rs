@@ -45,7 +45,8 @@ impl Scheduler {
         }
         let (owner, tier) = (job.owner, job.tier);
         self.unclaimed.insert(ix);
-        self.shares.run(owner, tier.weight());
+        let charged = self.jobs.get(ix).map_or(0.0, |job| self.cost_of(job));
+        self.shares.run(owner, tier.weight(), ix, charged);
         let load = &mut self.load[tier as usize];
         load.waiting -= 1;
         load.running += 1;

@@ -1,9 +1,9 @@
 //! Fair queueing in virtual time: who of the waiting users is served next.
 //!
 //! A user who begins to wait gets a tag, the later of the farm's virtual time and the end of what it was served before; a
-//! claim's finish tag is that plus `cost / weight`, and the smallest is served first. Virtual time moves with real time, by the
-//! nodes that work over the weights of all who wait or run: as far as each of them would come were the farm shared out drop by
-//! drop (weighted fair queueing: Demers, Keshav, Shenker 1989; generalized processor sharing: Parekh, Gallager 1993).
+//! claim's finish tag is that plus `cost / weight`, and the smallest is served first. Virtual time moves while jobs run, by
+//! what is charged for them over the weights of all who wait or run: as far as each would come were the farm shared out drop
+//! by drop (weighted fair queueing: Demers, Keshav, Shenker 1989; generalized processor sharing: Parekh, Gallager 1993).
 //!
 //! - A newcomer begins at the present virtual time, so that a stream of newcomers, whatever they pay, is passed by whoever
 //!   waits (docs/adr/0007).
@@ -13,7 +13,7 @@
 //!   run is given back; loads are the farm's cost.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BTreeSet, BinaryHeap, HashMap};
 
 use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::UserId;
@@ -96,8 +96,10 @@ pub(super) struct Shares {
     by_id: HashMap<UserId, UserIx>,
     /// Sum of the weights of all who stand or run.
     weights: u64,
-    /// Jobs that run.
-    busy: u32,
+    /// Jobs that run, by when the time is over that was charged for them: what is charged is what moves virtual time, so that a
+    /// wrong prediction changes no order.
+    working: BTreeSet<(Monotonic, JobIx)>,
+    until: HashMap<JobIx, Monotonic>,
     starts: u64,
     /// Users who left with a tag beyond virtual time, which they would begin at when they come back.
     left: BinaryHeap<Reverse<(Virtual, UserIx)>>,
@@ -151,11 +153,23 @@ impl Shares {
 
     /// Time passes.
     pub(super) fn advance(&mut self, at: Monotonic) {
+        while let Some((until, job)) = self.working.first().copied()
+            && until <= at
+        {
+            self.advance_evenly(until);
+            self.working.remove(&(until, job));
+            self.until.remove(&job);
+        }
+        self.advance_evenly(at);
+        self.forget_the_past();
+    }
+
+    /// As long as the same jobs work.
+    fn advance_evenly(&mut self, at: Monotonic) {
         let passed_s = at.since(self.at).as_secs_f64();
-        self.at = at;
+        self.at = self.at.max(at);
         if self.weights > 0 {
-            self.now.0 += passed_s * f64::from(self.busy) / self.weights as f64;
-            self.forget_the_past();
+            self.now.0 += passed_s * self.working.len() as f64 / self.weights as f64;
         }
     }
 
@@ -177,9 +191,11 @@ impl Shares {
         self.count(ix, 0, |user| user.standing -= 1);
     }
 
-    /// A waiting job of this weight runs.
-    pub(super) fn run(&mut self, ix: UserIx, weight: u32) {
-        self.busy += 1;
+    /// A waiting job of this weight runs, for so many GPU-seconds.
+    pub(super) fn run(&mut self, ix: UserIx, weight: u32, job: JobIx, charged: f64) {
+        let until = self.at.plus_ms((1_000.0 * charged) as u64);
+        self.working.insert((until, job));
+        self.until.insert(job, until);
         self.count(ix, weight, |user| {
             user.waiting -= 1;
             user.running += 1;
@@ -187,8 +203,10 @@ impl Shares {
     }
 
     /// A running job does not run any more.
-    pub(super) fn rest(&mut self, ix: UserIx) {
-        self.busy -= 1;
+    pub(super) fn rest(&mut self, ix: UserIx, job: JobIx) {
+        if let Some(until) = self.until.remove(&job) {
+            self.working.remove(&(until, job));
+        }
         self.count(ix, 0, |user| {
             user.waiting += 1;
             user.running -= 1;

@@ -207,6 +207,13 @@ impl Scheduler {
         })
     }
 
+    /// What is believed of an unfinished job: its newest attempt, and the node that works on it.
+    pub fn believed(&self, job: JobId) -> Option<(Attempt, Option<&NodeId>)> {
+        let job = self.jobs.by_id(job)?;
+        let node = job.holder().map(|held| self.nodes.name(held.node));
+        Some((job.attempt, node))
+    }
+
     fn arrive(&mut self, spec: WaitingJob) {
         if self.knows(spec.job) {
             return;
@@ -529,7 +536,7 @@ impl Scheduler {
         );
         self.dequeue(ix);
         self.shares.charge(owner, charged, tier.weight());
-        self.shares.run(owner, tier.weight());
+        self.shares.run(owner, tier.weight(), ix, charged);
         self.durations.charged(charged);
         self.forced_starts.started(is_forced);
         if is_first && let Some(quote) = quote {
@@ -608,7 +615,7 @@ impl Scheduler {
             }
             self.touch_node(held.node);
         }
-        self.shares.rest(owner);
+        self.shares.rest(owner, ix);
         if let Some(user) = self.shares.get_mut(owner) {
             user.forced = user.forced.filter(|forced| *forced != ix);
         }

@@ -104,6 +104,7 @@ fn a_cancel_reaches_a_job_whose_node_is_about_to_take_it() {
     leader.committed(1);
     leader.apply(Event::Rang(job));
     let mut row = leader.row(job, JobState::Running, 1);
+    row.held = Some(held.clone());
     row.cancel_requested = true;
     assert_eq!(stops(&leader.read(row)), []);
     let effects = leader.apply(Event::Dispatched {
