@@ -12,6 +12,7 @@ pub mod core;
 mod cost;
 mod leader;
 mod lease;
+pub mod metrics;
 pub mod scheduler;
 pub mod settings;
 

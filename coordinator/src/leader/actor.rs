@@ -29,6 +29,7 @@ use super::messages::Message;
 use super::state::State;
 use super::tasks::LeaderTask;
 use super::work;
+use crate::metrics;
 
 /// Messages that wait. Links keep their own credit: a stalled leader is felt by the peers and not by the memory.
 const MAILBOX_MAX: usize = 1_024;
@@ -40,6 +41,8 @@ const CLOCK_START: Monotonic = Monotonic::from_millis(30 * 86_400_000);
 pub const TICK: Duration = Duration::from_millis(100);
 /// Kept answers that are forgotten at a time, so that no statement takes long: a thousand a second, more than come.
 const ANSWERS_FORGOTTEN_MAX: u32 = 10_000;
+/// The queue's figures are taken down this often: they look at every lane.
+const FIGURES_MS: u64 = 5_000;
 /// A node's actor answers at once, or is frozen: its next beat tells.
 pub const STOP_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -63,6 +66,8 @@ pub(super) struct Running {
     tools: Tools,
     tasks: Tasks,
     over: watch::Sender<bool>,
+    /// When the queue's figures are taken down next.
+    next_figures: Monotonic,
 }
 
 impl Actor for LeaderActor {
@@ -99,6 +104,7 @@ impl Actor for LeaderActor {
             tools,
             tasks,
             over,
+            next_figures: Monotonic::default(),
         })
     }
 
@@ -248,7 +254,15 @@ impl Running {
 
     fn apply(&mut self, event: Event) {
         let now = CLOCK_START.plus_ms(self.start.elapsed().as_millis() as u64);
-        for effect in self.state.apply(now, event) {
+        let is_tick = matches!(event, Event::Tick);
+        let start = Instant::now();
+        let effects = self.state.apply(now, event);
+        metrics::record_decision(start.elapsed().as_secs_f64());
+        if is_tick && self.next_figures <= now {
+            self.next_figures = now.plus_ms(FIGURES_MS);
+            metrics::record(self.state.epoch, &self.state.scheduler.figures());
+        }
+        for effect in effects {
             self.carry_out(effect);
         }
     }

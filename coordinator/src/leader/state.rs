@@ -27,8 +27,8 @@ use super::line::{self, Line};
 use super::outbox::Outbox;
 use super::previews::{self, Previews};
 use super::registry::Registry;
-use crate::cost;
 use crate::scheduler::{self, AttemptEnd, Event as Heard, Recovered, Scheduler, Shape, WaitingJob};
+use crate::{cost, metrics};
 
 /// Every so many sweeps all unfinished jobs are looked at, not only the newest.
 const THOROUGH_SWEEP_EVERY: u64 = 20;
@@ -355,6 +355,9 @@ impl State {
             outcome,
             Outcome::Written(Written::Now(_) | Written::Before(_))
         );
+        if outcome == Outcome::Written(Written::Stale) {
+            metrics::record_fenced_write();
+        }
         if let Outcome::Refused(reason) = &outcome {
             tracing::error!(job = %change.job(), reason, "database refuses a change");
         }
@@ -534,7 +537,7 @@ impl State {
             return;
         }
         tracing::error!(%job, ?believed, attempt = %row.attempt, ?node, "memory differs from the row; the row counts");
-        metrics::counter!("flowai_coordinator_drifted_jobs_total").increment(1);
+        metrics::record_drift();
         self.held.remove(&job);
         self.step(now, Heard::Doubted(job), effects);
     }

@@ -1,7 +1,7 @@
 //! What the leader's tasks do: talk to the database, the object store and one node, and say what came of it.
 
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use flowai_actors::ids::{Epoch, JobId};
 use flowai_actors::kit::Backoff;
@@ -23,6 +23,7 @@ use flowai_store::{nodes, recovery};
 
 use super::Tools;
 use super::event::{Answer, Event, JobModels, NotDelivered, NotDispatched, Outcome, ReplyId};
+use crate::metrics;
 
 /// Between tries of what the database did not take. No try is the last: the term ends when another begins.
 pub const RETRY_FIRST: Duration = Duration::from_millis(20);
@@ -73,8 +74,13 @@ enum Stop {
 async fn commit(database: &Database, epoch: Epoch, batch: &Batch) -> Result<Vec<Outcome>, Stop> {
     let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MOST);
     loop {
+        let start = Instant::now();
         match journal::commit(database, epoch, batch).await {
-            Ok(written) => return Ok(written.into_iter().map(Outcome::Written).collect()),
+            Ok(written) => {
+                let seconds = start.elapsed().as_secs_f64();
+                metrics::record_batch(batch.changes().len(), seconds);
+                return Ok(written.into_iter().map(Outcome::Written).collect());
+            }
             Err(error @ JournalError::Fenced { .. }) => {
                 tracing::warn!(%error, "term is over");
                 return Err(Stop::Fenced);

@@ -72,12 +72,14 @@ const LOOKED_AT_MAX: usize = 8;
 pub(super) struct ForcedStarts {
     /// In starts: a forced one takes [`FORCED_START_EVERY`].
     credit: u32,
+    forced: u64,
 }
 
 impl Default for ForcedStarts {
     fn default() -> Self {
         Self {
             credit: FORCED_START_EVERY,
+            forced: 0,
         }
     }
 }
@@ -85,10 +87,15 @@ impl Default for ForcedStarts {
 impl ForcedStarts {
     pub(super) fn started(&mut self, is_forced: bool) {
         if is_forced {
+            self.forced += 1;
             self.credit = self.credit.saturating_sub(FORCED_START_EVERY);
         } else {
             self.credit = (self.credit + 1).min(FORCED_START_EVERY * FORCED_START_BURST);
         }
+    }
+
+    pub(super) fn forced(&self) -> u64 {
+        self.forced
     }
 
     fn may_force(&self) -> bool {

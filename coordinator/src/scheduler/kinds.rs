@@ -93,6 +93,8 @@ pub(super) struct Kind {
     pub(super) capped: BTreeSet<Claim>,
     /// Of the open lanes' first jobs.
     pub(super) bounds: Bounds,
+    /// Baseline GPU-seconds of all jobs in its lanes.
+    pub(super) backlog_s: f64,
     /// Nodes that can run it and take work, free or not.
     pub(super) fitting: u32,
 }
@@ -185,6 +187,7 @@ impl Kinds {
             open: BTreeSet::new(),
             capped: BTreeSet::new(),
             bounds: Bounds::default(),
+            backlog_s: 0.0,
             fitting: fitting.sum(),
         });
         self.by_needs.insert(needs, ix);

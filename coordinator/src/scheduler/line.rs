@@ -46,15 +46,15 @@ pub enum WaitsFor {
 }
 
 impl WaitsFor {
-    pub const ALL: [Self; 8] = [
-        Self::Node,
-        Self::Others,
-        Self::OwnJobs,
-        Self::Model,
-        Self::BothModels,
-        Self::Memory,
-        Self::Retry,
-        Self::OtherJob,
+    /// Every [`WaitsFor::code`].
+    pub const CODES: [&'static str; 7] = [
+        "capacity",
+        "share",
+        "your_cap",
+        "no_node",
+        "no_memory",
+        "retrying",
+        "dependency",
     ];
 
     /// As metrics and programs name it.
@@ -121,7 +121,7 @@ impl Scheduler {
         })
     }
 
-    fn waits_for(&self, job: &Job) -> Option<WaitsFor> {
+    pub(super) fn waits_for(&self, job: &Job) -> Option<WaitsFor> {
         let lane = match job.place {
             Where::Running(_) => return None,
             Where::Parked => return Some(WaitsFor::OtherJob),

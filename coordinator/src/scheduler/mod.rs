@@ -24,6 +24,7 @@ mod deadlines;
 mod durations;
 mod ended;
 mod event;
+mod figures;
 mod forecast;
 mod free;
 mod jobs;
@@ -44,6 +45,7 @@ pub use event::{
     AttemptEnd, Checkpoint, Drain, Effect, Event, Holds, NodeOffer, Ran, Recovered, Shape,
     WaitingJob,
 };
+pub use figures::{ClassFigures, Figures};
 pub use forecast::Range;
 pub use line::{Place, WaitsFor};
 pub use state::Scheduler;

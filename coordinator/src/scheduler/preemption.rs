@@ -138,6 +138,7 @@ impl Scheduler {
         let story = job.story();
         story.stop_asked = true;
         if is_for_another {
+            self.preemptions += 1;
             story.preemptions += 1;
             story.preempted_at = Some(now);
         }

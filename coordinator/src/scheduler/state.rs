@@ -38,6 +38,8 @@ pub struct Scheduler {
     /// Jobs that start after another one.
     pub(super) children: BTreeMap<JobId, Vec<JobIx>>,
     pub(super) load: [Load; Tier::ALL.len()],
+    /// Attempts that were stopped for others.
+    pub(super) preemptions: u64,
     /// What operators want of nodes, live or not.
     pub(super) drains: BTreeMap<NodeIx, Drain>,
     /// Running jobs of an earlier term whose node has not come yet.
@@ -293,7 +295,10 @@ impl Scheduler {
     pub(super) fn enqueue(&mut self, ix: JobIx) {
         self.changed();
         let Some(job) = self.jobs.get(ix) else { return };
-        let (owner, kind, seq) = (job.owner, job.kind, job.seq);
+        let (owner, kind, seq, cost) = (job.owner, job.kind, job.seq, job.cost);
+        if let Some(kind) = self.kinds.get_mut(kind) {
+            kind.backlog_s += cost;
+        }
         let class = (!job.is_choosy()).then_some(job.class);
         let (lane_ix, is_new) = self.lanes.of(owner, kind, class);
         if is_new && let Some(user) = self.shares.get_mut(owner) {
@@ -328,7 +333,10 @@ impl Scheduler {
         let Some(lane) = self.lanes.get_mut(lane_ix) else {
             return;
         };
-        let kind = lane.kind;
+        let (kind, cost) = (lane.kind, job.cost);
+        if let Some(kind) = self.kinds.get_mut(kind) {
+            kind.backlog_s = (kind.backlog_s - cost).max(0.0);
+        }
         let was_first = lane.jobs.front() == Some(&ix);
         if was_first {
             lane.jobs.pop_front();
