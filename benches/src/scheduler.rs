@@ -23,6 +23,8 @@ use crate::statistics::Percentiles;
 /// Models that every node offers. A published trace of a farm names 87 (Alibaba GenTD26).
 const MODELS: u64 = 87;
 const ADAPTERS: u64 = 1_000;
+/// Nobody may have more in the queue.
+const OF_A_USER_MAX: u32 = 200;
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -85,6 +87,8 @@ struct Bench {
     users: Vec<UserId>,
     now_ms: u64,
     running: Vec<(NodeId, JobId, Attempt)>,
+    /// By user.
+    submitted: Vec<u32>,
 }
 
 const FIRST: Generation = Generation::new(1);
@@ -107,7 +111,11 @@ impl Bench {
         let skewed = |random: &mut StdRng, count: u64| {
             (count as f64 * random.random::<f64>().powi(2)) as u64
         };
-        let user = skewed(&mut self.random, self.users.len() as u64) as usize;
+        let mut user = skewed(&mut self.random, self.users.len() as u64) as usize;
+        while self.submitted[user] >= OF_A_USER_MAX {
+            user = (user + 1) % self.users.len();
+        }
+        self.submitted[user] += 1;
         let model = skewed(&mut self.random, MODELS) as usize;
         let has_adapter = self.random.random_bool(0.17);
         let adapter = has_adapter.then(|| skewed(&mut self.random, ADAPTERS));
@@ -171,7 +179,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         users: (0..options.users).map(|_| UserId::generate()).collect(),
         now_ms: 0,
         running: Vec::new(),
+        submitted: vec![0; options.users as usize],
     };
+    let most = u64::from(OF_A_USER_MAX) * options.users;
+    let wanted = options.nodes + options.jobs + options.events as u64;
+    ensure!(
+        wanted <= most,
+        "{} users may submit {most} jobs, and {wanted} are wanted",
+        options.users
+    );
     for n in 0..options.nodes {
         let node: NodeId = format!("node-{n}").parse()?;
         let offer = NodeOffer {

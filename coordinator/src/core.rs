@@ -12,6 +12,8 @@ pub use crate::leader::event::{
     Answer, Effect, Event, JobModels, ModelFiles, NotDelivered, NotDispatched, Outcome, ReplyId,
 };
 pub use crate::leader::state::State;
-pub use crate::leader::work::{ASSIGN_DEADLINE, BUSY_TRIES, NEWCOMER_AGE, RETRY_FIRST, RETRY_MOST};
+pub use crate::leader::work::{
+    ASSIGN_DEADLINE, BUSY_TRIES, NEWCOMER_AGE, RETRY_FIRST, RETRY_MOST, recover,
+};
 pub use crate::leader::{STOP_DEADLINE, TICK};
 pub use crate::lease::tenure::{ANSWER_MS, Lost, Renewal, Tenure};

@@ -17,8 +17,8 @@ use flowai_actors::messages::{
 use flowai_actors::preview::{PlacePreview, PreviewPlaced};
 use flowai_actors::waiting::WhyQuery;
 use flowai_actors::wire;
+use flowai_store::idempotency;
 use flowai_store::journal::preview_key;
-use flowai_store::{idempotency, recovery};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -28,7 +28,7 @@ use super::event::{Answer, Effect, Event, ReplyId};
 use super::messages::Message;
 use super::state::State;
 use super::tasks::LeaderTask;
-use super::work;
+use super::work::{self, recover};
 use crate::metrics;
 
 /// Messages that wait. Links keep their own credit: a stalled leader is felt by the peers and not by the memory.
@@ -87,7 +87,8 @@ impl Actor for LeaderActor {
             mailbox,
             over,
         } = arguments;
-        let state = recover(&tools, epoch).await?;
+        let (state, jobs) = recover(&tools.database, epoch, CLOCK_START).await?;
+        tracing::info!(%epoch, jobs, "term begins with what was unfinished");
         // Nodes have their time to come back from when somebody hears them, however long the reading took.
         let start = Instant::now();
         let own = BoundedRef::new(myself, MAILBOX_MAX);
@@ -120,21 +121,6 @@ impl Actor for LeaderActor {
         }
         Ok(())
     }
-}
-
-/// Reads all unfinished jobs, a page at a time.
-async fn recover(tools: &Tools, epoch: Epoch) -> Result<State, ActorProcessingErr> {
-    let mut state = State::new(epoch);
-    let (mut after, mut count) = (None, 0);
-    loop {
-        let rows = recovery::unfinished(&tools.database, after).await?;
-        let Some(last) = rows.last() else { break };
-        after = Some(last.job);
-        count += rows.len();
-        state.recover(CLOCK_START, rows);
-    }
-    tracing::info!(%epoch, jobs = count, "term begins with what was unfinished");
-    Ok(state)
 }
 
 impl Running {

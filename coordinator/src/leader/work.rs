@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::time::{Duration, Instant};
 
+use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::{Epoch, JobId};
 use flowai_actors::kit::Backoff;
 use flowai_actors::limits::RECOVERY_PAGE_JOBS;
@@ -23,6 +24,7 @@ use flowai_store::{nodes, recovery};
 
 use super::Tools;
 use super::event::{Answer, Event, JobModels, NotDelivered, NotDispatched, Outcome, ReplyId};
+use super::state::State;
 use crate::metrics;
 
 /// Between tries of what the database did not take. No try is the last: the term ends when another begins.
@@ -37,6 +39,28 @@ pub const BUSY_TRIES: u32 = 8;
 const HEAD_DEADLINE: Duration = Duration::from_secs(5);
 /// Waiting jobs younger than this are looked for in each sweep.
 pub const NEWCOMER_AGE: Duration = Duration::from_secs(10);
+
+/// Reads all unfinished jobs, a page at a time. Gives the state that a term begins with, and how many they are.
+///
+/// # Errors
+/// The database does not answer, or holds what another version wrote.
+pub async fn recover(
+    database: &Database,
+    epoch: Epoch,
+    now: Monotonic,
+) -> Result<(State, usize), DatabaseError> {
+    let mut state = State::new(epoch);
+    let mut jobs = 0;
+    let mut page = recovery::unfinished(database, None).await?;
+    while let Some(last) = page.last() {
+        jobs += page.len();
+        // The database looks for the next page while this one is taken in.
+        let next = recovery::unfinished(database, Some(last.job));
+        let (next, ()) = tokio::join!(next, async { state.recover(now, page) });
+        page = next?;
+    }
+    Ok((state, jobs))
+}
 
 /// Commits the batch, however long the database is away. Content that the database refuses is found one by one.
 pub(super) async fn commit_batch(database: &Database, epoch: Epoch, batch: &Batch) -> Event {
