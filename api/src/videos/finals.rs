@@ -27,7 +27,7 @@ use crate::http::idempotency;
 /// one that was made of it, to the byte. The draft must be done.
 #[utoipa::path(post, path = "/v1/videos/{id}/final", tag = "videos", security(("bearer" = [])),
     params(("id" = Uuid, Path), ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable characters, kept 24 hours")),
-    responses((status = 202, body = VideoResource), (status = 400, body = Problem), (status = 401, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem), (status = 422, body = Problem), (status = 429, body = Problem), (status = 503, body = Problem)))]
+    responses((status = 202, body = VideoResource), (status = 400, body = Problem), (status = 401, body = Problem), (status = 402, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem), (status = 422, body = Problem), (status = 429, body = Problem), (status = 503, body = Problem)))]
 pub(super) async fn create(
     State(app): State<App>,
     principal: Principal,

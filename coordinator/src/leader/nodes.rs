@@ -1,12 +1,13 @@
 //! What nodes say, and what they are told.
 
 use flowai_actors::clock::Monotonic;
+use flowai_actors::credits::StepsDone;
 use flowai_actors::ids::{Generation, JobId, NodeId};
 use flowai_actors::limits::{ARTEFACT_BYTES_MAX, SIDE_PX_MAX, SIDE_PX_MIN};
 use flowai_actors::manifest::Manifest;
 use flowai_actors::messages::{
     ArtefactFile, AttemptRef, Beat, BeatAnswer, Ended, EndedAnswer, Holding, Live, LiveState,
-    Outcome, Progress, ReadyFile, Register, Registered, UploadTargets, UploadTargetsAnswer,
+    Outcome, Phase, Progress, ReadyFile, Register, Registered, UploadTargets, UploadTargetsAnswer,
     Verdict,
 };
 use flowai_store::journal::{Artefact, Keyframe};
@@ -183,6 +184,13 @@ impl State {
             return;
         }
         held.heard_at = now;
+        // Steps of the picture that comes before the clip are no steps of the clip.
+        if progress.phase != Phase::Keyframe {
+            held.steps = Some(StepsDone {
+                done: progress.step,
+                total: progress.steps,
+            });
+        }
         let Some(user) = self.scheduler.owner_of(at.job) else {
             return;
         };

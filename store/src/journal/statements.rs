@@ -145,7 +145,7 @@ fn end_of(change: &Change) -> Option<End<'_>> {
     match change {
         Change::Assign(_) | Change::Adopt(_) | Change::CancelWaiting { .. } => None,
         Change::Settle { held, .. } => Some(end(held, "done")),
-        Change::Cancel(held) => Some(end(held, "stopped")),
+        Change::Cancel { held, .. } => Some(end(held, "stopped")),
         Change::Requeue {
             held,
             outcome,
@@ -287,7 +287,9 @@ fn event_of(change: &Change) -> Option<(EventKind, Value)> {
             EventKind::Failed,
             json!({ "attempt": held.at.attempt, "code": code, "detail": detail }),
         ),
-        Change::Cancel(held) => (EventKind::Cancelled, json!({ "attempt": held.at.attempt })),
+        Change::Cancel { held, .. } => {
+            (EventKind::Cancelled, json!({ "attempt": held.at.attempt }))
+        }
         Change::CancelWaiting { attempt, .. } => {
             (EventKind::Cancelled, json!({ "attempt": attempt }))
         }
@@ -368,7 +370,7 @@ pub(super) async fn written_before(
                 held.at.epoch = epoch;
                 columns.push(&held);
             }
-            Change::Cancel(held)
+            Change::Cancel { held, .. }
             | Change::Settle { held, .. }
             | Change::Requeue { held, .. }
             | Change::Fail { held, .. }
