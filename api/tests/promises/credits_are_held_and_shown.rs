@@ -122,8 +122,8 @@ async fn a_price_is_held_once_and_captured_or_released() {
     // A draft is cheaper, and its purge changes nothing of what it cost.
     let mut draft = wish.clone();
     draft["draft"] = json!(true);
-    let draft = ada.post("/v1/videos", &draft).await.expect(202);
-    assert_eq!(draft.json()["cost"]["price_mc"], 26);
+    let draft = ada.post("/v1/videos", &draft).await;
+    assert_eq!(draft.expect(202).json()["cost"]["price_mc"], 26);
     farm.deliver(&draft.id()).await;
     let before = credits(&ada).await;
     let purge = format!("/v1/videos/{}?purge=true", draft.id());
