@@ -5,6 +5,7 @@
 //! their arguments; whoever needs a clock takes [`clock::Clock`].
 
 pub mod clock;
+pub mod credits;
 pub mod ids;
 pub mod kit;
 pub mod limits;

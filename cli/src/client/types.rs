@@ -1,6 +1,7 @@
 //! What the API says, as far as the commands read it. Fields that a newer server adds are passed over.
 
 use chrono::{DateTime, Utc};
+use flowai_actors::credits::Millicredits;
 use flowai_actors::ids::Sha256;
 use flowai_actors::messages::ModelFamily;
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,36 @@ pub struct Me {
     pub email: String,
     pub tier: String,
     pub role: String,
+}
+
+/// What the caller has, in milli-credits.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Credits {
+    pub available_mc: Millicredits,
+    pub held_mc: Millicredits,
+    /// The newest first.
+    pub transactions: Vec<CreditTransaction>,
+}
+
+/// How credits moved.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CreditTransaction {
+    pub kind: String,
+    pub available_change_mc: i64,
+    pub held_change_mc: i64,
+    /// Of a hold and its end.
+    pub video: Option<String>,
+    /// Of a grant.
+    pub reason: Option<String>,
+    pub at: DateTime<Utc>,
+}
+
+/// Credits that an administrator gave.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CreditGrant {
+    pub email: String,
+    pub amount_mc: Millicredits,
+    pub reason: String,
 }
 
 /// A stored file, before anything was made of it.

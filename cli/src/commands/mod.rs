@@ -3,6 +3,7 @@
 mod account;
 mod cancel;
 mod completions;
+mod credits;
 mod delivery;
 pub mod demo;
 mod error;
@@ -67,6 +68,7 @@ enum Command {
     Jobs(jobs::Args),
     Watch(watch::Args),
     Cancel(cancel::Args),
+    Credits(credits::Args),
     Nodes(nodes::Args),
     Models(models::Args),
     Migrate(migrate::Args),
@@ -90,6 +92,7 @@ pub async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Jobs(args) => jobs::run(args, &common.client()?, output).await,
         Command::Watch(args) => watch::run(args, &common.client()?, output).await,
         Command::Cancel(args) => cancel::run(args, &common.client()?, output).await,
+        Command::Credits(args) => credits::run(args, &common.client()?, output).await,
         Command::Nodes(args) => nodes::run(args, &common.client()?, output).await,
         Command::Models(args) => models::run(args, || common.client(), output).await,
         Command::Migrate(args) => migrate::run(args, output).await,

@@ -1,6 +1,7 @@
 //! What nodes say, and what they are told.
 
 use flowai_actors::clock::Monotonic;
+use flowai_actors::credits::StepsDone;
 use flowai_actors::ids::{Generation, GpuSeconds, JobId, NodeId};
 use flowai_actors::limits::{ARTEFACT_BYTES_MAX, SIDE_PX_MAX, SIDE_PX_MIN};
 use flowai_actors::manifest::{Manifest, StageTimings};
@@ -194,6 +195,13 @@ impl State {
             return;
         }
         held.heard_at = now;
+        // Steps of the picture that comes before the clip are no steps of the clip.
+        if progress.phase != Phase::Keyframe {
+            held.steps = Some(StepsDone {
+                done: progress.step,
+                total: progress.steps,
+            });
+        }
         if progress.phase == Phase::Denoising {
             let (step, steps) = (progress.step, progress.steps);
             let heard = Heard::Progressed {

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use flowai_actors::clock::Monotonic;
+use flowai_actors::credits::StepsDone;
 use flowai_actors::ids::{Attempt, Epoch, JobId, NodeId, Sha256, UserId};
 use flowai_actors::limits::{JOB_NO_PROGRESS_MS, RECOVERY_PAGE_JOBS, SWEEP_MS};
 use flowai_actors::link::PeerId;
@@ -43,6 +44,8 @@ pub(super) struct Held {
     /// Its node has said that it works on it.
     pub(super) is_dispatched: bool,
     pub(super) heard_at: Monotonic,
+    /// Of the clip, as its node said last: its owner pays for them who cancels it.
+    pub(super) steps: Option<StepsDone>,
     /// Beats in a row in which its node did not name it.
     pub(super) unnamed_beats: u32,
     /// What its uploads were signed for in this term.
@@ -227,6 +230,7 @@ impl State {
                     holding: holding.clone(),
                     is_dispatched: false,
                     heard_at: now,
+                    steps: None,
                     unnamed_beats: 0,
                     announced: None,
                     previews: Previews::default(),
@@ -267,10 +271,13 @@ impl State {
                     detail,
                 },
             }),
-            Decided::Cancel { job, attempt } => Some(match self.release(job, effects) {
-                Some(held) => Change::Cancel(held),
-                None => Change::CancelWaiting { job, attempt },
-            }),
+            Decided::Cancel { job, attempt } => {
+                let steps = self.held.get(&job).and_then(|held| held.steps);
+                Some(match self.release(job, effects) {
+                    Some(held) => Change::Cancel { held, steps },
+                    None => Change::CancelWaiting { job, attempt },
+                })
+            }
             Decided::Quarantine {
                 job, node_deaths, ..
             } => self.release(job, effects).map(|held| Change::Quarantine {
@@ -393,7 +400,7 @@ impl State {
             Change::Settle { held, .. }
             | Change::Requeue { held, .. }
             | Change::Fail { held, .. }
-            | Change::Cancel(held)
+            | Change::Cancel { held, .. }
             | Change::Quarantine { held, .. } => {
                 if !is_written {
                     self.to_read.insert(held.at.job);
@@ -582,6 +589,7 @@ impl State {
             holding,
             is_dispatched: false,
             heard_at: now,
+            steps: None,
             unnamed_beats: 0,
             announced: None,
             previews: Previews::default(),

@@ -148,7 +148,7 @@ fn end_of(change: &Change) -> Option<End<'_>> {
         | Change::CancelWaiting { .. }
         | Change::FailWaiting { .. } => None,
         Change::Settle { held, .. } => Some(end(held, "done")),
-        Change::Cancel(held) => Some(end(held, "stopped")),
+        Change::Cancel { held, .. } => Some(end(held, "stopped")),
         Change::Requeue {
             held,
             outcome,
@@ -335,7 +335,9 @@ fn event_of(change: &Change) -> Option<(EventKind, Value)> {
             EventKind::Failed,
             json!({ "attempt": attempt, "code": code, "detail": detail }),
         ),
-        Change::Cancel(held) => (EventKind::Cancelled, json!({ "attempt": held.at.attempt })),
+        Change::Cancel { held, .. } => {
+            (EventKind::Cancelled, json!({ "attempt": held.at.attempt }))
+        }
         Change::CancelWaiting { attempt, .. } => {
             (EventKind::Cancelled, json!({ "attempt": attempt }))
         }
@@ -418,7 +420,7 @@ pub(super) async fn written_before(
                 held.at.epoch = epoch;
                 columns.push(&held);
             }
-            Change::Cancel(held)
+            Change::Cancel { held, .. }
             | Change::Settle { held, .. }
             | Change::Requeue { held, .. }
             | Change::Fail { held, .. }

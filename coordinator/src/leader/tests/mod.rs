@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use flowai_actors::clock::Monotonic;
+use flowai_actors::credits::StepsDone;
 use flowai_actors::ids::{Attempt, Epoch, Generation, JobId, ModelId, NodeId, Sha256, UserId};
 use flowai_actors::limits::{JOB_NO_PROGRESS_MS, NODE_BEAT_MS, NODE_LEASE_MS};
 use flowai_actors::link::{PeerId, Role};
