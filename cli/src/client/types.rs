@@ -123,6 +123,12 @@ pub struct NewVideo {
     pub keyframe: Option<NewKeyframe>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub draft: bool,
+    /// `interactive` or `batch`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
+    /// The job that it starts after.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub adapters: Vec<AdapterWeight>,
     #[serde(skip_serializing_if = "Option::is_none")]

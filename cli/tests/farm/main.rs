@@ -4,6 +4,7 @@
 //! for the same profile: `make test` does it, and a missing one is said by name.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod a_job_starts_after_another;
 mod a_job_that_kills_nodes_is_quarantined;
 mod acked_job_survives_postgres_kill;
 mod adapters_of_the_next_job_come_ahead;

@@ -141,6 +141,7 @@ fn a_cancel_says_how_many_steps_of_the_clip_were_done() {
             leader.apply(progress(&held, *phase, *step));
         }
         let mut row = leader.row(held.at.job, JobState::Running, 1);
+        row.held = Some(held.clone());
         row.cancel_requested = true;
         leader.apply(Event::Rang(held.at.job));
         leader.read(row);
