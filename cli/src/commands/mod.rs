@@ -15,6 +15,7 @@ mod migrate;
 mod models;
 mod nodes;
 mod render;
+mod sim;
 mod up;
 mod watch;
 
@@ -69,6 +70,7 @@ enum Command {
     Cancel(cancel::Args),
     Nodes(nodes::Args),
     Models(models::Args),
+    Sim(sim::Args),
     Migrate(migrate::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -92,6 +94,7 @@ pub async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Cancel(args) => cancel::run(args, &common.client()?, output).await,
         Command::Nodes(args) => nodes::run(args, &common.client()?, output).await,
         Command::Models(args) => models::run(args, || common.client(), output).await,
+        Command::Sim(args) => sim::run(args, output),
         Command::Migrate(args) => migrate::run(args, output).await,
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),
