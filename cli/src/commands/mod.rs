@@ -16,6 +16,7 @@ mod migrate;
 mod models;
 mod nodes;
 mod render;
+mod sim;
 mod up;
 mod watch;
 
@@ -71,6 +72,7 @@ enum Command {
     Credits(credits::Args),
     Nodes(nodes::Args),
     Models(models::Args),
+    Sim(sim::Args),
     Migrate(migrate::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -95,6 +97,7 @@ pub async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Credits(args) => credits::run(args, &common.client()?, output).await,
         Command::Nodes(args) => nodes::run(args, &common.client()?, output).await,
         Command::Models(args) => models::run(args, || common.client(), output).await,
+        Command::Sim(args) => sim::run(args, output),
         Command::Migrate(args) => migrate::run(args, output).await,
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),

@@ -521,6 +521,12 @@ impl State {
         let after = row.after.filter(|after| after.has_failed);
         self.disbelieve_drift(now, &row, effects);
         if !self.scheduler.knows(job) {
+            // Its owner asked between two tries. The scheduler would give it to a node in the step in which it arrives, its row
+            // would refuse that and be read again, and so on for ever.
+            if is_cancelled && row.state == JobState::Queued {
+                let attempt = row.attempt;
+                return self.write(Change::CancelWaiting { job, attempt });
+            }
             let Some(event) = self.news_of(now, row) else {
                 tracing::warn!(%job, "job was written by another version and waits for it");
                 return;

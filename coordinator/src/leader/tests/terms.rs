@@ -261,3 +261,18 @@ fn a_quarantined_job_says_how_often_a_node_died() {
         "{effects:?}"
     );
 }
+
+#[test]
+fn a_job_that_its_owner_cancelled_between_two_tries_ends() {
+    let mut leader = Leader::new();
+    leader.register("a", None);
+    let mut row = leader.row(JobId::generate(), JobState::Queued, 1);
+    row.cancel_requested = true;
+    let cancel = Change::CancelWaiting {
+        job: row.job,
+        attempt: Attempt::new(1),
+    };
+    // The node is free, and yet does not get it.
+    assert_eq!(changes(&leader.read(row)), [cancel]);
+    assert_eq!(changes(&leader.committed(1)), []);
+}
