@@ -6,6 +6,15 @@ use flowai_actors::ids::{Attempt, Generation, GpuSeconds, JobId, ModelId, NodeId
 use flowai_actors::state::Tier;
 use flowai_store::journal::Unfinished;
 
+/// Where an attempt got to, as far as it matters for the place of the next one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Only nodes of this class can go on from it.
+    pub device_class: String,
+    /// Steps that are done.
+    pub step: u32,
+}
+
 /// A job that waits for a node.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WaitingJob {
@@ -27,6 +36,8 @@ pub struct WaitingJob {
     pub node_deaths: u32,
     /// Nodes that died.
     pub died_on: BTreeSet<NodeId>,
+    /// Where an earlier attempt got to.
+    pub resume: Option<Checkpoint>,
 }
 
 impl WaitingJob {
@@ -58,7 +69,10 @@ pub struct NodeOffer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AttemptEnd {
     Rendered,
-    Stopped,
+    /// `checkpoint`: the newest that it left.
+    Stopped {
+        checkpoint: Option<Checkpoint>,
+    },
     Failed {
         code: String,
         detail: String,
@@ -86,6 +100,12 @@ pub enum Event {
     NodeDraining {
         node: NodeId,
         is_draining: bool,
+    },
+    /// The running attempt left a checkpoint on its way: whatever becomes of it, the next one may go on there.
+    Checkpointed {
+        job: JobId,
+        attempt: Attempt,
+        checkpoint: Checkpoint,
     },
     Ended {
         node: NodeId,
@@ -118,6 +138,8 @@ pub enum Effect {
         node: NodeId,
         job: JobId,
         attempt: Attempt,
+        /// The job goes on elsewhere: its node stores a checkpoint first.
+        keep: bool,
     },
     /// Commit the delivered clip.
     Settle {
@@ -130,6 +152,8 @@ pub enum Effect {
         attempt: Attempt,
         outcome: Unfinished,
         reason: String,
+        /// The newest that the attempt left.
+        checkpoint: Option<Checkpoint>,
     },
     Fail {
         job: JobId,

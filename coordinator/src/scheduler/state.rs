@@ -12,7 +12,7 @@ use flowai_actors::limits::{
 use flowai_actors::state::Tier;
 use flowai_store::journal::Unfinished;
 
-use super::event::{AttemptEnd, Effect, Event, NodeOffer, Recovered, WaitingJob};
+use super::event::{AttemptEnd, Checkpoint, Effect, Event, NodeOffer, Recovered, WaitingJob};
 use super::shares::{Running, Shares};
 
 /// Everything the leader knows of unfinished jobs and of nodes. Ended jobs are forgotten: their rows remember.
@@ -39,6 +39,8 @@ struct Job {
     spec: WaitingJob,
     held_by: Option<Holder>,
     cancel_asked: bool,
+    /// The newest that the present attempt left.
+    left: Option<Checkpoint>,
     /// From when it may go back to a node where it failed. A new leader does not know it: taking over is pause enough.
     back_at: Monotonic,
 }
@@ -105,6 +107,11 @@ impl Scheduler {
             } => {
                 self.ended(node, generation, job, attempt, end, &mut effects);
             }
+            Event::Checkpointed {
+                job,
+                attempt,
+                checkpoint,
+            } => self.checkpointed(job, attempt, checkpoint),
             Event::NotTaken { job, attempt } => self.not_taken(job, attempt, &mut effects),
             Event::Tick => {}
         }
@@ -228,6 +235,7 @@ impl Scheduler {
                 spec,
                 held_by: None,
                 cancel_asked: false,
+                left: None,
                 back_at: Monotonic::default(),
             },
         );
@@ -258,6 +266,7 @@ impl Scheduler {
                 spec,
                 held_by: Some(holder),
                 cancel_asked: cancel_requested,
+                left: None,
                 back_at: Monotonic::default(),
             },
         );
@@ -280,6 +289,7 @@ impl Scheduler {
                     node: holder.node.clone(),
                     job: id,
                     attempt: job.spec.attempt,
+                    keep: false,
                 });
             }
         }
@@ -356,6 +366,7 @@ impl Scheduler {
                 node: offer.node,
                 job: id,
                 attempt,
+                keep: false,
             });
         }
     }
@@ -424,11 +435,16 @@ impl Scheduler {
                 self.forget(id);
                 effects.push(Effect::Settle { job: id, attempt });
             }
-            AttemptEnd::Stopped if self.jobs.get(&id).is_some_and(|job| job.cancel_asked) => {
+            AttemptEnd::Stopped { .. }
+                if self.jobs.get(&id).is_some_and(|job| job.cancel_asked) =>
+            {
                 self.forget(id);
                 effects.push(Effect::Cancel { job: id, attempt });
             }
-            AttemptEnd::Stopped => {
+            AttemptEnd::Stopped { checkpoint } => {
+                if let Some(checkpoint) = checkpoint {
+                    self.checkpointed(id, attempt, checkpoint);
+                }
                 let reason = "its node stopped it".to_owned();
                 self.requeue(id, Unfinished::Stopped, reason, effects);
             }
@@ -530,6 +546,14 @@ impl Scheduler {
         }
     }
 
+    fn checkpointed(&mut self, id: JobId, attempt: Attempt, checkpoint: Checkpoint) {
+        if self.holder_of(id, attempt).is_some()
+            && let Some(job) = self.jobs.get_mut(&id)
+        {
+            job.left = Some(checkpoint);
+        }
+    }
+
     fn requeue(
         &mut self,
         id: JobId,
@@ -542,6 +566,10 @@ impl Scheduler {
             return;
         };
         let pause_ms = JOB_RETRY_MS << job.spec.failures.min(16);
+        let checkpoint = job.left.take();
+        if checkpoint.is_some() {
+            job.spec.resume.clone_from(&checkpoint);
+        }
         match outcome {
             Unfinished::Stopped => {}
             Unfinished::Failed | Unfinished::Lost => {
@@ -549,6 +577,11 @@ impl Scheduler {
                 job.spec.failures += 1;
                 job.spec.failed_on.extend(node);
             }
+        }
+        // What a failed attempt began with or left may be why it failed.
+        let checkpoint = checkpoint.filter(|_| outcome != Unfinished::Failed);
+        if outcome == Unfinished::Failed {
+            job.spec.resume = None;
         }
         let back_at = job.back_at;
         let (attempt, failures) = (job.spec.attempt, job.spec.failures);
@@ -575,6 +608,7 @@ impl Scheduler {
                 attempt,
                 outcome,
                 reason,
+                checkpoint,
             });
         }
     }

@@ -238,6 +238,7 @@ impl ScriptedNode {
                     tokens_cut: [0, 0],
                 }),
             },
+            resumed: Vec::new(),
             engine: EngineInfo {
                 name: "svd".to_owned(),
                 version: "1".to_owned(),

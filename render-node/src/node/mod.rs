@@ -10,6 +10,7 @@
 
 mod actor;
 mod attempt;
+mod checkpoints;
 mod error;
 mod leaving;
 mod messages;
@@ -91,7 +92,8 @@ impl Node {
         }
     }
 
-    /// Asks the node to take no more work, to stop its job at the next step boundary, to tell that, and to end.
+    /// Asks the node to take no more work, to stop its job at the next step boundary and keep what is done, to tell that, and to
+    /// end. A clip that is complete is delivered before.
     ///
     /// # Errors
     /// The node has ended already.

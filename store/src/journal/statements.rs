@@ -13,16 +13,16 @@ use super::Moved;
 use super::change::{Change, Unfinished};
 use crate::number::int;
 
-type Rows = Vec<(JobId, Moved)>;
+pub(super) type Rows = Vec<(JobId, Moved)>;
 
 /// Holdings as one array a column.
 #[derive(Default)]
-struct Columns {
-    jobs: Vec<Uuid>,
-    attempts: Vec<i32>,
-    epochs: Vec<i32>,
-    nodes: Vec<String>,
-    generations: Vec<i32>,
+pub(super) struct Columns {
+    pub(super) jobs: Vec<Uuid>,
+    pub(super) attempts: Vec<i32>,
+    pub(super) epochs: Vec<i32>,
+    pub(super) nodes: Vec<String>,
+    pub(super) generations: Vec<i32>,
 }
 
 impl Columns {
@@ -34,14 +34,14 @@ impl Columns {
         self.generations.push(int(held.generation.get()));
     }
 
-    fn of<'a>(held: impl IntoIterator<Item = &'a Holding>) -> Self {
+    pub(super) fn of<'a>(held: impl IntoIterator<Item = &'a Holding>) -> Self {
         let mut columns = Self::default();
         held.into_iter().for_each(|held| columns.push(held));
         columns
     }
 }
 
-fn rows(found: Vec<(Uuid, Uuid, i64)>) -> Rows {
+pub(super) fn rows(found: Vec<(Uuid, Uuid, i64)>) -> Rows {
     found
         .into_iter()
         .map(|(job, owner, seq)| {
@@ -143,13 +143,17 @@ fn end_of(change: &Change) -> Option<End<'_>> {
         detail: None,
     };
     match change {
-        Change::Assign(_) | Change::Adopt(_) | Change::CancelWaiting { .. } => None,
+        Change::Assign(_)
+        | Change::Adopt(_)
+        | Change::Keep { .. }
+        | Change::CancelWaiting { .. } => None,
         Change::Settle { held, .. } => Some(end(held, "done")),
         Change::Cancel(held) => Some(end(held, "stopped")),
         Change::Requeue {
             held,
             outcome,
             reason,
+            ..
         } => {
             let outcome_name = match outcome {
                 Unfinished::Lost => "lost",
@@ -263,10 +267,10 @@ pub(super) async fn cancel_waiting(
     Ok(rows(moved))
 }
 
-/// What the owner hears of a change. Adoption changes nothing for them.
+/// What the owner hears of a change. Adoption and what is kept on the way change nothing for them.
 fn event_of(change: &Change) -> Option<(EventKind, Value)> {
     Some(match change {
-        Change::Adopt(_) => return None,
+        Change::Adopt(_) | Change::Keep { .. } => return None,
         Change::Assign(held) => (
             EventKind::Assigned,
             json!({ "attempt": held.at.attempt, "node": held.node }),
@@ -369,6 +373,7 @@ pub(super) async fn written_before(
                 columns.push(&held);
             }
             Change::Cancel(held)
+            | Change::Keep { held, .. }
             | Change::Settle { held, .. }
             | Change::Requeue { held, .. }
             | Change::Fail { held, .. }

@@ -74,6 +74,7 @@ impl Leader {
             died_on: BTreeSet::new(),
             held: None,
             cancel_requested: false,
+            kept: None,
         }
     }
 
@@ -251,6 +252,7 @@ fn rendered(held: &Holding) -> Told {
             model_sha256: hash(2),
             adapters: Vec::new(),
             keyframe: None,
+            resumed: Vec::new(),
             engine: EngineInfo {
                 name: "svd".into(),
                 version: "1".into(),

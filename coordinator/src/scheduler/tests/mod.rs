@@ -55,6 +55,7 @@ fn waiting(n: u64, user: u64, tier: Tier) -> WaitingJob {
         failed_on: BTreeSet::new(),
         node_deaths: 0,
         died_on: BTreeSet::new(),
+        resume: None,
     }
 }
 

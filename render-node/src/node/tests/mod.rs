@@ -95,6 +95,7 @@ fn clip() -> Clip {
             model_sha256: MODEL,
             adapters: Vec::new(),
             keyframe: None,
+            resumed: Vec::new(),
             engine: EngineInfo {
                 name: "stand-in".to_owned(),
                 version: "0".to_owned(),
@@ -203,6 +204,7 @@ fn text(effect: &Effect) -> String {
         Effect::Prefetch(next) => format!("prefetch {}", next.job.as_uuid().as_u128()),
         Effect::Pause(run) => format!("pause {}", run.0),
         Effect::Resume(run) => format!("resume {}", run.0),
+        Effect::Keep(run) => format!("keep run {}", run.0),
         Effect::Stop(run) => format!("stop run {}", run.0),
         Effect::Forget(run) => format!("forget {}", run.0),
         Effect::SendProgress { to, progress } => format!(
@@ -222,7 +224,10 @@ fn text(effect: &Effect) -> String {
                 Outcome::Failed {
                     code, retryable, ..
                 } => format!("{code} retryable={retryable}"),
-                Outcome::Stopped => "Stopped".to_owned(),
+                Outcome::Stopped { checkpoint: None } => "Stopped".to_owned(),
+                Outcome::Stopped {
+                    checkpoint: Some(checkpoint),
+                } => format!("Stopped at {}", checkpoint.step),
             };
             format!("tell {} {} {outcome}", name(to), at(&ended.at))
         }
