@@ -201,7 +201,7 @@ impl State {
         }
     }
 
-    fn decide(
+    pub(super) fn decide(
         &mut self,
         now: Monotonic,
         effect: scheduler::Effect,

@@ -1,7 +1,6 @@
 //! One order on its way through the engine: models and adapters, the keyframe, the clip.
 
 use std::ops::RangeInclusive;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use flowai_actors::ids::Sha256;
@@ -52,7 +51,22 @@ pub(super) fn render(
 
     order.control.boundary()?;
     let clock = Instant::now();
-    let (mut run, begun) = begin(engine, order, &image)?;
+    let (mut run, begun) = 'begun: {
+        if let Some(checkpoint) = &order.resume {
+            match engine.resume(spec, checkpoint.path()) {
+                Ok(resumed) => {
+                    order.say(EngineEvent::Resumed { anew: None })?;
+                    break 'begun resumed;
+                }
+                Err(error @ EngineError::Lost(_)) => return Err(error),
+                Err(error) => {
+                    let anew = Some(error.to_string());
+                    order.say(EngineEvent::Resumed { anew })?;
+                }
+            }
+        }
+        (engine.start(spec, &image)?, 0)
+    };
     timings_ms.prepare = loading_ms + ms(clock.elapsed());
 
     order.begin(Phase::Denoising)?;
@@ -71,28 +85,6 @@ pub(super) fn render(
         keyframe,
         timings_ms,
     })
-}
-
-/// The run of the clip and the steps behind it: where an earlier attempt got to, or none.
-fn begin<'a>(
-    engine: &'a mut impl RenderEngine,
-    order: &Order,
-    image: &Path,
-) -> Result<(Box<dyn EngineRun + 'a>, u32), EngineError> {
-    let spec = &order.spec;
-    if let Some(checkpoint) = &order.resume {
-        let anew = match engine.resume(spec, checkpoint.path()) {
-            Ok(_) => None,
-            Err(error @ EngineError::Lost(_)) => return Err(error),
-            Err(error) => Some(error.to_string()),
-        };
-        let goes_on = anew.is_none();
-        order.say(EngineEvent::Resumed { anew })?;
-        if goes_on {
-            return engine.resume(spec, checkpoint.path());
-        }
-    }
-    Ok((engine.start(spec, image)?, 0))
 }
 
 /// All steps that are not done yet.

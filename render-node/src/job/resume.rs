@@ -116,7 +116,9 @@ impl Workshop {
 fn fits(file: &CheckpointFile, maker: &Maker) -> Result<(), String> {
     let same = |what: &str, made: &str, here: &str| match made == here {
         true => Ok(()),
-        false => Err(format!("was made by another {what}: {made} there, {here} here")),
+        false => Err(format!(
+            "was made by another {what}: {made} there, {here} here"
+        )),
     };
     same("device class", &file.device_class, &maker.device_class)?;
     same("engine", &file.engine, &maker.checkpoint_engine())

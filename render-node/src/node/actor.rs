@@ -275,11 +275,9 @@ impl Running {
                 self.control(run, "lease is in doubt; job pauses", Control::pause)
             }
             Effect::Resume(run) => self.control(run, "job goes on", Control::resume),
-            Effect::Keep(run) => self.control(
-                run,
-                "job stops, to go on elsewhere",
-                Control::stop_and_keep,
-            ),
+            Effect::Keep(run) => {
+                self.control(run, "job stops, to go on elsewhere", Control::stop_and_keep)
+            }
             Effect::Stop(run) => self.control(run, "job stops", Control::stop),
             Effect::Forget(run) => {
                 self.control(run, "job leaves the node", Control::stop);
@@ -413,9 +411,11 @@ impl Running {
                 // The next one says more.
                 reports_to.try_send(Message::Happened(moved)).ok();
             };
-            let result = Box::new(workshop
-                .render(&assign, &maker, &control, outlets, report)
-                .await);
+            let result = Box::new(
+                workshop
+                    .render(&assign, &maker, &control, outlets, report)
+                    .await,
+            );
             post(&mailbox, Message::Rendered { run: id, result }).await
         });
     }

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flowai_actors::checkpoint::{CheckpointFile, CheckpointPlace, CheckpointPlaced, PlaceCheckpoint};
+use flowai_actors::checkpoint::{
+    CheckpointFile, CheckpointPlace, CheckpointPlaced, PlaceCheckpoint,
+};
 use flowai_actors::ids::{Epoch, Generation, NodeId};
 use flowai_actors::kit::Backoff;
 use flowai_actors::limits::CHECKPOINT_PATIENCE_MS;
@@ -133,13 +135,7 @@ impl Way {
     }
 
     /// When it is lost, the next one or the attempt's end makes up for it.
-    fn tell(
-        &self,
-        leader: &PeerId,
-        epoch: Epoch,
-        at: AttemptRef,
-        file: &CheckpointFile,
-    ) {
+    fn tell(&self, leader: &PeerId, epoch: Epoch, at: AttemptRef, file: &CheckpointFile) {
         let placed = CheckpointPlaced {
             at,
             file: file.clone(),

@@ -37,9 +37,7 @@ impl TaskKind for NodeTask {
             | Self::Ask
             | Self::Render
             | Self::Upload
-            | Self::Checkpoints => {
-                OnFailure::EndProcess
-            }
+            | Self::Checkpoints => OnFailure::EndProcess,
         }
     }
 }

@@ -73,8 +73,8 @@ impl Uploader {
         headers: &[(String, String)],
         path: &Path,
     ) -> Result<(), UploadError> {
-        let sent = self.send("checkpoint", url, headers, path, &Pulse::unheard());
-        sent.await
+        let pulse = Pulse::unheard();
+        self.send("checkpoint", url, headers, path, &pulse).await
     }
 
     async fn send(

@@ -1,6 +1,7 @@
 //! Goal: nothing leaves before its commit, and no lost, doubled or late word changes anything for the worse.
 //! Method: the leader's pure state, event by event.
 
+mod checkpoints;
 mod delivery;
 mod hints;
 mod keyframes;

@@ -14,8 +14,8 @@ use flowai_model::lru::LruUsage;
 use flowai_model::{ModelIdentity, Sha256Digest};
 use flowai_svd::lora::HostAdapters;
 use flowai_svd::{
-    Checkpoint, DeviceClass, DeviceName, Dtype, Engine, EngineError as SvdError, Keyframer, Picture,
-    PreviewMap, Run, Spec,
+    Checkpoint, DeviceClass, DeviceName, Dtype, Engine, EngineError as SvdError, Keyframer,
+    Picture, PreviewMap, Run, Spec,
 };
 
 use self::slot::Slot;

@@ -2,8 +2,10 @@
 
 mod delivery;
 mod hints;
+mod keeping;
 mod leases;
 
+use flowai_actors::checkpoint::CheckpointFile;
 use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::{Attempt, Epoch, Generation, JobId, Sha256};
 use flowai_actors::limits::{
@@ -57,6 +59,7 @@ fn assign(at: AttemptRef) -> Box<Assign> {
             url: "http://store/image".to_owned(),
         }),
         adapters: Vec::new(),
+        resume: None,
     })
 }
 
@@ -271,6 +274,26 @@ fn beat_answered(sent_ms: u64, reported: Option<AttemptRef>, answer: Option<Beat
         reported,
         answer,
     }
+}
+
+/// What run 1 left in the store: a checkpoint after this step.
+fn left(step: Option<u32>) -> Event {
+    Event::Left {
+        run: RunId(1),
+        checkpoint: step.map(|step| CheckpointFile {
+            sha256: Sha256::from_bytes([6; 32]),
+            bytes: 10,
+            step,
+            steps: 4,
+            device_class: "stand-in".to_owned(),
+            engine: "stand-in 0".to_owned(),
+            resumed: Vec::new(),
+        }),
+    }
+}
+
+fn stop_asked(at: AttemptRef) -> Event {
+    Event::StopAsked { at, keep: false }
 }
 
 fn rendered(run: u64, result: Result<Clip, NotRendered>) -> Event {
