@@ -36,7 +36,7 @@ async fn a_node_is_told_of_both_stages_ahead() {
         objects: farm.objects.clone(),
         running: Arc::default(),
         is_stuck: true,
-        stops: 0,
+        stops: Arc::default(),
         hints: Arc::default(),
         taken: Arc::default(),
     };

@@ -1,5 +1,6 @@
 //! A render node that keeps to the protocol and renders nothing.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -37,8 +38,8 @@ pub(crate) struct ScriptedNode {
     pub(crate) running: Arc<Mutex<Option<AttemptRef>>>,
     /// Takes jobs and never ends them.
     pub(crate) is_stuck: bool,
-    /// Attempts up to this one are stopped with a checkpoint; 0 for none.
-    pub(crate) stops: u32,
+    /// So many of the jobs that it takes are stopped with a checkpoint.
+    pub(crate) stops: Arc<AtomicU32>,
     /// What it was told that comes next.
     pub(crate) hints: Arc<Mutex<Vec<Prefetch>>>,
     /// What it took, in order.
@@ -176,7 +177,11 @@ impl ScriptedNode {
 
     async fn render(self, assign: Assign) {
         let at = assign.at;
-        if at.attempt.get() <= self.stops {
+        let left = |stops: u32| stops.checked_sub(1);
+        let stops = self
+            .stops
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, left);
+        if stops.is_ok() {
             return self.stop(assign).await;
         }
         let files = ArtefactFile::of(&assign.spec);

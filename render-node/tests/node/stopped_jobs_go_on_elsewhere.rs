@@ -9,6 +9,7 @@ use flowai_actors::ids::{Attempt, Sha256};
 use flowai_actors::link::Faults;
 use flowai_actors::manifest::Resumed;
 use flowai_actors::messages::{Assign, AssignAnswer, Outcome, Phase};
+use flowai_actors::spec::FirstFrame;
 use flowai_render_node::engine::{StandInEngine, SvdEngine};
 use flowai_render_node::node::Ending;
 
@@ -249,6 +250,10 @@ async fn a_stop_in_the_keyframe_keeps_nothing_and_a_later_one_keeps_the_clip() {
     let mut farm = stand_in_of(LONG, CLASS, Duration::from_millis(50)).await;
     let mut job = farm.keyframe_job("a lighthouse", &[], &[]).await;
     job.spec.steps = 12;
+    if let FirstFrame::Keyframe(keyframe) = &mut job.spec.first_frame {
+        // Long enough for its progress to be told.
+        keyframe.steps = 20;
+    }
     let mut whole = farm.keyframe_job("a lighthouse", &[], &[]).await;
     whole.spec = job.spec.clone();
     let uninterrupted = clip(&mut farm, &whole).await.0;

@@ -138,15 +138,14 @@ fn a_checkpoint_of_another_tenant_cannot_be_named() {
 fn a_stop_that_keeps_is_told_until_its_end_and_a_cancel_has_the_last_word() {
     let mut leader = Leader::new();
     let held = leader.running("n1");
-    assert_eq!(keeps(&leader.beat("n1", Some(held.at))), []);
+    assert!(keeps(&leader.beat("n1", Some(held.at))).is_empty());
     assert_eq!(keeps(&want_stop(&mut leader, &held, true)), [true]);
     assert_eq!(keeps(&leader.beat("n1", Some(held.at))), [true]);
-    let row = JobRow {
-        held: Some(held.clone()),
-        cancel_requested: true,
-        ..leader.row(held.at.job, JobState::Running, 1)
-    };
-    assert_eq!(keeps(&leader.read(row)), [false]);
+    let cancelled = leader.apply(Event::Swept {
+        unfinished: Vec::new(),
+        cancelled: vec![held.at.job],
+    });
+    assert_eq!(keeps(&cancelled), [false]);
     assert_eq!(keeps(&leader.beat("n1", Some(held.at))), [false]);
     assert_eq!(keeps(&want_stop(&mut leader, &held, true)), [false]);
 }

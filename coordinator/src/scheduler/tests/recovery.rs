@@ -105,7 +105,7 @@ fn what_was_nobodys_fault_does_not_use_up_the_tries() {
     farm.register("a", FIRST, None);
     farm.arrive(waiting(1, 1, Tier::Free));
     for attempt in 1..=5 {
-        let effects = farm.ended("a", 1, attempt, AttemptEnd::Stopped);
+        let effects = farm.ended("a", 1, attempt, AttemptEnd::Stopped { checkpoint: None });
         assert_eq!(effects[1], assign(1, attempt + 1, "a"), "{effects:?}");
     }
     for attempt in 6..8 {
