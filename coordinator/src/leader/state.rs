@@ -364,6 +364,7 @@ impl State {
             | Change::Cancel(held)
             | Change::Quarantine { held, .. } => {
                 if !is_written {
+                    tracing::info!(at = ?held.at, node = %held.node, "stale write is refused");
                     self.to_read.insert(held.at.job);
                 }
                 let answer = if is_written {

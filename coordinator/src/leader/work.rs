@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
+use fail::fail_point;
 use flowai_actors::ids::{Epoch, JobId};
 use flowai_actors::kit::Backoff;
 use flowai_actors::limits::RECOVERY_PAGE_JOBS;
@@ -14,7 +15,7 @@ use flowai_actors::messages::{
 use flowai_actors::preview::{PREVIEW_CONTENT_TYPE, PlacePreview, PreviewPlace};
 use flowai_actors::wire;
 use flowai_store::database::{Database, DatabaseError};
-use flowai_store::journal::{self, Batch, JournalError, artefact_key, preview_key};
+use flowai_store::journal::{self, Batch, Change, JournalError, artefact_key, preview_key};
 use flowai_store::objects::{
     ObjectHead, Objects, PRESIGNED_GET_TTL_MAX, PRESIGNED_PUT_TTL_MAX, ResponseHeaders, UploadTerms,
 };
@@ -72,9 +73,26 @@ enum Stop {
 
 async fn commit(database: &Database, epoch: Epoch, batch: &Batch) -> Result<Vec<Outcome>, Stop> {
     let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MOST);
+    let has = |kind: fn(&Change) -> bool| batch.changes().iter().any(kind);
+    let assigns = has(|change| matches!(change, Change::Assign(_)));
+    let settles = has(|change| matches!(change, Change::Settle { .. }));
     loop {
+        if assigns {
+            fail_point!("before_assign_commit");
+        }
+        if settles {
+            fail_point!("before_settle_commit");
+        }
         match journal::commit(database, epoch, batch).await {
-            Ok(written) => return Ok(written.into_iter().map(Outcome::Written).collect()),
+            Ok(written) => {
+                if assigns {
+                    fail_point!("after_assign_commit");
+                }
+                if settles {
+                    fail_point!("after_settle_commit");
+                }
+                return Ok(written.into_iter().map(Outcome::Written).collect());
+            }
             Err(error @ JournalError::Fenced { .. }) => {
                 tracing::warn!(%error, "term is over");
                 return Err(Stop::Fenced);
@@ -139,6 +157,7 @@ pub(super) async fn admit(database: &Database, reply: ReplyId, register: Box<Reg
         )
     })
     .await;
+    fail_point!("after_registration_commit");
     Event::Admitted {
         reply,
         register,
@@ -326,11 +345,11 @@ async fn head(objects: &Objects, key: &str) -> Result<Option<ObjectHead>, String
 /// What a node is told that asks about an attempt which is not its any more.
 pub(super) async fn look_back(database: &Database, held: &Holding) -> Answer {
     let was_settled = insist("looking back", || recovery::was_settled(database, held)).await;
-    Answer::Ended(if was_settled {
-        EndedAnswer::Settled
-    } else {
-        EndedAnswer::Stale
-    })
+    if was_settled {
+        return Answer::Ended(EndedAnswer::Settled);
+    }
+    tracing::info!(at = ?held.at, node = %held.node, "stale end is refused");
+    Answer::Ended(EndedAnswer::Stale)
 }
 
 pub(super) async fn presign(

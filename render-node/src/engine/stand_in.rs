@@ -1,6 +1,8 @@
 //! An engine without a model, for fault tests: the same way through the node in milliseconds, with frames that are a function
 //! of the spec.
 
+mod poison;
+
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -15,11 +17,13 @@ use super::{
 };
 use crate::encoder::RgbFrame;
 use crate::models::LocalModel;
+pub use poison::Poison;
 
 /// Renders a drifting gradient, and a still one for a keyframe. Its manifests say `stand-in`, so nobody takes its clips for a model's.
 #[derive(Debug, Clone)]
 pub struct StandInEngine {
     step: Duration,
+    obeys_poison: bool,
 }
 
 impl StandInEngine {
@@ -27,7 +31,19 @@ impl StandInEngine {
 
     /// `step` is how long one denoising step takes.
     pub fn new(step: Duration) -> Self {
-        Self { step }
+        Self {
+            step,
+            obeys_poison: false,
+        }
+    }
+
+    /// Lets seeds that are a [`Poison`]'s do to this process what such a job does.
+    #[must_use]
+    pub fn with_poison(self) -> Self {
+        Self {
+            obeys_poison: true,
+            ..self
+        }
     }
 }
 
@@ -60,9 +76,12 @@ impl RenderEngine for StandInEngine {
         spec: &RenderSpec,
         _: &Path,
     ) -> Result<Box<dyn EngineRun + 'a>, EngineError> {
+        let poison = Poison::of_seed(spec.seed).filter(|_| self.obeys_poison);
         Ok(Box::new(StandInRun {
             step: self.step,
             spec: spec.clone(),
+            steps_done: 0,
+            poison,
         }))
     }
 }
@@ -94,11 +113,18 @@ fn require_unchanged(adapter: &AdapterFile<'_>) -> Result<(), EngineError> {
 struct StandInRun {
     step: Duration,
     spec: RenderSpec,
+    steps_done: u32,
+    poison: Option<Poison>,
 }
 
 impl EngineRun for StandInRun {
     fn step(&mut self) -> Result<(), EngineError> {
+        // In the middle of the job: the farm has heard of a step by then.
+        if let Some(poison) = self.poison.filter(|_| self.steps_done == 1) {
+            poison.act();
+        }
         thread::sleep(self.step);
+        self.steps_done += 1;
         Ok(())
     }
 

@@ -24,6 +24,7 @@ const STATUS_SETTINGS: u8 = 2;
 const DATABASE_CONNECTIONS_MAX: u32 = 8;
 
 fn main() -> ExitCode {
+    let _crash_points = fail::FailScenario::setup();
     let settings = Settings::parse();
     let secrets = match Secrets::read() {
         Ok(secrets) => secrets,

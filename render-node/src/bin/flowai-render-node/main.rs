@@ -15,6 +15,7 @@ const STATUS_SETTINGS: u8 = 2;
 const EXIT_GRACE: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
+    let _crash_points = fail::FailScenario::setup();
     let settings = match Settings::read(std::env::args_os(), |name| std::env::var(name).ok()) {
         Ok(settings) => settings,
         // Help and version are answers, and clap knows where each belongs.
