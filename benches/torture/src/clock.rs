@@ -12,7 +12,9 @@ pub(crate) struct At(pub(crate) i64);
 impl At {
     pub(crate) fn now() -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
-        Self(since.map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX)))
+        Self(since.map_or(0, |since| {
+            i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+        }))
     }
 
     /// Seconds since `earlier`; negative when it is later.

@@ -12,6 +12,7 @@ mod isolation;
 mod network;
 mod options;
 mod pace;
+mod plant;
 mod proxy;
 mod recovery;
 mod report;
@@ -49,7 +50,10 @@ enum Command {
     Faults,
     /// The object store of a run, as a process of its own
     #[command(hide = true)]
-    S3 { folder: PathBuf, ready_file: PathBuf },
+    S3 {
+        folder: PathBuf,
+        ready_file: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {

@@ -6,6 +6,7 @@ use anyhow::ensure;
 use clap::{Args, ValueEnum};
 
 use crate::farm::{APIS, COORDINATORS};
+use crate::plant::Plant;
 
 const CLIENTS_MAX: usize = 50;
 const NODES_MAX: usize = 16;
@@ -63,6 +64,9 @@ pub(crate) struct Options {
     /// No namespaces, though there could be: everything on loopback through fault proxies
     #[arg(long)]
     pub(crate) loopback: bool,
+    /// After the run, damage what the checks must find; separated by commas
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub(crate) plant: Vec<Plant>,
     /// Where flowai-coordinator, flowai-api and flowai-render-node lie [default: beside this program]
     #[arg(long, default_value_os_t = beside())]
     pub(crate) programs: PathBuf,

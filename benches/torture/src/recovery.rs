@@ -44,7 +44,11 @@ pub(crate) fn by_kind(rows: &[Row], facts: &Facts, history: &[Record]) -> BTreeM
         kinds.entry(row.fault.to_owned()).or_default().push(row);
     }
     let of = |rows: Vec<&Row>| {
-        let bit: Vec<&Row> = rows.iter().filter(|row| row.bit.is_some()).copied().collect();
+        let bit: Vec<&Row> = rows
+            .iter()
+            .filter(|row| row.bit.is_some())
+            .copied()
+            .collect();
         let until_next = |spans: &[(At, At)]| {
             let next = bit.iter().filter_map(|row| next_after(spans, row.healed));
             Summary::of(next.collect())
@@ -56,7 +60,10 @@ pub(crate) fn by_kind(rows: &[Row], facts: &Facts, history: &[Record]) -> BTreeM
             next_acknowledgement: until_next(&acknowledged),
         }
     };
-    kinds.into_iter().map(|(kind, rows)| (kind, of(rows))).collect()
+    kinds
+        .into_iter()
+        .map(|(kind, rows)| (kind, of(rows)))
+        .collect()
 }
 
 /// Seconds until the first end of a span that began after `since`.
@@ -120,9 +127,10 @@ pub(crate) fn dead_nodes(deaths: &[Death], rows: &[Row], facts: &Facts) -> DeadN
         if !rows.iter().any(|row| hinders(row, at, ended)) && !leader_died(deaths, at, ended) {
             alone.push(seconds);
         }
-        let next = facts.attempts.iter().find(|attempt| {
-            attempt.job == held.job && attempt.attempt == held.attempt + 1
-        });
+        let next = facts
+            .attempts
+            .iter()
+            .find(|attempt| attempt.job == held.job && attempt.attempt == held.attempt + 1);
         elsewhere.extend(next.map(|next| next.started().seconds_since(at)));
     }
     DeadNodes {
@@ -143,7 +151,8 @@ fn held_by<'a>(node: &str, at: At, facts: &'a Facts) -> Option<&'a Attempt> {
 }
 
 fn hinders(row: &Row, from: At, to: At) -> bool {
-    let is_in_the_way = !row.target.starts_with("node-") && row.target != "redis" && row.target != "s3";
+    let is_in_the_way =
+        !row.target.starts_with("node-") && row.target != "redis" && row.target != "s3";
     is_in_the_way && row.began <= to && from <= row.healed
 }
 

@@ -64,7 +64,9 @@ pub(crate) struct Report {
 impl Report {
     /// Nothing is broken. Times are goals, and said beside.
     pub(crate) fn is_good(&self) -> bool {
-        self.checks.iter().all(|check| check.verdict != Verdict::Broken)
+        self.checks
+            .iter()
+            .all(|check| check.verdict != Verdict::Broken)
     }
 
     pub(crate) fn write(&self, path: &Path) -> anyhow::Result<()> {
@@ -94,9 +96,15 @@ impl Report {
         row("double-billed", billed.unwrap_or("no ledger".to_owned()))?;
         row("stale words refused", self.stale_refused.to_string())?;
         row("batches of ended terms refused", self.fenced.to_string())?;
-        row("faults, of which bit", format!("{}, {bit}", self.rows.len()))?;
+        row(
+            "faults, of which bit",
+            format!("{}, {bit}", self.rows.len()),
+        )?;
         let noticed = &self.dead_nodes;
-        row("dead node noticed, nothing else wrong", seconds(noticed.noticed_alone))?;
+        row(
+            "dead node noticed, nothing else wrong",
+            seconds(noticed.noticed_alone),
+        )?;
         row("dead node noticed, in all", seconds(noticed.noticed))?;
         row("its job begun elsewhere", seconds(noticed.elsewhere))?;
         row("next leader leads", seconds(self.takeover))?;
@@ -125,7 +133,10 @@ impl Report {
     }
 
     fn write_checks(&self, out: &mut String) -> std::fmt::Result {
-        writeln!(out, "\n| check | verdict | looked at | broken |\n|---|---|---|---|")?;
+        writeln!(
+            out,
+            "\n| check | verdict | looked at | broken |\n|---|---|---|---|"
+        )?;
         for check in &self.checks {
             let verdict = match check.verdict {
                 Verdict::Holds => "holds".to_owned(),
@@ -178,7 +189,10 @@ impl Report {
         ];
         let missed = goals.into_iter().filter_map(|(what, found, most)| {
             let found = found.filter(|found| found.p99_s > most)?;
-            Some(format!("{what} {:.1} s at p99, the goal is {most} s", found.p99_s))
+            Some(format!(
+                "{what} {:.1} s at p99, the goal is {most} s",
+                found.p99_s
+            ))
         });
         missed.collect()
     }
@@ -232,7 +246,9 @@ pub(crate) fn count_lines(logs: &Path, words: &[&str]) -> anyhow::Result<usize> 
             .is_some_and(|name| name.to_string_lossy().starts_with("coordinator-"));
         if is_coordinator {
             let text = fs::read_to_string(&path)?;
-            let found = text.lines().filter(|line| words.iter().any(|word| line.contains(word)));
+            let found = text
+                .lines()
+                .filter(|line| words.iter().any(|word| line.contains(word)));
             count += found.count();
         }
     }

@@ -18,6 +18,7 @@ use crate::faults::{self, Row};
 use crate::network::Network;
 use crate::options::{Engine, Options};
 use crate::pace::Pace;
+use crate::plant;
 use crate::recovery::{self, Death};
 use crate::report::{Machine, Report, count_lines, sha256_of};
 use crate::watch;
@@ -35,12 +36,17 @@ pub(crate) async fn run(options: &Options) -> anyhow::Result<Report> {
             fs::create_dir_all(folder)?;
             None
         }
-        None => Some(tempfile::Builder::new().prefix("flowai-torture-").tempdir()?),
+        None => Some(
+            tempfile::Builder::new()
+                .prefix("flowai-torture-")
+                .tempdir()?,
+        ),
     };
     let folder = temporary.as_ref().map(|folder| folder.path().to_owned());
     let folder = folder.or(kept).context("a folder for the farm")?;
     let limit = Duration::from_secs(options.limit_s);
-    let Ok(ran) = tokio::time::timeout(limit, run_in(options, &folder.canonicalize()?)).await else {
+    let Ok(ran) = tokio::time::timeout(limit, run_in(options, &folder.canonicalize()?)).await
+    else {
         bail!("the run took longer than {limit:?}");
     };
     ran
@@ -55,7 +61,9 @@ async fn run_in(options: &Options, folder: &Path) -> anyhow::Result<Report> {
     let farm = Arc::new(Farm::start(options, folder, network).await?);
     let history_file = options.out.with_extension("history.jsonl");
     let apis = farm.api_proxies.iter();
-    let apis = apis.map(|proxy| format!("http://{}", proxy.address())).collect();
+    let apis = apis
+        .map(|proxy| format!("http://{}", proxy.address()))
+        .collect();
     let history = History::create(&history_file)?;
     let clients = Arc::new(Clients::make(options.clients, apis, history).await?);
     println!(
@@ -73,17 +81,22 @@ async fn run_in(options: &Options, folder: &Path) -> anyhow::Result<Report> {
         clients.clone().run(wishes(options), &pace),
         faults::run(farm.clone(), clients.clone(), options, &pace),
     )?;
-    let database = PgPoolOptions::new().max_connections(2).connect_lazy(&owner)?;
+    let database = PgPoolOptions::new()
+        .max_connections(2)
+        .connect_lazy(&owner)?;
     let settle = Duration::from_secs(options.settle_s);
     let end_by = At(At::now().0 + i64::try_from(settle.as_micros())?);
     wait_for_the_end(&database, settle).await?;
     let duration_s = At::now().seconds_since(began);
     end.cancel();
     let (usage, terms) = (usage.await?, terms.await??);
-    Arc::into_inner(clients).context("clients have ended")?.close()?;
+    Arc::into_inner(clients)
+        .context("clients have ended")?
+        .close()?;
 
     let history = checker::read_history(&history_file)?;
     let store = Store::new(&farm.parts.addresses.s3);
+    plant::plant(&options.plant, &database, &store).await?;
     let (checks, tally, facts) = checker::check(&Inputs {
         database: &database,
         store: &store,
@@ -124,7 +137,10 @@ async fn run_in(options: &Options, folder: &Path) -> anyhow::Result<Report> {
         rows,
     };
     report.write(&options.out)?;
-    Arc::into_inner(farm).context("the farm is not used any more")?.stop().await?;
+    Arc::into_inner(farm)
+        .context("the farm is not used any more")?
+        .stop()
+        .await?;
     Ok(report)
 }
 

@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context as _, ensure};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_s3::primitives::ByteStream;
 use flowai_embedded::S3Access;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
@@ -62,12 +63,25 @@ impl Store {
         }
     }
 
+    /// For damage that is to be found.
+    pub(crate) async fn put(&self, key: &str, bytes: &'static [u8]) -> anyhow::Result<()> {
+        let put = self.client.put_object().bucket(&self.bucket).key(key);
+        let put = put.body(ByteStream::from_static(bytes)).send().await;
+        put.map(drop).with_context(|| format!("writing {key}"))
+    }
+
     /// The bytes; none where nothing lies.
     async fn bytes(&self, key: &str) -> anyhow::Result<Option<Vec<u8>>> {
         let get = self.client.get_object().bucket(&self.bucket).key(key);
         match get.send().await {
             Ok(object) => Ok(Some(object.body.collect().await?.to_vec())),
-            Err(error) if error.as_service_error().is_some_and(|it| it.is_no_such_key()) => Ok(None),
+            Err(error)
+                if error
+                    .as_service_error()
+                    .is_some_and(|it| it.is_no_such_key()) =>
+            {
+                Ok(None)
+            }
             Err(error) => Err(error).with_context(|| format!("reading {key}")),
         }
     }
@@ -104,7 +118,8 @@ async fn artefact_is_real(
         }
         let clip = store.bytes(&artefact.clip_key).await?;
         let is_as_told = clip.as_ref().is_some_and(|clip| {
-            clip.len() as i64 == artefact.bytes && hex::encode(Sha256::digest(clip)) == artefact.sha256
+            clip.len() as i64 == artefact.bytes
+                && hex::encode(Sha256::digest(clip)) == artefact.sha256
         });
         check.look(is_as_told, || {
             let bytes = clip.as_ref().map(Vec::len);
@@ -155,11 +170,7 @@ fn plays(artefact: &Artefact, clip: &[u8]) -> anyhow::Result<()> {
     let probed: Probed = serde_json::from_slice(&output.stdout)?;
     let stream = probed.streams.first().context("no video in it")?;
     let spec = &artefact.manifest["spec"];
-    let found = [
-        stream.width,
-        stream.height,
-        stream.nb_read_frames.parse()?,
-    ];
+    let found = [stream.width, stream.height, stream.nb_read_frames.parse()?];
     let asked = ["width", "height", "frames"].map(|name| spec[name].as_u64().unwrap_or_default());
     ensure!(found == asked, "is {found:?}, asked was {asked:?}");
     let rate = format!("{}/1", spec["fps"]);

@@ -12,7 +12,10 @@ pub(super) fn delivered_once(facts: &Facts, tally: &mut Tally) -> Check {
     }
     let mut clips: HashMap<&str, Vec<i32>> = HashMap::new();
     for artefact in &facts.artefacts {
-        clips.entry(&artefact.job).or_default().push(artefact.attempt);
+        clips
+            .entry(&artefact.job)
+            .or_default()
+            .push(artefact.attempt);
         let folder = format!("clips/{}/{}/", artefact.job, artefact.attempt);
         check.look(artefact.clip_key.starts_with(&folder), || {
             format!("the clip of {} lies at {}", artefact.job, artefact.clip_key)
@@ -34,7 +37,8 @@ pub(super) fn delivered_once(facts: &Facts, tally: &mut Tally) -> Check {
             .map(|attempt| attempt.attempt)
             .collect();
         let heard = events.get(id.as_str());
-        let kinds: Vec<&str> = heard.map_or(Vec::new(), |events| events.values().copied().collect());
+        let kinds: Vec<&str> =
+            heard.map_or(Vec::new(), |events| events.values().copied().collect());
         let count = |kind: &str| kinds.iter().filter(|known| **known == kind).count();
         if delivered.len() > 1 || winners.len() > 1 || count("done") > 1 {
             tally.doubled += 1;
@@ -60,7 +64,10 @@ pub(super) fn delivered_once(facts: &Facts, tally: &mut Tally) -> Check {
     }
     let mut of_owner: HashMap<&str, Vec<i64>> = HashMap::new();
     for event in &facts.events {
-        of_owner.entry(&event.owner).or_default().push(event.user_seq);
+        of_owner
+            .entry(&event.owner)
+            .or_default()
+            .push(event.user_seq);
     }
     for (owner, numbers) in of_owner {
         check.look(is_gapless(&numbers), || {
@@ -72,7 +79,10 @@ pub(super) fn delivered_once(facts: &Facts, tally: &mut Tally) -> Check {
 
 /// 1, 2, 3, …
 fn is_gapless(numbers: &[i64]) -> bool {
-    numbers.iter().zip(1..).all(|(number, wanted)| *number == wanted)
+    numbers
+        .iter()
+        .zip(1..)
+        .all(|(number, wanted)| *number == wanted)
 }
 
 /// One after the other, under epochs that never fall.

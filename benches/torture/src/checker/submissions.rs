@@ -91,7 +91,9 @@ pub(super) fn check(history: &[Record], facts: &Facts, tally: &mut Tally) -> Vec
             }
             let is_owners = found.is_some_and(|found| found.owner == owner);
             acked.look(is_owners && named == Some(job), || {
-                format!("wish {number} was acknowledged as {job}: row {found:?}, key names {named:?}")
+                format!(
+                    "wish {number} was acknowledged as {job}: row {found:?}, key names {named:?}"
+                )
             });
         }
     }
@@ -109,7 +111,11 @@ pub(super) fn check(history: &[Record], facts: &Facts, tally: &mut Tally) -> Vec
             |class| format!("{class:?}").to_lowercase(),
         );
         let ends = tally.ends.entry(class).or_default();
-        *ends.entry(row.state.clone()).or_default() += 1;
+        let end = match &row.error {
+            Some(code) if row.state == "failed" => format!("failed: {code}"),
+            Some(_) | None => row.state.clone(),
+        };
+        *ends.entry(end).or_default() += 1;
     }
     vec![acked, refused]
 }
@@ -179,7 +185,10 @@ mod tests {
 
         let whole = facts(&["a"], Some("a"));
         assert_eq!(verdict(&[(Ok, Some("a"))], &whole), (Holds, 0, 0));
-        assert_eq!(verdict(&[(Info, None), (Ok, Some("a"))], &whole), (Holds, 0, 0));
+        assert_eq!(
+            verdict(&[(Info, None), (Ok, Some("a"))], &whole),
+            (Holds, 0, 0)
+        );
         assert_eq!(verdict(&[(Info, None)], &whole), (Holds, 0, 0));
         assert_eq!(verdict(&[(Info, None)], &facts(&[], None)), (Holds, 0, 0));
         assert_eq!(verdict(&[(Fail, None)], &facts(&[], None)), (Holds, 0, 0));

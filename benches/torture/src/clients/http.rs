@@ -14,7 +14,10 @@ const PASSWORD: &str = "a long enough password";
 /// What came back.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    Said { status: StatusCode, body: Value },
+    Said {
+        status: StatusCode,
+        body: Value,
+    },
     /// Nothing, or not all of it.
     Nothing(String),
 }
@@ -110,7 +113,9 @@ async fn said(request: RequestBuilder) -> anyhow::Result<Value> {
 
 fn text(body: &Value, name: &str) -> anyhow::Result<String> {
     let value = body[name].as_str();
-    Ok(value.with_context(|| format!("no {name} in the answer"))?.to_owned())
+    Ok(value
+        .with_context(|| format!("no {name} in the answer"))?
+        .to_owned())
 }
 
 /// A small PNG, a gradient.

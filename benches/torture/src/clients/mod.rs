@@ -47,7 +47,9 @@ impl Clients {
         history: History,
     ) -> anyhow::Result<Self> {
         let api = apis.first().context("an api")?;
-        let names: Vec<String> = (0..count).map(|number| format!("client-{number}")).collect();
+        let names: Vec<String> = (0..count)
+            .map(|number| format!("client-{number}"))
+            .collect();
         let users = names.iter().map(|name| User::make(api, name));
         let users = try_join_all(users).await.context("making accounts")?;
         Ok(Self {

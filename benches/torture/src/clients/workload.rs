@@ -138,6 +138,9 @@ mod tests {
         assert!(source.contains("const FIRST: u64 = (1 << 53) - 0xBAD;"));
         assert!(source.contains("[Self::Panic, Self::Abort, Self::Hang]"));
         assert_eq!(POISON_FIRST, (1 << 53) - 0xBAD);
-        assert_eq!([Venom::Panic as u64, Venom::Abort as u64, Venom::Hang as u64], [0, 1, 2]);
+        assert_eq!(
+            [Venom::Panic as u64, Venom::Abort as u64, Venom::Hang as u64],
+            [0, 1, 2]
+        );
     }
 }

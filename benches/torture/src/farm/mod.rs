@@ -220,10 +220,7 @@ impl Maker<'_> {
         let mut env = vec![
             set("FLOWAI_LISTEN", format!("{}:0", host.address)),
             // A namespace of the run's own is no loopback; nothing from outside gets there.
-            set(
-                "FLOWAI_TLS_IN_FRONT",
-                network.has_namespaces().to_string(),
-            ),
+            set("FLOWAI_TLS_IN_FRONT", network.has_namespaces().to_string()),
             set("FLOWAI_COORDINATORS", coordinators),
             set("FLOWAI_KEYS_DIR", self.folder.join("keys")),
             set("FLOWAI_RATE_SCALE", RATE_SCALE),
@@ -239,10 +236,7 @@ impl Maker<'_> {
         let mut env = match self.options.engine {
             Engine::StandIn => vec![
                 set("FLOWAI_ENGINE", "stand-in"),
-                set(
-                    "FLOWAI_STAND_IN_STEP_MS",
-                    self.options.step_ms.to_string(),
-                ),
+                set("FLOWAI_STAND_IN_STEP_MS", self.options.step_ms.to_string()),
                 set("FLOWAI_STAND_IN_POISON", "true"),
             ],
             Engine::Svd => vec![set("FLOWAI_ENGINE", "svd")],

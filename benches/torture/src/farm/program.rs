@@ -22,7 +22,7 @@ use crate::network::Host;
 use crate::proxy::{Proxy, Upstream};
 
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
-const READY_DEADLINE: Duration = Duration::from_secs(60);
+const READY_DEADLINE: Duration = Duration::from_secs(180);
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 /// As a supervisor waits that does not spin.
 const RESTART_WAIT: Duration = Duration::from_millis(300);
@@ -338,7 +338,7 @@ fn launch(plan: &Plan, crash_point: Option<&str>) -> anyhow::Result<Process> {
     let program = words.remove(0);
     let mut env = plan.env.clone();
     if let Some(point) = crash_point {
-        env.push(("FAILPOINTS".into(), format!("{point}=1*abort").into()));
+        env.push(set("FLOWAI_CRASH_AT", point));
     }
     let process = Process::start(Launch {
         name: &plan.name,

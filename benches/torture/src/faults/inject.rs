@@ -19,7 +19,7 @@ use crate::clients::Clients;
 use crate::clock::At;
 use crate::farm::{Farm, Program};
 use crate::network::Way;
-use crate::proxy::{Hold, Proxy, Toxic};
+use crate::proxy::{Proxy, Toxic};
 
 /// A part that crashed is started again so soon.
 const PART_DOWN: Duration = Duration::from_secs(1);
@@ -153,9 +153,9 @@ impl Injector {
                 }
                 Done::new(program.name(), packets(dropped))
             }
-            Act::HalfOpen(place, seconds) => {
+            Act::HalfOpen(place, holds, seconds) => {
                 let toxic = Toxic {
-                    holds: Hold::Both,
+                    holds,
                     ..Toxic::default()
                 };
                 self.poison(place, draw, toxic, seconds).await
@@ -220,7 +220,10 @@ impl Injector {
             // It must not go off in the middle of another fault.
             other.kill(Duration::ZERO).await?;
         }
-        Done::new(&name, aborted.then(|| format!("ended by SIGABRT at {point}")))
+        Done::new(
+            &name,
+            aborted.then(|| format!("ended by SIGABRT at {point}")),
+        )
     }
 
     async fn crash_part(&self, part: Part, down: Duration) -> anyhow::Result<Done> {

@@ -1,6 +1,7 @@
 //! What can happen to a farm. Numbers F1 … are those of `docs/reliability.md`.
 
 use crate::network::Way;
+use crate::proxy::Hold;
 
 /// A program of the farm, as a fault names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +35,7 @@ pub(crate) enum Act {
     /// Cut and mended twice a second.
     Flap(Victim, u64),
     /// Connections of a part, of the leader's link or of an api stay open and nothing passes.
-    HalfOpen(Place, u64),
+    HalfOpen(Place, Hold, u64),
     /// All connections are broken off, again and again.
     BreakOff(Place, u64),
     Late(Place, u64),
@@ -111,16 +112,36 @@ const ALL: &[Kind] = &[
         "F5 api without database",
         Act::Cut(Victim::Api, Way::Both, Reach::Database, 6),
     ),
-    kind("F5 api connections broken off", Act::BreakOff(Place::Api, 4)),
+    kind(
+        "F5 api connections broken off",
+        Act::BreakOff(Place::Api, 4),
+    ),
     kind("F6 database late", Act::Late(Place::Postgres, 8)),
     kind("F6 link late", Act::Late(Place::LeaderLink, 8)),
     kind("F7 leader frozen", Act::Freeze(Victim::Leader, 14)),
     kind("F7 node frozen", Act::Freeze(Victim::Node, 16)),
     kind("F7 api frozen", Act::Freeze(Victim::Api, 6)),
-    kind("F7 database half-open", Act::HalfOpen(Place::Postgres, 6)),
-    kind("F7 redis half-open", Act::HalfOpen(Place::Redis, 6)),
-    kind("F7 s3 half-open", Act::HalfOpen(Place::S3, 8)),
-    kind("F7 link half-open", Act::HalfOpen(Place::LeaderLink, 12)),
+    kind(
+        "F7 database half-open",
+        Act::HalfOpen(Place::Postgres, Hold::Both, 6),
+    ),
+    kind(
+        "F7 redis half-open",
+        Act::HalfOpen(Place::Redis, Hold::Both, 6),
+    ),
+    kind("F7 s3 half-open", Act::HalfOpen(Place::S3, Hold::Both, 8)),
+    kind(
+        "F7 link half-open",
+        Act::HalfOpen(Place::LeaderLink, Hold::Both, 12),
+    ),
+    kind(
+        "F7 database does not answer",
+        Act::HalfOpen(Place::Postgres, Hold::ToClient, 6),
+    ),
+    kind(
+        "F7 link from the leader only",
+        Act::HalfOpen(Place::LeaderLink, Hold::ToServer, 12),
+    ),
     kind("F10 slow readers", Act::SlowReaders(8)),
 ];
 

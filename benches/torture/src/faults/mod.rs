@@ -57,8 +57,12 @@ pub(crate) async fn run(
             while let Some(row) = long.join_next().await {
                 rows.push(row??);
             }
-            let injector = injector.clone();
-            long.spawn(async move { injector.inject(planned).await });
+            let (injector, faults) = (injector.clone(), options.faults);
+            long.spawn(async move {
+                let row = injector.inject(planned).await?;
+                tell(number, faults, &row);
+                anyhow::Ok(row)
+            });
             continue;
         }
         let row = injector.inject(planned).await;

@@ -174,8 +174,20 @@ async fn both_ways(
     harm: &AtomicU64,
 ) {
     let (near_in, near_out) = near.into_split();
-    let up = carry::carry(near_in, far_out, carry::Towards::Server, toxic.clone(), harm);
-    let down = carry::carry(far_in, near_out, carry::Towards::Client, toxic.clone(), harm);
+    let up = carry::carry(
+        near_in,
+        far_out,
+        carry::Towards::Server,
+        toxic.clone(),
+        harm,
+    );
+    let down = carry::carry(
+        far_in,
+        near_out,
+        carry::Towards::Client,
+        toxic.clone(),
+        harm,
+    );
     tokio::select! {
         // One way may end before the other, as of HTTP clients that have said everything; a broken one ends both.
         _ = async { tokio::try_join!(up, down) } => {}

@@ -7,7 +7,9 @@ use std::time::Duration;
 pub(crate) enum Hold {
     #[default]
     Nothing,
+    /// The server hears nothing more, and its answers still come.
     ToServer,
+    /// Requests arrive, and nobody hears of it.
     ToClient,
     Both,
 }
