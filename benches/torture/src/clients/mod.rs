@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use futures::future::try_join_all;
 use reqwest::StatusCode;
 use serde_json::Value;
 use tokio::sync::Semaphore;
@@ -47,11 +46,11 @@ impl Clients {
         history: History,
     ) -> anyhow::Result<Self> {
         let api = apis.first().context("an api")?;
-        let names: Vec<String> = (0..count)
-            .map(|number| format!("client-{number}"))
-            .collect();
-        let users = names.iter().map(|name| User::make(api, name));
-        let users = try_join_all(users).await.context("making accounts")?;
+        let mut users = Vec::new();
+        for number in 0..count {
+            let user = User::make(api, &format!("client-{number}")).await;
+            users.push(user.context("making an account")?);
+        }
         Ok(Self {
             users,
             apis,
