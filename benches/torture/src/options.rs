@@ -12,6 +12,11 @@ const CLIENTS_MAX: usize = 50;
 const NODES_MAX: usize = 16;
 const JOBS_MAX: usize = 1_000_000;
 const FAULTS_MAX: usize = 100_000;
+const RATE_MAX: f64 = 1_000.0;
+/// Of a fault with the gap behind it.
+const FAULT_S_MEAN: f64 = 10.0;
+/// What two cores can render beside everything else.
+const UNHURRIED_RATE: f64 = 8.0;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Engine {
@@ -35,9 +40,9 @@ pub(crate) struct Options {
     /// Each a user with an account of its own
     #[arg(long, default_value_t = 12)]
     pub(crate) clients: usize,
-    /// Submissions a second of all clients together, a Poisson process
-    #[arg(long, default_value_t = 4.0)]
-    pub(crate) rate: f64,
+    /// Submissions a second of all clients together, a Poisson process [default: as lasts as long as the faults]
+    #[arg(long)]
+    pub(crate) rate: Option<f64>,
     #[arg(long, default_value_t = 2)]
     pub(crate) coordinators: usize,
     #[arg(long, default_value_t = 2)]
@@ -104,11 +109,18 @@ impl Options {
         within("apis", self.apis, 1, APIS.len())?;
         // A poisoned job takes two nodes down, and others must go on.
         within("nodes", self.nodes, 2, NODES_MAX)?;
+        let rate = self.rate();
         ensure!(
-            self.rate > 0.0 && self.rate <= 1_000.0,
-            "--rate must be above 0 and at most 1000 (got {})",
-            self.rate
+            rate > 0.0 && rate <= RATE_MAX,
+            "--rate must be above 0 and at most {RATE_MAX} (got {rate})"
         );
         Ok(())
+    }
+
+    /// Submissions a second.
+    pub(crate) fn rate(&self) -> f64 {
+        let faults_s = FAULT_S_MEAN * self.faults as f64;
+        let lasting = (self.jobs as f64 / faults_s).min(UNHURRIED_RATE);
+        self.rate.unwrap_or(lasting)
     }
 }

@@ -168,8 +168,8 @@ fn leader_died(deaths: &[Death], from: At, to: At) -> bool {
 /// From the death of a coordinator that led until the next term.
 pub(crate) fn takeovers(deaths: &[Death], terms: &[Term]) -> Option<Summary> {
     let led = |death: &&Death| {
-        let before = terms.iter().filter(|term| term.at <= death.at);
-        before.last().is_some_and(|term| {
+        let mut before = terms.iter().filter(|term| term.at <= death.at);
+        before.next_back().is_some_and(|term| {
             let name = term.holder.rsplit_once('-').map(|(name, _)| name);
             name == Some(death.program.as_str())
         })

@@ -11,7 +11,7 @@ use futures::poll;
 use crate::farm::migrated;
 
 /// More than opening takes, so that every place where it waits is among them.
-const POLLS_MAX: u32 = 200;
+const POLLS_MAX: u32 = 600;
 
 #[tokio::test]
 async fn a_dropped_caller_leaves_no_transaction() {

@@ -73,7 +73,7 @@ fn wish(number: usize, options: &Options, random: &mut StdRng) -> Wish {
         _ => Class::Retried,
     };
     // Exponential, by inversion: arrivals are a Poisson process.
-    let gap = -random.random_range(f64::MIN_POSITIVE..1.0).ln() / options.rate;
+    let gap = -random.random_range(f64::MIN_POSITIVE..1.0).ln() / options.rate();
     let venom = match random.random_range(0..10) {
         number if number < HANGS_OF_TEN => Venom::Hang,
         number if number % 2 == 0 => Venom::Panic,
