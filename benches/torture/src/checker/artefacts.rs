@@ -134,8 +134,11 @@ async fn artefact_is_real(
             format!("the manifest of {job} is not whole: {manifest}")
         });
         if let (Some(clip), true) = (clip, number % every == 0) {
-            let plays = plays(artefact, &clip);
-            check.look(plays.is_ok(), || format!("the clip of {job}: {plays:?}"));
+            let error = plays(artefact, &clip).err();
+            check.look(error.is_none(), || {
+                let reason = error.map(|error| format!("{error:#}"));
+                format!("the clip of {job}: {}", reason.unwrap_or_default())
+            });
         }
     }
     Ok(check)
