@@ -19,13 +19,15 @@ const FIRST_PROCESS: &str = r#""$@"; exit "$?""#;
 pub(crate) fn run_inside() -> anyhow::Result<i32> {
     let program = std::env::current_exe().context("finding this program")?;
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    let status = Command::new("unshare")
+    // Who ends this process ends the run: `unshare` dies with it, and everything inside with `unshare`.
+    let status = Command::new("setpriv")
+        .args(["--pdeathsig", "KILL", "--", "unshare"])
         .args(["--net", "--mount", "--pid", "--fork", "--kill-child"])
         .args(["--mount-proc", "--", "sh", "-c", FIRST_PROCESS, "sh"])
         .arg(program)
         .args(arguments)
         .arg(INSIDE)
         .status()
-        .context("starting unshare; run with --loopback where there is none")?;
+        .context("starting setpriv and unshare; run with --loopback where there is none")?;
     Ok(status.code().unwrap_or(1))
 }
