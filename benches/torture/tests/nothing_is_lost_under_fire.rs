@@ -44,9 +44,9 @@ fn nothing_is_lost_under_fire() {
     let out = folder.path().join("report.json");
     let size = [
         "--jobs",
-        "200",
+        "120",
         "--faults",
-        "12",
+        "8",
         "--seed",
         "1",
         "--outage-s",
@@ -63,12 +63,12 @@ fn nothing_is_lost_under_fire() {
         (&report["lost"], &report["doubled"]),
         (&0.into(), &0.into())
     );
-    assert!(report["acknowledged"].as_u64().unwrap() >= 140);
+    assert!(report["acknowledged"].as_u64().unwrap() >= 80);
     // A fault that did not bite says nothing: few are void.
     let rows = report["rows"].as_array().unwrap();
     let bit = rows.iter().filter(|row| row["bit"].is_string()).count();
-    assert_eq!(rows.len(), 12);
-    assert!(bit >= 8, "{bit} of {} faults bit", rows.len());
+    assert_eq!(rows.len(), 8);
+    assert!(bit >= 5, "{bit} of {} faults bit", rows.len());
 }
 
 #[test]
