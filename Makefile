@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test up bench bench-farm fuzz soak torture lint tiny-model clean
+.PHONY: help setup demo test up bench bench-farm fuzz soak torture lint tiny-model sim clean
 
 # rustup's folder, which a non-login shell may not have in PATH.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -36,6 +36,10 @@ test: setup ## run every test
 	cargo build --workspace --all-targets $(ORACLE) $(FAILPOINTS)
 	cargo test --workspace $(ORACLE) $(FAILPOINTS)
 	cargo test -p flowai-sim --features planted-bugs --test planted_bugs
+
+SEEDS ?= 2000
+sim: ## break SEEDS=2000 simulated farms and check every invariant after every step
+	cargo run --release -p flowai -- sim check --seeds $(SEEDS)
 
 lint: setup ## formatting, clippy, shell syntax
 	for script in ops/setup/*.sh ops/tiny-model/*.sh render-node/fuzz/run.sh .ci/run; do bash -n "$$script"; done

@@ -125,6 +125,11 @@ impl State {
         }
     }
 
+    /// What it believes of jobs and nodes, to be looked at.
+    pub fn scheduler(&self) -> &Scheduler {
+        &self.scheduler
+    }
+
     /// Takes in what another term left unfinished.
     pub fn recover(&mut self, now: Monotonic, rows: Vec<JobRow>) {
         for row in rows {

@@ -35,6 +35,7 @@ mod nodes;
 mod placement;
 mod preemption;
 mod registration;
+mod rivals;
 mod shares;
 mod state;
 #[cfg(test)]
@@ -48,4 +49,5 @@ pub use event::{
 pub use figures::{ClassFigures, Figures};
 pub use forecast::Range;
 pub use line::{Place, WaitsFor};
+pub use rivals::Rival;
 pub use state::Scheduler;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use flowai_actors::checkpoint::{CheckpointPlaced, Resume};
 use flowai_actors::clock::Monotonic;
-use flowai_actors::ids::{Attempt, Epoch, Generation, JobId, Sha256};
+use flowai_actors::ids::{Attempt, Epoch, Generation, JobId, NodeId, Sha256};
 use flowai_actors::limits::LEADER_WATCH_MS;
 use flowai_actors::link::{PeerId, Role as PeerRole};
 use flowai_actors::messages::{
@@ -16,6 +16,7 @@ use flowai_coordinator::core::{
     ANSWER_MS, ASSIGN_DEADLINE, Answer, BUSY_TRIES, Effect, Event, JobModels, NotDelivered,
     NotDispatched, RETRY_FIRST, RETRY_MOST, Renewal, ReplyId, State, TICK, Tenure,
 };
+use flowai_coordinator::scheduler::Rival;
 use flowai_store::journal::{Batch, Change, Unfinished};
 use rand::Rng;
 use rand::seq::SliceRandom;
@@ -29,6 +30,8 @@ use super::world::{Occurrence, World};
 
 /// How long a look at the object store takes that does not answer.
 const OBJECTS_PATIENCE_MS: u64 = 5_000;
+/// Of a farm whose starts beyond caps are judged.
+const CAPS_NODES_MAX: usize = 64;
 /// A farm of more nodes than this is not told its line.
 const API_NODES_MAX: usize = 64;
 
@@ -159,6 +162,8 @@ struct Leader {
     giving: BTreeMap<u64, Giving>,
     /// By slot, the newest generation that this term has admitted.
     admitted: BTreeMap<usize, Generation>,
+    /// What ran after the last event: the newest attempt of each job, and its node.
+    running: BTreeMap<JobId, (Attempt, NodeId)>,
 }
 
 impl Coordinator {
@@ -514,12 +519,17 @@ impl World {
                 };
                 let mut state = State::new(epoch);
                 state.recover(Monotonic::default(), rows);
+                let running = state.scheduler().unfinished();
+                let running = running
+                    .filter_map(|(job, attempt, node)| Some((job, (attempt, node?.clone()))));
+                let running = running.collect();
                 let leader = Leader {
                     state,
                     start,
                     replies: BTreeMap::new(),
                     giving: BTreeMap::new(),
                     admitted: BTreeMap::new(),
+                    running,
                 };
                 if let Some(term) = self.coordinators[index].term() {
                     term.leader = Some(leader);
@@ -588,7 +598,13 @@ impl World {
             return;
         };
         let since = shown.since(leader.start).as_millis() as u64;
-        for effect in leader.state.apply(Monotonic::from_millis(since), event) {
+        let arriving: Vec<JobId> = match &event {
+            Event::RowsRead { asked, .. } => asked.clone(),
+            _ => Vec::new(),
+        };
+        let effects = leader.state.apply(Monotonic::from_millis(since), event);
+        self.check_caps(index, &arriving);
+        for effect in effects {
             self.carry_out(index, effect);
         }
     }
@@ -707,6 +723,56 @@ impl World {
         };
         let event = Box::new(Event::Verified { ended, result });
         self.for_coordinator(index, after_ms, Heard::Happened { epoch, event });
+    }
+
+    /// Whoever runs as many as its tier allows is given another node only where nobody who runs fewer could use it. Jobs that came
+    /// with the same event may have come after the start, and so may those that started after another one.
+    fn check_caps(&mut self, index: usize, arriving: &[JobId]) {
+        // Counting everybody anew with every event is for small farms.
+        if self.plan.nodes > CAPS_NODES_MAX {
+            return;
+        }
+        let Some(leader) = self.coordinators[index].leader() else {
+            return;
+        };
+        let scheduler = leader.state.scheduler();
+        let running: BTreeMap<JobId, (Attempt, NodeId)> = scheduler
+            .unfinished()
+            .filter_map(|(job, attempt, node)| Some((job, (attempt, node?.clone()))))
+            .collect();
+        let mut found = None;
+        for (job, (attempt, node)) in &running {
+            let is_new = leader
+                .running
+                .get(job)
+                .is_none_or(|(before, _)| before < attempt);
+            let row = self.store.row(*job);
+            let Some(row) = row.filter(|_| is_new) else {
+                continue;
+            };
+            let own = scheduler
+                .unfinished()
+                .filter(|(_, _, node)| node.is_some())
+                .filter(|(other, ..)| scheduler.owner_of(*other) == Some(row.owner))
+                .count() as u32;
+            if own <= row.tier.running_max() {
+                continue;
+            }
+            let could_run = |rival: &Rival| {
+                let came_before = self
+                    .store
+                    .row(rival.job)
+                    .is_some_and(|row| row.after.is_none())
+                    && !arriving.contains(&rival.job);
+                rival.running < rival.tier.running_max() && rival.user != row.owner && came_before
+            };
+            let rival = scheduler.rivals_for(node).into_iter().find(could_run);
+            found = found.or(rival.map(|rival| (*job, node.clone(), own, rival)));
+        }
+        leader.running = running;
+        self.checks.require(Check::BoundsHeld, found.is_none(), || {
+            format!("c{index} starts beyond its user's cap what others could run: {found:?}")
+        });
     }
 
     /// An attempt is taken from a node that fell silent only when that node has stopped by itself: its own lease is shorter.

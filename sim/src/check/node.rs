@@ -759,12 +759,14 @@ impl World {
             }
             Nature::Flaky if is_flaky_here => {
                 run.is_over = true;
-                return self.rendered(process, id, fail(FailureCode::OutOfMemory));
+                return self.rendered(process, id, fail(FailureCode::EngineFailed));
             }
             _ if step == steps => {
                 run.is_over = true;
                 let at = run.assign.clone();
-                let clip = self.clip(process, &at);
+                // Nobody is charged for what takes no time.
+                let denoise_ms = run.step_ms as f64 * f64::from(steps);
+                let clip = self.clip(process, &at, denoise_ms);
                 return self.rendered(process, id, Ok(clip));
             }
             _ => {}
@@ -832,7 +834,7 @@ impl World {
         self.node(process, Event::Rendered { run, result });
     }
 
-    fn clip(&self, process: usize, assign: &Assign) -> Clip {
+    fn clip(&self, process: usize, assign: &Assign, denoise_ms: f64) -> Clip {
         let own = &self.processes[process];
         let at = assign.at;
         let mut hash = [0; 32];
@@ -872,7 +874,10 @@ impl World {
                 device_class: DEVICE_CLASS.to_owned(),
                 clip_sha256: sha256,
                 clip_bytes: 1,
-                timings_ms: StageTimings::default(),
+                timings_ms: StageTimings {
+                    denoise: denoise_ms,
+                    ..StageTimings::default()
+                },
             }),
         }
     }

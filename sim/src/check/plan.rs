@@ -171,7 +171,8 @@ impl Plan {
                     owner: user(owner),
                     tier: Tier::ALL[owner % Tier::ALL.len()],
                     class: Class::ALL[rng.random_range(0..Class::ALL.len())],
-                    after: None,
+                    after: (count > 0 && rng.random_range(0..8) == 0)
+                        .then(|| rng.random_range(0..count)),
                     nature: natures.draw(rng),
                     steps: rng.random_range(1..=6),
                     step_ms: rng.random_range(200..5_000),

@@ -276,3 +276,33 @@ fn a_job_that_its_owner_cancelled_between_two_tries_ends() {
     assert_eq!(changes(&leader.read(row)), [cancel]);
     assert_eq!(changes(&leader.committed(1)), []);
 }
+
+#[test]
+fn what_a_node_never_took_is_no_death_when_it_starts_anew() {
+    let anew = |leader: &mut Leader| {
+        let reply = leader.reply();
+        let register = Box::new(Register {
+            generation: FIRST.next(),
+            ..register("a", None)
+        });
+        leader.apply(Event::Admitted {
+            reply,
+            register,
+            result: Ok(()),
+        })
+    };
+    let outcome = |effects: &[Effect]| match &changes(effects)[..] {
+        [Change::Requeue { outcome, .. }, ..] => *outcome,
+        other => panic!("{other:?}"),
+    };
+    // Given to a process that was closing, which said nothing.
+    let mut leader = Leader::new();
+    leader.register("a", None);
+    leader.arrive();
+    assert!(is_dispatched(&leader.committed(1)));
+    assert_eq!(outcome(&anew(&mut leader)), Unfinished::Stopped);
+    // It had said that it takes it.
+    let mut leader = Leader::new();
+    leader.running("a");
+    assert_eq!(outcome(&anew(&mut leader)), Unfinished::Lost);
+}
