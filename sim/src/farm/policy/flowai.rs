@@ -1,0 +1,171 @@
+//! The coordinator's own scheduler, driven by the simulated farm's events.
+
+use std::collections::{BTreeSet, HashMap};
+
+use flowai_actors::clock::Monotonic;
+use flowai_actors::ids::{Attempt, Generation, GpuSeconds, JobId, ModelId, NodeId, UserId};
+use flowai_coordinator::scheduler::{AttemptEnd, Effect, Event, NodeOffer, Scheduler, WaitingJob};
+use uuid::Uuid;
+
+use super::super::{End, Fleet, JobIx, ModelIx, Ms, NodeIx, Order, UserIx, Workload, trace};
+use super::{Holds, Policy};
+
+pub(super) struct FlowAi<'a> {
+    scheduler: Scheduler,
+    workload: &'a Workload,
+    /// By number, as the scheduler knows them.
+    nodes: Vec<NodeId>,
+    by_name: HashMap<NodeId, NodeIx>,
+    models: Vec<ModelId>,
+    /// By job, the newest.
+    attempts: Vec<Attempt>,
+}
+
+/// Nodes here start once.
+const GENERATION: Generation = Generation::new(1);
+
+impl<'a> FlowAi<'a> {
+    pub(super) fn new(workload: &'a Workload, fleet: &Fleet) -> Self {
+        let nodes: Vec<NodeId> = fleet.nodes().map(|(node, _)| node_id(node)).collect();
+        let mut policy = Self {
+            scheduler: Scheduler::default(),
+            workload,
+            by_name: nodes.iter().cloned().zip((0..).map(NodeIx)).collect(),
+            nodes,
+            models: (0..trace::MODELS)
+                .map(|model| model_id(ModelIx(model)))
+                .collect(),
+            attempts: vec![Attempt::ZERO; workload.jobs.len()],
+        };
+        for (node, class) in fleet.nodes() {
+            let fitting = (0..trace::MODELS)
+                .map(ModelIx)
+                .filter(|model| class.fits(*model));
+            let offer = NodeOffer {
+                node: policy.nodes[node.0 as usize].clone(),
+                generation: GENERATION,
+                models: fitting
+                    .map(|model| policy.models[model.0 as usize].clone())
+                    .collect(),
+                running: None,
+            };
+            let effects = policy
+                .scheduler
+                .step(Event::NodeRegistered(offer), Monotonic::default());
+            assert!(effects.is_empty(), "nobody waits yet: {effects:?}");
+        }
+        policy
+    }
+
+    fn step(&mut self, event: Event, now: Ms) -> Vec<Order> {
+        let effects = self.scheduler.step(event, Monotonic::from_millis(now));
+        effects
+            .into_iter()
+            .filter_map(|effect| self.order(effect))
+            .collect()
+    }
+
+    /// # Panics
+    /// For an effect that has no cause here: no job fails or is cancelled, and no node falls silent.
+    fn order(&mut self, effect: Effect) -> Option<Order> {
+        match effect {
+            Effect::Assign {
+                job, attempt, node, ..
+            } => {
+                let job = job_ix(job);
+                self.attempts[job.0 as usize] = attempt;
+                Some(Order::Start {
+                    job,
+                    node: self.by_name[&node],
+                })
+            }
+            Effect::Stop { node, .. } => Some(Order::Stop {
+                node: self.by_name[&node],
+            }),
+            // The journal's part.
+            Effect::Settle { .. } | Effect::Requeue { .. } => None,
+            Effect::Fail { .. }
+            | Effect::Cancel { .. }
+            | Effect::Quarantine { .. }
+            | Effect::Stale { .. } => {
+                panic!("nothing here is a cause of {effect:?}")
+            }
+        }
+    }
+}
+
+impl Policy for FlowAi<'_> {
+    fn arrived(&mut self, ix: JobIx, now: Ms) -> Vec<Order> {
+        let job = self.workload.job(ix);
+        let waiting = WaitingJob {
+            job: job_id(ix),
+            owner: user_id(job.user),
+            tier: job.tier,
+            model: self.models[job.model.0 as usize].clone(),
+            keyframe_model: None,
+            cost: GpuSeconds(job.predicted_s),
+            attempt: Attempt::ZERO,
+            failures: 0,
+            failed_on: BTreeSet::new(),
+            node_deaths: 0,
+            died_on: BTreeSet::new(),
+        };
+        self.step(Event::JobArrived(waiting), now)
+    }
+
+    fn ended(&mut self, node: NodeIx, job: JobIx, end: End, now: Ms) -> Vec<Order> {
+        let event = Event::Ended {
+            node: self.nodes[node.0 as usize].clone(),
+            generation: GENERATION,
+            job: job_id(job),
+            attempt: self.attempts[job.0 as usize],
+            end: match end {
+                End::Rendered { .. } => AttemptEnd::Rendered,
+                End::Stopped { .. } => AttemptEnd::Stopped,
+            },
+        };
+        self.step(event, now)
+    }
+
+    fn hears_beats(&self) -> bool {
+        true
+    }
+
+    fn beat(&mut self, node: NodeIx, _holds: &Holds, now: Ms) -> Vec<Order> {
+        let event = Event::Beat {
+            node: self.nodes[node.0 as usize].clone(),
+            generation: GENERATION,
+            is_astray: false,
+        };
+        self.step(event, now)
+    }
+
+    fn ahead(&self, node: NodeIx) -> Option<JobIx> {
+        self.scheduler
+            .next_on(&self.nodes[node.0 as usize])
+            .map(job_ix)
+    }
+}
+
+fn node_id(node: NodeIx) -> NodeId {
+    let name = format!("node-{}", node.0);
+    name.parse().unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn model_id(model: ModelIx) -> ModelId {
+    let name = format!("model-{}", model.0);
+    name.parse().unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// In the order of their numbers.
+fn job_id(job: JobIx) -> JobId {
+    JobId::from_uuid(Uuid::from_u128(u128::from(job.0)))
+}
+
+fn job_ix(job: JobId) -> JobIx {
+    JobIx(job.as_uuid().as_u128() as u32)
+}
+
+fn user_id(user: UserIx) -> UserId {
+    UserId::from_uuid(Uuid::from_u128(u128::from(user.0)))
+}
