@@ -1,5 +1,7 @@
 //! Every policy at every load, seed by seed.
 
+mod summary;
+
 use std::sync::Mutex;
 use std::thread;
 
@@ -8,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::measure::Figures;
 use super::policy::Choice;
 use super::{Setting, SettingError, run};
+
+pub use summary::{Middle, Summary};
 
 /// The loads that are compared.
 pub const LOADS: [f64; 4] = [0.6, 0.8, 0.95, 1.2];
@@ -20,6 +24,18 @@ pub struct Outcome {
     pub load: f64,
     pub seed: u64,
     pub figures: Figures,
+}
+
+/// What a comparison writes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// RFC 3339.
+    pub made_at: String,
+    /// What all runs share; load and seed are those of each outcome.
+    pub setting: Setting,
+    /// Of each policy and load, counted from the setting's.
+    pub seeds: u64,
+    pub outcomes: Vec<Outcome>,
 }
 
 /// One farm to be simulated.

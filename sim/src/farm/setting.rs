@@ -1,9 +1,9 @@
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Ms;
 
 /// How the rate of visits changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Demand {
     /// The same rate throughout, Poisson: a load of 1.2 is a peak that lasts as long as the run.
@@ -13,7 +13,7 @@ pub enum Demand {
 }
 
 /// When a visit's next clip is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Flow {
     /// When the one before would be done had it not waited, and some thought: whoever waits long asks nevertheless.
@@ -23,7 +23,7 @@ pub enum Flow {
 }
 
 /// What is simulated.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Setting {
     /// Offered GPU-seconds over the farm's, both of the reference device; loads are not in it. 0 to [`Setting::LOAD_MAX`].
     pub load: f64,
