@@ -7,6 +7,7 @@ mod engine;
 mod farm;
 mod figures;
 mod machine;
+mod plots;
 mod statistics;
 
 use std::process::ExitCode;
@@ -28,12 +29,15 @@ enum Command {
     /// A farm as its users see it.
     #[command(subcommand)]
     Farm(farm::Command),
+    /// Pictures of what `flowai sim farm --compare` found.
+    Plots(plots::Options),
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Engine(options) => engine::run(&options),
         Command::Farm(command) => farm::run(&command),
+        Command::Plots(options) => plots::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

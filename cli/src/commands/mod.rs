@@ -15,6 +15,7 @@ mod migrate;
 mod models;
 mod nodes;
 mod render;
+mod sim;
 mod up;
 mod watch;
 
@@ -70,6 +71,7 @@ enum Command {
     Nodes(nodes::Args),
     Models(models::Args),
     Migrate(migrate::Args),
+    Sim(sim::Args),
     Completions(completions::Args),
     Man(man::Args),
     ExitCodes(exit_codes::Args),
@@ -93,6 +95,7 @@ pub async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Nodes(args) => nodes::run(args, &common.client()?, output).await,
         Command::Models(args) => models::run(args, || common.client(), output).await,
         Command::Migrate(args) => migrate::run(args, output).await,
+        Command::Sim(args) => sim::run(args, output),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),
         Command::ExitCodes(args) => exit_codes::run(args),

@@ -55,7 +55,7 @@ pub struct Summary {
 /// What is summed up, by its name with its unit.
 type Figure = (&'static str, fn(&Figures) -> Option<f64>);
 
-const FIGURES: [Figure; 16] = [
+const FIGURES: [Figure; 18] = [
     ("free wait p50, s", |f| Some(f.wait.get("free")?.p50_s)),
     ("free p90, s", |f| Some(f.wait.get("free")?.p90_s)),
     ("free p99, s", |f| Some(f.wait.get("free")?.p99_s)),
@@ -65,6 +65,7 @@ const FIGURES: [Figure; 16] = [
     ("studio wait p50, s", |f| Some(f.wait.get("studio")?.p50_s)),
     ("studio p90, s", |f| Some(f.wait.get("studio")?.p90_s)),
     ("studio p99, s", |f| Some(f.wait.get("studio")?.p99_s)),
+    ("batch wait p50, s", |f| Some(f.wait.get("batch")?.p50_s)),
     ("cold model starts, %", |f| {
         percent(f.loads.cold_models, f.loads.starts)
     }),
@@ -72,7 +73,10 @@ const FIGURES: [Figure; 16] = [
         percent(f.loads.cold_adapters, f.loads.adapters)
     }),
     ("loading, GPU-h", |f| Some(f.loads.gpu_hours)),
-    ("fairness gap, clips", |f| Some(f.fairness.gap_jobs)),
+    ("fairness gap, mean clips", |f| Some(f.fairness.gap_jobs)),
+    ("fairness gap, longest clips", |f| {
+        Some(f.fairness.gap_longest_jobs)
+    }),
     ("past start bound, %", |f| {
         let (missed, jobs) = f
             .bounds

@@ -39,14 +39,7 @@ struct Lag {
 
 impl Ledger {
     pub(super) fn waits(&mut self, user: UserIx, tier: Tier, now: Ms) {
-        let account = self.users.entry(user).or_insert(Account {
-            tier,
-            waiting: 0,
-            service_s: 0.0,
-            since: now,
-            backlog_ms: 0,
-            in_backlog_s: 0.0,
-        });
+        let account = self.account(user, tier);
         account.waiting += 1;
         if account.waiting == 1 {
             account.since = now;
@@ -74,7 +67,7 @@ impl Ledger {
         self.gaps_s.extend(ended.map(|lag| lag.most - lag.least));
     }
 
-    /// Before [`Ledger::starts`] of the clip that it is charged for. Negative: what was charged and not run.
+    /// Every start, before [`Ledger::starts`] of the same clip. Negative: what was charged and not run.
     pub(super) fn charge(&mut self, user: UserIx, tier: Tier, seconds: f64) {
         let before = self
             .users
@@ -98,15 +91,25 @@ impl Ledger {
                 lag.most = lag.most.max(now);
             }
         }
-        if let Some(account) = self.users.get_mut(&user) {
-            account.service_s += seconds;
-            if account.waiting > 0 {
-                account.in_backlog_s += seconds;
-            }
+        let account = self.account(user, tier);
+        account.service_s += seconds;
+        if account.waiting > 0 {
+            account.in_backlog_s += seconds;
         }
     }
 
-    pub(super) fn figures(&self, mean_job_s: f64) -> Fairness {
+    fn account(&mut self, user: UserIx, tier: Tier) -> &mut Account {
+        self.users.entry(user).or_insert(Account {
+            tier,
+            waiting: 0,
+            service_s: 0.0,
+            since: 0,
+            backlog_ms: 0,
+            in_backlog_s: 0.0,
+        })
+    }
+
+    pub(super) fn figures(&self, mean_job_s: f64, longest_job_s: f64) -> Fairness {
         let open = self.pairs.values().map(|lag| lag.most - lag.least);
         let mut gaps_s: Vec<f64> = self.gaps_s.iter().copied().chain(open).collect();
         gaps_s.sort_by(f64::total_cmp);
@@ -114,6 +117,7 @@ impl Ledger {
         Fairness {
             gap_s,
             gap_jobs: gap_s / mean_job_s,
+            gap_longest_jobs: gap_s / longest_job_s,
             gap_p99_s: quantile::of(&gaps_s, 0.99),
             pairs: gaps_s.len() as u32,
             jain: self.jain(),
@@ -168,7 +172,7 @@ mod tests {
         start(&mut ledger, B, 5.0);
         // B waits no more: what A gets now is no gap.
         start(&mut ledger, A, 100.0);
-        let figures = ledger.figures(10.0);
+        let figures = ledger.figures(10.0, 100.0);
         assert_eq!(
             (figures.gap_s, figures.gap_jobs, figures.pairs),
             (20.0, 2.0, 1)
@@ -185,6 +189,6 @@ mod tests {
         ledger.waits(B, Tier::Free, 0);
         start(&mut ledger, A, 10.0);
         start(&mut ledger, B, 10.0);
-        assert_eq!(ledger.figures(10.0).gap_s, 10.0);
+        assert_eq!(ledger.figures(10.0, 100.0).gap_s, 10.0);
     }
 }

@@ -20,7 +20,8 @@ pub struct Figures {
     pub jobs: u32,
     /// Clips that were never done, of all.
     pub unfinished: u32,
-    /// By tier; `paid` is pro and studio together, `flood` the one who floods, whom no tier counts.
+    /// Of interactive clips by tier; `paid` is pro and studio together. `batch`: what was handed in at once, whatever the tier,
+    /// and so waits for itself. `flood`: of the one who floods, whom no tier counts.
     pub wait: BTreeMap<String, Wait>,
     pub loads: Loads,
     pub fairness: Fairness,
@@ -71,6 +72,8 @@ pub struct Fairness {
     pub gap_s: f64,
     /// The same over the mean clip.
     pub gap_jobs: f64,
+    /// The same over the longest clip: no policy that runs clips to their end can promise less than one.
+    pub gap_longest_jobs: f64,
     /// 99th percentile over pairs of users.
     pub gap_p99_s: f64,
     /// Pairs that were backlogged together when one of them was served.

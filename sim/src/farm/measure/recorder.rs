@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use flowai_actors::state::Tier;
 
 use super::super::world::Loads as StartLoads;
-use super::super::{DeviceClass, Fleet, Job, JobIx, Ms, Setting, UserIx, Workload, assumed, trace};
+use super::super::{
+    Class, DeviceClass, Fleet, Job, JobIx, Ms, Setting, UserIx, Workload, assumed, trace,
+};
 use super::fairness::Ledger;
 use super::{Bounds, Figures, Loads, Preemption, Promises, Utilisation, Wait};
 
@@ -76,9 +78,9 @@ impl<'a> Recorder<'a> {
         let job = self.workload.job(ix);
         let asked = self.asked[ix.0 as usize].unwrap_or(now);
         self.waited_ms[ix.0 as usize].get_or_insert(now - asked);
+        self.ledger
+            .charge(job.user, job.tier, left_s(job, first_step));
         if is_compared(job) {
-            self.ledger
-                .charge(job.user, job.tier, left_s(job, first_step));
             self.ledger.starts(job.user, now);
         }
         if let Some(stored) = stored_step {
@@ -110,9 +112,7 @@ impl<'a> Recorder<'a> {
             self.preemption.stops += 1;
             self.preemption.lost_s +=
                 attempt.class.speed() * assumed::CHECKPOINT_MS as f64 / 1000.0;
-            if is_compared(job) {
-                self.ledger.charge(job.user, job.tier, -left_s(job, step));
-            }
+            self.ledger.charge(job.user, job.tier, -left_s(job, step));
             self.waits(attempt.job, now);
         }
     }
@@ -160,7 +160,8 @@ impl<'a> Recorder<'a> {
                 promises.kept += u32::from(waited.is_some_and(|ms| ms <= promised));
             }
         }
-        let work_s: f64 = self.workload.jobs.iter().map(|job| job.work_s).sum();
+        let works_s = || self.workload.jobs.iter().map(|job| job.work_s);
+        let mean_s = works_s().sum::<f64>() / self.workload.jobs.len().max(1) as f64;
         let window_ms = (self.window.1 - self.window.0) as f64 * self.nodes as f64;
         Figures {
             offered_load: self.workload.offered_load,
@@ -173,7 +174,7 @@ impl<'a> Recorder<'a> {
             loads: self.loads,
             fairness: self
                 .ledger
-                .figures(work_s / self.workload.jobs.len().max(1) as f64),
+                .figures(mean_s, works_s().fold(mean_s, f64::max)),
             preemption: self.preemption,
             bounds,
             promises,
@@ -205,9 +206,10 @@ fn groups(job: &Job) -> Vec<&'static str> {
     if is_flood(job) {
         return vec!["flood"];
     }
-    match job.tier {
-        Tier::Free => vec!["free"],
-        Tier::Pro | Tier::Studio => vec![job.tier.as_str(), "paid"],
+    match (job.class, job.tier) {
+        (Class::Batch, _) => vec!["batch"],
+        (Class::Interactive, Tier::Free) => vec!["free"],
+        (Class::Interactive, Tier::Pro | Tier::Studio) => vec![job.tier.as_str(), "paid"],
     }
 }
 

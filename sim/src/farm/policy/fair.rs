@@ -8,7 +8,7 @@ use super::greedy::Line;
 /// nothing is ever stopped.
 #[derive(Debug, Default)]
 pub(super) struct Fair {
-    /// The start tag of what was served last.
+    /// The greatest start tag that was served.
     now: f64,
     /// Start tags of first jobs; of a user without one, where its last one ends.
     users: BTreeMap<UserIx, (f64, Fifo)>,
@@ -31,7 +31,8 @@ impl Line for Fair {
             Some((*tag, *user, jobs.first(class)?))
         });
         let (start, user, _) = tags.min_by(|a, b| a.0.total_cmp(&b.0).then(a.2.cmp(&b.2)))?;
-        self.now = start;
+        // What only large nodes can run may be served with an older tag.
+        self.now = self.now.max(start);
         let (tag, jobs) = self.users.get_mut(&user)?;
         let ix = jobs.pop(class, workload)?;
         if jobs.is_empty() {
