@@ -2,7 +2,7 @@
 
 use anyhow::{Result, anyhow};
 use plotters::coord::Shift;
-use plotters::coord::ranged1d::ValueFormatter;
+use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
@@ -36,9 +36,9 @@ pub(super) struct Point {
 
 /// px
 const WIDTH: u32 = 960;
-const HEIGHT: u32 = 420;
-const TITLE_HEIGHT: u32 = 62;
-const LEGEND_HEIGHT: u32 = 34;
+const HEIGHT: i32 = 420;
+const TITLE_HEIGHT: i32 = 62;
+const LEGEND_HEIGHT: i32 = 34;
 const INK: RGBColor = RGBColor(0x33, 0x33, 0x33);
 const FAINT: RGBColor = RGBColor(0xdd, 0xdd, 0xdd);
 /// Okabe and Ito's palette, which colour-blind people can tell apart.
@@ -58,7 +58,8 @@ impl Chart {
     pub(super) fn svg(&self) -> Result<String> {
         let mut svg = String::new();
         {
-            let area = SVGBackend::with_string(&mut svg, (WIDTH, HEIGHT)).into_drawing_area();
+            let area =
+                SVGBackend::with_string(&mut svg, (WIDTH, HEIGHT as u32)).into_drawing_area();
             self.draw(&area)
                 .map_err(|error| anyhow!("{}: {error}", self.title))?;
         }

@@ -9,8 +9,8 @@ use std::collections::BinaryHeap;
 
 use flowai_actors::limits::NODE_BEAT_MS;
 
-pub use self::node::Holds;
 pub(super) use self::node::Loads;
+pub use self::node::{Beat, Holds};
 use self::node::{Node, Run};
 use super::measure::{Attempt, Figures, Recorder};
 use super::policy::Policy;
@@ -162,7 +162,8 @@ impl<'a> World<'a> {
             },
             Event::Beat(node) => {
                 self.at(self.now + NODE_BEAT_MS, Event::Beat(node));
-                policy.beat(node, self.nodes[node.0 as usize].holds(), self.now)
+                let says = self.nodes[node.0 as usize].beat(self.now);
+                policy.beat(node, says, self.now)
             }
         }
     }

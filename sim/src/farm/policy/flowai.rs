@@ -8,7 +8,7 @@ use flowai_coordinator::scheduler::{AttemptEnd, Effect, Event, NodeOffer, Schedu
 use uuid::Uuid;
 
 use super::super::{End, Fleet, JobIx, ModelIx, Ms, NodeIx, Order, UserIx, Workload, trace};
-use super::{Holds, Policy};
+use super::{Beat, Policy};
 
 pub(super) struct FlowAi<'a> {
     scheduler: Scheduler,
@@ -131,7 +131,7 @@ impl Policy for FlowAi<'_> {
         true
     }
 
-    fn beat(&mut self, node: NodeIx, _holds: &Holds, now: Ms) -> Vec<Order> {
+    fn beat(&mut self, node: NodeIx, _says: Beat<'_>, now: Ms) -> Vec<Order> {
         let event = Event::Beat {
             node: self.nodes[node.0 as usize].clone(),
             generation: GENERATION,

@@ -17,7 +17,7 @@ use self::greedy::Greedy;
 use self::strict::Strict;
 use super::{End, Fleet, JobIx, Ms, NodeIx, Order, Workload};
 
-pub use super::world::Holds;
+pub use super::world::{Beat, Holds};
 
 /// Is told what happens and answers with what shall happen, in order.
 pub trait Policy {
@@ -31,7 +31,7 @@ pub trait Policy {
         false
     }
 
-    fn beat(&mut self, _node: NodeIx, _holds: &Holds, _now: Ms) -> Vec<Order> {
+    fn beat(&mut self, _node: NodeIx, _says: Beat<'_>, _now: Ms) -> Vec<Order> {
         Vec::new()
     }
 

@@ -25,6 +25,14 @@ pub struct Holds {
     pub near: VecDeque<AdapterIx>,
 }
 
+/// What a node says of itself, again and again.
+#[derive(Debug, Clone, Copy)]
+pub struct Beat<'a> {
+    pub holds: &'a Holds,
+    /// What it works on, and how many steps of the whole clip are done.
+    pub done: Option<(JobIx, u32)>,
+}
+
 impl Holds {
     fn touch(&mut self, adapter: AdapterIx) {
         self.near.retain(|near| *near != adapter);
@@ -63,8 +71,11 @@ impl Node {
         }
     }
 
-    pub(super) fn holds(&self) -> &Holds {
-        &self.holds
+    pub(super) fn beat(&self, now: Ms) -> Beat<'_> {
+        Beat {
+            holds: &self.holds,
+            done: self.run.as_ref().map(|run| (run.job, run.steps_done(now))),
+        }
     }
 
     /// Loads what the job needs.
@@ -165,6 +176,11 @@ impl Run {
 
     pub(super) fn ends(&self, steps: u32) -> Ms {
         self.boundary(steps + assumed::FIXED_STEPS)
+    }
+
+    fn steps_done(&self, now: Ms) -> u32 {
+        let rendered_ms = now.saturating_sub(self.rendering_since()) as f64;
+        self.first_step + (rendered_ms / self.step_ms) as u32
     }
 
     /// Stops it at the next boundary. Gives when its checkpoint is stored; nothing when it is stopping already, or when no
