@@ -5,11 +5,12 @@ use std::time::Duration;
 use crate::ids::Epoch;
 use crate::link::{self, Envelope, NodeLink, PeerId, Role, SchemaRange};
 use crate::messages::{
-    Assign, AssignAnswer, Beat, BeatAnswer, Body, Doorbell, Ended, EndedAnswer, EventsReady,
-    FarmQuery, FarmView, Live, Prefetch, Progress, Register, Registered, Stop, UploadTargets,
-    UploadTargetsAnswer,
+    Assign, AssignAnswer, Beat, BeatAnswer, Body, Compare, Compared, Doorbell, Ended, EndedAnswer,
+    EventsReady, FarmQuery, FarmView, Live, Prefetch, Progress, Register, Registered, Stop,
+    UploadTargets, UploadTargetsAnswer,
 };
 use crate::preview::{PlacePreview, PreviewPlace, PreviewPlaced, PreviewReady};
+use crate::waiting::{WhyAnswer, WhyQuery};
 
 /// The newest meaning of messages that this build knows. Raised when a meaning changes; a new kind or field changes none.
 /// A build that speaks less than 2 knows no keyframes.
@@ -67,6 +68,8 @@ questions! {
     Assign => AssignAnswer,
     Stop => bool,
     FarmQuery => FarmView,
+    WhyQuery => WhyAnswer,
+    Compare => Compared,
 }
 
 /// Puts a body into a new envelope.
@@ -117,7 +120,12 @@ pub fn may_send(role: Role, kind: u32) -> bool {
         Live::KIND,
         PreviewReady::KIND,
     ];
-    const FROM_APIS: [u32; 2] = [Doorbell::KIND, FarmQuery::KIND];
+    const FROM_APIS: [u32; 4] = [
+        Doorbell::KIND,
+        FarmQuery::KIND,
+        WhyQuery::KIND,
+        Compare::KIND,
+    ];
     let senders = [
         (Role::Node, &FROM_NODES[..]),
         (Role::Coordinator, &FROM_COORDINATORS),

@@ -3,11 +3,13 @@
 //! What is compared are the programs that people run, as whole processes. This crate links neither libtorch nor Python.
 
 mod child;
+mod durable;
 mod engine;
 mod farm;
 mod figures;
 mod machine;
 mod plots;
+mod scheduler;
 mod statistics;
 
 use std::process::ExitCode;
@@ -31,6 +33,11 @@ enum Command {
     Farm(farm::Command),
     /// Pictures of what `flowai sim farm --compare` found.
     Plots(plots::Options),
+    /// The durable side alone: a new leader's reading, and tables under an old snapshot.
+    #[command(subcommand)]
+    Durable(durable::Command),
+    /// The scheduler alone: what a decision costs, and what a waiting job weighs.
+    Scheduler(scheduler::Options),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +45,8 @@ fn main() -> ExitCode {
         Command::Engine(options) => engine::run(&options),
         Command::Farm(command) => farm::run(&command),
         Command::Plots(options) => plots::run(&options),
+        Command::Durable(command) => durable::run(&command),
+        Command::Scheduler(options) => scheduler::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

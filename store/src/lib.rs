@@ -8,6 +8,7 @@ pub mod events;
 pub mod idempotency;
 pub mod journal;
 pub mod leader;
+pub mod ledger;
 pub mod models;
 pub mod nodes;
 mod number;

@@ -3,6 +3,7 @@
 mod account;
 mod cancel;
 mod completions;
+mod credits;
 mod delivery;
 pub mod demo;
 mod error;
@@ -68,10 +69,11 @@ enum Command {
     Jobs(jobs::Args),
     Watch(watch::Args),
     Cancel(cancel::Args),
+    Credits(credits::Args),
     Nodes(nodes::Args),
     Models(models::Args),
-    Migrate(migrate::Args),
     Sim(sim::Args),
+    Migrate(migrate::Args),
     Completions(completions::Args),
     Man(man::Args),
     ExitCodes(exit_codes::Args),
@@ -92,10 +94,11 @@ pub async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Jobs(args) => jobs::run(args, &common.client()?, output).await,
         Command::Watch(args) => watch::run(args, &common.client()?, output).await,
         Command::Cancel(args) => cancel::run(args, &common.client()?, output).await,
+        Command::Credits(args) => credits::run(args, &common.client()?, output).await,
         Command::Nodes(args) => nodes::run(args, &common.client()?, output).await,
         Command::Models(args) => models::run(args, || common.client(), output).await,
-        Command::Migrate(args) => migrate::run(args, output).await,
         Command::Sim(args) => sim::run(args, output),
+        Command::Migrate(args) => migrate::run(args, output).await,
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),
         Command::ExitCodes(args) => exit_codes::run(args),

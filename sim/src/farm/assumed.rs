@@ -41,7 +41,3 @@ pub const THINK_MIN_S: f64 = 5.0;
 
 /// From a step boundary until a checkpoint is stored and the node is free, ms.
 pub const CHECKPOINT_MS: u64 = 1_500;
-
-/// Start bounds, minutes: free, pro, studio. `None`: waits as long as it must.
-pub const INTERACTIVE_BOUND_MIN: [Option<u64>; 3] = [Some(30), Some(5), Some(2)];
-pub const BATCH_BOUND_MIN: [Option<u64>; 3] = [None, Some(60), Some(30)];

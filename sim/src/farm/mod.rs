@@ -21,7 +21,7 @@ mod world;
 
 pub use fleet::{DeviceClass, Fleet, NodeIx};
 pub use setting::{Demand, Flow, Setting, SettingError};
-pub use workload::{Class, Job, JobIx, ModelIx, Shape, Submit, UserIx, Workload};
+pub use workload::{Job, JobIx, ModelIx, Shape, Submit, UserIx, Workload};
 pub use world::{End, Order, simulate};
 
 /// Milliseconds since the simulated farm began.

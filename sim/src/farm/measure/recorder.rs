@@ -2,12 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use flowai_actors::state::Tier;
+use flowai_actors::state::{Class, Tier};
 
 use super::super::world::Loads as StartLoads;
-use super::super::{
-    Class, DeviceClass, Fleet, Job, JobIx, Ms, Setting, UserIx, Workload, assumed, trace,
-};
+use super::super::{DeviceClass, Fleet, Job, JobIx, Ms, Setting, UserIx, Workload, assumed, trace};
 use super::fairness::Ledger;
 use super::{Bounds, Figures, Loads, Preemption, Promises, Utilisation, Wait};
 

@@ -1,12 +1,12 @@
 //! Visits until the wanted load is offered.
 
-use flowai_actors::state::Tier;
+use flowai_actors::state::{Class, Tier};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::super::{Demand, Fleet, Flow, Ms, Setting, SettingError, assumed, trace};
 use super::draw::{self, Ranks, ms};
-use super::{Class, Job, JobIx, ModelIx, Submit, UserIx, Workload};
+use super::{Job, JobIx, ModelIx, Submit, UserIx, Workload};
 
 impl Workload {
     /// The same for the same setting. Visits are drawn until their clips are as many GPU-seconds as the load asks for, and begin

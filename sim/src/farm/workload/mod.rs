@@ -5,8 +5,7 @@ mod generate;
 #[cfg(test)]
 mod tests;
 
-use flowai_actors::state::Tier;
-use serde::Serialize;
+use flowai_actors::state::{Class, Tier};
 
 use super::{Ms, assumed};
 
@@ -25,14 +24,6 @@ pub struct ModelIx(pub u16);
 pub struct AdapterIx {
     pub model: ModelIx,
     pub rank: u16,
-}
-
-/// Sets the start bound, and who may be stopped for another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Class {
-    Interactive,
-    Batch,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,16 +67,7 @@ pub struct Job {
 impl Job {
     /// How long it may wait for its start.
     pub fn start_bound_ms(&self) -> Option<Ms> {
-        let bounds = match self.class {
-            Class::Interactive => assumed::INTERACTIVE_BOUND_MIN,
-            Class::Batch => assumed::BATCH_BOUND_MIN,
-        };
-        let minutes = match self.tier {
-            Tier::Free => bounds[0],
-            Tier::Pro => bounds[1],
-            Tier::Studio => bounds[2],
-        };
-        minutes.map(|minutes| minutes * 60_000)
+        self.tier.start_bound_ms(self.class)
     }
 }
 

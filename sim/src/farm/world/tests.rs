@@ -1,7 +1,7 @@
-use flowai_actors::state::Tier;
+use flowai_actors::state::{Class, Tier};
 
 use super::super::assumed;
-use super::super::workload::{AdapterIx, Class, Job, ModelIx, Shape, UserIx};
+use super::super::workload::{AdapterIx, Job, ModelIx, Shape, UserIx};
 use super::*;
 
 /// Sixty seconds in 27 steps and what is worth three: two seconds a step.
