@@ -4,6 +4,7 @@
 //! No SQL, no HTTP and no libtorch here. This is the only room that names ractor_cluster. Pure parts take the time in
 //! their arguments; whoever needs a clock takes [`clock::Clock`].
 
+pub mod checkpoint;
 pub mod clock;
 pub mod credits;
 pub mod ids;

@@ -125,6 +125,21 @@ pub const RECOVERY_PAGE_JOBS: u32 = 5_000;
 
 const _: () = assert!(JOB_ATTEMPTS_MAX < JOB_ASSIGNMENTS_MAX);
 
+// --- checkpoints ---
+
+/// A run that is being denoised is kept this often, so that a node that is killed loses no more. The leader writes no more
+/// often either.
+pub const CHECKPOINT_INTERVAL_MS: u64 = 60_000;
+/// One checkpoint. Latents of 64 frames of 1920x1088 in 32 bits are 33 MB.
+pub const CHECKPOINT_BYTES_MAX: u64 = 128 << 20;
+/// What it says of its device and engine.
+pub const CHECKPOINT_TEXT_CHARS_MAX: usize = 500;
+/// A run that was told to stop waits so long for a store that is down, while its node takes no other job: a checkpoint is worth
+/// minutes of rendering, and costs its node no more than that.
+pub const CHECKPOINT_PATIENCE_MS: u64 = 60_000;
+/// The leader looks for checkpoints that no unfinished job can use this often.
+pub const CHECKPOINT_SWEEP_MS: u64 = 600_000;
+
 // --- what a spec may ask for, before a model narrows it ---
 
 pub const FRAMES_MIN: u32 = 1;
@@ -184,6 +199,8 @@ const _: () = assert!(2 * STORE_OUTAGE_MS <= FETCH_PATIENCE_MS);
 const _: () = assert!(FETCH_PATIENCE_MS < DOWNLOAD_URL_MS);
 const _: () = assert!(2 * TARGET_PATIENCE_MS <= UPLOAD_URL_MS);
 const _: () = assert!(STORE_OUTAGE_MS < TARGET_PATIENCE_MS);
+const _: () = assert!(STORE_OUTAGE_MS < CHECKPOINT_PATIENCE_MS);
+const _: () = assert!(CHECKPOINT_PATIENCE_MS < JOB_NO_PROGRESS_MS);
 const _: () = assert!(2 * TARGET_PATIENCE_MS <= CLIP_PATIENCE_MS);
 
 // --- HTTP and live updates ---

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::checkpoint::{CheckpointPlace, CheckpointPlaced, PlaceCheckpoint};
 use crate::ids::Epoch;
 use crate::link::{self, Envelope, NodeLink, PeerId, Role, SchemaRange};
 use crate::messages::{
@@ -63,6 +64,7 @@ questions! {
     Register => Registered,
     Beat => BeatAnswer,
     PlacePreview => PreviewPlace,
+    PlaceCheckpoint => CheckpointPlace,
     Ended => EndedAnswer,
     UploadTargets => UploadTargetsAnswer,
     Assign => AssignAnswer,
@@ -103,7 +105,7 @@ pub async fn ask<Q: Question + Sync>(
 
 /// Which role may send which kind. Unknown kinds pass: the program answers them `Unsupported`.
 pub fn may_send(role: Role, kind: u32) -> bool {
-    const FROM_NODES: [u32; 7] = [
+    const FROM_NODES: [u32; 9] = [
         Register::KIND,
         Beat::KIND,
         Progress::KIND,
@@ -111,6 +113,8 @@ pub fn may_send(role: Role, kind: u32) -> bool {
         UploadTargets::KIND,
         PlacePreview::KIND,
         PreviewPlaced::KIND,
+        PlaceCheckpoint::KIND,
+        CheckpointPlaced::KIND,
     ];
     const FROM_COORDINATORS: [u32; 6] = [
         Assign::KIND,
@@ -186,7 +190,7 @@ mod tests {
                 assert_eq!(may_send(role, kind), role == sender, "{kind} from {role}");
             }
         };
-        for kind in [10, 12, 14, 16, 18, 40, 42] {
+        for kind in [10, 12, 14, 16, 18, 40, 42, 60, 62] {
             check(kind, Role::Node);
         }
         for kind in [20, 22, 26, 32, 34, 44] {

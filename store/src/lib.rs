@@ -3,6 +3,7 @@
 pub mod accounts;
 pub mod adapters;
 pub mod api_keys;
+pub mod checkpoints;
 pub mod database;
 pub mod events;
 pub mod idempotency;

@@ -42,6 +42,16 @@ pub struct JobRow {
     /// Who holds the attempt, while the job runs.
     pub held: Option<Holding>,
     pub cancel_requested: bool,
+    /// Where an earlier attempt got to.
+    pub kept: Option<Kept>,
+}
+
+/// What a scheduler must know of a job's checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// Steps that are done.
+    pub step: u32,
+    pub device_class: String,
 }
 
 /// A job that another one starts after.
@@ -73,6 +83,8 @@ struct RawJob {
     died_on: Vec<String>,
     node_deaths: i32,
     cancel_requested: bool,
+    kept_step: Option<i32>,
+    kept_class: Option<String>,
 }
 
 macro_rules! select_jobs {
@@ -82,11 +94,13 @@ macro_rules! select_jobs {
                     greatest(0, extract(epoch from now() - j.created_at) * 1000)::bigint as waited_ms,
                     j.after_id, p.state as after_state, j.model_id, j.spec, s.state, s.attempt, s.epoch, s.node_id, s.generation,
                     t.failures, t.failed_on, t.died_on,
-                    s.node_deaths, s.cancel_requested_at is not null as cancel_requested
+                    s.node_deaths, s.cancel_requested_at is not null as cancel_requested,
+                    k.step as kept_step, k.device_class as kept_class
                from job_state s
                join job j on j.id = s.job_id
                join account a on a.id = s.owner_id
                left join job_state p on p.job_id = j.after_id
+               left join checkpoint k on k.job_id = s.job_id
               cross join lateral (
                     select count(*) as failures,
                            coalesce(array_agg(distinct node_id), '{}') as failed_on,
@@ -149,6 +163,13 @@ impl TryFrom<RawJob> for JobRow {
             died_on: node_ids(raw.died_on)?,
             held,
             cancel_requested: raw.cancel_requested,
+            kept: raw
+                .kept_step
+                .zip(raw.kept_class)
+                .map(|(step, device_class)| Kept {
+                    step: unsigned(step),
+                    device_class,
+                }),
         })
     }
 }

@@ -6,6 +6,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use flowai_actors::ids::{JobId, UserId};
 use flowai_actors::state::JobState;
+use flowai_store::checkpoints::checkpoints_prefix;
 use flowai_store::database::commit;
 use flowai_store::journal::clips_prefix;
 use flowai_store::videos::{self, Cancelling, Purge, Video};
@@ -94,9 +95,10 @@ pub(crate) async fn purge(app: &App, user: UserId, id: JobId) -> Result<(), ApiE
         app.forget_object(&key).await;
     }
     // Also what attempts left that were lost, cancelled or too late.
-    let files = clips_prefix(id);
-    if let Err(error) = app.objects.delete_prefix(&files).await {
-        tracing::warn!(%error, files, "objects that nothing names stay in the store");
+    for files in [clips_prefix(id), checkpoints_prefix(id)] {
+        if let Err(error) = app.objects.delete_prefix(&files).await {
+            tracing::warn!(%error, files, "objects that nothing names stay in the store");
+        }
     }
     Ok(())
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::time::Duration;
 
+use flowai_actors::checkpoint::{CheckpointPlaced, PlaceCheckpoint};
 use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::{Epoch, Generation, NodeId};
 use flowai_actors::kit::{
@@ -166,6 +167,10 @@ impl Running {
                 let node = delivery.from.id.as_node()?;
                 Some(Event::PreviewPlaced { node, placed })
             }),
+            CheckpointPlaced::KIND => wire::open(envelope).map(|placed| {
+                let node = delivery.from.id.as_node()?;
+                Some(Event::CheckpointPlaced { node, placed })
+            }),
             _ => return delivery.unsupported(),
         };
         match event {
@@ -215,6 +220,13 @@ impl Running {
             PlacePreview::KIND => wire::open(&envelope).map(|question: PlacePreview| {
                 let is_own = is_own(&question.node, question.generation);
                 is_own.then_some(Event::PreviewAsked {
+                    reply: id,
+                    question,
+                })
+            }),
+            PlaceCheckpoint::KIND => wire::open(&envelope).map(|question: PlaceCheckpoint| {
+                let is_own = is_own(&question.node, question.generation);
+                is_own.then_some(Event::CheckpointAsked {
                     reply: id,
                     question,
                 })
@@ -280,23 +292,27 @@ impl Running {
             Effect::Compare { after } => self.work(LeaderTask::Read, async move {
                 work::compare(&database, after).await
             }),
-            Effect::Dispatch { held, models } => {
+            Effect::Dispatch {
+                held,
+                models,
+                may_resume,
+            } => {
                 self.work(LeaderTask::Dispatch, async move {
                     let tools = Tools {
                         database,
                         objects,
                         link,
                     };
-                    work::dispatch(&tools, held, models).await
+                    work::dispatch(&tools, held, models, may_resume).await
                 });
             }
             Effect::Forget => self.tasks.spawn(LeaderTask::Forget, |_| async move {
                 idempotency::forget_expired(&database, ANSWERS_FORGOTTEN_MAX).await?;
                 Ok(())
             }),
-            Effect::Stop { node, at } => self.tasks.spawn(LeaderTask::Stop, |_| async move {
+            Effect::Stop { node, at, keep } => self.tasks.spawn(LeaderTask::Stop, |_| async move {
                 let to = PeerId::from(&node);
-                wire::ask(link.as_ref(), &to, epoch, &Stop { at }, STOP_DEADLINE).await?;
+                wire::ask(link.as_ref(), &to, epoch, &Stop { at, keep }, STOP_DEADLINE).await?;
                 Ok(())
             }),
             Effect::Foretell { node, job, models } => {
@@ -331,6 +347,19 @@ impl Running {
                     Ok(())
                 });
             }
+            Effect::PresignCheckpoint { reply, question } => self.answer_later(reply, async move {
+                work::presign_checkpoint(&objects, &question).await
+            }),
+            Effect::DiscardCheckpoints { job, before } => {
+                self.tasks.spawn(LeaderTask::Discard, |_| async move {
+                    work::discard_checkpoints(&database, &objects, job, before).await?;
+                    Ok(())
+                });
+            }
+            Effect::SweepCheckpoints => self.tasks.spawn(LeaderTask::Discard, |_| async move {
+                work::sweep_checkpoints(&database, &objects).await?;
+                Ok(())
+            }),
             Effect::Hint { to, users } => {
                 for user in users {
                     self.send(&to, &EventsReady { user });
@@ -398,6 +427,7 @@ fn send_answer(epoch: Epoch, reply: ReplyPort, answer: &Answer) {
         Answer::Ended(body) => wire::seal(epoch, body),
         Answer::Targets(body) => wire::seal(epoch, body),
         Answer::Preview(body) => wire::seal(epoch, body),
+        Answer::Checkpoint(body) => wire::seal(epoch, body),
         Answer::Farm(body) => wire::seal(epoch, body.as_ref()),
         Answer::Why(body) => wire::seal(epoch, body),
         Answer::Compared(Findings { jobs, suspected }) => {

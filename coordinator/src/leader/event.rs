@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use flowai_actors::checkpoint::{CheckpointPlace, CheckpointPlaced, PlaceCheckpoint};
 use flowai_actors::ids::{Attempt, Generation, JobId, ModelId, NodeId, Sha256, UserId};
 use flowai_actors::link::PeerId;
 use flowai_actors::messages::{
@@ -73,6 +74,14 @@ pub enum Event {
     PreviewPlaced {
         node: NodeId,
         placed: PreviewPlaced,
+    },
+    CheckpointAsked {
+        reply: ReplyId,
+        question: PlaceCheckpoint,
+    },
+    CheckpointPlaced {
+        node: NodeId,
+        placed: CheckpointPlaced,
     },
     /// What became of an assignment after its commit.
     Dispatched {
@@ -170,10 +179,13 @@ pub enum Effect {
     Dispatch {
         held: Holding,
         models: JobModels,
+        /// An earlier attempt may have left a checkpoint.
+        may_resume: bool,
     },
     Stop {
         node: NodeId,
         at: AttemptRef,
+        keep: bool,
     },
     /// Tell the node which adapters it will probably need next.
     Foretell {
@@ -217,6 +229,18 @@ pub enum Effect {
         attempt: Attempt,
         step: u32,
     },
+    /// Answer with a presigned upload.
+    PresignCheckpoint {
+        reply: ReplyId,
+        question: PlaceCheckpoint,
+    },
+    /// Those that lie before this attempt and step are not needed any more; without one, the job has ended and needs none.
+    DiscardCheckpoints {
+        job: JobId,
+        before: Option<(Attempt, u32)>,
+    },
+    /// Look for checkpoints of jobs that have ended.
+    SweepCheckpoints,
     /// The term is over.
     StepDown,
 }
@@ -228,6 +252,7 @@ pub enum Answer {
     Ended(EndedAnswer),
     Targets(UploadTargetsAnswer),
     Preview(PreviewPlace),
+    Checkpoint(CheckpointPlace),
     Farm(Box<FarmView>),
     Why(WhyAnswer),
     Compared(Findings),

@@ -64,7 +64,7 @@ impl State {
                 held.heard_at = now;
             }
             let is_adopted = self.adopt(at.job);
-            if self.scheduler.is_cancel_asked(at.job) {
+            if self.stop_wanted(at.job).is_some() {
                 effects.extend(self.stop(at.job));
             }
             if is_adopted {
@@ -130,7 +130,7 @@ impl State {
             return;
         };
         let is_named = running.is_some_and(|at| (at.job, at.attempt) == (job, attempt));
-        if is_named && self.scheduler.is_cancel_asked(job) {
+        if is_named && self.stop_wanted(job).is_some() {
             effects.extend(self.stop(job));
         }
         let is_ending = self.ending.contains_key(&(job, attempt));
@@ -260,7 +260,9 @@ impl State {
                 effects.push(Effect::Verify(ended));
                 return;
             }
-            Outcome::Stopped => AttemptEnd::Stopped { checkpoint: None },
+            Outcome::Stopped { checkpoint } => AttemptEnd::Stopped {
+                checkpoint: self.checkpoint_left(&held, checkpoint),
+            },
             Outcome::Failed {
                 code,
                 detail,
@@ -398,13 +400,14 @@ impl State {
             Ok(()) if !is_held => effects.push(Effect::Stop {
                 node: held.node,
                 at: held.at,
+                keep: false,
             }),
             Ok(()) => {
                 if let Some(held) = self.held.get_mut(&job) {
                     held.is_dispatched = true;
                     held.heard_at = now;
                 }
-                if self.scheduler.is_cancel_asked(job) {
+                if self.stop_wanted(job).is_some() {
                     effects.extend(self.stop(job));
                 }
             }

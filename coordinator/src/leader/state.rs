@@ -9,7 +9,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use flowai_actors::clock::Monotonic;
 use flowai_actors::credits::StepsDone;
 use flowai_actors::ids::{Attempt, Epoch, JobId, NodeId, Sha256, UserId};
-use flowai_actors::limits::{JOB_NO_PROGRESS_MS, RECOVERY_PAGE_JOBS, SWEEP_MS};
+use flowai_actors::limits::{
+    CHECKPOINT_SWEEP_MS, JOB_NO_PROGRESS_MS, RECOVERY_PAGE_JOBS, SWEEP_MS,
+};
 use flowai_actors::link::PeerId;
 use flowai_actors::messages::{
     AttemptRef, EndedAnswer, FarmView, Holding, Live, QueueView, Registered, Verdict,
@@ -19,16 +21,19 @@ use flowai_actors::planted::{self, Bug};
 use flowai_actors::spec::RenderSpec;
 use flowai_actors::state::{JobState, Tier};
 use flowai_actors::waiting::WhyAnswer;
-use flowai_store::journal::{Artefact, Change, Written};
+use flowai_store::journal::{Artefact, Change, Unfinished, Written};
 use flowai_store::recovery::JobRow;
 
+use super::checkpoints::Checkpoints;
 use super::compare::Comparison;
 use super::event::{Answer, Effect, Event, JobModels, NotDispatched, Outcome, ReplyId};
 use super::line::{self, Line};
 use super::outbox::Outbox;
 use super::previews::{self, Previews};
 use super::registry::Registry;
-use crate::scheduler::{self, AttemptEnd, Event as Heard, Recovered, Scheduler, Shape, WaitingJob};
+use crate::scheduler::{
+    self, AttemptEnd, Checkpoint, Event as Heard, Recovered, Scheduler, Shape, WaitingJob,
+};
 use crate::{cost, metrics};
 
 /// Every so many sweeps all unfinished jobs are looked at, not only the newest.
@@ -51,6 +56,9 @@ pub(super) struct Held {
     /// What its uploads were signed for in this term.
     pub(super) announced: Option<Announced>,
     pub(super) previews: Previews,
+    pub(super) checkpoints: Checkpoints,
+    /// The scheduler wants it to stop: whether with a checkpoint. Told again until its end is heard.
+    stop: Option<bool>,
 }
 
 /// The files of an attempt that become part of what its owner is told.
@@ -73,6 +81,9 @@ pub struct State {
     pub(super) ending: HashMap<(JobId, Attempt), Vec<ReplyId>>,
     /// Nodes that are welcome once their attempt is adopted.
     pub(super) welcomes: HashMap<(JobId, Attempt), ReplyId>,
+    /// Unfinished jobs of which checkpoints may lie in the store.
+    pub(super) checkpointed: BTreeSet<JobId>,
+    next_checkpoint_sweep: Monotonic,
     outbox: Outbox,
     line: Line,
     pub(super) to_read: BTreeSet<JobId>,
@@ -98,6 +109,8 @@ impl State {
             apis: BTreeSet::new(),
             ending: HashMap::new(),
             welcomes: HashMap::new(),
+            checkpointed: BTreeSet::new(),
+            next_checkpoint_sweep: Monotonic::default().plus_ms(CHECKPOINT_SWEEP_MS),
             outbox: Outbox::default(),
             line: Line::default(),
             to_read: BTreeSet::new(),
@@ -155,6 +168,12 @@ impl State {
             Event::PreviewPlaced { node, placed } => {
                 self.preview_placed(&node, placed, &mut effects);
             }
+            Event::CheckpointAsked { reply, question } => {
+                self.checkpoint_asked(reply, question, &mut effects);
+            }
+            Event::CheckpointPlaced { node, placed } => {
+                self.checkpoint_placed(now, &node, placed, &mut effects);
+            }
             Event::Dispatched { held, result } => self.dispatched(now, held, result, &mut effects),
             Event::Committed(outcomes) => self.committed(now, outcomes, &mut effects),
             Event::Fenced => {
@@ -201,7 +220,7 @@ impl State {
         }
     }
 
-    fn decide(
+    pub(super) fn decide(
         &mut self,
         now: Monotonic,
         effect: scheduler::Effect,
@@ -234,28 +253,43 @@ impl State {
                     unnamed_beats: 0,
                     announced: None,
                     previews: Previews::default(),
+                    checkpoints: Checkpoints::default(),
+                    stop: None,
                 };
                 self.held.insert(job, held);
                 Some(Change::Assign(holding))
             }
-            Decided::Stop { job, .. } => {
+            Decided::Stop { job, keep, .. } => {
+                if let Some(held) = self.held.get_mut(&job) {
+                    // Who wants nothing kept has the last word.
+                    held.stop = Some(keep && held.stop != Some(false));
+                }
                 // An assignment that is still on its way is stopped once the node has it.
                 effects.extend(self.stop(job));
                 None
             }
-            Decided::Settle { job, .. } => self
-                .release(job, effects)
-                .zip(artefact.take())
-                .map(|(held, artefact)| Change::Settle { held, artefact }),
+            Decided::Settle { job, .. } => {
+                self.release(job, effects)
+                    .zip(artefact.take())
+                    .map(|(held, artefact)| Change::Settle {
+                        held: held.holding,
+                        artefact,
+                    })
+            }
             Decided::Requeue {
                 job,
                 outcome,
                 reason,
                 ..
             } => self.release(job, effects).map(|held| Change::Requeue {
-                held,
+                held: held.holding,
                 outcome,
                 reason,
+                // The leader has heard all of it, the scheduler what matters for the next place.
+                checkpoint: held
+                    .checkpoints
+                    .newest
+                    .filter(|_| outcome != Unfinished::Failed),
             }),
             Decided::Fail {
                 job,
@@ -263,7 +297,11 @@ impl State {
                 code,
                 detail,
             } => Some(match self.release(job, effects) {
-                Some(held) => Change::Fail { held, code, detail },
+                Some(held) => Change::Fail {
+                    held: held.holding,
+                    code,
+                    detail,
+                },
                 None => Change::FailWaiting {
                     job,
                     attempt,
@@ -274,14 +312,17 @@ impl State {
             Decided::Cancel { job, attempt } => {
                 let steps = self.held.get(&job).and_then(|held| held.steps);
                 Some(match self.release(job, effects) {
-                    Some(held) => Change::Cancel { held, steps },
+                    Some(held) => Change::Cancel {
+                        held: held.holding,
+                        steps,
+                    },
                     None => Change::CancelWaiting { job, attempt },
                 })
             }
             Decided::Quarantine {
                 job, node_deaths, ..
             } => self.release(job, effects).map(|held| Change::Quarantine {
-                held,
+                held: held.holding,
                 detail: format!("{node_deaths} times a node died while it ran this"),
             }),
             // Whoever said it is answered by the one who heard it.
@@ -292,16 +333,24 @@ impl State {
         }
     }
 
-    fn write(&mut self, change: Change) {
+    pub(super) fn write(&mut self, change: Change) {
         self.touched.insert(change.job());
         self.comparison.touch(change.job());
         self.outbox.push(change);
     }
 
-    fn release(&mut self, job: JobId, effects: &mut Vec<Effect>) -> Option<Holding> {
+    fn release(&mut self, job: JobId, effects: &mut Vec<Effect>) -> Option<Held> {
         let held = self.held.remove(&job)?;
         effects.extend(previews::discard_all(&held));
-        Some(held.holding)
+        Some(held)
+    }
+
+    /// Whether its node is to stop the job, and then whether with a checkpoint.
+    pub(super) fn stop_wanted(&self, job: JobId) -> Option<bool> {
+        if self.scheduler.is_cancel_asked(job) {
+            return Some(false);
+        }
+        self.held.get(&job)?.stop
     }
 
     /// Tells the node to stop, once it works on the job.
@@ -310,6 +359,7 @@ impl State {
         Some(Effect::Stop {
             node: held.holding.node.clone(),
             at: held.holding.at,
+            keep: self.stop_wanted(job).unwrap_or(false),
         })
     }
 
@@ -386,9 +436,20 @@ impl State {
                 effects.extend(welcome.map(|reply| Effect::Answer(reply, answer)));
             }
             // Or the owner ended it without us.
-            Change::CancelWaiting { job, .. } => self.over(now, *job, false, effects),
-            Change::FailWaiting { job, .. } if is_written => self.over(now, *job, false, effects),
+            Change::CancelWaiting { job, .. } => {
+                self.discard_checkpoints(*job, effects);
+                self.over(now, *job, false, effects);
+            }
+            Change::FailWaiting { job, .. } if is_written => {
+                self.discard_checkpoints(*job, effects);
+                self.over(now, *job, false, effects);
+            }
             Change::FailWaiting { job, .. } => drop(self.to_read.insert(*job)),
+            Change::Keep { held, checkpoint } if is_written => {
+                self.superseded(held, checkpoint, effects);
+            }
+            // Whether the attempt is over is for its end to say.
+            Change::Keep { .. } => {}
             Change::Settle { held, .. } if matches!(outcome, Outcome::Refused(_)) => {
                 // Whoever waits for the answer gets it when this is written.
                 self.write(Change::Fail {
@@ -404,9 +465,12 @@ impl State {
             | Change::Quarantine { held, .. } => {
                 if !is_written {
                     self.to_read.insert(held.at.job);
-                } else if change.ends_job() {
-                    let is_done = matches!(change, Change::Settle { .. });
-                    self.over(now, held.at.job, is_done, effects);
+                } else {
+                    self.left_behind(change, effects);
+                    if change.ends_job() {
+                        let is_done = matches!(change, Change::Settle { .. });
+                        self.over(now, held.at.job, is_done, effects);
+                    }
                 }
                 let answer = if is_written {
                     EndedAnswer::Settled
@@ -423,6 +487,41 @@ impl State {
         self.step(now, Heard::JobGone { job, is_done }, effects);
     }
 
+    /// An attempt is over: of its job's checkpoints only what the next one may go on from is kept.
+    fn left_behind(&mut self, change: &Change, effects: &mut Vec<Effect>) {
+        match change {
+            Change::Requeue {
+                held,
+                outcome: Unfinished::Lost | Unfinished::Stopped,
+                checkpoint,
+                ..
+            } => {
+                if let Some(newest) = checkpoint {
+                    self.superseded(held, newest, effects);
+                }
+            }
+            Change::Requeue {
+                held,
+                outcome: Unfinished::Failed,
+                ..
+            } => {
+                if self.checkpointed.remove(&held.at.job) {
+                    effects.push(Effect::DiscardCheckpoints {
+                        job: held.at.job,
+                        before: Some((held.at.attempt.next(), 0)),
+                    });
+                }
+            }
+            Change::Settle { .. }
+            | Change::Fail { .. }
+            | Change::FailWaiting { .. }
+            | Change::Cancel { .. }
+            | Change::Quarantine { .. }
+            | Change::CancelWaiting { .. } => self.discard_checkpoints(change.job(), effects),
+            Change::Assign(_) | Change::Adopt(_) | Change::Keep { .. } => {}
+        }
+    }
+
     /// An assignment is durable: its node is told, if it is still the one.
     fn assigned(&mut self, now: Monotonic, held: &Holding, effects: &mut Vec<Effect>) {
         if !self.is_held(held) {
@@ -432,6 +531,7 @@ impl State {
             Some(models) => effects.push(Effect::Dispatch {
                 held: held.clone(),
                 models,
+                may_resume: self.checkpointed.contains(&held.at.job),
             }),
             None => {
                 let reason = "it no longer offers the model".to_owned();
@@ -496,6 +596,7 @@ impl State {
         let touched = std::mem::take(&mut self.touched);
         for job in asked.into_iter().filter(|job| !found.contains(job)) {
             self.held.remove(&job);
+            self.discard_checkpoints(job, effects);
             let is_done = false;
             self.step(now, Heard::JobGone { job, is_done }, effects);
         }
@@ -513,6 +614,7 @@ impl State {
         let job = row.job;
         if row.state.is_end() {
             self.held.remove(&job);
+            self.discard_checkpoints(job, effects);
             let is_done = row.state == JobState::Done;
             self.step(now, Heard::JobGone { job, is_done }, effects);
             return;
@@ -557,6 +659,9 @@ impl State {
 
     fn news_of(&mut self, now: Monotonic, row: JobRow) -> Option<Heard> {
         let spec = row.spec?;
+        if row.kept.is_some() {
+            self.checkpointed.insert(row.job);
+        }
         let waiting = WaitingJob {
             job: row.job,
             owner: row.owner,
@@ -574,13 +679,16 @@ impl State {
             cost: cost::predicted(&spec),
             queued_at: now.minus(row.waited),
             after: row.after.map(|after| after.job),
-            resume: None,
             preemptions: 0,
             attempt: row.attempt,
             failures: row.failures,
             failed_on: row.failed_on,
             node_deaths: row.node_deaths,
             died_on: row.died_on,
+            resume: row.kept.map(|kept| Checkpoint {
+                device_class: kept.device_class,
+                step: kept.step,
+            }),
         };
         let Some(holding) = row.held.filter(|_| row.state == JobState::Running) else {
             return Some(Heard::JobArrived(waiting));
@@ -599,6 +707,8 @@ impl State {
             unnamed_beats: 0,
             announced: None,
             previews: Previews::default(),
+            checkpoints: Checkpoints::default(),
+            stop: None,
         };
         self.held.insert(row.job, held);
         Some(Heard::JobRecovered(recovered))
@@ -645,6 +755,10 @@ impl State {
             self.step(now, end_of(&held, end), effects);
         }
         self.registry.forget_silent(now);
+        if self.next_checkpoint_sweep <= now {
+            self.next_checkpoint_sweep = now.plus_ms(CHECKPOINT_SWEEP_MS);
+            effects.push(Effect::SweepCheckpoints);
+        }
         self.begin_comparison(now, effects);
         #[cfg(feature = "planted-bugs")]
         if planted::is(Bug::DoorbellOnly) {

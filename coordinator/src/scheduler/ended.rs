@@ -202,6 +202,7 @@ impl Scheduler {
         checkpoint: Option<Checkpoint>,
         effects: &mut Vec<Effect>,
     ) {
+        let checkpoint = self.newest_left(ix, outcome, checkpoint);
         let left = checkpoint
             .as_ref()
             .and_then(|checkpoint| self.left_after(ix, checkpoint));
@@ -216,13 +217,17 @@ impl Scheduler {
         }
         let story = job.story();
         story.stop_asked = false;
+        story.resume = checkpoint.clone().or(story.resume.take());
         match outcome {
-            Unfinished::Stopped => story.resume = checkpoint.clone().or(story.resume.take()),
+            Unfinished::Stopped => {}
             Unfinished::Failed | Unfinished::Lost => {
                 story.back_at = now.plus_ms(JOB_RETRY_MS << story.failures.min(16));
                 story.failures += 1;
                 story.failed_on.extend(node);
             }
+        }
+        if outcome == Unfinished::Failed {
+            story.resume = None;
         }
         let (failures, back_at) = (story.failures, story.back_at);
         let is_used_up = failures >= JOB_ATTEMPTS_MAX || attempt.get() >= JOB_ASSIGNMENTS_MAX;
@@ -256,6 +261,31 @@ impl Scheduler {
                 reason,
                 checkpoint,
             });
+        }
+    }
+
+    /// The running attempt left a checkpoint on its way.
+    pub(super) fn checkpointed(&mut self, id: JobId, attempt: Attempt, checkpoint: Checkpoint) {
+        let ix = self.jobs.find(id);
+        let job = ix.and_then(|ix| self.jobs.get_mut(ix));
+        if let Some(job) = job.filter(|job| job.attempt == attempt && job.holder().is_some()) {
+            job.story().left = Some(checkpoint);
+        }
+    }
+
+    /// What the next attempt may go on from: the last word of the one that ends, or what it left on its way. A failed one leaves
+    /// nothing: what it left may be why it failed.
+    fn newest_left(
+        &mut self,
+        ix: JobIx,
+        outcome: Unfinished,
+        last_word: Option<Checkpoint>,
+    ) -> Option<Checkpoint> {
+        let story = self.jobs.get_mut(ix)?.story.as_mut();
+        let left = story.and_then(|story| story.left.take());
+        match outcome {
+            Unfinished::Stopped | Unfinished::Lost => last_word.or(left),
+            Unfinished::Failed => None,
         }
     }
 

@@ -165,6 +165,12 @@ pub enum Event {
         node: NodeId,
         how: Drain,
     },
+    /// The running attempt left a checkpoint on its way: whatever becomes of it, the next one may go on there.
+    Checkpointed {
+        job: JobId,
+        attempt: Attempt,
+        checkpoint: Checkpoint,
+    },
     Ended {
         node: NodeId,
         generation: Generation,

@@ -93,7 +93,10 @@ pub(super) struct Story {
     pub(super) cancel_asked: bool,
     /// Its node was told to stop it and to keep what it has.
     pub(super) stop_asked: bool,
+    /// What the next attempt goes on from.
     pub(super) resume: Option<Checkpoint>,
+    /// The newest that the present attempt left on its way.
+    pub(super) left: Option<Checkpoint>,
     pub(super) preemptions: u32,
     pub(super) preempted_at: Option<Monotonic>,
     pub(super) after: Option<JobId>,

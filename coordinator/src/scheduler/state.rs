@@ -95,6 +95,11 @@ impl Scheduler {
                 step,
                 steps,
             } => self.progressed(job, attempt, step, steps),
+            Event::Checkpointed {
+                job,
+                attempt,
+                checkpoint,
+            } => self.checkpointed(job, attempt, checkpoint),
             Event::NodeDraining { node, how } => self.drain(&node, how, &mut effects),
             Event::Ended {
                 node,

@@ -1,5 +1,6 @@
 //! The job that a node works on: its stages from rendering to the leader's last word, and what the leader must hear of it.
 
+use flowai_actors::checkpoint::CheckpointFile;
 use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::{Epoch, Generation, NodeId};
 use flowai_actors::limits::PROGRESS_INTERVAL_MS;
@@ -33,7 +34,10 @@ pub(crate) struct Job {
     pub(crate) at: AttemptRef,
     pub(crate) stage: Stage,
     pub(crate) is_paused: bool,
-    pub(crate) stop_asked: bool,
+    /// What it makes is not wanted.
+    pub(crate) is_dropped: bool,
+    /// What it left in the store, once nothing more of it goes there.
+    pub(crate) left: Option<Option<CheckpointFile>>,
     pub(crate) standing: Standing,
     pub(crate) pace: Pace,
     /// `false` when `standing` is newer than what the leader heard.
@@ -54,6 +58,8 @@ pub(crate) enum Stage {
         clip: Clip,
         tries: UploadTries,
     },
+    /// It has stopped; its last checkpoint is on its way to the store.
+    Keeping,
     /// It has ended; the leader must hear it.
     Telling {
         outcome: Outcome,
@@ -86,7 +92,8 @@ impl Job {
             at: assign.at,
             stage: Stage::Rendering,
             is_paused: false,
-            stop_asked: false,
+            is_dropped: false,
+            left: None,
             standing: Standing {
                 phase: Phase::Fetching,
                 step: 0,
@@ -148,6 +155,26 @@ impl Job {
         }
     }
 
+    /// It came to its boundary. The leader hears of it when what was done is kept, or cannot be.
+    pub(crate) fn stopped(&mut self, now: Monotonic) {
+        if self.is_dropped {
+            return self.tell(now, Outcome::Stopped { checkpoint: None });
+        }
+        match self.left.take() {
+            Some(checkpoint) => self.tell(now, Outcome::Stopped { checkpoint }),
+            None => self.stage = Stage::Keeping,
+        }
+    }
+
+    /// Nothing more of its checkpoints goes to the store.
+    pub(crate) fn left(&mut self, now: Monotonic, checkpoint: Option<CheckpointFile>) {
+        match self.stage {
+            Stage::Keeping => self.tell(now, Outcome::Stopped { checkpoint }),
+            Stage::Rendering => self.left = Some(checkpoint),
+            Stage::Placing { .. } | Stage::Uploading { .. } | Stage::Telling { .. } => {}
+        }
+    }
+
     pub(crate) fn tell(&mut self, now: Monotonic, outcome: Outcome) {
         // The end says it all.
         self.is_told = true;
@@ -188,7 +215,7 @@ impl Job {
         }
         let (run, at) = (self.run, self.at);
         match &mut self.stage {
-            Stage::Rendering | Stage::Uploading { .. } => {}
+            Stage::Rendering | Stage::Uploading { .. } | Stage::Keeping => {}
             Stage::Placing { clip, ask, .. } => {
                 if ask.is_due(now) {
                     *ask = Asking::Underway;

@@ -11,6 +11,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use flowai_actors::checkpoint::CheckpointFile;
 use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::{Attempt, Epoch, Generation, JobId, ModelId, NodeId, Sha256};
 use flowai_actors::limits::{CLIP_PATIENCE_MS, NODE_BEAT_MS, NODE_SELF_STOP_MS};
@@ -58,7 +59,11 @@ pub enum Event {
         answer: Option<BeatAnswer>,
     },
     Assigned(Box<Assign>),
-    StopAsked(AttemptRef),
+    /// `keep`: it goes on elsewhere.
+    StopAsked {
+        at: AttemptRef,
+        keep: bool,
+    },
     /// What the leader of this term thinks will come next.
     Hinted {
         epoch: Epoch,
@@ -73,6 +78,11 @@ pub enum Event {
     Rendered {
         run: RunId,
         result: Result<Clip, NotRendered>,
+    },
+    /// Nothing more of the run's checkpoints goes to the store, where this one lies.
+    Left {
+        run: RunId,
+        checkpoint: Option<CheckpointFile>,
     },
     TargetsAnswered {
         run: RunId,
@@ -122,7 +132,9 @@ pub enum Effect {
     Prefetch(Box<Prefetch>),
     Pause(RunId),
     Resume(RunId),
-    /// Lets the run end at its next boundary; its end is still heard.
+    /// Lets the run end at its next boundary and keep what is done; its end is still heard.
+    Keep(RunId),
+    /// Lets the run end at its next boundary; its end is still heard, and nothing that it made is wanted.
     Stop(RunId),
     /// Lets the run end at its next boundary and drops everything that it made.
     Forget(RunId),
@@ -260,7 +272,7 @@ impl State {
         let is_known = self.is_registered();
         let question = job.filter(|_| is_known).and_then(|job| match &job.stage {
             Stage::Placing { ask, .. } | Stage::Telling { ask, .. } => asking(ask),
-            Stage::Rendering | Stage::Uploading { .. } => None,
+            Stage::Rendering | Stage::Uploading { .. } | Stage::Keeping => None,
         });
         let progress = job
             .filter(|job| is_known && !job.is_told)
@@ -302,10 +314,10 @@ impl State {
                 answer,
             } => self.beat_answered(now, &from, sent_at, reported, answer, &mut effects),
             Event::Assigned(assign) => self.assigned(now, assign, &mut effects),
-            Event::StopAsked(at) => {
+            Event::StopAsked { at, keep } => {
                 let is_mine = self.job_of(at).is_some();
                 if is_mine {
-                    self.stop(now, &mut effects);
+                    self.stop(now, keep, &mut effects);
                 }
                 effects.push(Effect::AnswerStop(is_mine));
             }
@@ -316,6 +328,11 @@ impl State {
                 }
             }
             Event::Rendered { run, result } => self.rendered(now, run, result),
+            Event::Left { run, checkpoint } => {
+                if let Some(job) = self.job_in(run) {
+                    job.left(now, checkpoint);
+                }
+            }
             Event::TargetsAnswered { run, answer } => {
                 self.targets_answered(now, run, answer, &mut effects);
             }
@@ -331,7 +348,7 @@ impl State {
             Event::Replaced => self.replaced(now, &mut effects),
             Event::Close => {
                 self.is_closing = true;
-                self.stop(now, &mut effects);
+                self.stop(now, true, &mut effects);
             }
             Event::Tick => {}
         }
@@ -479,19 +496,29 @@ impl State {
         self.models.get(model) == Some(&sha256)
     }
 
-    fn stop(&mut self, now: Monotonic, effects: &mut Vec<Effect>) {
+    /// `keep`: what is done is wanted, and goes on elsewhere. A clip that is complete needs no engine: it is delivered.
+    fn stop(&mut self, now: Monotonic, keep: bool, effects: &mut Vec<Effect>) {
         let Some(job) = self.job.as_mut() else {
             return;
         };
-        job.stop_asked = true;
+        job.is_dropped |= !keep;
+        let keeps = !job.is_dropped;
         match job.stage {
             Stage::Rendering => {
                 let leaving = Leaving::new(now, job.run, job.at, &job.pace);
                 self.leaving.get_or_insert(leaving);
-                effects.push(Effect::Stop(job.run));
+                effects.push(match keeps {
+                    true => Effect::Keep(job.run),
+                    false => Effect::Stop(job.run),
+                });
             }
+            Stage::Placing { .. } | Stage::Uploading { .. } | Stage::Keeping if keeps => {}
             Stage::Uploading { .. } => effects.push(Effect::Stop(job.run)),
-            Stage::Placing { .. } => job.tell(now, Outcome::Stopped),
+            Stage::Placing { .. } => job.tell(now, Outcome::Stopped { checkpoint: None }),
+            Stage::Keeping => {
+                effects.push(Effect::Stop(job.run));
+                job.tell(now, Outcome::Stopped { checkpoint: None });
+            }
             // Too late: a stop destroys nothing that has ended.
             Stage::Telling { .. } => {}
         }
@@ -503,9 +530,9 @@ impl State {
             return;
         };
         match result {
-            Ok(_) if job.stop_asked => job.tell(now, Outcome::Stopped),
+            Ok(_) if job.is_dropped => job.tell(now, Outcome::Stopped { checkpoint: None }),
             Ok(clip) => job.place(now, clip, UploadTries::new(now)),
-            Err(NotRendered::Stopped) => job.tell(now, Outcome::Stopped),
+            Err(NotRendered::Stopped) => job.stopped(now),
             Err(NotRendered::Failed(failure)) => job.tell(now, failure.into()),
         }
     }
@@ -570,7 +597,7 @@ impl State {
                 };
                 job.tell(now, outcome);
             }
-            Err(NotUploaded::Stopped) => job.tell(now, Outcome::Stopped),
+            Err(NotUploaded::Stopped) => job.tell(now, Outcome::Stopped { checkpoint: None }),
             Err(NotUploaded::Expired(reason)) => {
                 tries.refused += 1;
                 let (clip, tries) = (clip.clone(), *tries);

@@ -9,6 +9,7 @@
 //! - A job is taken only when the engine is free. A stopped one that does not leave it in its time ends the process.
 
 mod actor;
+mod checkpoints;
 mod error;
 mod messages;
 mod previews;
@@ -86,7 +87,8 @@ impl Node {
         }
     }
 
-    /// Asks the node to take no more work, to stop its job at the next step boundary, to tell that, and to end.
+    /// Asks the node to take no more work, to stop its job at the next step boundary and keep what is done, to tell that, and to
+    /// end. A clip that is complete is delivered before.
     ///
     /// # Errors
     /// The node has ended already.

@@ -32,6 +32,10 @@ const API_NODES_MAX: usize = 64;
 
 /// What a coordinator's process hears.
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "most of what waits is of the larger kinds, and is moved once"
+)]
 pub(super) enum Heard {
     /// Time to look at the lease row, again if an earlier look was not answered.
     Watch {
@@ -223,7 +227,7 @@ impl World {
             ..Coordinator::new(clock)
         };
         let wait_ms = self.rng.random_range(0..LEADER_WATCH_MS);
-        self.to_coordinator(index, wait_ms, Heard::Watch { token: 0 });
+        self.for_coordinator(index, wait_ms, Heard::Watch { token: 0 });
     }
 
     pub(super) fn kill_coordinator(&mut self, index: usize) {
@@ -245,7 +249,7 @@ impl World {
             deferred.shuffle(&mut self.rng);
         }
         for heard in deferred {
-            self.to_coordinator(index, 0, heard);
+            self.for_coordinator(index, 0, heard);
         }
     }
 
@@ -256,7 +260,7 @@ impl World {
     }
 
     /// Something for the present process of a coordinator.
-    fn to_coordinator(&mut self, index: usize, after_ms: u64, heard: Heard) {
+    fn for_coordinator(&mut self, index: usize, after_ms: u64, heard: Heard) {
         let process = self.coordinators[index].process;
         self.after(
             after_ms,
@@ -349,7 +353,7 @@ impl World {
         self.coordinators[index].part = Part::Standby { watching: next };
         self.ask_store(index, None, Statement::Look { token: next });
         let again = Heard::Watch { token: next };
-        self.to_coordinator(index, ANSWER_MS + LEADER_WATCH_MS, again);
+        self.for_coordinator(index, ANSWER_MS + LEADER_WATCH_MS, again);
     }
 
     /// Whether this look is still waited for.
@@ -362,7 +366,7 @@ impl World {
             return;
         }
         if holder.is_some() {
-            self.to_coordinator(index, LEADER_WATCH_MS, Heard::Watch { token });
+            self.for_coordinator(index, LEADER_WATCH_MS, Heard::Watch { token });
         } else {
             let asked_at = self.shows(index);
             self.ask_store(index, None, Statement::TakeOver { token, asked_at });
@@ -374,7 +378,7 @@ impl World {
             return;
         }
         let Some(epoch) = won else {
-            return self.to_coordinator(index, LEADER_WATCH_MS, Heard::Watch { token });
+            return self.for_coordinator(index, LEADER_WATCH_MS, Heard::Watch { token });
         };
         self.coordinators[index].part = Part::Leading(Box::new(Term {
             epoch,
@@ -382,7 +386,7 @@ impl World {
             renewing: None,
             leader: None,
         }));
-        self.to_coordinator(index, 0, Heard::Renew { epoch });
+        self.for_coordinator(index, 0, Heard::Renew { epoch });
         self.ask_store(index, Some(epoch), Statement::Recover);
     }
 
@@ -428,7 +432,7 @@ impl World {
         self.coordinators[index].part = Part::Standby { watching: token };
         self.cut_links(index);
         self.ask_store(index, None, Statement::GiveUp { epoch });
-        self.to_coordinator(index, LEADER_WATCH_MS, Heard::Watch { token });
+        self.for_coordinator(index, LEADER_WATCH_MS, Heard::Watch { token });
     }
 
     // --- the database ---
@@ -449,7 +453,7 @@ impl World {
         match call.ask {
             Statement::Look { token } | Statement::TakeOver { token, .. } => {
                 if self.is_watching(index, token) {
-                    self.to_coordinator(index, LEADER_WATCH_MS, Heard::Watch { token });
+                    self.for_coordinator(index, LEADER_WATCH_MS, Heard::Watch { token });
                 }
             }
             Statement::Renew { token } => self.renewed(index, token, Renewal::Unanswered),
@@ -464,7 +468,7 @@ impl World {
             _ => {
                 let wait_ms = self.backoff(call.tries);
                 call.tries += 1;
-                self.to_coordinator(index, wait_ms, Heard::Again(call));
+                self.for_coordinator(index, wait_ms, Heard::Again(call));
             }
         }
     }
@@ -514,7 +518,7 @@ impl World {
                     let api = api.unwrap_or_else(|invalid| unreachable!("{invalid}"));
                     self.lead(index, Event::ApiUp(api));
                 }
-                self.to_coordinator(index, 0, Heard::Tick { epoch });
+                self.for_coordinator(index, 0, Heard::Tick { epoch });
             }
             StoreAnswer::Happened(event) => self.lead(index, *event),
             StoreAnswer::LookedBack { reply, answer } => {
@@ -599,7 +603,7 @@ impl World {
                     ask: Statement::Read(jobs),
                     is_heard: true,
                 };
-                self.to_coordinator(index, after.as_millis() as u64, Heard::Again(call));
+                self.for_coordinator(index, after.as_millis() as u64, Heard::Again(call));
             }
             Effect::Sweep {
                 running,
@@ -656,7 +660,7 @@ impl World {
             (self.delay(), Err(NotDelivered::Missing(reason)))
         };
         let event = Box::new(Event::Verified { ended, result });
-        self.to_coordinator(index, after_ms, Heard::Happened { epoch, event });
+        self.for_coordinator(index, after_ms, Heard::Happened { epoch, event });
     }
 
     /// An attempt is taken from a node that fell silent only when that node has stopped by itself: its own lease is shorter.
@@ -844,7 +848,7 @@ impl World {
             assign: assign.clone(),
         });
         let deadline_ms = ASSIGN_DEADLINE.as_millis() as u64;
-        self.to_coordinator(index, deadline_ms, Heard::Given { ask, answer: None });
+        self.for_coordinator(index, deadline_ms, Heard::Given { ask, answer: None });
     }
 
     fn given(&mut self, index: usize, ask: u64, answer: Option<AssignAnswer>) {
@@ -868,7 +872,7 @@ impl World {
                 };
                 let wait_ms = self.backoff(giving.tries);
                 giving.tries += 1;
-                return self.to_coordinator(index, wait_ms, Heard::GiveAgain { epoch, giving });
+                return self.for_coordinator(index, wait_ms, Heard::GiveAgain { epoch, giving });
             }
         };
         self.dispatched(index, giving.held, result);

@@ -54,7 +54,7 @@ impl World {
             }
             Fault::CloseNode { node } => {
                 let process = self.slots[node].process;
-                return self.to_node(process, 0, NodeHeard::Close);
+                return self.for_node(process, 0, NodeHeard::Close);
             }
             Fault::CutNode {
                 node,

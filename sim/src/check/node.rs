@@ -228,7 +228,7 @@ impl World {
             confirmed_by: Epoch::ZERO,
         });
         let wait_ms = self.rng.random_range(0..1_000);
-        self.to_node(process, wait_ms, Heard::Dial { token: 0 });
+        self.for_node(process, wait_ms, Heard::Dial { token: 0 });
     }
 
     /// Its process is gone; the peer learns it from the closed connection.
@@ -254,7 +254,7 @@ impl World {
     pub(super) fn break_link(&mut self, process: usize) {
         if let Some(coordinator) = self.processes[process].link {
             self.unlink(process);
-            self.to_node(process, 0, Heard::LinkDown { coordinator });
+            self.for_node(process, 0, Heard::LinkDown { coordinator });
         }
     }
 
@@ -268,13 +268,13 @@ impl World {
             deferred.shuffle(&mut self.rng);
         }
         // What is overdue comes first: it is due now whatever else was said.
-        self.to_node(process, 0, Heard::Timer);
+        self.for_node(process, 0, Heard::Timer);
         for heard in deferred {
-            self.to_node(process, 0, heard);
+            self.for_node(process, 0, heard);
         }
     }
 
-    pub(super) fn to_node(&mut self, process: usize, after_ms: u64, heard: Heard) {
+    pub(super) fn for_node(&mut self, process: usize, after_ms: u64, heard: Heard) {
         self.after(after_ms, Occurrence::Node { process, heard });
     }
 
@@ -295,7 +295,7 @@ impl World {
             Heard::Refused { is_stale: false } => {
                 let token = own.dialling;
                 let wait_ms = self.rng.random_range(10..1_000);
-                self.to_node(process, wait_ms, Heard::Dial { token });
+                self.for_node(process, wait_ms, Heard::Dial { token });
             }
             Heard::Answered { ask, answer } => self.leader_answered(process, ask, answer),
             Heard::Assigned { from, ask, assign } => self.assigned(process, from, ask, assign),
@@ -321,13 +321,13 @@ impl World {
         own.dialling = next;
         let slot = own.slot;
         let index = self.rng.random_range(0..COORDINATORS);
-        self.to_node(process, LINK_TLS_MS, Heard::Dial { token: next });
+        self.for_node(process, LINK_TLS_MS, Heard::Dial { token: next });
         if self.cuts.up.get(&slot).is_some_and(|cut| *cut > 0) {
             return;
         }
         let coordinator = &self.coordinators[index];
         if !coordinator.is_alive {
-            return self.to_node(process, 10, Heard::Refused { is_stale: false });
+            return self.for_node(process, 10, Heard::Refused { is_stale: false });
         }
         let (to, delay) = (coordinator.process, self.delay());
         let heard = CoordinatorHeard::Dialled { from: process };
@@ -355,7 +355,7 @@ impl World {
         // Cut again before both ends had it.
         if links.get(&slot) != Some(&process) {
             let token = self.processes[process].dialling;
-            return self.to_node(process, 100, Heard::Dial { token });
+            return self.for_node(process, 100, Heard::Dial { token });
         }
         self.processes[process].link = Some(coordinator);
         self.node(process, Event::LinkUp(peer(coordinator)));
@@ -367,7 +367,7 @@ impl World {
         let token = own.dialling;
         self.node(process, Event::LinkDown(peer(coordinator)));
         let wait_ms = self.rng.random_range(0..REDIAL_MOST_MS);
-        self.to_node(process, wait_ms, Heard::Dial { token });
+        self.for_node(process, wait_ms, Heard::Dial { token });
     }
 
     /// A message to a coordinator: it may come late, twice or never.
@@ -401,7 +401,7 @@ impl World {
             }
         };
         own.asks.insert(ask, pending);
-        self.to_node(process, deadline_ms, Heard::Answered { ask, answer: None });
+        self.for_node(process, deadline_ms, Heard::Answered { ask, answer: None });
         self.tell(process, to, || CoordinatorHeard::Asked {
             from: process,
             ask,
@@ -414,12 +414,12 @@ impl World {
         let Some(pending) = own.asks.remove(&ask) else {
             return;
         };
-        match &answer {
-            Some(
-                LeaderAnswer::Registered(Registered::Welcome { epoch, .. })
-                | LeaderAnswer::Beat(BeatAnswer::Renewed { epoch, .. }),
-            ) => own.confirmed_by = own.confirmed_by.max(*epoch),
-            _ => {}
+        if let Some(
+            LeaderAnswer::Registered(Registered::Welcome { epoch, .. })
+            | LeaderAnswer::Beat(BeatAnswer::Renewed { epoch, .. }),
+        ) = &answer
+        {
+            own.confirmed_by = own.confirmed_by.max(*epoch);
         }
         let event = match (pending, answer) {
             (
@@ -588,7 +588,7 @@ impl World {
             let own = &mut self.processes[process];
             let ask = own.token();
             own.asks.insert(ask, pending(0));
-            return self.to_node(process, 1, Heard::Answered { ask, answer: None });
+            return self.for_node(process, 1, Heard::Answered { ask, answer: None });
         };
         self.ask(process, to, pending(to), question);
     }
@@ -674,7 +674,7 @@ impl World {
         };
         self.processes[process].runs.insert(run.0, run_of);
         let fetch_ms = self.rng.random_range(10..1_000);
-        self.to_node(process, fetch_ms, Heard::Boundary { run });
+        self.for_node(process, fetch_ms, Heard::Boundary { run });
     }
 
     fn control(&mut self, process: usize, id: RunId, change: impl Fn(&mut Run)) {
@@ -684,7 +684,7 @@ impl World {
         change(run);
         let goes_on = run.is_stopped || !run.is_paused;
         if goes_on && std::mem::take(&mut run.is_waiting) {
-            self.to_node(process, 1, Heard::Boundary { run: id });
+            self.for_node(process, 1, Heard::Boundary { run: id });
         }
     }
 
@@ -746,7 +746,7 @@ impl World {
             left_s: None,
         };
         self.node(process, Event::Moved { run: id, standing });
-        self.to_node(process, step_ms, Heard::Boundary { run: id });
+        self.for_node(process, step_ms, Heard::Boundary { run: id });
     }
 
     fn rendered(&mut self, process: usize, run: RunId, result: Result<Clip, NotRendered>) {
@@ -800,7 +800,7 @@ impl World {
     fn upload(&mut self, process: usize, run: RunId) {
         let is_taken = self.cuts.objects_refuse == 0 && !self.chance(self.plan.upload_fails);
         let wait_ms = self.rng.random_range(10..UPLOAD_MS_MAX);
-        self.to_node(process, wait_ms, Heard::Uploaded { run, is_taken });
+        self.for_node(process, wait_ms, Heard::Uploaded { run, is_taken });
     }
 
     fn uploaded(&mut self, process: usize, id: RunId, is_taken: bool) {

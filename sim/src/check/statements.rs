@@ -76,6 +76,10 @@ pub(super) enum Statement {
 }
 
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "most of what waits is of the larger kinds, and is moved once"
+)]
 pub(super) enum StoreAnswer {
     Looked {
         token: u64,
@@ -151,7 +155,7 @@ impl World {
             Err(ask) => {
                 return self.send_statement(StoreCall {
                     tries: 0,
-                    ask,
+                    ask: *ask,
                     ..call
                 });
             }
@@ -173,7 +177,7 @@ impl World {
 
     /// # Errors
     /// The statement that follows this one.
-    fn execute(&mut self, call: &StoreCall) -> Result<StoreAnswer, Statement> {
+    fn execute(&mut self, call: &StoreCall) -> Result<StoreAnswer, Box<Statement>> {
         let now = self.now;
         let store = &mut self.store;
         let happened = |event| Ok(StoreAnswer::Happened(Box::new(event)));
@@ -218,10 +222,10 @@ impl World {
                 if !call.is_heard {
                     return Ok(StoreAnswer::Nothing);
                 }
-                Err(Statement::CancelRequests {
+                Err(Box::new(Statement::CancelRequests {
                     running: running.clone(),
                     unfinished,
-                })
+                }))
             }
             Statement::CancelRequests {
                 running,

@@ -28,6 +28,10 @@ const AFTERMATH_MS: u64 = 15_000;
 
 /// What will happen.
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "most of what waits is of the larger kinds, and is moved once"
+)]
 pub(super) enum Occurrence {
     Coordinator {
         index: usize,

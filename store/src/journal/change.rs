@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use flowai_actors::checkpoint::CheckpointFile;
 use flowai_actors::credits::StepsDone;
 use flowai_actors::ids::{Attempt, JobId, Sha256};
 use flowai_actors::limits::JOURNAL_BATCH_MAX;
@@ -17,6 +18,11 @@ pub enum Change {
     Assign(Holding),
     /// The present term takes over an attempt of an earlier one; `held` names the earlier epoch.
     Adopt(Holding),
+    /// The running attempt left a checkpoint on its way.
+    Keep {
+        held: Holding,
+        checkpoint: CheckpointFile,
+    },
     /// The clip is delivered: the job's only one (INV-3).
     Settle {
         held: Holding,
@@ -27,6 +33,8 @@ pub enum Change {
         held: Holding,
         outcome: Unfinished,
         reason: String,
+        /// From where the next one may go on. Without one that of an earlier attempt stays, unless this attempt failed.
+        checkpoint: Option<CheckpointFile>,
     },
     Fail {
         held: Holding,
@@ -110,6 +118,7 @@ impl Change {
             Self::Assign(held) | Self::Adopt(held) => held.at.job,
             Self::Settle { held, .. }
             | Self::Cancel { held, .. }
+            | Self::Keep { held, .. }
             | Self::Requeue { held, .. }
             | Self::Fail { held, .. }
             | Self::Quarantine { held, .. } => held.at.job,
@@ -124,7 +133,7 @@ impl Change {
     /// The job's state once the change is written.
     pub(super) fn next_state(&self) -> JobState {
         match self {
-            Self::Assign(_) | Self::Adopt(_) => JobState::Running,
+            Self::Assign(_) | Self::Adopt(_) | Self::Keep { .. } => JobState::Running,
             Self::Settle { .. } => JobState::Done,
             Self::Requeue { .. } => JobState::Queued,
             Self::Fail { .. } | Self::FailWaiting { .. } => JobState::Failed,

@@ -49,6 +49,7 @@ fn steps_of(change: &Change) -> Option<StepsDone> {
         Change::Cancel { steps, .. } => *steps,
         Change::Assign(_)
         | Change::Adopt(_)
+        | Change::Keep { .. }
         | Change::Settle { .. }
         | Change::Requeue { .. }
         | Change::Fail { .. }

@@ -7,6 +7,7 @@
 
 mod artefacts;
 mod change;
+mod checkpoints;
 mod credits;
 mod statements;
 
@@ -83,10 +84,12 @@ pub async fn commit(
     let mut moved: HashMap<JobId, Moved> = HashMap::new();
     moved.extend(statements::assign(&mut transaction, epoch, changes).await?);
     moved.extend(statements::adopt(&mut transaction, epoch, changes).await?);
+    moved.extend(checkpoints::kept(&mut transaction, changes).await?);
     moved.extend(statements::end_attempts(&mut transaction, changes).await?);
     moved.extend(statements::cancel_waiting(&mut transaction, changes).await?);
     moved.extend(statements::fail_waiting(&mut transaction, changes).await?);
     artefacts::insert(&mut transaction, changes, &moved).await?;
+    checkpoints::write(&mut transaction, changes, &moved).await?;
     statements::append_events(&mut transaction, changes, &moved).await?;
     credits::end_holds(&mut transaction, changes, &moved).await?;
     let before = if moved.len() < changes.len() {

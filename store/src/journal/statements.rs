@@ -13,16 +13,16 @@ use super::Moved;
 use super::change::{Change, Unfinished};
 use crate::number::int;
 
-type Rows = Vec<(JobId, Moved)>;
+pub(super) type Rows = Vec<(JobId, Moved)>;
 
 /// Holdings as one array a column.
 #[derive(Default)]
-struct Columns {
-    jobs: Vec<Uuid>,
-    attempts: Vec<i32>,
-    epochs: Vec<i32>,
-    nodes: Vec<String>,
-    generations: Vec<i32>,
+pub(super) struct Columns {
+    pub(super) jobs: Vec<Uuid>,
+    pub(super) attempts: Vec<i32>,
+    pub(super) epochs: Vec<i32>,
+    pub(super) nodes: Vec<String>,
+    pub(super) generations: Vec<i32>,
 }
 
 impl Columns {
@@ -34,14 +34,14 @@ impl Columns {
         self.generations.push(int(held.generation.get()));
     }
 
-    fn of<'a>(held: impl IntoIterator<Item = &'a Holding>) -> Self {
+    pub(super) fn of<'a>(held: impl IntoIterator<Item = &'a Holding>) -> Self {
         let mut columns = Self::default();
         held.into_iter().for_each(|held| columns.push(held));
         columns
     }
 }
 
-fn rows(found: Vec<(Uuid, Uuid, i64)>) -> Rows {
+pub(super) fn rows(found: Vec<(Uuid, Uuid, i64)>) -> Rows {
     found
         .into_iter()
         .map(|(job, owner, seq)| {
@@ -145,6 +145,7 @@ fn end_of(change: &Change) -> Option<End<'_>> {
     match change {
         Change::Assign(_)
         | Change::Adopt(_)
+        | Change::Keep { .. }
         | Change::CancelWaiting { .. }
         | Change::FailWaiting { .. } => None,
         Change::Settle { held, .. } => Some(end(held, "done")),
@@ -153,6 +154,7 @@ fn end_of(change: &Change) -> Option<End<'_>> {
             held,
             outcome,
             reason,
+            ..
         } => {
             let outcome_name = match outcome {
                 Unfinished::Lost => "lost",
@@ -302,10 +304,10 @@ pub(super) async fn fail_waiting(
     Ok(rows(moved))
 }
 
-/// What the owner hears of a change. Adoption changes nothing for them.
+/// What the owner hears of a change. Adoption and what is kept on the way change nothing for them.
 fn event_of(change: &Change) -> Option<(EventKind, Value)> {
     Some(match change {
-        Change::Adopt(_) => return None,
+        Change::Adopt(_) | Change::Keep { .. } => return None,
         Change::Assign(held) => (
             EventKind::Assigned,
             json!({ "attempt": held.at.attempt, "node": held.node }),
@@ -421,6 +423,7 @@ pub(super) async fn written_before(
                 columns.push(&held);
             }
             Change::Cancel { held, .. }
+            | Change::Keep { held, .. }
             | Change::Settle { held, .. }
             | Change::Requeue { held, .. }
             | Change::Fail { held, .. }

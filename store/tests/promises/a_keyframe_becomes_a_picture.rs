@@ -51,6 +51,7 @@ impl Farm {
             held: held(job, 1),
             outcome: Unfinished::Lost,
             reason: "its node fell silent".to_owned(),
+            checkpoint: None,
         })
         .await;
         self.write(Change::Assign(held(job, 2))).await;

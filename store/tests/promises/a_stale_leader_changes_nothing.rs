@@ -20,6 +20,7 @@ fn ends(held: &Holding) -> Vec<Change> {
         held: held(),
         outcome,
         reason: "its node fell silent".to_owned(),
+        checkpoint: None,
     };
     vec![
         settle(held()),
@@ -47,6 +48,7 @@ fn requeue(held: Holding) -> Change {
         held,
         outcome: Unfinished::Lost,
         reason: "its node fell silent".to_owned(),
+        checkpoint: None,
     }
 }
 

@@ -238,6 +238,7 @@ pub(crate) fn settle_with(held: Holding, spec: RenderSpec, keyframe: Option<Keyf
         model_sha256: Sha256::from_bytes([2; 32]),
         adapters: Vec::new(),
         keyframe: None,
+        resumed: Vec::new(),
         engine: EngineInfo {
             name: "svd".to_owned(),
             version: "0.1.0".to_owned(),

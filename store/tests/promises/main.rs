@@ -1,6 +1,7 @@
 //! What the rows promise to leaders, nodes and users, kept against a migrated PostgreSQL.
 #![allow(clippy::unwrap_used)]
 
+mod a_checkpoint_waits_for_the_next_attempt;
 mod a_keyframe_becomes_a_picture;
 mod a_model_is_offered_while_a_node_has_it;
 mod a_new_leader_knows_where_a_job_failed;

@@ -68,6 +68,7 @@ fn requeue(held: Holding) -> Change {
         held,
         outcome: Unfinished::Lost,
         reason: "its node fell silent".to_owned(),
+        checkpoint: None,
     }
 }
 
@@ -106,7 +107,7 @@ impl Model {
                 job.is_running = true;
                 return;
             }
-            Change::Adopt(_) => return,
+            Change::Adopt(_) | Change::Keep { .. } => return,
             Change::Requeue { .. } => {
                 job.is_running = false;
                 return;
@@ -154,6 +155,7 @@ impl Model {
             | Change::Settle { held, .. }
             | Change::Requeue { held, .. }
             | Change::Fail { held, .. }
+            | Change::Keep { held, .. }
             | Change::Cancel { held, .. }
             | Change::Quarantine { held, .. } => {
                 job.is_running && *held == self::held(change.job(), job.attempt)

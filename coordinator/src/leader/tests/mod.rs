@@ -1,6 +1,7 @@
 //! Goal: nothing leaves before its commit, and no lost, doubled or late word changes anything for the worse.
 //! Method: the leader's pure state, event by event.
 
+mod checkpoints;
 mod comparison;
 mod delivery;
 mod hints;
@@ -81,6 +82,7 @@ impl Leader {
             died_on: BTreeSet::new(),
             held: None,
             cancel_requested: false,
+            kept: None,
         }
     }
 
@@ -258,6 +260,7 @@ fn rendered(held: &Holding) -> Told {
             model_sha256: hash(2),
             adapters: Vec::new(),
             keyframe: None,
+            resumed: Vec::new(),
             engine: EngineInfo {
                 name: "svd".into(),
                 version: "1".into(),

@@ -48,7 +48,7 @@ fn a_new_term_adopts_before_it_welcomes() {
     assert_eq!(welcome(&effects), None);
     assert_eq!(welcome(&leader.committed(1)), Some((TERM, Verdict::GoOn)));
 
-    let (_, effects) = leader.end(&before, Told::Stopped);
+    let (_, effects) = leader.end(&before, Told::Stopped { checkpoint: None });
     let [Change::Requeue { held, .. }] = &changes(&effects)[..] else {
         panic!("{effects:?}")
     };
@@ -114,7 +114,7 @@ fn a_cancel_reaches_a_job_whose_node_is_about_to_take_it() {
     assert_eq!(stops(&effects), [held.at]);
     // That word may be lost: the next beat brings another.
     assert_eq!(stops(&leader.beat("a", Some(held.at))), [held.at]);
-    let (_, effects) = leader.end(held, Told::Stopped);
+    let (_, effects) = leader.end(held, Told::Stopped { checkpoint: None });
     let cancel = Change::Cancel {
         held: held.clone(),
         steps: None,
@@ -145,7 +145,7 @@ fn a_cancel_says_how_many_steps_of_the_clip_were_done() {
         row.cancel_requested = true;
         leader.apply(Event::Rang(held.at.job));
         leader.read(row);
-        let (_, effects) = leader.end(&held, Told::Stopped);
+        let (_, effects) = leader.end(&held, Told::Stopped { checkpoint: None });
         let steps = expected.map(|done| StepsDone { done, total: 4 });
         assert_eq!(changes(&effects), [Change::Cancel { held, steps }]);
     };

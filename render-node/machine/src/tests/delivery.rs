@@ -132,7 +132,7 @@ fn a_bad_job_fails_by_name_and_the_node_goes_on() {
 
 #[test]
 fn a_stop_ends_the_job_wherever_it_is() {
-    let stop = || Event::StopAsked(at(1, 1));
+    let stop = || stop_asked(at(1, 1));
 
     let mut rendering = Bench::working();
     assert_eq!(rendering.hear(stop()), ["stop run 1", "stop true"]);
@@ -159,7 +159,7 @@ fn a_stop_ends_the_job_wherever_it_is() {
     assert_eq!(telling.hear(stop()), ["stop true"], "it has ended already");
 
     let mut other = Bench::working();
-    assert_eq!(other.hear(Event::StopAsked(at(2, 1))), ["stop false"]);
+    assert_eq!(other.hear(stop_asked(at(2, 1))), ["stop false"]);
     assert_eq!(Bench::registered().hear(stop()), ["stop false"]);
 }
 
@@ -169,11 +169,9 @@ fn closing_ends_the_job_tells_it_and_takes_no_other() {
     assert_eq!(Bench::new().hear(Event::Close), ["end Closed"]);
 
     let mut bench = Bench::working();
-    assert_eq!(bench.hear(Event::Close), ["stop run 1"]);
-    assert_eq!(
-        bench.hear(rendered(1, Err(NotRendered::Stopped))),
-        ["tell a 1@1 Stopped"]
-    );
+    assert_eq!(bench.hear(Event::Close), ["keep run 1"]);
+    assert_eq!(bench.hear(rendered(1, Err(NotRendered::Stopped))), none());
+    assert_eq!(bench.hear(left(None)), ["tell a 1@1 Stopped"]);
     assert_eq!(
         bench.hear(ended(Some(EndedAnswer::Settled))),
         ["forget 1", "end Closed"]

@@ -172,7 +172,7 @@ fn the_engine_is_taken_until_a_dropped_job_has_left_it() {
 #[test]
 fn a_job_that_does_not_leave_the_engine_in_its_time_ends_the_process_once() {
     let hung = ["end EngineHung"];
-    let stop = || Event::StopAsked(at(1, 1));
+    let stop = || stop_asked(at(1, 1));
     let drop = || renewed(0, Some(at(1, 1)), 1, Verdict::Drop);
     for mut events in [vec![stop()], vec![drop()], vec![stop(), drop()]] {
         let mut bench = Bench::working();
@@ -200,11 +200,11 @@ fn a_job_that_does_not_leave_the_engine_in_its_time_ends_the_process_once() {
 #[test]
 fn a_job_that_left_the_engine_ends_no_process() {
     let mut stopped = Bench::working();
-    stopped.hear(Event::StopAsked(at(1, 1)));
+    stopped.hear(stop_asked(at(1, 1)));
     stopped.hear(rendered(1, Err(NotRendered::Stopped)));
     let mut uploading = Bench::placing();
     uploading.hear(targets(1));
-    uploading.hear(Event::StopAsked(at(1, 1)));
+    uploading.hear(stop_asked(at(1, 1)));
     for mut bench in [stopped, uploading] {
         bench.hear(Event::LinkDown(leader("a")));
         assert_eq!(bench.after(10 * ENGINE_LEAVE_MS_MAX), none());

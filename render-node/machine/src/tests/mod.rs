@@ -2,8 +2,10 @@
 
 mod delivery;
 mod hints;
+mod keeping;
 mod leases;
 
+use flowai_actors::checkpoint::CheckpointFile;
 use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::{Attempt, Epoch, Generation, JobId, Sha256};
 use flowai_actors::limits::{
@@ -57,6 +59,7 @@ fn assign(at: AttemptRef) -> Box<Assign> {
             url: "http://store/image".to_owned(),
         }),
         adapters: Vec::new(),
+        resume: None,
     })
 }
 
@@ -95,6 +98,7 @@ fn clip() -> Clip {
             model_sha256: MODEL,
             adapters: Vec::new(),
             keyframe: None,
+            resumed: Vec::new(),
             engine: EngineInfo {
                 name: "stand-in".to_owned(),
                 version: "0".to_owned(),
@@ -203,6 +207,7 @@ fn text(effect: &Effect) -> String {
         Effect::Prefetch(next) => format!("prefetch {}", next.job.as_uuid().as_u128()),
         Effect::Pause(run) => format!("pause {}", run.0),
         Effect::Resume(run) => format!("resume {}", run.0),
+        Effect::Keep(run) => format!("keep run {}", run.0),
         Effect::Stop(run) => format!("stop run {}", run.0),
         Effect::Forget(run) => format!("forget {}", run.0),
         Effect::SendProgress { to, progress } => format!(
@@ -222,7 +227,10 @@ fn text(effect: &Effect) -> String {
                 Outcome::Failed {
                     code, retryable, ..
                 } => format!("{code} retryable={retryable}"),
-                Outcome::Stopped => "Stopped".to_owned(),
+                Outcome::Stopped { checkpoint: None } => "Stopped".to_owned(),
+                Outcome::Stopped {
+                    checkpoint: Some(checkpoint),
+                } => format!("Stopped at {}", checkpoint.step),
             };
             format!("tell {} {} {outcome}", name(to), at(&ended.at))
         }
@@ -266,6 +274,26 @@ fn beat_answered(sent_ms: u64, reported: Option<AttemptRef>, answer: Option<Beat
         reported,
         answer,
     }
+}
+
+/// What run 1 left in the store: a checkpoint after this step.
+fn left(step: Option<u32>) -> Event {
+    Event::Left {
+        run: RunId(1),
+        checkpoint: step.map(|step| CheckpointFile {
+            sha256: Sha256::from_bytes([6; 32]),
+            bytes: 10,
+            step,
+            steps: 4,
+            device_class: "stand-in".to_owned(),
+            engine: "stand-in 0".to_owned(),
+            resumed: Vec::new(),
+        }),
+    }
+}
+
+fn stop_asked(at: AttemptRef) -> Event {
+    Event::StopAsked { at, keep: false }
 }
 
 fn rendered(run: u64, result: Result<Clip, NotRendered>) -> Event {
