@@ -25,7 +25,7 @@ pub enum Flow {
 /// What is simulated.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Setting {
-    /// Offered GPU-seconds over the farm's, both of the reference device; loads are not in it. 0 to [`Setting::LOAD_MAX`].
+    /// Offered GPU-seconds over the farm's, both of the reference device: those of the clips, and of one loading a visit. 0 to [`Setting::LOAD_MAX`].
     pub load: f64,
     pub seed: u64,
     /// Clips are asked for during so long; then the farm works off what is left.

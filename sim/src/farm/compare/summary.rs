@@ -55,7 +55,7 @@ pub struct Summary {
 /// What is summed up, by its name with its unit.
 type Figure = (&'static str, fn(&Figures) -> Option<f64>);
 
-const FIGURES: [Figure; 18] = [
+const FIGURES: [Figure; 24] = [
     ("free wait p50, s", |f| Some(f.wait.get("free")?.p50_s)),
     ("free p90, s", |f| Some(f.wait.get("free")?.p90_s)),
     ("free p99, s", |f| Some(f.wait.get("free")?.p99_s)),
@@ -76,6 +76,26 @@ const FIGURES: [Figure; 18] = [
     ("fairness gap, mean clips", |f| Some(f.fairness.gap_jobs)),
     ("fairness gap, longest clips", |f| {
         Some(f.fairness.gap_longest_jobs)
+    }),
+    ("eligible gap, mean clips", |f| {
+        Some(f.fairness.eligible_gap_jobs)
+    }),
+    ("eligible gap, longest clips", |f| {
+        Some(f.fairness.eligible_gap_longest_jobs)
+    }),
+    ("eligible gap p99, mean clips", |f| {
+        Some(f.fairness.eligible_gap_p99_jobs)
+    }),
+    ("longest free turn, s", |f| {
+        Some(f.bounds.get("free")?.turn_max_s)
+    }),
+    ("paid p99, s", |f| Some(f.wait.get("paid")?.p99_s)),
+    ("starved past bound, %", |f| {
+        let (starved, jobs) = f
+            .bounds
+            .values()
+            .fold((0, 0), |sum, b| (sum.0 + b.starved, sum.1 + b.jobs));
+        percent(starved, jobs)
     }),
     ("past start bound, %", |f| {
         let (missed, jobs) = f

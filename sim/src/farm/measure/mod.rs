@@ -78,6 +78,12 @@ pub struct Fairness {
     pub gap_p99_s: f64,
     /// Pairs that were backlogged together when one of them was served.
     pub pairs: u32,
+    /// The most by which a user who could have been given a start fell behind another, over the mean clip: it had a clip waiting
+    /// and ran fewer than its tier's cap, and the other had clips waiting as well.
+    pub eligible_gap_jobs: f64,
+    /// The same over the longest clip, and its 99th percentile over pairs over the mean clip.
+    pub eligible_gap_longest_jobs: f64,
+    pub eligible_gap_p99_jobs: f64,
     /// Jain's index of service per weight and second, of users that were backlogged for ten minutes or more. 1 is even.
     pub jain: Option<f64>,
 }
@@ -96,6 +102,10 @@ pub struct Bounds {
     pub jobs: u32,
     /// Those that started later.
     pub missed: u32,
+    /// Of them, those before which no clip of their user started for so long: the others waited for clips of their own user.
+    pub starved: u32,
+    /// The longest that a user with a waiting clip was given no start, s.
+    pub turn_max_s: f64,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]

@@ -16,6 +16,9 @@ pub(in crate::farm) struct Recorder<'a> {
     window: (Ms, Ms),
     asked: Vec<Option<Ms>>,
     waited_ms: Vec<Option<Ms>>,
+    /// Since it was asked for, or since its user was last given a start.
+    turn_ms: Vec<Ms>,
+    last_start: BTreeMap<UserIx, Ms>,
     promised_ms: Vec<Option<Ms>>,
     loads: Loads,
     ledger: Ledger,
@@ -45,6 +48,8 @@ impl<'a> Recorder<'a> {
             window: (setting.warm_up_ms(), setting.horizon_ms()),
             asked: none(),
             waited_ms: none(),
+            turn_ms: vec![0; workload.jobs.len()],
+            last_start: BTreeMap::new(),
             promised_ms: none(),
             loads: Loads::default(),
             ledger: Ledger::default(),
@@ -75,12 +80,17 @@ impl<'a> Recorder<'a> {
     ) {
         let job = self.workload.job(ix);
         let asked = self.asked[ix.0 as usize].unwrap_or(now);
-        self.waited_ms[ix.0 as usize].get_or_insert(now - asked);
+        if self.waited_ms[ix.0 as usize].is_none() {
+            self.waited_ms[ix.0 as usize] = Some(now - asked);
+            self.turn_ms[ix.0 as usize] = self.turn(job, asked, now);
+        }
+        self.last_start.insert(job.user, now);
         self.ledger
             .charge(job.user, job.tier, left_s(job, first_step));
         if is_compared(job) {
             self.ledger.starts(job.user, now);
         }
+        self.ledger.runs(job.user);
         if let Some(stored) = stored_step {
             let again_s = left_s(job, first_step) - left_s(job, stored);
             self.preemption.lost_s += loads.total_ms() as f64 / 1000.0 + again_s;
@@ -100,6 +110,7 @@ impl<'a> Recorder<'a> {
         let job = self.workload.job(attempt.job);
         let now = attempt.ended;
         self.last_end = now;
+        self.ledger.rests(job.user);
         if self.is_measured(attempt.job) {
             self.loads.held_gpu_hours += hours(now - attempt.started);
         }
@@ -113,6 +124,11 @@ impl<'a> Recorder<'a> {
             self.ledger.charge(job.user, job.tier, -left_s(job, step));
             self.waits(attempt.job, now);
         }
+    }
+
+    fn turn(&self, job: &Job, asked: Ms, now: Ms) -> Ms {
+        let before = self.last_start.get(&job.user).copied();
+        now - asked.max(before.unwrap_or(asked))
     }
 
     fn waits(&mut self, ix: JobIx, now: Ms) {
@@ -151,6 +167,9 @@ impl<'a> Recorder<'a> {
                 let bounds = bounds.entry(job.tier.as_str().to_owned()).or_default();
                 bounds.jobs += 1;
                 bounds.missed += u32::from(waited.is_none_or(|ms| ms > bound));
+                let turn = waited.map(|_| self.turn_ms[ix.0 as usize]);
+                bounds.starved += u32::from(turn.is_none_or(|ms| ms > bound));
+                bounds.turn_max_s = bounds.turn_max_s.max(turn.unwrap_or(0) as f64 / 1000.0);
             }
             if let Some(promised) = self.promised_ms[ix.0 as usize] {
                 let promises = promises.get_or_insert_default();

@@ -9,13 +9,13 @@ use super::draw::{self, Ranks, ms};
 use super::{Job, JobIx, ModelIx, Submit, UserIx, Workload};
 
 impl Workload {
-    /// The same for the same setting. Visits are drawn until their clips are as many GPU-seconds as the load asks for, and begin
-    /// at times drawn from the demand: that is a Poisson process, given how much it brought. In the open flow what would come
+    /// The same for the same setting. Visits are drawn until they are as many GPU-seconds as the load asks for: those of their
+    /// clips, and of bringing a visit's model and adapters once, as on a farm that keeps at hand what somebody uses. They begin at times drawn from the demand: that is a Poisson process, given how much it brought. In the open flow what would come
     /// after the end comes at the beginning instead, so that the rate is the same throughout.
     pub fn generate(setting: &Setting, fleet: &Fleet) -> Result<Self, SettingError> {
         setting.check()?;
         let capacity_s = fleet.capacity() * setting.horizon_ms() as f64 / 1000.0;
-        let mut generator = Generator::new(setting);
+        let mut generator = Generator::new(setting, fleet);
         let mut offered_s = 0.0;
         while offered_s < setting.load * capacity_s {
             offered_s += generator.visit(setting.load * capacity_s - offered_s);
@@ -40,10 +40,12 @@ struct Generator<'a> {
     tiers: Vec<Tier>,
     hours: Ranks,
     jobs: Vec<Job>,
+    /// Of the reference device's work, what a node does in a second on average.
+    speed: f64,
 }
 
 impl<'a> Generator<'a> {
-    fn new(setting: &'a Setting) -> Self {
+    fn new(setting: &'a Setting, fleet: &Fleet) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(setting.seed);
         let tiers = (0..trace::USERS).map(|_| tier(&mut rng)).collect();
         let hours = Ranks::new((0..setting.hours).map(|_| match setting.demand {
@@ -59,6 +61,7 @@ impl<'a> Generator<'a> {
             tiers,
             hours,
             jobs: Vec::new(),
+            speed: fleet.capacity() / f64::from(setting.nodes),
         }
     }
 
@@ -100,8 +103,9 @@ impl<'a> Generator<'a> {
             let loads = adapters
                 .iter()
                 .map(|adapter| (*adapter, draw::adapter_load_ms(&mut self.rng)));
+            let is_first = before.is_none();
             before = Some(JobIx(self.jobs.len() as u32));
-            self.jobs.push(Job {
+            let job = Job {
                 user: UserIx(user as u32),
                 tier,
                 class,
@@ -112,8 +116,12 @@ impl<'a> Generator<'a> {
                 predicted_s,
                 work_s,
                 submit,
-            });
+            };
             offered_s += work_s;
+            if is_first {
+                offered_s += self.speed * job.loads_s();
+            }
+            self.jobs.push(job);
             if !is_batch {
                 at += ms(work_s + think_s);
             }

@@ -65,6 +65,12 @@ pub struct Job {
 }
 
 impl Job {
+    /// Of bringing all that it needs, s.
+    pub fn loads_s(&self) -> f64 {
+        let adapters_ms: Ms = self.adapters.iter().map(|(_, load_ms)| load_ms).sum();
+        (self.model_load_ms + adapters_ms) as f64 / 1000.0
+    }
+
     /// How long it may wait for its start.
     pub fn start_bound_ms(&self) -> Option<Ms> {
         self.tier.start_bound_ms(self.class)
@@ -83,7 +89,7 @@ pub struct Workload {
     pub jobs: Vec<Job>,
     /// Users who could ask, the one who floods included.
     pub users: u32,
-    /// Offered GPU-seconds over the farm's, without the flood.
+    /// Offered GPU-seconds over the farm's, with one loading a visit, without the flood.
     pub offered_load: f64,
 }
 
