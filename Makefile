@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test up bench bench-farm plots fuzz soak lint tiny-model clean
+.PHONY: help setup demo test up bench bench-farm plots fuzz soak lint tiny-model clean torture
 
 # rustup's folder, which a non-login shell may not have in PATH.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -15,6 +15,9 @@ ORACLE := $(patsubst %,--features %,$(shell awk '/^name = /{gsub(/"/,"",$$3); na
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+# Crash points are compiled into what tests run, and into nothing else.
+FAILPOINTS := $(patsubst %,--features %,$(shell awk '/^name = /{gsub(/"/,"",$$3); name=$$3} /^failpoints = /{print name "/failpoints"}' */Cargo.toml))
 
 setup: ## install what building and testing needs
 	ops/setup/all.sh test
@@ -30,8 +33,8 @@ up: ## start the farm and keep it running
 	$(TARGET)/release/flowai up
 
 test: setup ## run every test
-	cargo build --workspace --all-targets $(ORACLE)
-	cargo test --workspace $(ORACLE)
+	cargo build --workspace --all-targets $(ORACLE) $(FAILPOINTS)
+	cargo test --workspace $(ORACLE) $(FAILPOINTS)
 	cargo test -p flowai-sim --features planted-bugs --test planted_bugs
 
 lint: setup ## formatting, clippy, shell syntax
@@ -56,6 +59,12 @@ plots: ## simulate farms under four policies, SEEDS each, into target/sim/farm.j
 	cargo build --release -p flowai -p flowai-benches
 	$(TARGET)/release/flowai sim farm --compare --seeds $(SEEDS) --out $(TARGET)/sim/farm.json
 	$(TARGET)/release/flowai-benches plots --from $(TARGET)/sim/farm.json --into docs/plots
+JOBS := 300
+FAULTS := 20
+SEED := 1
+torture: setup ## the real programs under faults, into target/torture/report.json; JOBS, FAULTS, SEED, and TORTURE for more options
+	cargo build $(PROGRAMS) -p flowai-torture $(FAILPOINTS)
+	$(TARGET)/debug/flowai-torture run --jobs $(JOBS) --faults $(FAULTS) --seed $(SEED) --out $(TARGET)/torture/report.json $(TORTURE)
 
 soak: setup ## render 200 jobs of changing sizes and adapters in one process, and compare its memory
 	FLOWAI_SOAK_JOBS=200 cargo test -p flowai-svd --test memory_stays_after_many_jobs -- --nocapture

@@ -285,6 +285,7 @@ impl State {
     ) {
         let held = holding(&ended);
         if !self.is_held(&held) {
+            tracing::info!(at = ?held.at, node = %held.node, "stale end is refused");
             let key = (held.at.job, held.at.attempt);
             self.answer_ended(key, EndedAnswer::Stale, effects);
             return;
@@ -370,6 +371,7 @@ impl State {
             generation: question.generation,
         };
         if !self.is_held(&held) {
+            tracing::info!(at = ?held.at, node = %held.node, "stale question for upload targets is refused");
             let answer = Answer::Targets(UploadTargetsAnswer::Stale);
             effects.push(Effect::Answer(reply, answer));
             return;

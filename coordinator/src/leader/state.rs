@@ -464,6 +464,7 @@ impl State {
             | Change::Cancel { held, .. }
             | Change::Quarantine { held, .. } => {
                 if !is_written {
+                    tracing::info!(at = ?held.at, node = %held.node, "stale write is refused");
                     self.to_read.insert(held.at.job);
                 } else {
                     self.left_behind(change, effects);

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use flowai_actors::checkpoint::{CheckpointPlaced, Resume};
 use flowai_actors::clock::Monotonic;
-use flowai_actors::ids::{Epoch, Generation, JobId, Sha256};
+use flowai_actors::ids::{Attempt, Epoch, Generation, JobId, Sha256};
 use flowai_actors::limits::LEADER_WATCH_MS;
 use flowai_actors::link::{PeerId, Role as PeerRole};
 use flowai_actors::messages::{
@@ -23,6 +24,7 @@ use super::checks::Check;
 use super::clock::ProcessClock;
 use super::node::{Heard as NodeHeard, LeaderAnswer, NodeQuestion};
 use super::statements::{Statement, StoreAnswer, StoreCall};
+use super::store::CheckpointRow;
 use super::world::{Occurrence, World};
 
 /// How long a look at the object store takes that does not answer.
@@ -72,6 +74,10 @@ pub(super) enum Heard {
         from: usize,
         progress: Progress,
     },
+    Placed {
+        from: usize,
+        placed: CheckpointPlaced,
+    },
     Rang(JobId),
     Dialled {
         from: usize,
@@ -92,7 +98,8 @@ impl Heard {
     pub(super) fn is_news(&self) -> bool {
         match self {
             Self::Watch { .. } | Self::Renew { .. } | Self::RenewDeadline { .. } => false,
-            Self::Tick { .. } | Self::Again(_) | Self::Told { .. } => false,
+            Self::Tick { .. } | Self::Again(_) => false,
+            Self::Told { .. } | Self::Placed { .. } => false,
             Self::Asked { question, .. } => !matches!(question, NodeQuestion::Beat(_)),
             Self::Answered { call, .. } | Self::Failed(call) => matches!(
                 call.ask,
@@ -329,6 +336,10 @@ impl World {
                 let node = self.processes[from].id.clone();
                 self.lead(index, Event::Progress { node, progress });
             }
+            Heard::Placed { from, placed } => {
+                let node = self.processes[from].id.clone();
+                self.lead(index, Event::CheckpointPlaced { node, placed });
+            }
             Heard::Rang(job) => self.lead(index, Event::Rang(job)),
             Heard::Dialled { from } => self.dialled(index, from),
             Heard::Given { ask, answer } => self.given(index, ask, answer),
@@ -524,11 +535,16 @@ impl World {
             StoreAnswer::LookedBack { reply, answer } => {
                 self.reply(index, reply, Some(LeaderAnswer::Ended(answer)));
             }
-            StoreAnswer::Sources { held, models, spec } => match spec {
+            StoreAnswer::Sources {
+                held,
+                models,
+                spec,
+                resume,
+            } => match spec {
                 Some(spec) => self.give(
                     index,
                     Giving {
-                        assign: Box::new(assignment(&held, &models, spec)),
+                        assign: Box::new(assignment(&held, &models, spec, resume)),
                         held,
                         tries: 0,
                     },
@@ -616,15 +632,27 @@ impl World {
                     is_thorough,
                 },
             ),
-            Effect::Dispatch { held, models } => {
-                self.ask_store(index, term, Statement::Sources { held, models });
+            Effect::Compare { after } => {
+                self.ask_store(index, term, Statement::Compare { after });
             }
-            Effect::Stop { node, at } => {
+            Effect::Dispatch {
+                held,
+                models,
+                may_resume,
+            } => {
+                let ask = Statement::Sources {
+                    held,
+                    models,
+                    may_resume,
+                };
+                self.ask_store(index, term, ask);
+            }
+            Effect::Stop { node, at, keep } => {
                 let process = self
                     .slot_of(&node)
                     .and_then(|slot| self.coordinators[index].links.get(&slot).copied());
                 if let Some(process) = process {
-                    self.say(index, process, || NodeHeard::StopAsked(at));
+                    self.say(index, process, || NodeHeard::StopAsked { at, keep });
                 }
             }
             Effect::Verify(ended) => self.verify(index, epoch, ended),
@@ -636,16 +664,34 @@ impl World {
                 let answer = UploadTargetsAnswer::Targets { targets };
                 self.reply(index, reply, Some(LeaderAnswer::Targets(answer)));
             }
-            Effect::PresignPreview { reply, .. } => self.reply(index, reply, None),
+            Effect::PresignPreview { reply, .. } | Effect::PresignCheckpoint { reply, .. } => {
+                self.reply(index, reply, None);
+            }
+            Effect::DiscardCheckpoints { job, before } => self.discard_checkpoints(job, before),
             Effect::StepDown => self.end_term(index),
             // Hints to users and nodes, and what is thrown away: nothing here depends on them.
             Effect::Forget
+            | Effect::SweepCheckpoints
             | Effect::Foretell { .. }
             | Effect::Hint { .. }
             | Effect::Tell { .. }
             | Effect::TellPreview { .. }
             | Effect::DiscardPreview { .. } => {}
         }
+    }
+
+    /// A hint: what it throws away costs steps at most.
+    fn discard_checkpoints(&mut self, job: JobId, before: Option<(Attempt, u32)>) {
+        if self.cuts.objects_refuse > 0 {
+            return;
+        }
+        let before = before.map(|(attempt, step)| (attempt.get(), step));
+        if before.is_none() {
+            self.store.forget_checkpoint(job);
+        }
+        self.checkpoints.retain(|(of, attempt, step)| {
+            *of != job || before.is_some_and(|before| (*attempt, *step) >= before)
+        });
     }
 
     fn verify(&mut self, index: usize, epoch: Epoch, ended: Box<Ended>) {
@@ -708,7 +754,10 @@ impl World {
                     .sum();
                 return self.memory_holds(index, waits);
             }
-            Answer::Preview(_) => return,
+            // Nobody here asks for these.
+            Answer::Preview(_) | Answer::Checkpoint(_) | Answer::Why(_) | Answer::Compared(_) => {
+                return;
+            }
         };
         self.reply(index, reply, Some(answer));
     }
@@ -902,18 +951,29 @@ impl World {
     }
 }
 
-fn assignment(held: &Holding, models: &JobModels, spec: RenderSpec) -> Assign {
+fn assignment(
+    held: &Holding,
+    models: &JobModels,
+    spec: RenderSpec,
+    resume: Option<CheckpointRow>,
+) -> Assign {
     let source = Source {
         sha256: Sha256::from_bytes([1; 32]),
         bytes: 1,
         url: String::new(),
     };
+    let resume = resume.map(|kept| Resume {
+        file: kept.file,
+        attempt: Attempt::new(kept.attempt),
+        source: source.clone(),
+    });
     Assign {
         at: held.at,
         spec,
         model_sha256: models.clip.sha256,
         first_frame: FirstFrameSource::Image(source),
         adapters: Vec::new(),
+        resume,
     }
 }
 

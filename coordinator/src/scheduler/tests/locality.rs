@@ -120,6 +120,8 @@ fn of_free_nodes_the_one_that_starts_soonest_gets_the_job() {
 fn warm_soon_and_cold_now() -> Farm {
     let mut farm = Farm::new();
     warm_and_busy(&mut farm);
+    // A load and a render of ten seconds are expected of it.
+    farm.pass(20_000, &["a"]);
     farm.offer("b", FIRST, &["cold", "warm"], None);
     holds(&mut farm, "b", "cold", &[]);
     farm
