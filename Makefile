@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test up bench bench-farm fuzz soak torture lint tiny-model sim clean
+.PHONY: help setup demo test up bench bench-farm plots fuzz soak torture lint tiny-model sim clean
 
 # rustup's folder, which a non-login shell may not have in PATH.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -57,6 +57,12 @@ bench-farm: ## what the farm adds to a render, and the API under load, into targ
 	$(TARGET)/release/flowai-benches farm previews --out $(TARGET)/bench/previews.json
 	$(TARGET)/release/flowai-benches farm api --out $(TARGET)/bench/api.json
 
+SEEDS := 20
+plots: ## simulate farms under four policies, SEEDS each, into target/sim/farm.json and docs/plots
+	ops/setup/rust.sh
+	cargo build --release -p flowai -p flowai-benches
+	$(TARGET)/release/flowai sim farm --compare --seeds $(SEEDS) --out $(TARGET)/sim/farm.json
+	$(TARGET)/release/flowai-benches plots --from $(TARGET)/sim/farm.json --into docs/plots
 JOBS := 300
 FAULTS := 20
 SEED := 1

@@ -8,6 +8,7 @@ mod engine;
 mod farm;
 mod figures;
 mod machine;
+mod plots;
 mod scheduler;
 mod statistics;
 
@@ -30,6 +31,8 @@ enum Command {
     /// A farm as its users see it.
     #[command(subcommand)]
     Farm(farm::Command),
+    /// Pictures of what `flowai sim farm --compare` found.
+    Plots(plots::Options),
     /// The durable side alone: a new leader's reading, and tables under an old snapshot.
     #[command(subcommand)]
     Durable(durable::Command),
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Engine(options) => engine::run(&options),
         Command::Farm(command) => farm::run(&command),
+        Command::Plots(options) => plots::run(&options),
         Command::Durable(command) => durable::run(&command),
         Command::Scheduler(options) => scheduler::run(&options),
     };

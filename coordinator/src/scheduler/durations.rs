@@ -63,6 +63,12 @@ impl Window {
         self.sorted.get(at).copied()
     }
 
+    /// `None` when too few are known.
+    fn mean(&self) -> Option<f64> {
+        let count = self.sorted.len();
+        (count >= SAMPLES_MIN).then(|| self.sorted.iter().sum::<f64>() / count as f64)
+    }
+
     fn spread(&self) -> Option<Spread> {
         Some(Spread {
             p50: self.quantile(0.5)?,
@@ -82,7 +88,7 @@ pub(super) struct Durations {
 }
 
 /// What had to be brought before a render could begin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Cold {
     pub(super) model: bool,
     pub(super) adapters: u32,
@@ -128,11 +134,10 @@ impl Durations {
         known.or_else(|| self.all.spread()).unwrap_or(UNKNOWN)
     }
 
+    /// The mean: what is saved in the long run, where loads are short or long and seldom in between.
     pub(super) fn model_load_s(&self, model: ModelIx, class: ClassIx) -> f64 {
         let window = self.model_loads.get(&(model, class));
-        window
-            .and_then(|window| window.quantile(0.5))
-            .unwrap_or(MODEL_LOAD_S)
+        window.and_then(Window::mean).unwrap_or(MODEL_LOAD_S)
     }
 
     pub(super) fn adapter_load_s(&self, class: ClassIx) -> f64 {

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::{Attempt, Generation, NodeId};
 
+use super::durations::Cold;
 use super::event::Drain;
 use super::jobs::{AdapterKey, JobIx};
 use super::kinds::{GroupIx, ModelIx};
@@ -44,6 +45,8 @@ pub(super) struct Running {
     pub(super) expected_s: f64,
     /// Of them, loads.
     pub(super) load_s: f64,
+    /// What had to be brought when it began: by its end the node has all of it.
+    pub(super) cold: Cold,
     /// Steps done of all, and when that was heard.
     pub(super) progress: Option<(f64, Monotonic)>,
     /// It was told to stop.

@@ -94,6 +94,7 @@ impl Scheduler {
         let can_run = |(lane, ix): &(&Lane, JobIx)| self.may_run(lane, *ix, node);
         let heads =
             claims.filter_map(|claim| self.head(claim).filter(can_run).map(|(_, ix)| (claim, ix)));
+        let heads = heads.filter(|(_, ix)| !self.is_held(*ix, node));
         let mut heads = heads.filter_map(|(claim, ix)| Some((claim, ix, self.jobs.get(ix)?)));
         let (first_claim, first, first_job) = heads.next()?;
         let stays = Choice::of(first);
@@ -273,6 +274,7 @@ impl Scheduler {
                 && self.trusts(*node, needs)
                 && self.may_run(lane, ix, *node)
                 && self.reserved_for(*node).is_none_or(|other| other == ix)
+                && !self.is_held(ix, *node)
         };
         let load = |node: NodeIx| {
             self.nodes

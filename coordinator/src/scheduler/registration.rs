@@ -5,6 +5,7 @@ use flowai_actors::ids::{Attempt, Generation, JobId, NodeId};
 use flowai_actors::limits::NODE_LEASE_MS;
 use flowai_store::journal::Unfinished;
 
+use super::durations::Cold;
 use super::event::{Drain, Effect, Holds, NodeOffer, Recovered};
 use super::jobs::{Holder, Job, JobIx, Place};
 use super::nodes::{Node, NodeIx, Running};
@@ -158,6 +159,7 @@ impl Scheduler {
             charged: cost,
             expected_s: cost,
             load_s: 0.0,
+            cold: Cold::default(),
             progress: None,
             is_stopping: false,
         }

@@ -1,7 +1,8 @@
 //! Bad nodes and bad jobs.
 
 use flowai_actors::limits::{
-    NODE_FAULTS_MAX, NODE_QUARANTINE_MS, NODE_SUSPECT_FAILURES, NODE_SUSPECT_MS,
+    MEMORY_CEILING_ALONE_MS, NODE_FAULTS_MAX, NODE_QUARANTINE_MS, NODE_SUSPECT_FAILURES,
+    NODE_SUSPECT_MS,
 };
 
 use super::*;
@@ -162,4 +163,20 @@ fn a_size_that_ran_out_of_memory_goes_to_nodes_with_more() {
         "smaller ones still fit"
     );
     assert_eq!(given(&farm.step(offer("big", 80))).len(), 1);
+}
+
+#[test]
+fn a_passing_shortage_does_not_stop_a_farm_of_equal_nodes_for_long() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    farm.arrive(waiting(1, 1, Tier::Free));
+    let out_of_memory = AttemptEnd::Failed {
+        code: "out_of_memory".into(),
+        detail: "another program had it".into(),
+        retryable: true,
+    };
+    farm.ended("a", 1, 1, out_of_memory);
+    assert_eq!(farm.scheduler.why(job_id(1)), Some(WaitsFor::Memory));
+    let effects = farm.pass(MEMORY_CEILING_ALONE_MS + NODE_LEASE_MS, &["a"]);
+    assert_eq!(given(&effects), [(1, "a".to_owned())]);
 }
