@@ -57,15 +57,16 @@ bench-farm: ## what the farm adds to a render, and the API under load, into targ
 	$(TARGET)/release/flowai-benches farm previews --out $(TARGET)/bench/previews.json
 	$(TARGET)/release/flowai-benches farm api --out $(TARGET)/bench/api.json
 
-SEEDS := 20
-plots: ## simulate farms under four policies, SEEDS each, into target/sim/farm.json and docs/plots
+FARM_SEEDS ?= 20
+plots: ## simulate farms under four policies, FARM_SEEDS each, into target/sim/farm.json and docs/plots
 	ops/setup/rust.sh
 	cargo build --release -p flowai -p flowai-benches
-	$(TARGET)/release/flowai sim farm --compare --seeds $(SEEDS) --out $(TARGET)/sim/farm.json
+	$(TARGET)/release/flowai sim farm --compare --seeds $(FARM_SEEDS) --out $(TARGET)/sim/farm.json
 	$(TARGET)/release/flowai-benches plots --from $(TARGET)/sim/farm.json --into docs/plots
-JOBS := 300
-FAULTS := 20
-SEED := 1
+
+JOBS ?= 300
+FAULTS ?= 20
+SEED ?= 1
 torture: setup ## the real programs under faults, into target/torture/report.json; JOBS, FAULTS, SEED, and TORTURE for more options
 	cargo build $(PROGRAMS) -p flowai-torture $(FAILPOINTS)
 	$(TARGET)/debug/flowai-torture run --jobs $(JOBS) --faults $(FAULTS) --seed $(SEED) --out $(TARGET)/torture/report.json $(TORTURE)

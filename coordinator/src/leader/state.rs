@@ -626,7 +626,7 @@ impl State {
             return;
         }
         let is_cancelled = row.cancel_requested;
-        let after = row.after.filter(|after| after.has_failed);
+        let after = row.after;
         self.disbelieve_drift(now, &row, effects);
         if !self.scheduler.knows(job) {
             // Its owner asked between two tries. The scheduler would give it to a node in the step in which it arrives, its row
@@ -644,8 +644,11 @@ impl State {
         if is_cancelled {
             self.step(now, Heard::CancelAsked(job), effects);
         }
-        if let Some(after) = after {
-            self.over(now, after.job, false, effects);
+        match after {
+            Some(after) if after.has_failed => self.over(now, after.job, false, effects),
+            // It may have ended since the row was read: its own row says so.
+            Some(after) if !self.scheduler.knows(after.job) => drop(self.to_read.insert(after.job)),
+            Some(_) | None => {}
         }
     }
 

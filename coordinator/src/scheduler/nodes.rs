@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use flowai_actors::clock::Monotonic;
-use flowai_actors::ids::{Attempt, Generation, NodeId};
+use flowai_actors::ids::{Attempt, Generation, JobId, NodeId};
 
 use super::durations::Cold;
 use super::event::Drain;
@@ -28,7 +28,7 @@ pub(super) struct Node {
     pub(super) fused: BTreeSet<AdapterKey>,
     pub(super) near: BTreeSet<AdapterKey>,
     /// Whose start it was stopped for.
-    pub(super) reserved: Option<JobIx>,
+    pub(super) reserved: Option<JobId>,
     /// Since when it has nothing to do.
     pub(super) idle_since: Monotonic,
 }

@@ -180,3 +180,30 @@ fn a_passing_shortage_does_not_stop_a_farm_of_equal_nodes_for_long() {
     let effects = farm.pass(MEMORY_CEILING_ALONE_MS + NODE_LEASE_MS, &["a"]);
     assert_eq!(given(&effects), [(1, "a".to_owned())]);
 }
+
+#[test]
+fn nodes_that_are_given_nothing_hide_no_good_one() {
+    let mut farm = Farm::new();
+    let bad: Vec<String> = (0..20).map(|n| format!("bad-{n}")).collect();
+    for (n, node) in (0..).zip(&bad) {
+        farm.register(node, FIRST, None);
+        for job in 0..NODE_SUSPECT_FAILURES as u64 {
+            let id = 100 * n + job;
+            assert_eq!(
+                given(&farm.arrive(waiting(id, id, Tier::Free))),
+                [(id, node.clone())]
+            );
+            farm.ended(node, id, 1, failure(true));
+            farm.step(Event::JobGone {
+                job: job_id(id),
+                is_done: false,
+            });
+        }
+    }
+    farm.now_ms += 1;
+    farm.register("good", FIRST, None);
+    assert_eq!(
+        farm.arrive(waiting(9_000, 9_000, Tier::Free)),
+        [assign(9_000, 1, "good")]
+    );
+}
