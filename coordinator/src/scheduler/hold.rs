@@ -45,7 +45,8 @@ impl Scheduler {
         let warm = || self.nodes.iter().filter(|(_, node)| is_warm(node));
         let (_, first) = warm().next()?;
         let class = self.kinds.get_group(first.group)?.class;
-        let load_s = self.durations.model_load_s(model, class);
+        // Nobody waits for a guess.
+        let load_s = self.durations.learned_load_s(model, class)?;
         let runs = warm().filter_map(|(_, node)| node.running);
         let free_by_then = runs
             .filter(|running| running.left_s(self.now) <= load_s)

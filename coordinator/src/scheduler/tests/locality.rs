@@ -116,9 +116,29 @@ fn of_free_nodes_the_one_that_starts_soonest_gets_the_job() {
     );
 }
 
+/// Loads of twenty seconds on a node that then leaves.
+fn teach_loads(farm: &mut Farm) {
+    farm.offer("teacher", FIRST, &["cold", "warm"], None);
+    for n in 0..6 {
+        let id = 800 + n;
+        let name = ["cold", "warm"][n as usize % 2];
+        farm.arrive(with_model(name, waiting(id, id, Tier::Free)));
+        let ran = Some(Ran {
+            busy: GpuSeconds(10.0),
+            load: GpuSeconds(20.0),
+        });
+        farm.ended("teacher", id, 1, AttemptEnd::Rendered { ran });
+    }
+    farm.step(Event::NodeDraining {
+        node: node_id("teacher"),
+        how: Drain::Lazy,
+    });
+}
+
 /// A node that will be done with the warm model in ten seconds, and a free one that would have to load it.
 fn warm_soon_and_cold_now() -> Farm {
     let mut farm = Farm::new();
+    teach_loads(&mut farm);
     warm_and_busy(&mut farm);
     // A load and a render of ten seconds are expected of it.
     farm.pass(20_000, &["a"]);
@@ -154,4 +174,19 @@ fn a_job_waits_for_a_warm_node_no_longer_than_a_load_takes() {
     );
     assert_eq!(farm.pass(18_000, &["a", "b"]), []);
     assert_eq!(farm.pass(4_000, &["a", "b"]), [assign(1, 1, "b")]);
+}
+
+#[test]
+fn nobody_waits_for_a_guess() {
+    let mut farm = Farm::new();
+    warm_and_busy(&mut farm);
+    farm.pass(20_000, &["a"]);
+    farm.offer("b", FIRST, &["cold", "warm"], None);
+    holds(&mut farm, "b", "cold", &[]);
+    let warm = with_model("warm", waiting(1, 1, Tier::Free));
+    assert_eq!(
+        farm.arrive(warm),
+        [assign(1, 1, "b")],
+        "no load was measured"
+    );
 }
