@@ -58,10 +58,11 @@ pub(super) async fn ledger_balances(
          union all
          select 'balance of ' || b.owner_id, format('%s and %s held', b.available_mc, b.held_mc)
            from credit_balances b
-          where (b.available_mc, b.held_mc) is distinct from (
-                select coalesce(sum(e.amount_mc) filter (where a.kind = 'available'), 0)::bigint,
-                       coalesce(sum(e.amount_mc) filter (where a.kind = 'held'), 0)::bigint
-                  from ledger_accounts a join ledger_entries e on e.account_id = a.id where a.owner_id = b.owner_id)",
+          cross join lateral (
+                select coalesce(sum(e.amount_mc) filter (where a.kind = 'available'), 0)::bigint as available_mc,
+                       coalesce(sum(e.amount_mc) filter (where a.kind = 'held'), 0)::bigint as held_mc
+                  from ledger_accounts a join ledger_entries e on e.account_id = a.id where a.owner_id = b.owner_id) s
+          where (b.available_mc, b.held_mc) is distinct from (s.available_mc, s.held_mc)",
     )
     .fetch_all(database)
     .await?;
