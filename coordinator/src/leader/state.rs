@@ -564,7 +564,7 @@ impl State {
     fn doubt(&mut self, now: Monotonic, held: &Holding, effects: &mut Vec<Effect>) {
         let job = held.at.job;
         if self.is_held(held) {
-            self.held.remove(&job);
+            self.release(job, effects);
             self.step(now, Heard::Doubted(job), effects);
         }
         self.to_read.insert(job);
@@ -601,7 +601,7 @@ impl State {
         let found: BTreeSet<JobId> = rows.iter().map(|row| row.job).collect();
         let touched = std::mem::take(&mut self.touched);
         for job in asked.into_iter().filter(|job| !found.contains(job)) {
-            self.held.remove(&job);
+            self.release(job, effects);
             self.discard_checkpoints(job, effects);
             let is_done = false;
             self.step(now, Heard::JobGone { job, is_done }, effects);
@@ -619,7 +619,7 @@ impl State {
     fn learn(&mut self, now: Monotonic, row: JobRow, effects: &mut Vec<Effect>) {
         let job = row.job;
         if row.state.is_end() {
-            self.held.remove(&job);
+            self.release(job, effects);
             self.discard_checkpoints(job, effects);
             let is_done = row.state == JobState::Done;
             self.step(now, Heard::JobGone { job, is_done }, effects);
@@ -662,7 +662,7 @@ impl State {
         }
         tracing::error!(%job, ?believed, attempt = %row.attempt, ?node, "memory differs from the row; the row counts");
         metrics::record_drift();
-        self.held.remove(&job);
+        self.release(job, effects);
         self.step(now, Heard::Doubted(job), effects);
     }
 
