@@ -6,10 +6,12 @@
 
 pub mod clock;
 pub mod ids;
+mod join_token;
 pub mod kit;
 pub mod limits;
 pub mod link;
 pub mod manifest;
+pub mod membership;
 pub mod messages;
 pub mod preview;
 pub mod program;

@@ -6,6 +6,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Attempt, Epoch, Generation, JobId, ModelId, NodeId, Sha256, UserId};
+use crate::membership::{
+    Join, JoinAnswer, MembersChanged, RenewCertificate, RenewCertificateAnswer,
+};
 use crate::preview::{PlacePreview, PreviewPlace, PreviewPlaced, PreviewReady};
 use crate::spec::{AdapterUse, RenderSpec, SpecLimits};
 
@@ -524,6 +527,9 @@ bodies! {
     40 => PlacePreview, 41 => PreviewPlace,
     42 => PreviewPlaced,
     44 => PreviewReady,
+    60 => Join, 61 => JoinAnswer,
+    62 => RenewCertificate, 63 => RenewCertificateAnswer,
+    64 => MembersChanged,
 }
 
 #[cfg(test)]

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use crate::ids::Epoch;
 use crate::link::{self, Envelope, NodeLink, PeerId, Role, SchemaRange};
+use crate::membership::{
+    Join, JoinAnswer, MembersChanged, RenewCertificate, RenewCertificateAnswer,
+};
 use crate::messages::{
     Assign, AssignAnswer, Beat, BeatAnswer, Body, Doorbell, Ended, EndedAnswer, EventsReady,
     FarmQuery, FarmView, Live, Prefetch, Progress, Register, Registered, Stop, UploadTargets,
@@ -67,6 +70,8 @@ questions! {
     Assign => AssignAnswer,
     Stop => bool,
     FarmQuery => FarmView,
+    Join => JoinAnswer,
+    RenewCertificate => RenewCertificateAnswer,
 }
 
 /// Puts a body into a new envelope.
@@ -100,7 +105,7 @@ pub async fn ask<Q: Question + Sync>(
 
 /// Which role may send which kind. Unknown kinds pass: the program answers them `Unsupported`.
 pub fn may_send(role: Role, kind: u32) -> bool {
-    const FROM_NODES: [u32; 7] = [
+    const FROM_NODES: [u32; 8] = [
         Register::KIND,
         Beat::KIND,
         Progress::KIND,
@@ -108,6 +113,7 @@ pub fn may_send(role: Role, kind: u32) -> bool {
         UploadTargets::KIND,
         PlacePreview::KIND,
         PreviewPlaced::KIND,
+        RenewCertificate::KIND,
     ];
     const FROM_COORDINATORS: [u32; 6] = [
         Assign::KIND,
@@ -117,7 +123,12 @@ pub fn may_send(role: Role, kind: u32) -> bool {
         Live::KIND,
         PreviewReady::KIND,
     ];
-    const FROM_APIS: [u32; 2] = [Doorbell::KIND, FarmQuery::KIND];
+    const FROM_APIS: [u32; 4] = [
+        Doorbell::KIND,
+        FarmQuery::KIND,
+        Join::KIND,
+        MembersChanged::KIND,
+    ];
     let senders = [
         (Role::Node, &FROM_NODES[..]),
         (Role::Coordinator, &FROM_COORDINATORS),
@@ -178,13 +189,13 @@ mod tests {
                 assert_eq!(may_send(role, kind), role == sender, "{kind} from {role}");
             }
         };
-        for kind in [10, 12, 14, 16, 18, 40, 42] {
+        for kind in [10, 12, 14, 16, 18, 40, 42, 62] {
             check(kind, Role::Node);
         }
         for kind in [20, 22, 26, 32, 34, 44] {
             check(kind, Role::Coordinator);
         }
-        for kind in [30, 36] {
+        for kind in [30, 36, 60, 64] {
             check(kind, Role::Api);
         }
         assert!(Role::ALL.into_iter().all(|role| may_send(role, 999)));

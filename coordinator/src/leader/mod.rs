@@ -8,7 +8,9 @@
 
 mod actor;
 mod event;
+mod joining;
 mod line;
+mod members;
 mod messages;
 mod nodes;
 mod outbox;
@@ -33,6 +35,9 @@ use tokio::sync::{oneshot, watch};
 use actor::{Arguments, LeaderActor};
 use messages::Message;
 
+use crate::authority::Authority;
+use crate::members::Members;
+
 /// A leader that takes no message for so long hangs.
 const HEAR_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -42,6 +47,8 @@ pub(crate) struct Tools {
     pub(crate) database: Database,
     pub(crate) objects: Objects,
     pub(crate) link: Arc<dyn NodeLink>,
+    pub(crate) members: Members,
+    pub(crate) authority: Option<Authority>,
 }
 
 /// The leader did not start, or has ended.

@@ -15,6 +15,7 @@ use flowai_actors::messages::{
 };
 use flowai_actors::state::{JobState, Tier};
 use flowai_store::journal::{Artefact, Change, Written};
+use flowai_store::members::Standings;
 use flowai_store::recovery::JobRow;
 
 use super::event::{Answer, Effect, Event, JobModels, NotDispatched, Outcome, ReplyId};
@@ -75,6 +76,8 @@ pub(super) struct State {
     sweeps: u64,
     is_sweeping: bool,
     is_over: bool,
+    /// What operators want of nodes.
+    pub(super) members: Standings,
 }
 
 impl State {
@@ -97,6 +100,7 @@ impl State {
             sweeps: 0,
             is_sweeping: false,
             is_over: false,
+            members: Standings::default(),
         }
     }
 
@@ -112,6 +116,10 @@ impl State {
         if self.is_over {
             return effects;
         }
+        if let Some((node, reply)) = event.said_by().filter(|(node, _)| self.is_revoked(node)) {
+            tracing::warn!(%node, "a revoked node was not heard");
+            return reply.map(Effect::Decline).into_iter().collect();
+        }
         match event {
             Event::Rang(job) => drop(self.to_read.insert(job)),
             Event::Swept {
@@ -119,6 +127,7 @@ impl State {
                 cancelled,
             } => self.swept(now, unfinished, cancelled, &mut effects),
             Event::RowsRead { asked, rows } => self.rows_read(now, asked, rows, &mut effects),
+            Event::MembersRead(standings) => self.members_read(now, standings, &mut effects),
             Event::Registering { reply, register } => {
                 effects.push(Effect::Admit { reply, register });
             }

@@ -54,6 +54,16 @@ pub struct NodeOffer {
     pub running: Option<(JobId, Attempt)>,
 }
 
+/// What an operator, or a machine about to be taken away, wants of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drain {
+    Off,
+    /// It ends its job and gets no other.
+    Lazy,
+    /// Its job stops at the next step boundary and goes on elsewhere.
+    Now,
+}
+
 /// How an attempt ended, as its node tells it. A render that succeeded is settled by the journal, which then says so.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AttemptEnd {
@@ -85,7 +95,7 @@ pub enum Event {
     /// An operator wants no further job on it.
     NodeDraining {
         node: NodeId,
-        is_draining: bool,
+        how: Drain,
     },
     Ended {
         node: NodeId,

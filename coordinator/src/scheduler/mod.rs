@@ -25,6 +25,6 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use event::{AttemptEnd, Effect, Event, NodeOffer, Recovered, WaitingJob};
+pub use event::{AttemptEnd, Drain, Effect, Event, NodeOffer, Recovered, WaitingJob};
 pub use line::{Place, WaitsFor};
 pub use state::Scheduler;

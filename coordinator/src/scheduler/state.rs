@@ -12,7 +12,7 @@ use flowai_actors::limits::{
 use flowai_actors::state::Tier;
 use flowai_store::journal::Unfinished;
 
-use super::event::{AttemptEnd, Effect, Event, NodeOffer, Recovered, WaitingJob};
+use super::event::{AttemptEnd, Drain, Effect, Event, NodeOffer, Recovered, WaitingJob};
 use super::shares::{Running, Shares};
 
 /// Everything the leader knows of unfinished jobs and of nodes. Ended jobs are forgotten: their rows remember.
@@ -22,6 +22,8 @@ pub struct Scheduler {
     /// Waiting jobs of each user, first come first; a job that was tried already goes to the front.
     waiting: BTreeMap<UserId, VecDeque<JobId>>,
     nodes: BTreeMap<NodeId, Node>,
+    /// Also nodes that are away: they drain when they come.
+    draining: BTreeSet<NodeId>,
     shares: Shares,
     running: Running,
     /// Of the event that is being taken in.
@@ -90,12 +92,7 @@ impl Scheduler {
                 generation,
                 is_astray,
             } => self.beat(&node, generation, is_astray, now),
-            Event::NodeDraining { node, is_draining } => {
-                if let Some(node) = self.nodes.get_mut(&node) {
-                    node.is_draining = is_draining;
-                    self.changed();
-                }
-            }
+            Event::NodeDraining { node, how } => self.drain(node, how != Drain::Off),
             Event::Ended {
                 node,
                 generation,
@@ -285,6 +282,18 @@ impl Scheduler {
         }
     }
 
+    fn drain(&mut self, name: NodeId, is_draining: bool) {
+        if let Some(node) = self.nodes.get_mut(&name) {
+            node.is_draining = is_draining;
+            self.changed();
+        }
+        if is_draining {
+            self.draining.insert(name);
+        } else {
+            self.draining.remove(&name);
+        }
+    }
+
     fn register(&mut self, offer: NodeOffer, now: Monotonic, effects: &mut Vec<Effect>) {
         if self
             .newer_generation(&offer.node, offer.generation)
@@ -332,10 +341,7 @@ impl Scheduler {
             let reason = "its node does not know of it".to_owned();
             self.requeue(job, Unfinished::Stopped, reason, effects);
         }
-        let is_draining = self
-            .nodes
-            .get(&offer.node)
-            .is_some_and(|known| known.is_draining);
+        let is_draining = self.draining.contains(&offer.node);
         self.changed();
         self.wake_by(now.plus_ms(NODE_LEASE_MS));
         self.nodes.insert(

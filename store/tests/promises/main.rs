@@ -8,4 +8,5 @@ mod a_stale_leader_changes_nothing;
 mod farm;
 mod older_rows_are_read;
 mod tenant_sees_only_its_own;
+mod tokens_admit_as_often_as_they_say;
 mod what_was_removed_is_missed_by_its_kind;

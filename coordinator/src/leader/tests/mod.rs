@@ -4,6 +4,7 @@
 mod delivery;
 mod hints;
 mod keyframes;
+mod members;
 mod previews;
 mod telling;
 mod terms;

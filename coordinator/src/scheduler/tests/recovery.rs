@@ -56,16 +56,16 @@ fn a_draining_node_ends_its_job_and_gets_no_other() {
     farm.register("a", FIRST, None);
     farm.arrive(waiting(1, 1, Tier::Free));
     farm.arrive(waiting(2, 1, Tier::Free));
-    let drain = |is_draining| Event::NodeDraining {
+    let drain = |how| Event::NodeDraining {
         node: node_id("a"),
-        is_draining,
+        how,
     };
-    assert_eq!(farm.step(drain(true)), []);
+    assert_eq!(farm.step(drain(Drain::Lazy)), []);
     assert!(matches!(
         farm.ended("a", 1, 1, AttemptEnd::Rendered)[..],
         [Effect::Settle { .. }]
     ));
-    assert_eq!(farm.step(drain(false)), [assign(2, 1, "a")]);
+    assert_eq!(farm.step(drain(Drain::Off)), [assign(2, 1, "a")]);
 }
 
 #[test]
