@@ -19,7 +19,7 @@ use crate::session::Sessions;
 use crate::uploads::Gate;
 use crate::videos::Catalogue;
 
-pub use crate::farm::LeaderLink;
+pub use crate::farm::{JoinConfig, LeaderLink};
 
 /// What an api instance is made of.
 pub struct Config {
@@ -34,6 +34,7 @@ pub struct Config {
     pub password_cost: PasswordCost,
     /// Multiplies every rate limit, for load tests.
     pub rate_scale: u32,
+    pub join: JoinConfig,
     /// At most so many at a time. A request holds one for a millisecond or two; more of them than the database's cores can serve
     /// make answers later (docs/benchmarks.md).
     pub database_connections: u32,
@@ -71,6 +72,7 @@ pub struct Parts {
     pub live: Arc<LiveBoard>,
     pub(crate) previews: PreviewBoard,
     pub link: LeaderLink,
+    pub(crate) join: JoinConfig,
     pub public_url: Url,
     pub is_behind_proxy: bool,
     /// Set once by the shutdown: `readyz` says no from then on.
@@ -108,6 +110,7 @@ impl App {
             live,
             previews: PreviewBoard::default(),
             link,
+            join: config.join,
             public_url: config.public_url,
             is_behind_proxy: config.is_behind_proxy,
             is_draining: AtomicBool::new(false),
