@@ -5,6 +5,7 @@ mod cancel;
 mod completions;
 mod delivery;
 pub mod demo;
+mod drain;
 mod error;
 mod exit_codes;
 mod finals;
@@ -13,8 +14,11 @@ mod jobs;
 mod man;
 mod migrate;
 mod models;
+mod node;
 mod nodes;
 mod render;
+mod seconds;
+mod token;
 mod up;
 mod watch;
 
@@ -68,6 +72,10 @@ enum Command {
     Watch(watch::Args),
     Cancel(cancel::Args),
     Nodes(nodes::Args),
+    Node(node::Args),
+    Token(token::Args),
+    Drain(drain::DrainArgs),
+    Undrain(drain::UndrainArgs),
     Models(models::Args),
     Migrate(migrate::Args),
     Completions(completions::Args),
@@ -91,6 +99,10 @@ pub async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Watch(args) => watch::run(args, &common.client()?, output).await,
         Command::Cancel(args) => cancel::run(args, &common.client()?, output).await,
         Command::Nodes(args) => nodes::run(args, &common.client()?, output).await,
+        Command::Node(args) => node::run(args, || common.client(), output).await,
+        Command::Token(args) => token::run(args, &common.client()?, output).await,
+        Command::Drain(args) => drain::drain(args, &common.client()?, output).await,
+        Command::Undrain(args) => drain::undrain(args, &common.client()?, output).await,
         Command::Models(args) => models::run(args, || common.client(), output).await,
         Command::Migrate(args) => migrate::run(args, output).await,
         Command::Completions(args) => completions::run(args),
