@@ -5,6 +5,7 @@
 //! their arguments; whoever needs a clock takes [`clock::Clock`].
 
 pub mod clock;
+pub mod credits;
 pub mod ids;
 mod join_token;
 pub mod kit;
@@ -13,8 +14,11 @@ pub mod link;
 pub mod manifest;
 pub mod membership;
 pub mod messages;
+#[cfg(feature = "planted-bugs")]
+pub mod planted;
 pub mod preview;
 pub mod program;
 pub mod spec;
 pub mod state;
+pub mod waiting;
 pub mod wire;

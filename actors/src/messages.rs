@@ -11,6 +11,7 @@ use crate::membership::{
 };
 use crate::preview::{PlacePreview, PreviewPlace, PreviewPlaced, PreviewReady};
 use crate::spec::{AdapterUse, RenderSpec, SpecLimits};
+use crate::waiting::{Waits, WhyAnswer, WhyQuery};
 
 /// Which try of which job, under whose term: every word about an attempt carries it, and a stale one changes nothing (INV-2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -456,13 +457,29 @@ pub enum LiveState {
         steps: u32,
         left_s: Option<f64>,
     },
-    /// 1 is next.
-    Position { position: u32, reason: String },
+    Position {
+        /// 1 is next.
+        position: u32,
+        #[serde(flatten)]
+        waits: Waits,
+    },
 }
 
 /// Ask of an api instance for what only the leader knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FarmQuery {}
+
+/// Compare what you believe with the rows, now (api to leader, ask).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compare {}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compared {
+    /// Unfinished jobs in the rows.
+    pub jobs: u64,
+    /// Those that differed, and are read again: each is news that was on its way, or is mended.
+    pub suspected: u64,
+}
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct FarmView {
@@ -527,9 +544,11 @@ bodies! {
     40 => PlacePreview, 41 => PreviewPlace,
     42 => PreviewPlaced,
     44 => PreviewReady,
-    60 => Join, 61 => JoinAnswer,
-    62 => RenewCertificate, 63 => RenewCertificateAnswer,
-    64 => MembersChanged,
+    46 => WhyQuery, 47 => WhyAnswer,
+    48 => Compare, 49 => Compared,
+    70 => Join, 71 => JoinAnswer,
+    72 => RenewCertificate, 73 => RenewCertificateAnswer,
+    74 => MembersChanged,
 }
 
 #[cfg(test)]

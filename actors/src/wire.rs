@@ -8,11 +8,12 @@ use crate::membership::{
     Join, JoinAnswer, MembersChanged, RenewCertificate, RenewCertificateAnswer,
 };
 use crate::messages::{
-    Assign, AssignAnswer, Beat, BeatAnswer, Body, Doorbell, Ended, EndedAnswer, EventsReady,
-    FarmQuery, FarmView, Live, Prefetch, Progress, Register, Registered, Stop, UploadTargets,
-    UploadTargetsAnswer,
+    Assign, AssignAnswer, Beat, BeatAnswer, Body, Compare, Compared, Doorbell, Ended, EndedAnswer,
+    EventsReady, FarmQuery, FarmView, Live, Prefetch, Progress, Register, Registered, Stop,
+    UploadTargets, UploadTargetsAnswer,
 };
 use crate::preview::{PlacePreview, PreviewPlace, PreviewPlaced, PreviewReady};
+use crate::waiting::{WhyAnswer, WhyQuery};
 
 /// The newest meaning of messages that this build knows. Raised when a meaning changes; a new kind or field changes none.
 /// A build that speaks less than 2 knows no keyframes.
@@ -72,6 +73,8 @@ questions! {
     FarmQuery => FarmView,
     Join => JoinAnswer,
     RenewCertificate => RenewCertificateAnswer,
+    WhyQuery => WhyAnswer,
+    Compare => Compared,
 }
 
 /// Puts a body into a new envelope.
@@ -123,11 +126,13 @@ pub fn may_send(role: Role, kind: u32) -> bool {
         Live::KIND,
         PreviewReady::KIND,
     ];
-    const FROM_APIS: [u32; 4] = [
+    const FROM_APIS: [u32; 6] = [
         Doorbell::KIND,
         FarmQuery::KIND,
         Join::KIND,
         MembersChanged::KIND,
+        WhyQuery::KIND,
+        Compare::KIND,
     ];
     let senders = [
         (Role::Node, &FROM_NODES[..]),

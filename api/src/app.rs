@@ -5,6 +5,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use flowai_actors::credits::Millicredits;
 use flowai_actors::kit::TaskError;
 use flowai_store::database::{Database, DatabaseError};
 use flowai_store::objects::Objects;
@@ -32,6 +33,8 @@ pub struct Config {
     /// Whether a proxy ends TLS in front: then its `X-Forwarded-For` names the caller.
     pub is_behind_proxy: bool,
     pub password_cost: PasswordCost,
+    /// What a new account begins with.
+    pub signup_gift: Millicredits,
     /// Multiplies every rate limit, for load tests.
     pub rate_scale: u32,
     pub join: JoinConfig,
@@ -75,6 +78,7 @@ pub struct Parts {
     pub(crate) join: JoinConfig,
     pub public_url: Url,
     pub is_behind_proxy: bool,
+    pub signup_gift: Millicredits,
     /// Set once by the shutdown: `readyz` says no from then on.
     is_draining: AtomicBool,
 }
@@ -113,6 +117,7 @@ impl App {
             join: config.join,
             public_url: config.public_url,
             is_behind_proxy: config.is_behind_proxy,
+            signup_gift: config.signup_gift,
             is_draining: AtomicBool::new(false),
         };
         Ok(Self {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use flowai_actors::credits::Millicredits;
 use flowai_store::database::DatabaseError;
 use flowai_store::objects::ObjectsError;
 use flowai_store::redis::RedisError;
@@ -38,6 +39,13 @@ pub enum ApiError {
     ScopeRequired(Scope),
     #[error("an API key cannot do this; log in")]
     SignInRequired,
+    #[error(
+        "this costs {needed} credits and {available} are available; render less, or ask an administrator for more"
+    )]
+    InsufficientCredits {
+        needed: Millicredits,
+        available: Millicredits,
+    },
     #[error("only an operator may do this: an administrator, or an API key with the scope `farm`")]
     RoleRequired,
     /// The same for every token that admits nobody.
@@ -196,6 +204,7 @@ impl ApiError {
             Self::TokenMissing | Self::TokenExpired | Self::TokenInvalid | Self::LoginRefused => {
                 StatusCode::UNAUTHORIZED
             }
+            Self::InsufficientCredits { .. } => StatusCode::PAYMENT_REQUIRED,
             Self::ScopeRequired(_)
             | Self::SignInRequired
             | Self::RoleRequired
@@ -239,6 +248,7 @@ impl ApiError {
             Self::LoginRefused => "login_refused",
             Self::ScopeRequired(_) => "scope_required",
             Self::SignInRequired => "sign_in_required",
+            Self::InsufficientCredits { .. } => "insufficient_credits",
             Self::RoleRequired => "role_required",
             Self::AccountSuspended => "account_suspended",
             Self::JoinRefused => "join_refused",

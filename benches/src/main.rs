@@ -3,10 +3,12 @@
 //! What is compared are the programs that people run, as whole processes. This crate links neither libtorch nor Python.
 
 mod child;
+mod durable;
 mod engine;
 mod farm;
 mod figures;
 mod machine;
+mod scheduler;
 mod statistics;
 
 use std::process::ExitCode;
@@ -28,12 +30,19 @@ enum Command {
     /// A farm as its users see it.
     #[command(subcommand)]
     Farm(farm::Command),
+    /// The durable side alone: a new leader's reading, and tables under an old snapshot.
+    #[command(subcommand)]
+    Durable(durable::Command),
+    /// The scheduler alone: what a decision costs, and what a waiting job weighs.
+    Scheduler(scheduler::Options),
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Engine(options) => engine::run(&options),
         Command::Farm(command) => farm::run(&command),
+        Command::Durable(command) => durable::run(&command),
+        Command::Scheduler(options) => scheduler::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -9,6 +9,7 @@ pub mod idempotency;
 pub mod join_tokens;
 pub mod journal;
 pub mod leader;
+pub mod ledger;
 pub mod members;
 pub mod models;
 pub mod nodes;

@@ -8,6 +8,7 @@ use flowai_actors::link::{LinkEvent, LinkEvents, NodeLink, PeerId, Role};
 use flowai_actors::membership::{Join, JoinAnswer, MembersChanged};
 use flowai_actors::messages::{Body as _, Doorbell, EventsReady, FarmQuery, FarmView, Live};
 use flowai_actors::preview::PreviewReady;
+use flowai_actors::waiting::{Waits, WhyAnswer, WhyQuery};
 use flowai_actors::wire::{self, Question};
 
 use crate::app::App;
@@ -19,6 +20,8 @@ const FARM_QUERY_WITHIN: Duration = Duration::from_secs(2);
 /// Signing a certificate takes a transaction.
 const JOIN_WITHIN: Duration = Duration::from_secs(5);
 const LEADER_DOWN: ApiError = ApiError::DependencyDown("the leading coordinator");
+/// A look at a video does without the reason after so long.
+const WHY_WITHIN: Duration = Duration::from_millis(500);
 
 /// The link to whoever leads. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -92,6 +95,21 @@ impl LeaderLink {
                 tracing::warn!(%error, kind = Q::KIND, "the leader did not answer");
                 LEADER_DOWN
             })
+    }
+
+    /// Why a job waits; `None` when it does not, or nobody who knows answers in time.
+    pub async fn why(&self, job: JobId) -> Option<(Option<u32>, Waits)> {
+        let leader = self.leader()?;
+        let (link, question) = (self.link.as_ref(), WhyQuery { job });
+        let asked = wire::ask(link, &leader, Epoch::ZERO, &question, WHY_WITHIN).await;
+        match asked {
+            Ok(WhyAnswer::Waits { position, waits }) => Some((position, waits)),
+            Ok(WhyAnswer::NotWaiting) => None,
+            Err(error) => {
+                tracing::debug!(%error, %job, "the leader did not say why a job waits");
+                None
+            }
+        }
     }
 
     fn leader(&self) -> Option<PeerId> {

@@ -30,7 +30,8 @@ pub(super) struct RemoveQuery {
 
 /// Cancel a video, or purge one that has ended.
 ///
-/// A waiting one is cancelled at once, a running one at its next step. Cancelling twice is cancelling once. A video that
+/// A waiting one is cancelled at once and costs nothing, a running one at its next step and costs the share of the steps that were
+/// done. Cancelling twice is cancelling once. A video that
 /// has ended otherwise answers 409 and keeps its clip.
 #[utoipa::path(delete, path = "/v1/videos/{id}", tag = "videos", security(("bearer" = [])), params(("id" = Uuid, Path), RemoveQuery),
     responses((status = 200, body = VideoResource), (status = 204, description = "purged"), (status = 401, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem)))]

@@ -3,6 +3,7 @@
 mod account;
 mod cancel;
 mod completions;
+mod credits;
 mod delivery;
 pub mod demo;
 mod drain;
@@ -18,6 +19,7 @@ mod node;
 mod nodes;
 mod render;
 mod seconds;
+mod sim;
 mod token;
 mod up;
 mod watch;
@@ -71,12 +73,14 @@ enum Command {
     Jobs(jobs::Args),
     Watch(watch::Args),
     Cancel(cancel::Args),
+    Credits(credits::Args),
     Nodes(nodes::Args),
     Node(node::Args),
     Token(token::Args),
     Drain(drain::DrainArgs),
     Undrain(drain::UndrainArgs),
     Models(models::Args),
+    Sim(sim::Args),
     Migrate(migrate::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -98,12 +102,14 @@ pub async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Jobs(args) => jobs::run(args, &common.client()?, output).await,
         Command::Watch(args) => watch::run(args, &common.client()?, output).await,
         Command::Cancel(args) => cancel::run(args, &common.client()?, output).await,
+        Command::Credits(args) => credits::run(args, &common.client()?, output).await,
         Command::Nodes(args) => nodes::run(args, &common.client()?, output).await,
         Command::Node(args) => node::run(args, || common.client(), output).await,
         Command::Token(args) => token::run(args, &common.client()?, output).await,
         Command::Drain(args) => drain::drain(args, &common.client()?, output).await,
         Command::Undrain(args) => drain::undrain(args, &common.client()?, output).await,
         Command::Models(args) => models::run(args, || common.client(), output).await,
+        Command::Sim(args) => sim::run(args, output),
         Command::Migrate(args) => migrate::run(args, output).await,
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),

@@ -10,17 +10,20 @@ use flowai_actors::messages::{
     Register, Registered, UploadTargets, UploadTargetsAnswer,
 };
 use flowai_actors::preview::{PlacePreview, PreviewPlace, PreviewPlaced, PreviewReady};
+use flowai_actors::waiting::WhyAnswer;
 use flowai_store::journal::{Batch, Written};
 use flowai_store::members::Standings;
-use flowai_store::recovery::JobRow;
+use flowai_store::recovery::{JobRow, UnfinishedRow};
+
+use super::compare::Findings;
 
 /// A question that waits for its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct ReplyId(pub(super) u64);
+pub struct ReplyId(pub u64);
 
 /// The actor has checked that a word about a node comes from that very process.
 #[derive(Debug)]
-pub(super) enum Event {
+pub enum Event {
     /// An api instance says that something is new about a job.
     Rang(JobId),
     /// The sweep looked for what no doorbell announced.
@@ -84,6 +87,15 @@ pub(super) enum Event {
     /// A later term has begun.
     Fenced,
     FarmAsked(ReplyId),
+    /// An operator wants memory to be compared with the rows now.
+    CompareAsked(ReplyId),
+    /// A page of unfinished rows in the order of ids.
+    Compared(Vec<UnfinishedRow>),
+    /// Why does a job wait?
+    WhyAsked {
+        reply: ReplyId,
+        job: JobId,
+    },
     ApiUp(PeerId),
     ApiDown(PeerId),
     Tick,
@@ -111,6 +123,9 @@ impl Event {
             | Self::Committed(_)
             | Self::Fenced
             | Self::FarmAsked(_)
+            | Self::CompareAsked(_)
+            | Self::Compared(_)
+            | Self::WhyAsked { .. }
             | Self::ApiUp(_)
             | Self::ApiDown(_)
             | Self::Tick => None,
@@ -120,7 +135,7 @@ impl Event {
 
 /// Why a rendered clip does not count as delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum NotDelivered {
+pub enum NotDelivered {
     /// The object store says so.
     Missing(String),
     /// The object store did not answer: it may well lie there.
@@ -129,7 +144,7 @@ pub(super) enum NotDelivered {
 
 /// Why a committed assignment does not run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum NotDispatched {
+pub enum NotDispatched {
     /// This node did not take it; another may.
     NotTaken(String),
     /// No node can ever run it.
@@ -138,7 +153,7 @@ pub(super) enum NotDispatched {
 
 /// What became of one change.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub enum Outcome {
     Written(Written),
     /// The database refuses its content.
     Refused(String),
@@ -146,21 +161,21 @@ pub(super) enum Outcome {
 
 /// The models of a job, as its node has them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct JobModels {
-    pub(super) clip: ModelFiles,
+pub struct JobModels {
+    pub clip: ModelFiles,
     /// Of a job whose first frame is made from words.
-    pub(super) keyframe: Option<ModelFiles>,
+    pub keyframe: Option<ModelFiles>,
 }
 
 /// A model's name, and the hash of what a node has under it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct ModelFiles {
-    pub(super) model: ModelId,
-    pub(super) sha256: Sha256,
+pub struct ModelFiles {
+    pub model: ModelId,
+    pub sha256: Sha256,
 }
 
 #[derive(Debug)]
-pub(super) enum Effect {
+pub enum Effect {
     Answer(ReplyId, Answer),
     /// Answer nothing: the asker hears `Rejected` and asks again.
     Decline(ReplyId),
@@ -179,6 +194,10 @@ pub(super) enum Effect {
     Sweep {
         running: Vec<JobId>,
         is_thorough: bool,
+    },
+    /// Read a page of unfinished rows, to compare them with what is believed.
+    Compare {
+        after: Option<JobId>,
     },
     /// Forget the kept answers whose time is over.
     Forget,
@@ -238,11 +257,13 @@ pub(super) enum Effect {
 }
 
 #[derive(Debug)]
-pub(super) enum Answer {
+pub enum Answer {
     Registered(Registered),
     Beat(BeatAnswer),
     Ended(EndedAnswer),
     Targets(UploadTargetsAnswer),
     Preview(PreviewPlace),
     Farm(Box<FarmView>),
+    Why(WhyAnswer),
+    Compared(Findings),
 }

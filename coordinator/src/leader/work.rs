@@ -1,8 +1,9 @@
 //! What the leader's tasks do: talk to the database, the object store and one node, and say what came of it.
 
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::{Epoch, JobId};
 use flowai_actors::kit::Backoff;
 use flowai_actors::limits::RECOVERY_PAGE_JOBS;
@@ -19,23 +20,48 @@ use flowai_store::objects::{
     ObjectHead, Objects, PRESIGNED_GET_TTL_MAX, PRESIGNED_PUT_TTL_MAX, ResponseHeaders, UploadTerms,
 };
 use flowai_store::sources::{self, FirstFrameFiles, SourcesError, StoredFile};
-use flowai_store::{nodes, recovery};
+use flowai_store::{members, nodes, recovery};
 
 use super::Tools;
 use super::event::{Answer, Event, JobModels, NotDelivered, NotDispatched, Outcome, ReplyId};
+use super::state::State;
+use crate::metrics;
 
 /// Between tries of what the database did not take. No try is the last: the term ends when another begins.
-const RETRY_FIRST: Duration = Duration::from_millis(20);
-const RETRY_MOST: Duration = Duration::from_secs(1);
+pub const RETRY_FIRST: Duration = Duration::from_millis(20);
+pub const RETRY_MOST: Duration = Duration::from_secs(1);
 /// A node answers an assignment at once, or is frozen.
-const ASSIGN_DEADLINE: Duration = Duration::from_secs(2);
+pub const ASSIGN_DEADLINE: Duration = Duration::from_secs(2);
 /// A node that has not heard yet that its last end was written says that it is busy.
-const BUSY_TRIES: u32 = 8;
+pub const BUSY_TRIES: u32 = 8;
 /// Of looking at one file, with all tries of the client itself. If the store does not answer by then, the node is to tell its
 /// end again, and all files are looked at anew.
 const HEAD_DEADLINE: Duration = Duration::from_secs(5);
 /// Waiting jobs younger than this are looked for in each sweep.
-const NEWCOMER_AGE: Duration = Duration::from_secs(10);
+pub const NEWCOMER_AGE: Duration = Duration::from_secs(10);
+
+/// Reads what operators want of nodes and all unfinished jobs, a page at a time. Gives the state that a term begins with, and how many they are.
+///
+/// # Errors
+/// The database does not answer, or holds what another version wrote.
+pub async fn recover(
+    database: &Database,
+    epoch: Epoch,
+    now: Monotonic,
+) -> Result<(State, usize), DatabaseError> {
+    let mut state = State::new(epoch);
+    state.apply(now, Event::MembersRead(members::standings(database).await?));
+    let mut jobs = 0;
+    let mut page = recovery::unfinished(database, None).await?;
+    while let Some(last) = page.last() {
+        jobs += page.len();
+        // The database looks for the next page while this one is taken in.
+        let next = recovery::unfinished(database, Some(last.job));
+        let (next, ()) = tokio::join!(next, async { state.recover(now, page) });
+        page = next?;
+    }
+    Ok((state, jobs))
+}
 
 /// Commits the batch, however long the database is away. Content that the database refuses is found one by one.
 pub(super) async fn commit_batch(database: &Database, epoch: Epoch, batch: &Batch) -> Event {
@@ -73,8 +99,13 @@ enum Stop {
 async fn commit(database: &Database, epoch: Epoch, batch: &Batch) -> Result<Vec<Outcome>, Stop> {
     let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MOST);
     loop {
+        let start = Instant::now();
         match journal::commit(database, epoch, batch).await {
-            Ok(written) => return Ok(written.into_iter().map(Outcome::Written).collect()),
+            Ok(written) => {
+                let seconds = start.elapsed().as_secs_f64();
+                metrics::record_batch(batch.changes().len(), seconds);
+                return Ok(written.into_iter().map(Outcome::Written).collect());
+            }
             Err(error @ JournalError::Fenced { .. }) => {
                 tracing::warn!(%error, "term is over");
                 return Err(Stop::Fenced);
@@ -127,6 +158,12 @@ pub(super) async fn sweep(database: &Database, running: &[JobId], is_thorough: b
         unfinished,
         cancelled,
     }
+}
+
+/// A page of unfinished rows, to compare them with memory.
+pub(super) async fn compare(database: &Database, after: Option<JobId>) -> Event {
+    let rows = insist("comparing", || recovery::unfinished_rows(database, after)).await;
+    Event::Compared(rows)
 }
 
 pub(super) async fn admit(database: &Database, reply: ReplyId, register: Box<Register>) -> Event {

@@ -32,6 +32,7 @@ use folder::JobFolder;
 use inputs::Inputs;
 
 pub use estimate::Pace;
+pub use flowai_node_machine::{NotRendered, NotUploaded, Standing};
 pub use folder::JobFolders;
 
 /// Everything that rendering a job takes. Cheap to clone.
@@ -51,18 +52,6 @@ pub struct Workshop {
     pub preview_steps: u32,
 }
 
-/// How far a job is.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Standing {
-    pub phase: Phase,
-    /// Steps done, 0..=steps.
-    pub step: u32,
-    /// Of the keyframe in its phase, and else of the clip.
-    pub steps: u32,
-    /// Seconds left, as far as it can be known.
-    pub left_s: Option<f64>,
-}
-
 /// A rendered clip on this machine's disk. Its files go when it is dropped.
 #[derive(Debug)]
 pub struct Ready {
@@ -75,24 +64,6 @@ pub struct Ready {
     /// Each of [`ArtefactFile::of`] the spec once.
     files: Vec<(ArtefactFile, EncodedFile)>,
     _folder: JobFolder,
-}
-
-/// Why a job gave no clip.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NotRendered {
-    Stopped,
-    Failed(JobFailure),
-}
-
-/// Why files do not lie in the store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NotUploaded {
-    Stopped,
-    /// The URLs are not good any more: ask for new ones.
-    Expired(String),
-    /// The store is down.
-    Unreachable(JobFailure),
-    Failed(JobFailure),
 }
 
 impl Ready {

@@ -18,13 +18,13 @@ use flowai_actors::messages::{
     Target, UploadTargets,
 };
 use flowai_actors::wire::{self, Question};
+use flowai_node_machine::{Clip, Effect, Ending, Event, RunId, State};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use super::Setup;
 use super::messages::Message;
 use super::previews::{Leader, Way};
-use super::state::{Clip, Effect, Ending, Event, RunId, State};
 use super::tasks::NodeTask;
 use crate::engine::{Control, cache_usage, kept};
 use crate::failure::JobFailure;

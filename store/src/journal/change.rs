@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use flowai_actors::credits::StepsDone;
 use flowai_actors::ids::{Attempt, JobId, Sha256};
 use flowai_actors::limits::JOURNAL_BATCH_MAX;
 use flowai_actors::manifest::Manifest;
@@ -32,12 +33,22 @@ pub enum Change {
         code: String,
         detail: String,
     },
-    /// Its owner wanted the running job no more.
-    Cancel(Holding),
+    /// Its owner wanted the running job no more, and pays for the steps that were done; for none where they are not known.
+    Cancel {
+        held: Holding,
+        steps: Option<StepsDone>,
+    },
     /// Nodes died while they ran it.
     Quarantine { held: Holding, detail: String },
     /// A job that waits after this many attempts was asked to end.
     CancelWaiting { job: JobId, attempt: Attempt },
+    /// A job that waits after this many attempts can never start.
+    FailWaiting {
+        job: JobId,
+        attempt: Attempt,
+        code: String,
+        detail: String,
+    },
 }
 
 /// How an attempt ended that another will follow.
@@ -95,13 +106,19 @@ pub fn clips_prefix(job: JobId) -> String {
 impl Change {
     pub fn job(&self) -> JobId {
         match self {
-            Self::CancelWaiting { job, .. } => *job,
-            Self::Assign(held) | Self::Adopt(held) | Self::Cancel(held) => held.at.job,
+            Self::CancelWaiting { job, .. } | Self::FailWaiting { job, .. } => *job,
+            Self::Assign(held) | Self::Adopt(held) => held.at.job,
             Self::Settle { held, .. }
+            | Self::Cancel { held, .. }
             | Self::Requeue { held, .. }
             | Self::Fail { held, .. }
             | Self::Quarantine { held, .. } => held.at.job,
         }
+    }
+
+    /// Whether nothing follows it.
+    pub fn ends_job(&self) -> bool {
+        self.next_state().is_end()
     }
 
     /// The job's state once the change is written.
@@ -110,8 +127,8 @@ impl Change {
             Self::Assign(_) | Self::Adopt(_) => JobState::Running,
             Self::Settle { .. } => JobState::Done,
             Self::Requeue { .. } => JobState::Queued,
-            Self::Fail { .. } => JobState::Failed,
-            Self::Cancel(_) | Self::CancelWaiting { .. } => JobState::Cancelled,
+            Self::Fail { .. } | Self::FailWaiting { .. } => JobState::Failed,
+            Self::Cancel { .. } | Self::CancelWaiting { .. } => JobState::Cancelled,
             Self::Quarantine { .. } => JobState::Quarantined,
         }
     }

@@ -143,9 +143,12 @@ fn end_of(change: &Change) -> Option<End<'_>> {
         detail: None,
     };
     match change {
-        Change::Assign(_) | Change::Adopt(_) | Change::CancelWaiting { .. } => None,
+        Change::Assign(_)
+        | Change::Adopt(_)
+        | Change::CancelWaiting { .. }
+        | Change::FailWaiting { .. } => None,
         Change::Settle { held, .. } => Some(end(held, "done")),
-        Change::Cancel(held) => Some(end(held, "stopped")),
+        Change::Cancel { held, .. } => Some(end(held, "stopped")),
         Change::Requeue {
             held,
             outcome,
@@ -263,6 +266,42 @@ pub(super) async fn cancel_waiting(
     Ok(rows(moved))
 }
 
+pub(super) async fn fail_waiting(
+    connection: &mut PgConnection,
+    changes: &[Change],
+) -> Result<Rows, sqlx::Error> {
+    let (mut jobs, mut attempts, mut errors) = (Vec::new(), Vec::new(), Vec::new());
+    for change in changes {
+        if let Change::FailWaiting {
+            job,
+            attempt,
+            code,
+            detail,
+        } = change
+        {
+            jobs.push(job.as_uuid());
+            attempts.push(int(attempt.get()));
+            errors.push(json!({ "code": code, "detail": detail }));
+        }
+    }
+    if jobs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let moved = sqlx::query_as(
+        "update job_state s
+            set state = 'failed', error = c.error, finished_at = now(), seq = s.seq + 1
+           from unnest($1::uuid[], $2::int[], $3::jsonb[]) as c (job_id, attempt, error)
+          where s.job_id = c.job_id and s.state = 'queued' and s.attempt = c.attempt
+         returning s.job_id, s.owner_id, s.seq",
+    )
+    .bind(jobs)
+    .bind(attempts)
+    .bind(errors)
+    .fetch_all(connection)
+    .await?;
+    Ok(rows(moved))
+}
+
 /// What the owner hears of a change. Adoption changes nothing for them.
 fn event_of(change: &Change) -> Option<(EventKind, Value)> {
     Some(match change {
@@ -287,7 +326,18 @@ fn event_of(change: &Change) -> Option<(EventKind, Value)> {
             EventKind::Failed,
             json!({ "attempt": held.at.attempt, "code": code, "detail": detail }),
         ),
-        Change::Cancel(held) => (EventKind::Cancelled, json!({ "attempt": held.at.attempt })),
+        Change::FailWaiting {
+            attempt,
+            code,
+            detail,
+            ..
+        } => (
+            EventKind::Failed,
+            json!({ "attempt": attempt, "code": code, "detail": detail }),
+        ),
+        Change::Cancel { held, .. } => {
+            (EventKind::Cancelled, json!({ "attempt": held.at.attempt }))
+        }
         Change::CancelWaiting { attempt, .. } => {
             (EventKind::Cancelled, json!({ "attempt": attempt }))
         }
@@ -363,12 +413,14 @@ pub(super) async fn written_before(
         match change {
             // Ended by its owner, who needs no leader for it.
             Change::CancelWaiting { .. } => continue,
+            // Its row is read again, and says so.
+            Change::FailWaiting { .. } => continue,
             Change::Assign(held) | Change::Adopt(held) => {
                 let mut held = held.clone();
                 held.at.epoch = epoch;
                 columns.push(&held);
             }
-            Change::Cancel(held)
+            Change::Cancel { held, .. }
             | Change::Settle { held, .. }
             | Change::Requeue { held, .. }
             | Change::Fail { held, .. }

@@ -134,7 +134,11 @@ async fn a_video_that_was_made_of_it_takes_it_along_only_when_nothing_else_names
         let new = NewVideo::new(farm.user, &spec, Some(keyframe));
         let job = farm.submit(&new).await;
         farm.write(Change::Assign(held(job, 1))).await;
-        farm.write(Change::Cancel(held(job, 1))).await;
+        farm.write(Change::Cancel {
+            held: held(job, 1),
+            steps: None,
+        })
+        .await;
         job
     };
     let (first, second) = (ended().await, ended().await);

@@ -31,7 +31,10 @@ fn ends(held: &Holding) -> Vec<Change> {
             code: "bad_input".to_owned(),
             detail: "no picture".to_owned(),
         },
-        Change::Cancel(held()),
+        Change::Cancel {
+            held: held(),
+            steps: None,
+        },
         Change::Quarantine {
             held: held(),
             detail: "2 nodes died".to_owned(),

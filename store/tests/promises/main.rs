@@ -6,6 +6,7 @@ mod a_model_is_offered_while_a_node_has_it;
 mod a_new_leader_knows_where_a_job_failed;
 mod a_stale_leader_changes_nothing;
 mod farm;
+mod money_balances;
 mod older_rows_are_read;
 mod tenant_sees_only_its_own;
 mod tokens_admit_as_often_as_they_say;

@@ -12,10 +12,11 @@ fn cancel_stops_a_running_job_and_frees_the_node() {
         node: node_id("a"),
         job: job_id(1),
         attempt: Attempt::new(1),
+        keep: false,
     }];
     assert_eq!(farm.step(Event::CancelAsked(job_id(1))), stop);
     assert_eq!(farm.step(Event::CancelAsked(job_id(1))), []);
-    let effects = farm.ended("a", 1, 1, AttemptEnd::Stopped);
+    let effects = farm.ended("a", 1, 1, stopped());
     assert_eq!(
         effects,
         [
@@ -35,7 +36,7 @@ fn a_cancel_that_comes_late_destroys_no_clip() {
     farm.arrive(waiting(1, 1, Tier::Free));
     farm.step(Event::CancelAsked(job_id(1)));
     assert!(matches!(
-        farm.ended("a", 1, 1, AttemptEnd::Rendered)[..],
+        farm.ended("a", 1, 1, rendered())[..],
         [Effect::Settle { .. }]
     ));
 }

@@ -1,22 +1,22 @@
 //! The leader's lease row, taken and held. Who may take it is for the database's clock to say; when to stand down without an
 //! answer, for the own one: a term counts from when it was asked for, so it ends here before another can begin.
 
+pub(crate) mod tenure;
+
 use std::future::Future;
 use std::time::Duration;
 
+use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::Epoch;
-use flowai_actors::limits::{LEADER_RENEW_MS, LEADER_TERM_MS, LEADER_WATCH_MS};
+use flowai_actors::limits::LEADER_WATCH_MS;
 use flowai_store::database::{Database, DatabaseError};
 use flowai_store::leader::{self, LeaderView};
 use tokio::time::Instant;
 
+use tenure::{ANSWER_MS, Lost, Renewal, Tenure};
+
 const WATCH: Duration = Duration::from_millis(LEADER_WATCH_MS);
-const RENEW: Duration = Duration::from_millis(LEADER_RENEW_MS);
-const TERM: Duration = Duration::from_millis(LEADER_TERM_MS);
-/// A question about the row that is not answered by then is asked again: on a cut network the old one may hang for minutes.
-const ANSWER: Duration = Duration::from_millis(LEADER_RENEW_MS);
-/// After a renewal that the database did not answer.
-const RENEW_AGAIN: Duration = Duration::from_millis(500);
+const ANSWER: Duration = Duration::from_millis(ANSWER_MS);
 
 /// Who this coordinator is in the lease row.
 #[derive(Debug, Clone)]
@@ -33,15 +33,6 @@ pub(crate) struct Term {
     pub(crate) epoch: Epoch,
     /// When the winning question was sent.
     pub(crate) asked_at: Instant,
-}
-
-/// Why a term is not held any longer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Lost {
-    /// A later one has begun.
-    Fenced,
-    /// The database did not renew it in time, so that another may begin at any moment.
-    Unanswered,
 }
 
 /// Waits until this candidate leads. `seen` hears of each look at the row.
@@ -87,29 +78,31 @@ async fn hold_by<R>(asked_at: Instant, renew: impl Fn() -> R) -> Lost
 where
     R: Future<Output = Result<bool, DatabaseError>>,
 {
-    let mut until = asked_at + TERM;
+    let now = || Monotonic::from_millis(asked_at.elapsed().as_millis() as u64);
+    let at = |time: Monotonic| asked_at + Duration::from_millis(time.as_millis());
+    let mut tenure = Tenure::asked(Monotonic::default());
     loop {
-        let asked_at = Instant::now();
-        if until <= asked_at {
-            return Lost::Unanswered;
-        }
-        let deadline = until.min(asked_at + ANSWER);
-        let wait = match tokio::time::timeout_at(deadline, renew()).await {
-            Ok(Ok(true)) => {
-                until = asked_at + TERM;
-                RENEW
-            }
-            Ok(Ok(false)) => return Lost::Fenced,
+        let asked = now();
+        let deadline = match tenure.ask(asked) {
+            Ok(deadline) => at(deadline),
+            Err(lost) => return lost,
+        };
+        let renewal = match tokio::time::timeout_at(deadline, renew()).await {
+            Ok(Ok(true)) => Renewal::Renewed,
+            Ok(Ok(false)) => Renewal::Refused,
             Ok(Err(error)) => {
                 tracing::warn!(%error, "lease was not renewed, trying again");
-                RENEW_AGAIN
+                Renewal::Unanswered
             }
             Err(_) => {
                 tracing::warn!("lease was not renewed in time, trying again");
-                RENEW_AGAIN
+                Renewal::Unanswered
             }
         };
-        tokio::time::sleep_until(until.min(Instant::now() + wait)).await;
+        match tenure.answered(asked, now(), renewal) {
+            Ok(next) => tokio::time::sleep_until(at(next)).await,
+            Err(lost) => return lost,
+        }
     }
 }
 
@@ -127,7 +120,12 @@ mod tests {
     use std::cell::RefCell;
     use std::future::{pending, ready};
 
+    use flowai_actors::limits::{LEADER_RENEW_MS, LEADER_TERM_MS};
+
     use super::*;
+
+    const RENEW: Duration = Duration::from_millis(LEADER_RENEW_MS);
+    const TERM: Duration = Duration::from_millis(LEADER_TERM_MS);
 
     type Answer = Result<bool, DatabaseError>;
 

@@ -6,20 +6,20 @@ use flowai_actors::limits::PROGRESS_INTERVAL_MS;
 use flowai_actors::link::PeerId;
 use flowai_actors::messages::{Assign, AttemptRef, Ended, Outcome, Phase, Progress, UploadTargets};
 
-use super::leaving::Pace;
-use super::state::{Clip, Effect, RunId};
-use crate::job::Standing;
+use crate::leaving::Pace;
+use crate::run::Standing;
+use crate::state::{Clip, Effect, RunId};
 
 /// A question that is asked until it is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Asking {
+pub(crate) enum Asking {
     /// The answer, or the lack of it, will be an event.
     Underway,
     At(Monotonic),
 }
 
 impl Asking {
-    pub(super) fn is_due(&self, now: Monotonic) -> bool {
+    pub(crate) fn is_due(&self, now: Monotonic) -> bool {
         match self {
             Self::Underway => false,
             Self::At(at) => *at <= now,
@@ -28,21 +28,21 @@ impl Asking {
 }
 
 #[derive(Debug)]
-pub(super) struct Job {
-    pub(super) run: RunId,
-    pub(super) at: AttemptRef,
-    pub(super) stage: Stage,
-    pub(super) is_paused: bool,
-    pub(super) stop_asked: bool,
-    pub(super) standing: Standing,
-    pub(super) pace: Pace,
+pub(crate) struct Job {
+    pub(crate) run: RunId,
+    pub(crate) at: AttemptRef,
+    pub(crate) stage: Stage,
+    pub(crate) is_paused: bool,
+    pub(crate) stop_asked: bool,
+    pub(crate) standing: Standing,
+    pub(crate) pace: Pace,
     /// `false` when `standing` is newer than what the leader heard.
-    pub(super) is_told: bool,
+    pub(crate) is_told: bool,
     told_at: Option<Monotonic>,
 }
 
 #[derive(Debug)]
-pub(super) enum Stage {
+pub(crate) enum Stage {
     Rendering,
     /// The files are ready; the leader says where they go.
     Placing {
@@ -63,15 +63,15 @@ pub(super) enum Stage {
 
 /// What was tried to get a clip into the store.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct UploadTries {
+pub(crate) struct UploadTries {
     /// When the clip was ready.
-    pub(super) since: Monotonic,
+    pub(crate) since: Monotonic,
     /// Rounds of targets that the store did not take.
-    pub(super) refused: u32,
+    pub(crate) refused: u32,
 }
 
 impl UploadTries {
-    pub(super) fn new(now: Monotonic) -> Self {
+    pub(crate) fn new(now: Monotonic) -> Self {
         Self {
             since: now,
             refused: 0,
@@ -80,7 +80,7 @@ impl UploadTries {
 }
 
 impl Job {
-    pub(super) fn new(now: Monotonic, run: RunId, assign: &Assign) -> Self {
+    pub(crate) fn new(now: Monotonic, run: RunId, assign: &Assign) -> Self {
         Self {
             run,
             at: assign.at,
@@ -100,33 +100,33 @@ impl Job {
     }
 
     /// The run is this far: it came to a boundary.
-    pub(super) fn moved(&mut self, now: Monotonic, standing: Standing) {
+    pub(crate) fn moved(&mut self, now: Monotonic, standing: Standing) {
         self.pace.boundary(now, standing.step);
         self.standing = standing;
         self.is_told = false;
     }
 
-    pub(super) fn resume(&mut self, now: Monotonic) {
+    pub(crate) fn resume(&mut self, now: Monotonic) {
         self.is_paused = false;
         self.pace.resumed(now);
     }
 
     /// Whether its run may still be in the engine.
-    pub(super) fn is_rendering(&self) -> bool {
+    pub(crate) fn is_rendering(&self) -> bool {
         matches!(self.stage, Stage::Rendering)
     }
 
     /// What lies ready needs no GPU: only rendering pauses.
-    pub(super) fn can_pause(&self) -> bool {
+    pub(crate) fn can_pause(&self) -> bool {
         !self.is_paused && self.is_rendering()
     }
 
-    pub(super) fn progress_due(&self) -> Monotonic {
+    pub(crate) fn progress_due(&self) -> Monotonic {
         self.told_at
             .map_or(Monotonic::default(), |at| at.plus_ms(PROGRESS_INTERVAL_MS))
     }
 
-    pub(super) fn place(&mut self, now: Monotonic, clip: Clip, tries: UploadTries) {
+    pub(crate) fn place(&mut self, now: Monotonic, clip: Clip, tries: UploadTries) {
         self.standing = Standing {
             phase: Phase::Uploading,
             step: self.standing.steps,
@@ -142,13 +142,13 @@ impl Job {
     }
 
     /// Lets the leader hear that it is still at it.
-    pub(super) fn still_uploading(&mut self) {
+    pub(crate) fn still_uploading(&mut self) {
         if let Stage::Uploading { .. } = self.stage {
             self.is_told = false;
         }
     }
 
-    pub(super) fn tell(&mut self, now: Monotonic, outcome: Outcome) {
+    pub(crate) fn tell(&mut self, now: Monotonic, outcome: Outcome) {
         // The end says it all.
         self.is_told = true;
         self.stage = Stage::Telling {
@@ -158,7 +158,7 @@ impl Job {
     }
 
     /// Says to the leader what is due.
-    pub(super) fn speak(
+    pub(crate) fn speak(
         &mut self,
         now: Monotonic,
         leader: &PeerId,

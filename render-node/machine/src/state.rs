@@ -20,11 +20,13 @@ use flowai_actors::messages::{
     Assign, AssignAnswer, AttemptRef, BeatAnswer, Ended, EndedAnswer, FirstFrameSource, Outcome,
     Prefetch, Progress, ReadyFile, Registered, Target, UploadTargets, UploadTargetsAnswer, Verdict,
 };
+#[cfg(feature = "planted-bugs")]
+use flowai_actors::planted::{self, Bug};
 
-use super::attempt::{Asking, Job, Stage, UploadTries};
-use super::leaving::Leaving;
+use crate::attempt::{Asking, Job, Stage, UploadTries};
 use crate::failure::{FailureCode, JobFailure};
-use crate::job::{NotRendered, NotUploaded, Standing};
+use crate::leaving::Leaving;
+use crate::run::{NotRendered, NotUploaded, Standing};
 
 /// A question that found no answer is asked again after this.
 const RETRY_MS: u64 = 500;
@@ -35,11 +37,11 @@ const ENDED_REMEMBERED: usize = 64;
 
 /// One run of a job on this node. Names what belongs to it; what comes for an older one is not heard any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct RunId(pub(super) u64);
+pub struct RunId(pub u64);
 
 /// What the node hears.
 #[derive(Debug)]
-pub(super) enum Event {
+pub enum Event {
     LinkUp(PeerId),
     LinkDown(PeerId),
     /// `None`: no answer came.
@@ -100,7 +102,7 @@ pub(super) enum Event {
 
 /// What shall happen, in order.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Effect {
+pub enum Effect {
     Register {
         to: PeerId,
         running: Option<AttemptRef>,
@@ -162,14 +164,14 @@ pub enum Ending {
 
 /// A clip that lies ready on the node.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Clip {
-    pub(super) files: Vec<ReadyFile>,
+pub struct Clip {
+    pub files: Vec<ReadyFile>,
     /// Complete but for the time of the upload and the term under which it ends.
-    pub(super) manifest: Box<Manifest>,
+    pub manifest: Box<Manifest>,
 }
 
 #[derive(Debug)]
-pub(super) struct State {
+pub struct State {
     node: NodeId,
     generation: Generation,
     leader: Leader,
@@ -205,11 +207,7 @@ enum Leader {
 }
 
 impl State {
-    pub(super) fn new(
-        node: NodeId,
-        generation: Generation,
-        models: BTreeMap<ModelId, Sha256>,
-    ) -> Self {
+    pub fn new(node: NodeId, generation: Generation, models: BTreeMap<ModelId, Sha256>) -> Self {
         Self {
             node,
             generation,
@@ -228,7 +226,7 @@ impl State {
     }
 
     /// Who leads, once it knows us.
-    pub(super) fn leader(&self) -> Option<&PeerId> {
+    pub fn leader(&self) -> Option<&PeerId> {
         match &self.leader {
             Leader::Known { peer, .. } => Some(peer),
             Leader::None | Leader::Greeted { .. } => None,
@@ -236,23 +234,23 @@ impl State {
     }
 
     /// The term that this node believes in.
-    pub(super) fn epoch(&self) -> Epoch {
+    pub fn epoch(&self) -> Epoch {
         self.epoch
     }
 
     /// The attempt that this node works on, has ended and not yet heard an answer about, or has dropped and not yet got out of
     /// the engine.
-    pub(super) fn running(&self) -> Option<AttemptRef> {
+    pub fn running(&self) -> Option<AttemptRef> {
         let job = self.job.as_ref().map(|job| job.at);
         job.or_else(|| self.leaving.as_ref().map(|leaving| leaving.at))
     }
 
-    pub(super) fn is_registered(&self) -> bool {
+    pub fn is_registered(&self) -> bool {
         matches!(self.leader, Leader::Known { .. })
     }
 
     /// When [`Event::Tick`] is due next.
-    pub(super) fn next_due(&self) -> Option<Monotonic> {
+    pub fn next_due(&self) -> Option<Monotonic> {
         let asking = |ask: &Asking| match ask {
             Asking::Underway => None,
             Asking::At(at) => Some(*at),
@@ -281,7 +279,7 @@ impl State {
             .min()
     }
 
-    pub(super) fn apply(&mut self, now: Monotonic, event: Event) -> Vec<Effect> {
+    pub fn apply(&mut self, now: Monotonic, event: Event) -> Vec<Effect> {
         let mut effects = Vec::new();
         match event {
             Event::LinkUp(peer) => {
@@ -531,6 +529,16 @@ impl State {
             return;
         };
         match answer {
+            #[cfg(feature = "planted-bugs")]
+            Some(UploadTargetsAnswer::Targets { .. }) if planted::is(Bug::PublishBeforeUpload) => {
+                let manifest = clip.manifest.clone();
+                let outcome = Outcome::Rendered {
+                    clip_sha256: manifest.clip_sha256,
+                    clip_bytes: manifest.clip_bytes,
+                    manifest,
+                };
+                job.tell(now, outcome);
+            }
             Some(UploadTargetsAnswer::Targets { targets }) => {
                 job.stage = Stage::Uploading {
                     clip: clip.clone(),

@@ -17,9 +17,9 @@ use flowai_actors::messages::{
 };
 use flowai_actors::spec::{FirstFrame, KeyframeSpec, RenderSpec};
 
-use super::state::{Clip, Effect, Ending, Event, RunId, State};
 use crate::failure::{FailureCode, JobFailure};
-use crate::job::{NotRendered, NotUploaded, Standing};
+use crate::run::{NotRendered, NotUploaded, Standing};
+use crate::state::{Clip, Effect, Ending, Event, RunId, State};
 
 const MODEL: Sha256 = Sha256::from_bytes([9; 32]);
 /// Of the keyframe model.

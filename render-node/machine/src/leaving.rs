@@ -6,18 +6,18 @@ use flowai_actors::limits::{
 };
 use flowai_actors::messages::AttemptRef;
 
-use super::state::RunId;
+use crate::state::RunId;
 
 /// The boundaries that a run has come to.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     last: Monotonic,
     /// `None` until a step was seen.
     longest_ms: Option<u64>,
 }
 
 impl Pace {
-    pub(super) fn new(now: Monotonic) -> Self {
+    pub(crate) fn new(now: Monotonic) -> Self {
         Self {
             last: now,
             longest_ms: None,
@@ -26,7 +26,7 @@ impl Pace {
 
     /// The run came to a boundary. What came before a stage's first step tells nothing about the next one: the steps of a
     /// keyframe are shorter than those of its clip.
-    pub(super) fn boundary(&mut self, now: Monotonic, steps_done: u32) {
+    pub(crate) fn boundary(&mut self, now: Monotonic, steps_done: u32) {
         self.longest_ms = (steps_done > 0).then(|| {
             let stretch_ms = now.since(self.last).as_millis() as u64;
             self.longest_ms.unwrap_or(0).max(stretch_ms)
@@ -35,7 +35,7 @@ impl Pace {
     }
 
     /// The run goes on after a pause, which was no stretch of work.
-    pub(super) fn resumed(&mut self, now: Monotonic) {
+    pub(crate) fn resumed(&mut self, now: Monotonic) {
         self.last = now;
     }
 
@@ -52,15 +52,15 @@ impl Pace {
 
 /// A run that was told to stop and has not said that it is out of the engine. While there is one, the engine is taken.
 #[derive(Debug)]
-pub(super) struct Leaving {
-    pub(super) run: RunId,
-    pub(super) at: AttemptRef,
+pub(crate) struct Leaving {
+    pub(crate) run: RunId,
+    pub(crate) at: AttemptRef,
     /// `None` when it was waited for in vain.
-    pub(super) by: Option<Monotonic>,
+    pub(crate) by: Option<Monotonic>,
 }
 
 impl Leaving {
-    pub(super) fn new(now: Monotonic, run: RunId, at: AttemptRef, pace: &Pace) -> Self {
+    pub(crate) fn new(now: Monotonic, run: RunId, at: AttemptRef, pace: &Pace) -> Self {
         Self {
             run,
             at,
@@ -69,7 +69,7 @@ impl Leaving {
     }
 
     /// `true` once, when the time is over.
-    pub(super) fn is_overdue(&mut self, now: Monotonic) -> bool {
+    pub(crate) fn is_overdue(&mut self, now: Monotonic) -> bool {
         self.by.take_if(|by| *by <= now).is_some()
     }
 }
