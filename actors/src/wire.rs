@@ -194,13 +194,13 @@ mod tests {
                 assert_eq!(may_send(role, kind), role == sender, "{kind} from {role}");
             }
         };
-        for kind in [10, 12, 14, 16, 18, 40, 42, 62] {
+        for kind in [10, 12, 14, 16, 18, 40, 42, 72] {
             check(kind, Role::Node);
         }
         for kind in [20, 22, 26, 32, 34, 44] {
             check(kind, Role::Coordinator);
         }
-        for kind in [30, 36, 60, 64] {
+        for kind in [30, 36, 46, 48, 70, 74] {
             check(kind, Role::Api);
         }
         assert!(Role::ALL.into_iter().all(|role| may_send(role, 999)));

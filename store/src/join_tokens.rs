@@ -165,12 +165,16 @@ pub async fn redeem(
     let Some((Json(labels), uses_left)) = token else {
         return Ok(Redeemed::Refused);
     };
-    if let Some((node, certificate)) = admitted_before(&mut transaction, redemption).await? {
-        return Ok(Redeemed::Admitted {
-            node,
-            labels,
-            certificate,
-        });
+    match admitted_before(&mut transaction, redemption).await? {
+        Before::Never => {}
+        Before::Admitted { node, certificate } => {
+            return Ok(Redeemed::Admitted {
+                node,
+                labels,
+                certificate,
+            });
+        }
+        Before::Revoked => return Ok(Redeemed::Refused),
     }
     if uses_left == 0 {
         return Ok(Redeemed::Refused);
@@ -184,24 +188,38 @@ pub async fn redeem(
     })
 }
 
-/// Not a node that was revoked since.
+/// Whether this key was admitted by this token before.
+enum Before {
+    Never,
+    Admitted {
+        node: NodeId,
+        certificate: String,
+    },
+    /// The node was revoked since: its key opens nothing any more.
+    Revoked,
+}
+
 async fn admitted_before(
     connection: &mut PgConnection,
     redemption: &Redemption<'_>,
-) -> Result<Option<(NodeId, String)>, DatabaseError> {
-    let row: Option<(String, String)> = sqlx::query_as(
-        "select c.node_id, c.certificate from node_certificate c join node_member m using (node_id)
-          where c.token_id = $1 and c.public_key_hash = $2 and m.revoked_at is null",
+) -> Result<Before, DatabaseError> {
+    let row: Option<(String, String, bool)> = sqlx::query_as(
+        "select c.node_id, c.certificate, m.revoked_at is not null
+           from node_certificate c join node_member m using (node_id)
+          where c.token_id = $1 and c.public_key_hash = $2",
     )
     .bind(redemption.token)
     .bind(&redemption.public_key_sha256.as_bytes()[..])
     .fetch_optional(connection)
     .await?;
-    row.map(|(node, certificate)| {
-        let node = node.parse().map_err(|_| not_of("node_id", &node))?;
-        Ok((node, certificate))
+    Ok(match row {
+        None => Before::Never,
+        Some((_, _, true)) => Before::Revoked,
+        Some((node, certificate, false)) => Before::Admitted {
+            node: node.parse().map_err(|_| not_of("node_id", &node))?,
+            certificate,
+        },
     })
-    .transpose()
 }
 
 async fn admit(

@@ -51,13 +51,13 @@ pub struct Standing {
 pub type Standings = BTreeMap<NodeId, Standing>;
 
 /// What every coordinator looks at. Whether the grace of a lazy drain is over is for the database's clock to say. A revoked
-/// node whose certificate has ended needs no mention.
+/// node all of whose certificates have ended needs no mention; of one that did not join, only whoever issued them knows.
 pub async fn standings(database: &Database) -> Result<Standings, DatabaseError> {
     let rows: Vec<(String, String, bool)> = sqlx::query_as(
         "select node_id, case when drain_now_at <= now() then 'now' else drain end, revoked_at is not null
            from node_member
           where (drain <> 'off' or revoked_at is not null)
-            and (revoked_at is null or certificate_expires_at is null or certificate_expires_at > now())",
+            and (revoked_at is null or joined_at is null or certificate_expires_at > now())",
     )
     .fetch_all(database.pool())
     .await?;
