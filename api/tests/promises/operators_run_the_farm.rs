@@ -162,7 +162,11 @@ async fn a_machine_hears_what_the_leader_says() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn strangers_that_guess_are_counted() {
-    let farm = Farm::start_with(Options { rate_scale: 1 }).await;
+    let farm = Farm::start_with(Options {
+        rate_scale: 1,
+        ..Options::default()
+    })
+    .await;
     let stranger = farm.stranger();
     let mut statuses = Vec::new();
     for guess in 0..61 {
