@@ -8,10 +8,12 @@ pub mod checkpoint;
 pub mod clock;
 pub mod credits;
 pub mod ids;
+mod join_token;
 pub mod kit;
 pub mod limits;
 pub mod link;
 pub mod manifest;
+pub mod membership;
 pub mod messages;
 #[cfg(feature = "planted-bugs")]
 pub mod planted;

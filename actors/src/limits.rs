@@ -264,3 +264,36 @@ pub const RESTART_FIRST_MS: u64 = 50;
 const _: () = assert!(3 * LINK_BEAT_MS < LINK_SILENCE_MS && LINK_SILENCE_MS < NODE_LEASE_MS);
 const _: () = assert!(2 * MESSAGE_BYTES_MAX as u64 <= LINK_FRAME_BYTES_MAX);
 const _: () = assert!(LINK_DISPLACED_MS < LINK_GREETING_MS);
+
+// --- who belongs to the farm ---
+
+/// A join token lives at most so long: it is typed soon after it was made, and a forgotten one is worth nothing a day later.
+pub const JOIN_TOKEN_TTL_S_MAX: u64 = 86_400;
+pub const JOIN_TOKEN_TTL_S_MIN: u64 = 60;
+/// Nodes that one token admits.
+pub const JOIN_TOKEN_USES_MAX: u32 = 1_000;
+/// Labels of a node.
+pub const LABELS_MAX: usize = 16;
+/// Of a label's name, and of its value.
+pub const LABEL_CHARS_MAX: usize = 63;
+/// What a node says of itself when it joins: shown to operators, and nothing depends on it.
+pub const NODE_FACTS_MAX: usize = 16;
+/// Of one such fact.
+pub const NODE_FACT_CHARS_MAX: usize = 200;
+/// A signing request for one key is under 1 kB.
+pub const SIGNING_REQUEST_BYTES_MAX: usize = 4 << 10;
+/// A node's certificate is valid for so long, and renewed at half of it: a node that was off for longer joins anew.
+pub const NODE_CERTIFICATE_S: u64 = 7 * 86_400;
+/// The shortest life that a coordinator may be told: a renewal has half of it.
+pub const NODE_CERTIFICATE_S_MIN: u64 = 10;
+/// Every coordinator looks this often at who was revoked and who drains.
+pub const MEMBERS_LOOK_MS: u64 = 1_000;
+/// A look that is not answered by then is given up, and the next one made.
+pub const MEMBERS_ANSWER_MS: u64 = 2_000;
+/// A revoked node leases nothing after this.
+pub const REVOKED_WITHIN_MS: u64 = 5_000;
+/// `flowai drain --grace`: longer than any render.
+pub const DRAIN_GRACE_S_MAX: u64 = 86_400;
+
+const _: () = assert!(MEMBERS_LOOK_MS + MEMBERS_ANSWER_MS < REVOKED_WITHIN_MS);
+const _: () = assert!(NODE_CERTIFICATE_S_MIN < NODE_CERTIFICATE_S);

@@ -9,6 +9,9 @@ use crate::checkpoint::{
     CheckpointFile, CheckpointPlace, CheckpointPlaced, PlaceCheckpoint, Resume,
 };
 use crate::ids::{Attempt, Epoch, Generation, JobId, ModelId, NodeId, Sha256, UserId};
+use crate::membership::{
+    Join, JoinAnswer, MembersChanged, RenewCertificate, RenewCertificateAnswer,
+};
 use crate::preview::{PlacePreview, PreviewPlace, PreviewPlaced, PreviewReady};
 use crate::spec::{AdapterUse, RenderSpec, SpecLimits};
 use crate::waiting::{Waits, WhyAnswer, WhyQuery};
@@ -560,6 +563,9 @@ bodies! {
     48 => Compare, 49 => Compared,
     60 => PlaceCheckpoint, 61 => CheckpointPlace,
     62 => CheckpointPlaced,
+    70 => Join, 71 => JoinAnswer,
+    72 => RenewCertificate, 73 => RenewCertificateAnswer,
+    74 => MembersChanged,
 }
 
 #[cfg(test)]

@@ -5,6 +5,9 @@ use std::time::Duration;
 use crate::checkpoint::{CheckpointPlace, CheckpointPlaced, PlaceCheckpoint};
 use crate::ids::Epoch;
 use crate::link::{self, Envelope, NodeLink, PeerId, Role, SchemaRange};
+use crate::membership::{
+    Join, JoinAnswer, MembersChanged, RenewCertificate, RenewCertificateAnswer,
+};
 use crate::messages::{
     Assign, AssignAnswer, Beat, BeatAnswer, Body, Compare, Compared, Doorbell, Ended, EndedAnswer,
     EventsReady, FarmQuery, FarmView, Live, Prefetch, Progress, Register, Registered, Stop,
@@ -70,6 +73,8 @@ questions! {
     Assign => AssignAnswer,
     Stop => bool,
     FarmQuery => FarmView,
+    Join => JoinAnswer,
+    RenewCertificate => RenewCertificateAnswer,
     WhyQuery => WhyAnswer,
     Compare => Compared,
 }
@@ -105,7 +110,7 @@ pub async fn ask<Q: Question + Sync>(
 
 /// Which role may send which kind. Unknown kinds pass: the program answers them `Unsupported`.
 pub fn may_send(role: Role, kind: u32) -> bool {
-    const FROM_NODES: [u32; 9] = [
+    const FROM_NODES: [u32; 10] = [
         Register::KIND,
         Beat::KIND,
         Progress::KIND,
@@ -115,6 +120,7 @@ pub fn may_send(role: Role, kind: u32) -> bool {
         PreviewPlaced::KIND,
         PlaceCheckpoint::KIND,
         CheckpointPlaced::KIND,
+        RenewCertificate::KIND,
     ];
     const FROM_COORDINATORS: [u32; 6] = [
         Assign::KIND,
@@ -124,9 +130,11 @@ pub fn may_send(role: Role, kind: u32) -> bool {
         Live::KIND,
         PreviewReady::KIND,
     ];
-    const FROM_APIS: [u32; 4] = [
+    const FROM_APIS: [u32; 6] = [
         Doorbell::KIND,
         FarmQuery::KIND,
+        Join::KIND,
+        MembersChanged::KIND,
         WhyQuery::KIND,
         Compare::KIND,
     ];
@@ -190,13 +198,13 @@ mod tests {
                 assert_eq!(may_send(role, kind), role == sender, "{kind} from {role}");
             }
         };
-        for kind in [10, 12, 14, 16, 18, 40, 42, 60, 62] {
+        for kind in [10, 12, 14, 16, 18, 40, 42, 60, 62, 72] {
             check(kind, Role::Node);
         }
         for kind in [20, 22, 26, 32, 34, 44] {
             check(kind, Role::Coordinator);
         }
-        for kind in [30, 36] {
+        for kind in [30, 36, 46, 48, 70, 74] {
             check(kind, Role::Api);
         }
         assert!(Role::ALL.into_iter().all(|role| may_send(role, 999)));

@@ -20,7 +20,7 @@ use crate::session::Sessions;
 use crate::uploads::Gate;
 use crate::videos::Catalogue;
 
-pub use crate::farm::LeaderLink;
+pub use crate::farm::{JoinConfig, LeaderLink};
 
 /// What an api instance is made of.
 pub struct Config {
@@ -37,6 +37,7 @@ pub struct Config {
     pub signup_gift: Millicredits,
     /// Multiplies every rate limit, for load tests.
     pub rate_scale: u32,
+    pub join: JoinConfig,
     /// At most so many at a time. A request holds one for a millisecond or two; more of them than the database's cores can serve
     /// make answers later (docs/benchmarks.md).
     pub database_connections: u32,
@@ -74,6 +75,7 @@ pub struct Parts {
     pub live: Arc<LiveBoard>,
     pub(crate) previews: PreviewBoard,
     pub link: LeaderLink,
+    pub(crate) join: JoinConfig,
     pub public_url: Url,
     pub is_behind_proxy: bool,
     pub signup_gift: Millicredits,
@@ -112,6 +114,7 @@ impl App {
             live,
             previews: PreviewBoard::default(),
             link,
+            join: config.join,
             public_url: config.public_url,
             is_behind_proxy: config.is_behind_proxy,
             signup_gift: config.signup_gift,

@@ -48,6 +48,13 @@ pub enum ApiError {
     },
     #[error("only an operator may do this: an administrator, or an API key with the scope `farm`")]
     RoleRequired,
+    /// The same for every token that admits nobody.
+    #[error(
+        "the join token admits nobody: it is wrong, used up, expired or revoked; make a new one with `flowai token create`"
+    )]
+    JoinRefused,
+    #[error("this build is too old for the farm, which runs {0}; upgrade it")]
+    UpgradeRequired(String),
     #[error("this account is suspended")]
     AccountSuspended,
     #[error("requests from this origin are refused; use the farm's own pages")]
@@ -103,6 +110,8 @@ pub enum ApiError {
     Overloaded,
     #[error("the server is going down; try again in a moment")]
     Draining,
+    #[error("{0}")]
+    NotConfigured(&'static str),
     #[error("{0} does not answer; try again in a moment")]
     DependencyDown(&'static str),
 
@@ -200,7 +209,9 @@ impl ApiError {
             | Self::SignInRequired
             | Self::RoleRequired
             | Self::AccountSuspended
+            | Self::JoinRefused
             | Self::OriginRefused => StatusCode::FORBIDDEN,
+            Self::UpgradeRequired(_) => StatusCode::UPGRADE_REQUIRED,
             Self::NotFound(_) | Self::NamedNotFound(_) | Self::NoRoute => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::IdempotencyInProgress
@@ -217,9 +228,10 @@ impl ApiError {
             | Self::IdempotencyKeyReused
             | Self::FileRefused(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::RateLimited(_) | Self::TooManyQueued { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::Overloaded | Self::Draining | Self::DependencyDown(_) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::Overloaded
+            | Self::Draining
+            | Self::NotConfigured(_)
+            | Self::DependencyDown(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -239,6 +251,8 @@ impl ApiError {
             Self::InsufficientCredits { .. } => "insufficient_credits",
             Self::RoleRequired => "role_required",
             Self::AccountSuspended => "account_suspended",
+            Self::JoinRefused => "join_refused",
+            Self::UpgradeRequired(_) => "upgrade_required",
             Self::OriginRefused => "origin_refused",
             Self::NotFound(_) | Self::NamedNotFound(_) | Self::NoRoute => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
@@ -259,6 +273,7 @@ impl ApiError {
             Self::TooManyQueued { .. } => "too_many_queued",
             Self::Overloaded => "overloaded",
             Self::Draining => "draining",
+            Self::NotConfigured(_) => "not_configured",
             Self::DependencyDown(_) => "dependency_down",
             Self::Internal => "internal",
         }

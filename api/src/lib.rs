@@ -34,7 +34,7 @@ mod socket;
 mod uploads;
 mod videos;
 
-pub use app::{App, Config, LeaderLink, StartError};
+pub use app::{App, Config, JoinConfig, LeaderLink, StartError};
 pub use auth::{KeyError, Keys, PasswordCost};
 pub use farm::follow;
 pub use service::{document, metrics, router};

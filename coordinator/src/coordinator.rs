@@ -13,8 +13,10 @@ use flowai_store::database::Database;
 use flowai_store::objects::Objects;
 use tokio_util::sync::CancellationToken;
 
+use crate::authority::Authority;
 use crate::leader::{Ear, Leader, Over, Tools};
 use crate::lease::{self, Candidate};
+use crate::members::Members;
 
 /// For the tasks of a term that has ended: none of them has anything to finish.
 const TERM_GRACE: Duration = Duration::from_secs(1);
@@ -41,6 +43,8 @@ pub struct Coordinator {
     pub holder: String,
     /// Where nodes and api instances reach its link, host:port.
     pub address: String,
+    /// Signs certificates of nodes while this coordinator leads; without it no machine can join.
+    pub authority: Option<Authority>,
 }
 
 impl fmt::Debug for Coordinator {
@@ -56,9 +60,14 @@ impl fmt::Debug for Coordinator {
 type Present = Arc<Mutex<Option<Ear>>>;
 
 #[derive(Debug, Clone, Copy)]
-struct Pump;
+enum CoordinatorTask {
+    /// Hands what the link brings to the leader.
+    Pump,
+    /// Looks at who was revoked and who drains.
+    Members,
+}
 
-impl TaskKind for Pump {
+impl TaskKind for CoordinatorTask {
     fn on_cancel(self) -> OnCancel {
         OnCancel::Abort
     }
@@ -80,9 +89,14 @@ impl Coordinator {
     ) -> Result<(), CoordinatorError> {
         let present = Present::default();
         let tasks = Tasks::new();
-        tasks.spawn(Pump, |_| pump(events, present.clone()));
+        tasks.spawn(CoordinatorTask::Pump, |_| pump(events, present.clone()));
+        let members = Members::default();
+        tasks.spawn(CoordinatorTask::Members, |_| {
+            let looking = members.clone();
+            looking.keep_looking(self.database.clone(), self.link.clone())
+        });
         let ran = tokio::select! {
-            ran = self.take_turns(&present, &end) => ran,
+            ran = self.take_turns(&present, &members, &end) => ran,
             failed = tasks.failed() => Err(CoordinatorError::Term {
                 epoch: Epoch::ZERO,
                 reason: failed.to_string(),
@@ -95,6 +109,7 @@ impl Coordinator {
     async fn take_turns(
         &self,
         present: &Present,
+        members: &Members,
         end: &CancellationToken,
     ) -> Result<(), CoordinatorError> {
         let mut budget = RestartBudget::default();
@@ -110,7 +125,7 @@ impl Coordinator {
             let Some(term) = end.run_until_cancelled(won).await else {
                 return Ok(());
             };
-            if let Err(failure) = self.lead(term, present, end).await {
+            if let Err(failure) = self.lead(term, present, members, end).await {
                 // Each term cuts every link: one that fails at once, over and over, is worse than a process that ends.
                 match budget.crashed(Instant::now()) {
                     Verdict::Escalate => return Err(failure),
@@ -130,6 +145,7 @@ impl Coordinator {
         &self,
         won: lease::Term,
         present: &Present,
+        members: &Members,
         end: &CancellationToken,
     ) -> Result<(), CoordinatorError> {
         let epoch = won.epoch;
@@ -141,6 +157,8 @@ impl Coordinator {
                 database: self.database.clone(),
                 objects: self.objects.clone(),
                 link: self.link.clone(),
+                members: members.clone(),
+                authority: self.authority.clone(),
             };
             let leader = Leader::start(tools, epoch, tasks.clone()).await;
             let leader = leader.map_err(|error| failed(error.to_string()))?;

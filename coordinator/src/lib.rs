@@ -7,13 +7,16 @@
 //!
 //! Invariants 1 to 5 of `docs/ARCHITECTURE.md` are kept here. No libtorch and no HTTP for users.
 
+mod authority;
 mod coordinator;
 pub mod core;
 mod cost;
 mod leader;
 mod lease;
+mod members;
 pub mod metrics;
 pub mod scheduler;
 pub mod settings;
 
+pub use authority::Authority;
 pub use coordinator::{Coordinator, CoordinatorError, Stand};

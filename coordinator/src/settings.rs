@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Parser;
+use flowai_actors::limits::{NODE_CERTIFICATE_S, NODE_CERTIFICATE_S_MIN};
 
 /// Leads FlowAI's farm, or stands by until it may.
 #[derive(Debug, Clone, Parser)]
@@ -25,6 +26,13 @@ pub struct Settings {
     /// How they reach it, host:port. Left out: the address that it listens on.
     #[arg(long, env = "FLOWAI_ADVERTISE")]
     pub advertise: Option<String>,
+    /// The farm's CA with its key, by which machines join. Left out: none can while this coordinator leads.
+    #[arg(long, env = "FLOWAI_CA_DIR")]
+    pub ca_dir: Option<PathBuf>,
+    /// How long a node's certificate is valid, in seconds; it is renewed at half of it.
+    #[arg(long, env = "FLOWAI_NODE_CERTIFICATE_S", default_value_t = NODE_CERTIFICATE_S,
+          value_parser = clap::value_parser!(u64).range(NODE_CERTIFICATE_S_MIN..=NODE_CERTIFICATE_S))]
+    pub node_certificate_s: u64,
     /// Where numbers for Prometheus are served, on loopback. Left out: nowhere.
     #[arg(long, env = "FLOWAI_METRICS_LISTEN", value_parser = loopback)]
     pub metrics_listen: Option<SocketAddr>,

@@ -7,6 +7,7 @@
 //! No SQL and no credentials of the store here: a node sees presigned URLs. No tensor type outside `svd/`.
 
 pub mod cache;
+pub mod certificate;
 pub mod device;
 pub mod encoder;
 pub mod engine;

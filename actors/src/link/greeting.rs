@@ -20,6 +20,16 @@ impl SchemaRange {
         Self(newest.saturating_sub(1)..=newest)
     }
 
+    /// Whether both speak some schema.
+    pub fn meets(&self, other: &SchemaRange) -> bool {
+        self.common(other).is_some()
+    }
+
+    /// Whether everything that it speaks is older than what the other speaks.
+    pub fn is_older_than(&self, other: &SchemaRange) -> bool {
+        self.0.end() < other.0.start()
+    }
+
     /// The highest schema that both speak.
     pub(super) fn common(&self, other: &SchemaRange) -> Option<u32> {
         let highest = *self.0.end().min(other.0.end());
@@ -137,12 +147,52 @@ pub enum RefusedCode {
     Other = 0,
     /// The certificate does not name who the peer says it is, or a role that does not dial.
     Identity = 1,
-    /// No schema in common: upgrade the older side.
+    /// No schema in common, and the peer's is the older one.
     Version = 2,
     /// A newer process of this peer has been here: this one is a ghost.
     StaleGeneration = 3,
     /// Too many links, or the old link of this peer is still closing: try again.
     Busy = 4,
+    /// An operator took the peer's right to be here, for good.
+    Revoked = 5,
+    /// No schema in common, and the peer's is the newer one: the coordinators are upgraded first.
+    TooNew = 6,
+}
+
+/// What a peer does about a refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// Goes on dialling, with backoff.
+    Retry,
+    /// Ends: it needs a new certificate, by a new join.
+    Rejoin,
+    /// Ends: it needs a newer build.
+    Upgrade,
+    /// Ends and does not come back.
+    Stop,
+}
+
+impl Rule {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Retry => "retry",
+            Self::Rejoin => "rejoin",
+            Self::Upgrade => "upgrade",
+            Self::Stop => "stop",
+        }
+    }
+}
+
+impl RefusedCode {
+    /// What the peer does about it. A reason that this build does not know may pass.
+    pub const fn rule(self) -> Rule {
+        match self {
+            Self::Other | Self::Busy | Self::TooNew => Rule::Retry,
+            Self::Identity => Rule::Rejoin,
+            Self::Version => Rule::Upgrade,
+            Self::StaleGeneration | Self::Revoked => Rule::Stop,
+        }
+    }
 }
 
 impl Refused {
@@ -196,7 +246,12 @@ impl Hello {
                 "build {our_build} speaks message schemas {:?}, build {} speaks {:?}; upgrade the older one",
                 ours.0, self.build, theirs.0
             );
-            return Err(Refused::new(RefusedCode::Version, reason));
+            let code = if ours.is_older_than(&theirs) {
+                RefusedCode::TooNew
+            } else {
+                RefusedCode::Version
+            };
+            return Err(Refused::new(code, reason));
         };
         Ok(Peer {
             id: certified.clone(),
@@ -233,11 +288,13 @@ mod tests {
         for (newest, expected) in [(4, Ok(4)), (5, Ok(5)), (6, Ok(5))] {
             assert_eq!(check(hello("n1.node", newest), "n1.node"), expected);
         }
-        for newest in [1, 3, 7, 100] {
-            assert_eq!(
-                check(hello("n1.node", newest), "n1.node"),
-                Err(RefusedCode::Version)
-            );
+        for (newest, code) in [
+            (1, RefusedCode::Version),
+            (3, RefusedCode::Version),
+            (7, RefusedCode::TooNew),
+            (100, RefusedCode::TooNew),
+        ] {
+            assert_eq!(check(hello("n1.node", newest), "n1.node"), Err(code));
         }
         let refused = hello("n1.node", 3)
             .check(&"n1.node".parse().unwrap(), &SchemaRange::of(5), "ours")

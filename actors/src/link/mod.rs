@@ -26,7 +26,7 @@ mod transport;
 pub use cluster::{DialTargets, LinkConfig, LinkStartError, MaySend, RactorLink, Standing};
 pub use envelope::{Envelope, MessageId};
 pub use error::{AskError, SendError, TooLarge};
-pub use greeting::{RefusedCode, SchemaRange};
+pub use greeting::{RefusedCode, Rule, SchemaRange};
 pub use inbound::{Delivery, ReplyPort, Request};
 pub use peer::{InvalidPeerId, Peer, PeerId, Role};
 pub use port::{DownReason, LinkEvent, LinkEvents, NodeLink};

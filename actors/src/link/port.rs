@@ -1,5 +1,6 @@
 //! The port: all that the rest of FlowAI knows about the way between machines.
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -34,6 +35,12 @@ pub trait NodeLink: Send + Sync + Debug {
 
     /// Cuts the link to a peer, for instance a fenced one. A peer that dials comes back by itself.
     fn disconnect(&self, peer: &PeerId);
+
+    /// Cuts these peers off and lets none of them in from now on; the list replaces the one before. A link that greets
+    /// nobody has cut them off, and its program refuses what they still say.
+    fn bar(&self, peers: BTreeSet<PeerId>) {
+        peers.iter().for_each(|peer| self.disconnect(peer));
+    }
 }
 
 /// Why a link went down.

@@ -89,9 +89,9 @@ pub(crate) fn neighbouring_builds_talk() {
         );
         hub.expect(json!({ "event": "up", "peer": peer, "schema": agreed }));
     }
-    for (peer, schema) in [("ancient.node", 3), ("future.node", 7)] {
+    for (peer, schema, code) in [("ancient.node", 3, "Version"), ("future.node", 7, "TooNew")] {
         let mut spoke = farm.start_spoke(peer, &address, json!({ "schema": schema }));
-        let refused = spoke.expect(json!({ "event": "refused", "code": "Version" }));
+        let refused = spoke.expect(json!({ "event": "refused", "code": code }));
         let reason = refused["reason"].as_str().unwrap();
         assert!(
             reason.contains("test-build-5") && reason.contains(&format!("test-build-{schema}")),

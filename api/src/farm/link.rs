@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use flowai_actors::ids::{Epoch, JobId};
 use flowai_actors::link::{LinkEvent, LinkEvents, NodeLink, PeerId, Role};
+use flowai_actors::membership::{Join, JoinAnswer, MembersChanged};
 use flowai_actors::messages::{Body as _, Doorbell, EventsReady, FarmQuery, FarmView, Live};
 use flowai_actors::preview::PreviewReady;
 use flowai_actors::waiting::{Waits, WhyAnswer, WhyQuery};
-use flowai_actors::wire;
+use flowai_actors::wire::{self, Question};
 
 use crate::app::App;
 use crate::error::ApiError;
@@ -16,6 +17,9 @@ use crate::error::ApiError;
 /// An operator waits no longer for a look at the farm.
 const FARM_QUERY_WITHIN: Duration = Duration::from_secs(2);
 
+/// Signing a certificate takes a transaction.
+const JOIN_WITHIN: Duration = Duration::from_secs(5);
+const LEADER_DOWN: ApiError = ApiError::DependencyDown("the leading coordinator");
 /// A look at a video does without the reason after so long.
 const WHY_WITHIN: Duration = Duration::from_millis(500);
 
@@ -55,14 +59,41 @@ impl LeaderLink {
     /// # Errors
     /// `DependencyDown` when nobody leads or answers.
     pub async fn farm(&self) -> Result<FarmView, ApiError> {
-        const DOWN: ApiError = ApiError::DependencyDown("the leading coordinator");
-        let leader = self.leader().ok_or(DOWN)?;
-        let link = self.link.as_ref();
-        wire::ask(link, &leader, Epoch::ZERO, &FarmQuery {}, FARM_QUERY_WITHIN)
+        self.ask(&FarmQuery {}, FARM_QUERY_WITHIN).await
+    }
+
+    /// Asks the leader to admit a machine.
+    ///
+    /// # Errors
+    /// `DependencyDown` when nobody leads or answers; asking again with the same key is safe.
+    pub(crate) async fn join(&self, join: &Join) -> Result<JoinAnswer, ApiError> {
+        self.ask(join, JOIN_WITHIN).await
+    }
+
+    /// Tells the leader that an operator wants something else of a node. Call it after the commit; lost, it costs a second.
+    pub(crate) fn members_changed(&self) {
+        let Some(leader) = self.leader() else { return };
+        match wire::seal(Epoch::ZERO, &MembersChanged {}) {
+            Ok(envelope) => {
+                if let Err(error) = self.link.send(&leader, envelope) {
+                    tracing::debug!(%error, "the leader finds the change at its next look");
+                }
+            }
+            Err(error) => tracing::error!(%error, "a message cannot be written"),
+        }
+    }
+
+    async fn ask<Q: Question + Sync>(
+        &self,
+        question: &Q,
+        within: Duration,
+    ) -> Result<Q::Answer, ApiError> {
+        let leader = self.leader().ok_or(LEADER_DOWN)?;
+        wire::ask(self.link.as_ref(), &leader, Epoch::ZERO, question, within)
             .await
             .map_err(|error| {
-                tracing::warn!(%error, "the leader did not describe the farm");
-                DOWN
+                tracing::warn!(%error, kind = Q::KIND, "the leader did not answer");
+                LEADER_DOWN
             })
     }
 

@@ -1,7 +1,13 @@
-//! The farm as operators see it, and the link to its leader.
+//! The farm as operators see and run it, how machines join it, and the link to its leader.
 
+mod drain;
+mod join;
 mod link;
+mod node;
 mod routes;
+mod tokens;
 
+pub use join::JoinConfig;
+pub(crate) use join::open_router;
 pub use link::{LeaderLink, follow};
 pub(crate) use routes::router;

@@ -23,6 +23,7 @@ fn for_anyone() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .merge(auth::open_router())
         .merge(socket::open_router())
+        .merge(farm::open_router())
         .merge(media::router())
         .merge(health::router())
 }

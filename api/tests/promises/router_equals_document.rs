@@ -104,6 +104,7 @@ async fn only_what_must_be_open_is_open() {
         "post /v1/auth/login",
         "post /v1/auth/refresh",
         "post /v1/auth/signup",
+        "post /v1/farm/join",
     ];
     assert_eq!(open, expected.map(str::to_owned).into());
 

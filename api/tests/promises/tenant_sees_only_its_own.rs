@@ -177,7 +177,12 @@ async fn only_operators_see_the_farm() {
     let ada = farm.user("ada").await;
     let key = farm.with_key(&ada, &["videos"]).await;
     for caller in [&ada, &key] {
-        for path in ["/v1/farm/nodes", "/v1/farm/nodes/n1", "/v1/farm/queues"] {
+        for path in [
+            "/v1/farm/nodes",
+            "/v1/farm/nodes/n1",
+            "/v1/farm/queues",
+            "/v1/farm/tokens",
+        ] {
             caller.get(path).await.expect_problem(403, "role_required");
         }
     }

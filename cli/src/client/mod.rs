@@ -7,6 +7,7 @@ mod credentials;
 mod download;
 mod error;
 mod events;
+mod farm;
 mod transport;
 mod types;
 mod watch;
@@ -24,6 +25,10 @@ use uuid::Uuid;
 pub use credentials::{Account, Credentials, DEFAULT_URL, Secret, from_env};
 pub use error::{ClientError, FieldProblem, Problem};
 pub use events::{Event, Position, Progress, RECONNECT_MAX};
+pub use farm::{
+    AboutNode, DrainHow, JoinRequest, JoinTokenInfo, JoinedNode, MadeJoinToken, NewJoinToken,
+    Nodes, join,
+};
 pub use types::{
     Adapter, AdapterWeight, CLIP_MODELS, CreditGrant, CreditTransaction, Credits, JobError,
     KEYFRAME_MODELS, Me, Model, ModelLimits, NewKeyframe, NewVideo, Node, NodeAdapters, QueuePlace,
@@ -293,14 +298,6 @@ impl Client {
     async fn events(&self, id: &str, seen: u64) -> Result<EventStream, ClientError> {
         let path = format!("/v1/videos/{}/events", segment(id)?);
         EventStream::open(&self.transport, &path, seen).await
-    }
-
-    pub async fn nodes(&self) -> Result<Vec<Node>, ClientError> {
-        Ok(self
-            .transport
-            .get::<Page<Node>>("/v1/farm/nodes")
-            .await?
-            .data)
     }
 
     /// A list to its end.

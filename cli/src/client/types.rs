@@ -1,5 +1,7 @@
 //! What the API says, as far as the commands read it. Fields that a newer server adds are passed over.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use flowai_actors::credits::Millicredits;
 use flowai_actors::ids::Sha256;
@@ -275,6 +277,11 @@ pub struct JobError {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Node {
     pub id: String,
+    pub state: String,
+    pub labels: BTreeMap<String, String>,
+    pub certificate_expires_at: Option<DateTime<Utc>>,
+    /// `off`, `lazy` or `now`.
+    pub drain: String,
     pub version: String,
     pub device: String,
     pub models: Vec<String>,

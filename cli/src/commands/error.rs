@@ -1,6 +1,7 @@
 use crate::client::ClientError;
 use crate::exit::Exit;
 use crate::farm::FarmError;
+use crate::join::JoinError;
 use crate::private_file::PrivateFileError;
 
 /// Why a command did not do what was asked.
@@ -12,6 +13,8 @@ pub enum CommandError {
     Farm(#[from] FarmError),
     #[error(transparent)]
     PrivateFile(#[from] PrivateFileError),
+    #[error(transparent)]
+    Join(#[from] JoinError),
     #[error("{0}")]
     Usage(String),
     #[error("job {id} {status}: {detail}")]
@@ -40,7 +43,13 @@ pub enum CommandError {
 impl CommandError {
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Client(error) => error.exit(),
+            Self::Client(error) | Self::Join(JoinError::Client(error)) => error.exit(),
+            Self::Join(JoinError::Readable(_) | JoinError::Token(_) | JoinError::Joined { .. }) => {
+                Exit::Usage
+            }
+            Self::Join(JoinError::OtherFarm { .. } | JoinError::Pki(_) | JoinError::Io { .. }) => {
+                Exit::Failure
+            }
             Self::Farm(FarmError::Option { .. }) | Self::Usage(_) => Exit::Usage,
             Self::Farm(_) | Self::PrivateFile(_) | Self::Io { .. } | Self::Failed(_) => {
                 Exit::Failure

@@ -6,6 +6,7 @@ mod completions;
 mod credits;
 mod delivery;
 pub mod demo;
+mod drain;
 mod error;
 mod exit_codes;
 mod finals;
@@ -14,9 +15,12 @@ mod jobs;
 mod man;
 mod migrate;
 mod models;
+mod node;
 mod nodes;
 mod render;
+mod seconds;
 mod sim;
+mod token;
 mod up;
 mod watch;
 
@@ -71,6 +75,10 @@ enum Command {
     Cancel(cancel::Args),
     Credits(credits::Args),
     Nodes(nodes::Args),
+    Node(node::Args),
+    Token(token::Args),
+    Drain(drain::DrainArgs),
+    Undrain(drain::UndrainArgs),
     Models(models::Args),
     Sim(sim::Args),
     Migrate(migrate::Args),
@@ -96,6 +104,10 @@ pub async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Cancel(args) => cancel::run(args, &common.client()?, output).await,
         Command::Credits(args) => credits::run(args, &common.client()?, output).await,
         Command::Nodes(args) => nodes::run(args, &common.client()?, output).await,
+        Command::Node(args) => node::run(args, || common.client(), output).await,
+        Command::Token(args) => token::run(args, &common.client()?, output).await,
+        Command::Drain(args) => drain::drain(args, &common.client()?, output).await,
+        Command::Undrain(args) => drain::undrain(args, &common.client()?, output).await,
         Command::Models(args) => models::run(args, || common.client(), output).await,
         Command::Sim(args) => sim::run(args, output),
         Command::Migrate(args) => migrate::run(args, output).await,

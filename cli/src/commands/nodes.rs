@@ -1,5 +1,7 @@
+use std::collections::BTreeMap;
+
 use super::CommandError;
-use crate::client::{Client, Node, Tier};
+use crate::client::{AboutNode, Client, Node, Nodes, Tier};
 use crate::output::{Output, table};
 
 /// List the farm's render nodes (operators)
@@ -11,12 +13,25 @@ pub(super) async fn run(
     client: &Client,
     output: Output,
 ) -> Result<(), CommandError> {
-    let nodes = client.nodes().await?;
+    let Nodes { data: nodes, away } = client.all_nodes().await?;
     for node in &nodes {
         output.object(node);
     }
-    if nodes.is_empty() {
+    for node in &away {
+        output.object(node);
+    }
+    if nodes.is_empty() && away.is_empty() {
         output.note("no node is registered");
+        return Ok(());
+    }
+    let members: Vec<_> = nodes
+        .iter()
+        .map(AboutNode::from)
+        .chain(away)
+        .map(|node| member(&node))
+        .collect();
+    output.line(table(["NODE", "STATE", "CERTIFICATE", "LABELS"], &members));
+    if nodes.is_empty() {
         return Ok(());
     }
     let rows: Vec<_> = nodes.iter().map(row).collect();
@@ -46,6 +61,29 @@ pub(super) async fn run(
         }
     }
     Ok(())
+}
+
+fn member(node: &AboutNode) -> [String; 4] {
+    let until = node.certificate_expires_at;
+    [
+        node.id.clone(),
+        match node.drain.as_str() {
+            "off" => node.state.clone(),
+            drain => format!("{} ({drain})", node.state),
+        },
+        until.map_or("-".to_owned(), |until| {
+            until.format("%F %R UTC").to_string()
+        }),
+        labels_text(&node.labels),
+    ]
+}
+
+pub(super) fn labels_text(labels: &BTreeMap<String, String>) -> String {
+    let pairs: Vec<String> = labels
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    pairs.join(",")
 }
 
 /// Its memories for adapters, the nearest first.

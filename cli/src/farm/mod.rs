@@ -107,7 +107,7 @@ impl Farm {
         let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
         let coordinators = (1..=options.coordinators)
             .map(|number| {
-                let settings = settings::coordinator(&self.parts);
+                let settings = settings::coordinator(&self.folder, &self.parts);
                 plan(Role::Coordinator, Some(number), Some(any_port), settings)
             })
             .collect::<Result<Vec<_>, _>>()?;

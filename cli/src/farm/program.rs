@@ -27,6 +27,8 @@ const STOP_DEADLINE: Duration = Duration::from_secs(40);
 const RESTART_FIRST: Duration = Duration::from_millis(100);
 /// … to.
 const RESTART_MOST: Duration = Duration::from_secs(10);
+/// Statuses of a render node that is to be upgraded, or was revoked or replaced: starting it again changes nothing.
+const STAYS_DOWN: [i32; 2] = [11, 12];
 /// A program that was ready for so long before it ended is not in a loop of crashes.
 const STEADY: Duration = Duration::from_secs(60);
 
@@ -155,6 +157,16 @@ async fn keep_running(
             if let Err(error) = process.stop().await {
                 tracing::warn!(program = plan.name, %error, "a program had to be killed");
             }
+            told.send_replace(ProgramState::Stopped);
+            return;
+        }
+        let status = process.status().and_then(|status| status.code());
+        if let Some(status) = status.filter(|status| STAYS_DOWN.contains(status)) {
+            tracing::error!(
+                program = plan.name,
+                status,
+                "a program says that it is not to come back"
+            );
             told.send_replace(ProgramState::Stopped);
             return;
         }

@@ -43,9 +43,12 @@ pub(crate) fn common(folder: &DataFolder, program: &str) -> Env {
     ]
 }
 
-pub(crate) fn coordinator(parts: &Parts) -> Env {
+pub(crate) fn coordinator(folder: &DataFolder, parts: &Parts) -> Env {
     [
-        vec![set("DATABASE_URL", &parts.database().coordinator)],
+        vec![
+            set("DATABASE_URL", &parts.database().coordinator),
+            set("FLOWAI_CA_DIR", folder.ca()),
+        ],
         object_store(parts),
     ]
     .concat()

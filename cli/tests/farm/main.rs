@@ -18,6 +18,7 @@ mod frozen_node_is_noticed_and_its_result_refused;
 mod idle_nodes_serve_a_user_beyond_its_cap;
 mod killed_coordinator_loses_no_job;
 mod killed_node_loses_no_job;
+mod nodes_come_and_go;
 mod nothing_outlives_the_command;
 mod one_job_goes_all_the_way;
 mod openai_client_works_unchanged;

@@ -10,7 +10,8 @@ use flowai_actors::ids::{Epoch, Generation, NodeId};
 use flowai_actors::kit::{
     Actor, ActorProcessingErr, ActorRef, BoundedRef, Parcel, TaskResult, Tasks,
 };
-use flowai_actors::link::{Delivery, LinkEvent, Peer, PeerId, ReplyPort, Request, Role};
+use flowai_actors::link::{Delivery, Envelope, LinkEvent, Peer, PeerId, ReplyPort, Request, Role};
+use flowai_actors::membership::{Join, MembersChanged, RenewCertificate};
 use flowai_actors::messages::{
     Beat, Body, Compare, Compared, Doorbell, Ended, EventsReady, FarmQuery, Live, Prefetch,
     Progress, Register, Stop, UploadTargets,
@@ -20,12 +21,14 @@ use flowai_actors::waiting::WhyQuery;
 use flowai_actors::wire;
 use flowai_store::idempotency;
 use flowai_store::journal::preview_key;
+use flowai_store::members::Standings;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::Tools;
 use super::compare::Findings;
 use super::event::{Answer, Effect, Event, ReplyId};
+use super::joining;
 use super::messages::Message;
 use super::state::State;
 use super::tasks::LeaderTask;
@@ -88,6 +91,7 @@ impl Actor for LeaderActor {
             mailbox,
             over,
         } = arguments;
+        let mut members = tools.members.follow();
         let (state, jobs) = recover(&tools.database, epoch, CLOCK_START).await?;
         tracing::info!(%epoch, jobs, "term begins with what was unfinished");
         // Nodes have their time to come back from when somebody hears them, however long the reading took.
@@ -97,6 +101,9 @@ impl Actor for LeaderActor {
             .send(own.clone())
             .map_err(|_| "nobody waits for the leader")?;
         tasks.spawn(LeaderTask::Clock, |_| clock(own.clone()));
+        // Whatever was found since is told once more.
+        members.mark_changed();
+        tasks.spawn(LeaderTask::Members, |_| tell_members(members, own.clone()));
         Ok(Running {
             state,
             replies: HashMap::new(),
@@ -158,6 +165,10 @@ impl Running {
     fn told(&mut self, delivery: Delivery) {
         let envelope = &delivery.envelope;
         let event = match envelope.kind {
+            MembersChanged::KIND => wire::open(envelope).map(|MembersChanged {}| {
+                self.tools.members.look_again();
+                None
+            }),
             Doorbell::KIND => wire::open(envelope).map(|Doorbell { job }| Some(Event::Rang(job))),
             Progress::KIND => wire::open(envelope).map(|progress| {
                 let node = delivery.from.id.as_node()?;
@@ -188,6 +199,12 @@ impl Running {
             envelope,
             reply,
         } = request;
+        match envelope.kind {
+            Join::KIND | RenewCertificate::KIND => {
+                return self.certificate_asked(&from, &envelope, reply);
+            }
+            _ => {}
+        }
         self.last_reply += 1;
         let id = ReplyId(self.last_reply);
         let is_own = |node: &NodeId, generation: Generation| speaks_for(&from, node, generation);
@@ -250,6 +267,38 @@ impl Running {
         }
     }
 
+    /// Certificates are no business of the state's: no job depends on them.
+    fn certificate_asked(&self, from: &Peer, envelope: &Envelope, reply: ReplyPort) {
+        let (tools, epoch) = (self.tools.clone(), self.state.epoch);
+        let read = if envelope.kind == Join::KIND {
+            wire::open::<Join>(envelope).map(|join| {
+                self.tasks.spawn(LeaderTask::Sign, |_| async move {
+                    if let Some(answer) = joining::join(&tools, epoch, &join).await {
+                        reply.send(wire::seal(epoch, &answer)?)?;
+                    }
+                    Ok(())
+                });
+            })
+        } else {
+            wire::open::<RenewCertificate>(envelope).map(|question| {
+                // Dropping the reply answers `Rejected`.
+                if from.id.as_node().as_ref() != Some(&question.node) {
+                    tracing::warn!(peer = %from.id, "peer asks for the certificate of another; refused");
+                    return;
+                }
+                self.tasks.spawn(LeaderTask::Sign, |_| async move {
+                    if let Some(answer) = joining::renew(&tools, epoch, &question).await {
+                        reply.send(wire::seal(epoch, &answer)?)?;
+                    }
+                    Ok(())
+                });
+            })
+        };
+        if let Err(error) = read {
+            tracing::warn!(peer = %from.id, %error, "question was not understood");
+        }
+    }
+
     fn apply(&mut self, event: Event) {
         let now = CLOCK_START.plus_ms(self.start.elapsed().as_millis() as u64);
         let is_tick = matches!(event, Event::Tick);
@@ -297,12 +346,8 @@ impl Running {
                 models,
                 may_resume,
             } => {
+                let tools = self.tools.clone();
                 self.work(LeaderTask::Dispatch, async move {
-                    let tools = Tools {
-                        database,
-                        objects,
-                        link,
-                    };
                     work::dispatch(&tools, held, models, may_resume).await
                 });
             }
@@ -450,6 +495,17 @@ async fn clock(mailbox: BoundedRef<Message>) -> TaskResult {
         ticks.tick().await;
         post(&mailbox, Event::Tick).await?;
     }
+}
+
+async fn tell_members(
+    mut found: watch::Receiver<Standings>,
+    mailbox: BoundedRef<Message>,
+) -> TaskResult {
+    while found.changed().await.is_ok() {
+        let standings = found.borrow_and_update().clone();
+        post(&mailbox, Event::MembersRead(standings)).await?;
+    }
+    Err("nobody looks at the members any more".into())
 }
 
 async fn post(mailbox: &BoundedRef<Message>, event: Event) -> TaskResult {

@@ -13,6 +13,7 @@ use flowai_actors::messages::{
 use flowai_actors::preview::{PlacePreview, PreviewPlace, PreviewPlaced, PreviewReady};
 use flowai_actors::waiting::WhyAnswer;
 use flowai_store::journal::{Batch, Written};
+use flowai_store::members::Standings;
 use flowai_store::recovery::{JobRow, UnfinishedRow};
 
 use super::compare::Findings;
@@ -40,6 +41,8 @@ pub enum Event {
         reply: ReplyId,
         register: Box<Register>,
     },
+    /// What operators want of nodes is something else than before.
+    MembersRead(Standings),
     /// A node's registration was written down, or a newer process of it is known.
     Admitted {
         reply: ReplyId,
@@ -105,6 +108,41 @@ pub enum Event {
     ApiUp(PeerId),
     ApiDown(PeerId),
     Tick,
+}
+
+impl Event {
+    /// The node whose word it is, with the answer that it waits for.
+    pub(super) fn said_by(&self) -> Option<(&NodeId, Option<ReplyId>)> {
+        match self {
+            Self::Registering { reply, register }
+            | Self::Admitted {
+                reply, register, ..
+            } => Some((&register.node, Some(*reply))),
+            Self::Beat { reply, beat } => Some((&beat.node, Some(*reply))),
+            Self::Ended { reply, ended } => Some((&ended.node, Some(*reply))),
+            Self::TargetsAsked { reply, question } => Some((&question.node, Some(*reply))),
+            Self::PreviewAsked { reply, question } => Some((&question.node, Some(*reply))),
+            Self::CheckpointAsked { reply, question } => Some((&question.node, Some(*reply))),
+            Self::Progress { node, .. }
+            | Self::PreviewPlaced { node, .. }
+            | Self::CheckpointPlaced { node, .. } => Some((node, None)),
+            Self::Rang(_)
+            | Self::Swept { .. }
+            | Self::RowsRead { .. }
+            | Self::MembersRead(_)
+            | Self::Verified { .. }
+            | Self::Dispatched { .. }
+            | Self::Committed(_)
+            | Self::Fenced
+            | Self::FarmAsked(_)
+            | Self::CompareAsked(_)
+            | Self::Compared(_)
+            | Self::WhyAsked { .. }
+            | Self::ApiUp(_)
+            | Self::ApiDown(_)
+            | Self::Tick => None,
+        }
+    }
 }
 
 /// Why a rendered clip does not count as delivered.

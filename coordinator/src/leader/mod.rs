@@ -10,7 +10,9 @@ mod actor;
 mod checkpoints;
 mod compare;
 pub(crate) mod event;
+mod joining;
 mod line;
+mod members;
 mod messages;
 mod nodes;
 mod outbox;
@@ -37,6 +39,9 @@ pub use actor::{STOP_DEADLINE, TICK};
 use actor::{Arguments, LeaderActor};
 use messages::Message;
 
+use crate::authority::Authority;
+use crate::members::Members;
+
 /// A leader that takes no message for so long hangs.
 const HEAR_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -46,6 +51,8 @@ pub(crate) struct Tools {
     pub(crate) database: Database,
     pub(crate) objects: Objects,
     pub(crate) link: Arc<dyn NodeLink>,
+    pub(crate) members: Members,
+    pub(crate) authority: Option<Authority>,
 }
 
 /// The leader did not start, or has ended.

@@ -22,6 +22,7 @@ use flowai_actors::spec::RenderSpec;
 use flowai_actors::state::{JobState, Tier};
 use flowai_actors::waiting::WhyAnswer;
 use flowai_store::journal::{Artefact, Change, Unfinished, Written};
+use flowai_store::members::Standings;
 use flowai_store::recovery::JobRow;
 
 use super::checkpoints::Checkpoints;
@@ -96,6 +97,8 @@ pub struct State {
     sweeps: u64,
     is_sweeping: bool,
     is_over: bool,
+    /// What operators want of nodes.
+    pub(super) members: Standings,
 }
 
 impl State {
@@ -122,6 +125,7 @@ impl State {
             sweeps: 0,
             is_sweeping: false,
             is_over: false,
+            members: Standings::default(),
         }
     }
 
@@ -143,6 +147,10 @@ impl State {
         if self.is_over {
             return effects;
         }
+        if let Some((node, reply)) = event.said_by().filter(|(node, _)| self.is_revoked(node)) {
+            tracing::warn!(%node, "a revoked node was not heard");
+            return reply.map(Effect::Decline).into_iter().collect();
+        }
         match event {
             Event::Rang(job) => drop(self.to_read.insert(job)),
             Event::Swept {
@@ -150,6 +158,7 @@ impl State {
                 cancelled,
             } => self.swept(now, unfinished, cancelled, &mut effects),
             Event::RowsRead { asked, rows } => self.rows_read(now, asked, rows, &mut effects),
+            Event::MembersRead(standings) => self.members_read(now, standings, &mut effects),
             Event::Registering { reply, register } => {
                 effects.push(Effect::Admit { reply, register });
             }

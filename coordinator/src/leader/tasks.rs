@@ -24,6 +24,10 @@ pub(super) enum LeaderTask {
     Store,
     /// Throws a preview or checkpoints away.
     Discard,
+    /// Hears what operators want of nodes.
+    Members,
+    /// Signs a certificate.
+    Sign,
 }
 
 impl TaskKind for LeaderTask {
@@ -33,10 +37,13 @@ impl TaskKind for LeaderTask {
     }
 
     /// Each of them owes the leader a word, but for a stop, which is told again with the next beat, for what is forgotten at
-    /// the next sweep as well, for a hint, which a node can do without, and for what only takes up room.
+    /// the next sweep as well, for a hint, which a node can do without, for what only takes up room, and for a certificate, which
+    /// is asked for again.
     fn on_failure(self) -> OnFailure {
         match self {
-            Self::Stop | Self::Forget | Self::Foretell | Self::Discard => OnFailure::Log,
+            Self::Stop | Self::Forget | Self::Foretell | Self::Discard | Self::Sign => {
+                OnFailure::Log
+            }
             _ => OnFailure::EndProcess,
         }
     }

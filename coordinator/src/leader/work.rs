@@ -28,7 +28,7 @@ use flowai_store::objects::{
     ResponseHeaders, UploadTerms,
 };
 use flowai_store::sources::{self, FirstFrameFiles, SourcesError, StoredFile};
-use flowai_store::{nodes, recovery};
+use flowai_store::{members, nodes, recovery};
 
 use super::Tools;
 use super::event::{Answer, Event, JobModels, NotDelivered, NotDispatched, Outcome, ReplyId};
@@ -50,7 +50,7 @@ const CHECKPOINTS_LISTED_MAX: i32 = 1_000;
 /// Waiting jobs younger than this are looked for in each sweep.
 pub const NEWCOMER_AGE: Duration = Duration::from_secs(10);
 
-/// Reads all unfinished jobs, a page at a time. Gives the state that a term begins with, and how many they are.
+/// Reads what operators want of nodes and all unfinished jobs, a page at a time. Gives the state that a term begins with, and how many they are.
 ///
 /// # Errors
 /// The database does not answer, or holds what another version wrote.
@@ -60,6 +60,7 @@ pub async fn recover(
     now: Monotonic,
 ) -> Result<(State, usize), DatabaseError> {
     let mut state = State::new(epoch);
+    state.apply(now, Event::MembersRead(members::standings(database).await?));
     let mut jobs = 0;
     let mut page = recovery::unfinished(database, None).await?;
     while let Some(last) = page.last() {

@@ -15,7 +15,7 @@ use flowai_actors::checkpoint::CheckpointFile;
 use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::{Attempt, Epoch, Generation, JobId, ModelId, NodeId, Sha256};
 use flowai_actors::limits::{CLIP_PATIENCE_MS, NODE_BEAT_MS, NODE_SELF_STOP_MS};
-use flowai_actors::link::PeerId;
+use flowai_actors::link::{PeerId, Rule};
 use flowai_actors::manifest::Manifest;
 use flowai_actors::messages::{
     Assign, AssignAnswer, AttemptRef, BeatAnswer, Ended, EndedAnswer, FirstFrameSource, Outcome,
@@ -103,6 +103,8 @@ pub enum Event {
     },
     /// The link says that a newer process of this node is known.
     Replaced,
+    /// The leader takes this node's link no more, and says what to do about it.
+    Refused(Rule),
     /// The program shall end in order.
     Close,
     Tick,
@@ -166,6 +168,8 @@ pub enum Ending {
     Closed,
     /// A newer process of this node is known to the farm.
     Replaced,
+    /// The farm takes it no more; never [`Rule::Retry`].
+    Refused(Rule),
     /// A job that was to stop did not leave the engine in its time: it hangs, and only a new process has another.
     EngineHung,
 }
@@ -345,7 +349,8 @@ impl State {
             Event::EndedAnswered { run, answer } => {
                 self.ended_answered(now, run, answer, &mut effects);
             }
-            Event::Replaced => self.replaced(now, &mut effects),
+            Event::Replaced => self.leave(now, Ending::Replaced, &mut effects),
+            Event::Refused(rule) => self.leave(now, Ending::Refused(rule), &mut effects),
             Event::Close => {
                 self.is_closing = true;
                 self.stop(now, true, &mut effects);
@@ -379,7 +384,7 @@ impl State {
                 };
                 self.confirmed(now, sent_at, epoch, reported, running, effects);
             }
-            Some(Registered::Fenced { .. }) => self.replaced(now, effects),
+            Some(Registered::Fenced { .. }) => self.leave(now, Ending::Replaced, effects),
             None => {
                 self.leader = Leader::Greeted {
                     peer: from.clone(),
@@ -411,7 +416,7 @@ impl State {
                     ask: Asking::At(now),
                 };
             }
-            Some(BeatAnswer::Fenced { .. }) => self.replaced(now, effects),
+            Some(BeatAnswer::Fenced { .. }) => self.leave(now, Ending::Replaced, effects),
             None => {}
         }
     }
@@ -637,9 +642,9 @@ impl State {
         }
     }
 
-    fn replaced(&mut self, now: Monotonic, effects: &mut Vec<Effect>) {
+    fn leave(&mut self, now: Monotonic, ending: Ending, effects: &mut Vec<Effect>) {
         self.forget(now, effects);
-        effects.push(Effect::End(Ending::Replaced));
+        effects.push(Effect::End(ending));
     }
 
     /// The attempt is over for this node.

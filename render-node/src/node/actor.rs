@@ -12,7 +12,7 @@ use flowai_actors::kit::{
 };
 use flowai_actors::link::{
     Delivery, Envelope, LinkEvent, LinkEvents, NodeLink, PeerId, RefusedCode, ReplyPort, Request,
-    Role,
+    Role, Rule,
 };
 use flowai_actors::messages::{
     AdapterTiers, Assign, AttemptRef, Beat, Body, Ended, KeptAdapters, Prefetch, Register, Stop,
@@ -178,8 +178,12 @@ impl Running {
                 reason,
             } => {
                 tracing::warn!(address, ?code, reason, "coordinator refused the link");
-                if code == RefusedCode::StaleGeneration {
-                    self.apply(Event::Replaced, None);
+                match (code, code.rule()) {
+                    (RefusedCode::StaleGeneration, _) => self.apply(Event::Replaced, None),
+                    (_, Rule::Retry) => {}
+                    (_, rule @ (Rule::Rejoin | Rule::Upgrade | Rule::Stop)) => {
+                        self.apply(Event::Refused(rule), None);
+                    }
                 }
             }
         }

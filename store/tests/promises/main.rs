@@ -11,4 +11,5 @@ mod farm;
 mod money_balances;
 mod older_rows_are_read;
 mod tenant_sees_only_its_own;
+mod tokens_admit_as_often_as_they_say;
 mod what_was_removed_is_missed_by_its_kind;

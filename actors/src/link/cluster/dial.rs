@@ -114,7 +114,8 @@ impl Dialler {
     }
 
     async fn dial(&self, address: &str) -> Result<LinkSignals, DialError> {
-        let LinkContext { config, tls, .. } = &*self.context;
+        let config = &self.context.config;
+        let tls = self.context.tls();
         let connecting = tokio::time::timeout(
             Duration::from_millis(LINK_TLS_MS),
             TcpStream::connect(address),

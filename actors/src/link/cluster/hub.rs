@@ -64,7 +64,7 @@ impl Hub {
     /// Takes one connection from TCP to a link that is up, holding its place among the half-open ones until then.
     async fn greet(&self, tcp: TcpStream, address: SocketAddr, _place: HalfOpen) {
         let counters = &self.context.switchboard.counters;
-        let (mut stream, certified) = match self.context.tls.accept(tcp).await {
+        let (mut stream, certified) = match self.context.tls().accept(tcp).await {
             Ok(accepted) => accepted,
             Err(error @ TlsError::Names(_)) => {
                 return refuse_quietly(&counters.refused_identity, address, &error);
@@ -103,6 +103,9 @@ impl Hub {
             ..
         } = &*self.context;
         let counters = &switchboard.counters;
+        // First, because only who leads decides about a peer: in a rolling upgrade a standby may be of another build.
+        self.leading()?;
+        self.not_barred(certified)?;
         let peer = hello
             .check(certified, &config.schemas, &config.build)
             .map_err(|refused| {
@@ -113,7 +116,6 @@ impl Hub {
                 counter.add(1);
                 GreetingAnswer::Refused(refused)
             })?;
-        self.leading()?;
         let (token, schema) = (LinkToken::random(), peer.schema);
         let admitted = Admitted::new(&self.context, peer, token.clone())
             .await
@@ -129,6 +131,8 @@ impl Hub {
             })?;
         // Asked again, because a link admitted while this coordinator stood down would outlive its term.
         self.leading()?;
+        // And so would one that was barred in between.
+        self.not_barred(certified)?;
         let (generation, build) = (config.generation.get(), config.build.clone());
         Ok((
             admitted,
@@ -148,6 +152,19 @@ impl Hub {
                 leader: leader.clone(),
             })),
         }
+    }
+
+    fn not_barred(&self, certified: &PeerId) -> Result<(), GreetingAnswer> {
+        if !self.context.is_barred(certified) {
+            return Ok(());
+        }
+        self.context.switchboard.counters.refused_identity.add(1);
+        let reason =
+            format!("{certified} was revoked by an operator; join anew under another name");
+        Err(GreetingAnswer::Refused(Refused::new(
+            RefusedCode::Revoked,
+            reason,
+        )))
     }
 
     async fn send_away(&self, mut stream: impl AsyncWrite + Unpin, answer: GreetingAnswer) {

@@ -13,10 +13,11 @@ mod switchboard;
 mod table;
 mod tasks;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -92,7 +93,10 @@ pub enum LinkStartError {
 /// What the tasks of a link share.
 struct LinkContext {
     config: LinkConfig,
-    tls: TlsSetup,
+    /// Replaced when the identity is renewed; each connection takes the one of its beginning.
+    tls: RwLock<TlsSetup>,
+    /// Peers that an operator revoked.
+    barred: RwLock<BTreeSet<PeerId>>,
     server: Server,
     switchboard: Arc<Switchboard>,
 }
@@ -124,7 +128,8 @@ impl RactorLink {
         .map_err(|error| LinkStartError::Cluster(error.to_string()))?;
         let context = Arc::new(LinkContext {
             config,
-            tls,
+            tls: RwLock::new(tls),
+            barred: RwLock::default(),
             server,
             switchboard,
         });
@@ -176,6 +181,26 @@ impl RactorLink {
         Ok(())
     }
 
+    /// From the next connection on, this certificate and key prove who we are. They must be of the same peer.
+    ///
+    /// # Errors
+    /// [`LinkStartError::Identity`]; then the identity before stays.
+    pub fn renew(&self, identity: &Identity) -> Result<(), LinkStartError> {
+        let me = self.context.config.identity.peer();
+        if identity.peer() != me {
+            let reason = format!("it is that of {}, not of {me}", identity.peer());
+            return Err(LinkStartError::Identity(reason));
+        }
+        let tls =
+            TlsSetup::new(identity).map_err(|error| LinkStartError::Identity(error.to_string()))?;
+        *self
+            .context
+            .tls
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = tls;
+        Ok(())
+    }
+
     /// What was refused and how much has passed.
     pub fn stats(&self) -> LinkStats {
         self.context.switchboard.counters.snapshot()
@@ -222,6 +247,32 @@ impl NodeLink for RactorLink {
         if let Some((serial, _)) = table.by_peer(peer) {
             table.retire(serial, DownReason::CutHere);
         }
+    }
+
+    fn bar(&self, peers: BTreeSet<PeerId>) {
+        *self
+            .context
+            .barred
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = peers.clone();
+        // After the list is in force, so that none comes back between.
+        peers.iter().for_each(|peer| self.disconnect(peer));
+    }
+}
+
+impl LinkContext {
+    fn tls(&self) -> TlsSetup {
+        self.tls
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn is_barred(&self, peer: &PeerId) -> bool {
+        self.barred
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(peer)
     }
 }
 

@@ -14,7 +14,9 @@ use flowai_actors::link::{LinkConfig, LinkEvents, RactorLink};
 use flowai_actors::program::{DataDir, EndSignals, write_ready_file};
 use flowai_actors::wire;
 use flowai_api::settings::Settings;
-use flowai_api::{App, Config, Keys, LeaderLink, PasswordCost, follow, metrics, router};
+use flowai_api::{
+    App, Config, JoinConfig, Keys, LeaderLink, PasswordCost, follow, metrics, router,
+};
 use flowai_store::objects::Objects;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -52,7 +54,12 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
     let mut signals = EndSignals::listen()?;
     let data_dir = DataDir::hold(&settings.data_dir).context("FLOWAI_DATA_DIR")?;
     let keys = Keys::load_or_create(&settings.keys_dir).context("FLOWAI_KEYS_DIR")?;
-    let (link, events) = start_link(&settings, &data_dir).await?;
+    let identity = identity_of(&settings)?;
+    let join = JoinConfig {
+        ca_sha256: identity.ca_sha256(),
+        coordinators: settings.coordinators.clone(),
+    };
+    let (link, events) = start_link(identity, &data_dir).await?;
     let listener = TcpListener::bind(settings.listen)
         .await
         .with_context(|| format!("FLOWAI_LISTEN: {}", settings.listen))?;
@@ -71,6 +78,7 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
         password_cost: PasswordCost::SAFE,
         signup_gift: settings.signup_gift,
         rate_scale: settings.rate_scale,
+        join,
         database_connections: settings.database_connections,
     };
     let app = App::start(config, LeaderLink::new(Arc::new(link.clone()))).await?;
@@ -113,10 +121,7 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn start_link(
-    settings: &Settings,
-    data_dir: &DataDir,
-) -> anyhow::Result<(RactorLink, LinkEvents)> {
+fn identity_of(settings: &Settings) -> anyhow::Result<Identity> {
     let identity = Identity::load(&settings.tls_dir).context("FLOWAI_TLS_DIR")?;
     anyhow::ensure!(
         *identity.peer() == settings.id,
@@ -124,6 +129,13 @@ async fn start_link(
         identity.peer(),
         settings.id
     );
+    Ok(identity)
+}
+
+async fn start_link(
+    identity: Identity,
+    data_dir: &DataDir,
+) -> anyhow::Result<(RactorLink, LinkEvents)> {
     let config = LinkConfig {
         identity,
         generation: data_dir.next_generation()?,

@@ -2,13 +2,13 @@
 
 use bytes::Bytes;
 use flowai_actors::ids::{Attempt, Epoch, Generation, JobId, Sha256, UserId};
-use flowai_actors::link::{LinkEvent, LinkEvents, NodeLink as _, PeerId, SimLink};
+use flowai_actors::link::{Envelope, LinkEvent, LinkEvents, NodeLink as _, PeerId, SimLink};
 use flowai_actors::manifest::{EngineInfo, KeyframeMade, Manifest, StageTimings};
 use flowai_actors::messages::{
     ArtefactFile, AttemptRef, Body, Doorbell, EventsReady, Holding, Live, LiveState,
 };
 use flowai_actors::spec::RenderSpec;
-use flowai_actors::wire;
+use flowai_actors::wire::{self, Question};
 use flowai_store::database::Database;
 use flowai_store::journal::{Artefact, Batch, Change, Keyframe, Written, artefact_key, commit};
 use flowai_store::leader;
@@ -57,6 +57,35 @@ impl Leader {
             }
         };
         timeout(DEADLINE, rung).await.unwrap()
+    }
+
+    /// The next question, which gets this answer.
+    pub(crate) async fn answer<Q: Question>(&self, answer: &Q::Answer) -> Q {
+        let mut events = self.events.lock().await;
+        let asked = async {
+            loop {
+                if let LinkEvent::Request(request) = events.next().await.unwrap() {
+                    let question = wire::open(&request.envelope).unwrap();
+                    let answer = wire::seal(self.epoch, answer).unwrap();
+                    request.reply.send(answer).unwrap();
+                    return question;
+                }
+            }
+        };
+        timeout(DEADLINE, asked).await.unwrap()
+    }
+
+    /// The next message.
+    pub(crate) async fn told(&self) -> Envelope {
+        let mut events = self.events.lock().await;
+        let told = async {
+            loop {
+                if let LinkEvent::Message(delivery) = events.next().await.unwrap() {
+                    return delivery.envelope.clone();
+                }
+            }
+        };
+        timeout(DEADLINE, told).await.unwrap()
     }
 
     /// Tells the api something that it may or may not hear.

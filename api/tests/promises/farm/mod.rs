@@ -10,11 +10,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use flowai_actors::credits::Millicredits;
-use flowai_actors::ids::Generation;
+use flowai_actors::ids::{Generation, Sha256};
 use flowai_actors::link::{Faults, Peer, PeerId, SimNet};
 use flowai_actors::messages::ModelOffer;
 use flowai_actors::wire;
-use flowai_api::{App, Config, Keys, LeaderLink, PasswordCost, follow, router};
+use flowai_api::{App, Config, JoinConfig, Keys, LeaderLink, PasswordCost, follow, router};
 use flowai_embedded::{External, Parts};
 use flowai_store::database::{RolePasswords, migrate};
 use flowai_store::objects::{Objects, ObjectsConfig};
@@ -91,6 +91,10 @@ impl Farm {
             password_cost: PasswordCost::TEST,
             signup_gift: Millicredits::from_credits(options.gift),
             rate_scale: options.rate_scale,
+            join: JoinConfig {
+                ca_sha256: Sha256::from_bytes([3; 32]),
+                coordinators: vec!["c1.example:7600".to_owned()],
+            },
             database_connections: 8,
         };
         let app = App::start(config, LeaderLink::new(Arc::new(link)))

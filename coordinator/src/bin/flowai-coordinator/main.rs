@@ -2,19 +2,20 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser as _;
 use flowai_actors::kit::logging;
-use flowai_actors::link::pki::Identity;
+use flowai_actors::link::pki::{Ca, Identity};
 use flowai_actors::link::{LinkConfig, PeerId, RactorLink, Role};
 use flowai_actors::program::{
     DataDir, EndSignals, SecretError, arm_crash_points, optional_secret, secret, write_ready_file,
 };
 use flowai_actors::wire;
-use flowai_coordinator::Coordinator;
 use flowai_coordinator::metrics;
 use flowai_coordinator::settings::Settings;
+use flowai_coordinator::{Authority, Coordinator};
 use flowai_store::database::Database;
 use flowai_store::objects::{Objects, ObjectsConfig};
 use tokio_util::sync::CancellationToken;
@@ -91,6 +92,7 @@ async fn run(settings: &Settings, secrets: &Secrets) -> anyhow::Result<()> {
     let objects = Objects::new(&secrets.objects);
     objects.check().await.context("S3_BUCKET")?;
 
+    let authority = authority(settings, &identity)?;
     let generation = data_dir.next_generation()?;
     let config = LinkConfig {
         identity,
@@ -115,6 +117,7 @@ async fn run(settings: &Settings, secrets: &Secrets) -> anyhow::Result<()> {
         stand: Arc::new(move |now| standing.set_standing(now)),
         holder: format!("{}-{generation}", settings.id),
         address: settings.advertised(bound)?,
+        authority,
     };
     if let Some(path) = &settings.ready_file {
         let ready = serde_json::json!({ "id": settings.id, "address": bound });
@@ -136,4 +139,21 @@ async fn run(settings: &Settings, secrets: &Secrets) -> anyhow::Result<()> {
     }
     link.shutdown().await;
     Ok(())
+}
+
+fn authority(settings: &Settings, identity: &Identity) -> anyhow::Result<Option<Authority>> {
+    let Some(folder) = &settings.ca_dir else {
+        tracing::info!(
+            "FLOWAI_CA_DIR is not set: no machine can join while this coordinator leads"
+        );
+        return Ok(None);
+    };
+    let ca = Ca::load(folder).context("FLOWAI_CA_DIR")?;
+    anyhow::ensure!(
+        ca.sha256() == identity.ca_sha256(),
+        "FLOWAI_CA_DIR: {} is not the CA of the certificate in FLOWAI_TLS_DIR",
+        folder.display()
+    );
+    let life = Duration::from_secs(settings.node_certificate_s);
+    Ok(Some(Authority::new(ca, life)))
 }

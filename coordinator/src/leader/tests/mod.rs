@@ -6,6 +6,7 @@ mod comparison;
 mod delivery;
 mod hints;
 mod keyframes;
+mod members;
 mod previews;
 mod telling;
 mod terms;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use flowai_actors::kit::logging;
 use flowai_actors::program::arm_crash_points;
+use flowai_actors::link::Rule;
 use flowai_render_node::settings::{Settings, SettingsError};
 use program::End;
 
@@ -33,8 +34,25 @@ fn main() -> ExitCode {
         Ok(end) => {
             match &end {
                 End::Closed => tracing::info!("node has ended"),
-                End::Replaced => {
-                    tracing::error!("a newer process of this node is known; this one has ended");
+                End::Replaced => say(
+                    Rule::Stop,
+                    "a newer process of this node is known; this one has ended",
+                ),
+                End::Refused(rule @ Rule::Rejoin) => say(
+                    *rule,
+                    "the certificate is not valid any more; run `flowai node join` with a new token",
+                ),
+                End::Refused(rule @ Rule::Upgrade) => {
+                    say(
+                        *rule,
+                        "this build is too old for the farm; install the farm's",
+                    );
+                }
+                End::Refused(rule @ (Rule::Stop | Rule::Retry)) => {
+                    say(
+                        *rule,
+                        "an operator revoked this node; it does not come back",
+                    );
                 }
                 End::EngineLost(reason) => {
                     tracing::error!(reason, "engine is lost");
@@ -49,6 +67,11 @@ fn main() -> ExitCode {
             ExitCode::from(STATUS_FAILED)
         }
     }
+}
+
+/// For people and their supervisors, however the log is filtered.
+fn say(rule: Rule, what: &str) {
+    eprintln!("flowai-render-node: {}: {what}", rule.name());
 }
 
 /// A device that hangs may also hang what its library does at exit; the supervisor waits for the end of this process.

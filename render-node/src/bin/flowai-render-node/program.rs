@@ -10,13 +10,14 @@ use flowai_actors::limits::{
     ADAPTER_BYTES_MAX, CHECKPOINT_BYTES_MAX, CHECKPOINT_INTERVAL_MS, IMAGE_BYTES_MAX,
 };
 use flowai_actors::link::pki::Identity;
-use flowai_actors::link::{LinkConfig, PeerId, RactorLink};
+use flowai_actors::link::{LinkConfig, PeerId, RactorLink, Rule};
 use flowai_actors::manifest::EngineInfo;
 use flowai_actors::messages::ModelFamily;
 use flowai_actors::program::{DataDir, EndSignals, write_ready_file};
 use flowai_actors::wire;
 
 use flowai_render_node::cache::{Cache, CacheLimits};
+use flowai_render_node::certificate::{Keeper, Lapsed};
 use flowai_render_node::device::Device;
 use flowai_render_node::engine::{
     AdapterMemory, EngineHandle, StandInEngine, SvdEngine, SvdOptions,
@@ -50,6 +51,8 @@ pub(crate) enum End {
     Closed,
     /// A newer process of this node is known to the farm.
     Replaced,
+    /// The farm takes it no more, and says what to do about it; never [`Rule::Retry`].
+    Refused(Rule),
     /// The engine cannot be used again; a new process can.
     EngineLost(String),
     /// A part that the node cannot be without has failed.
@@ -57,14 +60,18 @@ pub(crate) enum End {
 }
 
 impl End {
-    /// The status of the process: 0 in order, 1 something failed, 3 the engine is lost, 4 replaced by a newer process. 2 is
-    /// for settings.
+    /// The status of the process: 0 in order, 1 something failed, 3 the engine is lost, 10 join anew, 11 upgrade, 12 do not
+    /// come back. 2 is for settings.
     pub(crate) const fn status(&self) -> u8 {
         match self {
             Self::Closed => 0,
             Self::Broken(_) => 1,
             Self::EngineLost(_) => 3,
-            Self::Replaced => 4,
+            Self::Refused(Rule::Rejoin) => 10,
+            Self::Refused(Rule::Upgrade) => 11,
+            Self::Replaced | Self::Refused(Rule::Stop) => 12,
+            // Goes on dialling, so it is no end.
+            Self::Refused(Rule::Retry) => 1,
         }
     }
 }
@@ -83,6 +90,14 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<End> {
         "FLOWAI_ID: the certificate in FLOWAI_TLS_DIR is that of {}, not of {me}",
         identity.peer()
     );
+    let keeper = Keeper {
+        node: settings.id.clone(),
+        identity: identity.clone(),
+        folder: settings.tls_dir.clone(),
+    };
+    if keeper.has_expired().context("FLOWAI_TLS_DIR")? {
+        return Ok(End::Refused(Rule::Rejoin));
+    }
     let models_dir = settings.models_dir.clone();
     let scanned = data_dir.path().to_owned();
     let models = tokio::task::spawn_blocking(move || Models::scan(&models_dir, &scanned)).await?;
@@ -118,6 +133,11 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<End> {
         lost = engine.lost() => End::EngineLost(lost.reason),
         failed = tasks.failed() => End::Broken(failed.to_string()),
         failed = link.failed() => End::Broken(failed.to_string()),
+        lapsed = keeper.keep_valid(&link) => match lapsed {
+            Ok(Lapsed::Expired) => End::Refused(Rule::Rejoin),
+            Ok(Lapsed::Revoked) => End::Refused(Rule::Stop),
+            Err(error) => End::Broken(error.to_string()),
+        },
         () = signals.received() => close(&node).await,
         error = announce(&node, &settings, generation) => End::Broken(error),
     };
@@ -145,6 +165,7 @@ fn ended_as(ended: Result<Ending, NodeError>) -> End {
     match ended {
         Ok(Ending::Closed) => End::Closed,
         Ok(Ending::Replaced) => End::Replaced,
+        Ok(Ending::Refused(rule)) => End::Refused(rule),
         Ok(Ending::EngineHung) => {
             End::EngineLost("a stopped job did not come to a step boundary in its time".to_owned())
         }
