@@ -255,8 +255,12 @@ async fn what_is_wanted_of_a_node_outlives_its_leader() {
     assert_eq!(renewed.unwrap(), Renewal::Revoked);
     let renewed = members::renew(&farm.database, SECOND, &node("n1"), until).await;
     assert_eq!(renewed.unwrap(), Renewal::Written);
-    // Whose certificate has ended is kept out by that.
+    // Of a node that did not join, nobody here knows all certificates.
     farm.run("update node_member set certificate_expires_at = now() where node_id = 'n2'")
+        .await;
+    assert_eq!(farm.standing("n2").await, standing(Drain::Off, true));
+    // Whose certificates have all ended is kept out by that.
+    farm.run("update node_member set joined_at = now() where node_id = 'n2'")
         .await;
     assert_eq!(farm.standing("n2").await, Standing::default());
 }

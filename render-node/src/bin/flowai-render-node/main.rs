@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use flowai_actors::kit::logging;
-use flowai_actors::program::arm_crash_points;
 use flowai_actors::link::Rule;
+use flowai_actors::program::arm_crash_points;
 use flowai_render_node::settings::{Settings, SettingsError};
 use program::End;
 
