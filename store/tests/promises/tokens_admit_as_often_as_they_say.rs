@@ -145,6 +145,12 @@ async fn lost_join_answer_costs_one_use() {
     // The same key under another token is another machine as far as anybody can tell.
     let other = farm.token(1).await;
     assert_ne!(farm.join(&other, 1).await, first);
+    // A node that was revoked is not let in again by what it joined with.
+    let Redeemed::Admitted { node, .. } = &first else {
+        panic!("{first:?}");
+    };
+    assert!(farm.revoke(node.as_str()).await);
+    assert_eq!(farm.join(&token, 1).await, Redeemed::Refused);
 }
 
 #[tokio::test]

@@ -76,7 +76,8 @@ impl JoinedNode {
 
     /// Its end, with its last words.
     pub(crate) async fn ended(self) -> Output {
-        self.program.wait_with_output().await.unwrap()
+        let ended = self.program.wait_with_output();
+        super::within("a node program ends", ended).await.unwrap()
     }
 }
 
