@@ -7,9 +7,9 @@ use flowai_actors::limits::PROGRESS_INTERVAL_MS;
 use flowai_actors::link::PeerId;
 use flowai_actors::messages::{Assign, AttemptRef, Ended, Outcome, Phase, Progress, UploadTargets};
 
+use crate::event::{Clip, Effect, RunId};
 use crate::leaving::Pace;
 use crate::run::Standing;
-use crate::state::{Clip, Effect, RunId};
 
 /// A question that is asked until it is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

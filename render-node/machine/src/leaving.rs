@@ -6,7 +6,7 @@ use flowai_actors::limits::{
 };
 use flowai_actors::messages::AttemptRef;
 
-use crate::state::RunId;
+use crate::event::RunId;
 
 /// The boundaries that a run has come to.
 #[derive(Debug, Clone, Copy)]

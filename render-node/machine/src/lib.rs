@@ -4,6 +4,7 @@
 //! this very code. What it promises of leases and late words stands in [`state`]; why a job was not rendered, in [`failure`].
 
 mod attempt;
+pub mod event;
 pub mod failure;
 mod leaving;
 mod run;
@@ -11,5 +12,6 @@ pub mod state;
 #[cfg(test)]
 mod tests;
 
+pub use event::{Clip, Effect, Ending, Event, RunId};
 pub use run::{NotRendered, NotUploaded, Standing};
-pub use state::{Clip, Effect, Ending, Event, RunId, State};
+pub use state::State;

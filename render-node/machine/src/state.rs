@@ -11,23 +11,22 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use flowai_actors::checkpoint::CheckpointFile;
 use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::{Attempt, Epoch, Generation, JobId, ModelId, NodeId, Sha256};
 use flowai_actors::limits::{CLIP_PATIENCE_MS, NODE_BEAT_MS, NODE_SELF_STOP_MS};
-use flowai_actors::link::{PeerId, Rule};
-use flowai_actors::manifest::Manifest;
+use flowai_actors::link::PeerId;
 use flowai_actors::messages::{
-    Assign, AssignAnswer, AttemptRef, BeatAnswer, Ended, EndedAnswer, FirstFrameSource, Outcome,
-    Prefetch, Progress, ReadyFile, Registered, Target, UploadTargets, UploadTargetsAnswer, Verdict,
+    Assign, AssignAnswer, AttemptRef, BeatAnswer, EndedAnswer, FirstFrameSource, Outcome, Prefetch,
+    Registered, UploadTargetsAnswer, Verdict,
 };
 #[cfg(feature = "planted-bugs")]
 use flowai_actors::planted::{self, Bug};
 
 use crate::attempt::{Asking, Job, Stage, UploadTries};
+use crate::event::{Clip, Effect, Ending, Event, RunId};
 use crate::failure::{FailureCode, JobFailure};
 use crate::leaving::Leaving;
-use crate::run::{NotRendered, NotUploaded, Standing};
+use crate::run::{NotRendered, NotUploaded};
 
 /// A question that found no answer is asked again after this.
 const RETRY_MS: u64 = 500;
@@ -35,152 +34,6 @@ const RETRY_MS: u64 = 500;
 const REFUSED_ROUNDS_MAX: u32 = 3;
 /// Attempts that ended here and whose late copies must not start them again.
 const ENDED_REMEMBERED: usize = 64;
-
-/// One run of a job on this node. Names what belongs to it; what comes for an older one is not heard any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct RunId(pub u64);
-
-/// What the node hears.
-#[derive(Debug)]
-pub enum Event {
-    LinkUp(PeerId),
-    LinkDown(PeerId),
-    /// `None`: no answer came.
-    Registered {
-        from: PeerId,
-        sent_at: Monotonic,
-        reported: Option<AttemptRef>,
-        answer: Option<Registered>,
-    },
-    BeatAnswered {
-        from: PeerId,
-        sent_at: Monotonic,
-        reported: Option<AttemptRef>,
-        answer: Option<BeatAnswer>,
-    },
-    Assigned(Box<Assign>),
-    /// `keep`: it goes on elsewhere.
-    StopAsked {
-        at: AttemptRef,
-        keep: bool,
-    },
-    /// What the leader of this term thinks will come next.
-    Hinted {
-        epoch: Epoch,
-        next: Box<Prefetch>,
-    },
-    /// The run is this far.
-    Moved {
-        run: RunId,
-        standing: Standing,
-    },
-    /// The run has left the engine: its files lie ready here, or never will.
-    Rendered {
-        run: RunId,
-        result: Result<Clip, NotRendered>,
-    },
-    /// Nothing more of the run's checkpoints goes to the store, where this one lies.
-    Left {
-        run: RunId,
-        checkpoint: Option<CheckpointFile>,
-    },
-    TargetsAnswered {
-        run: RunId,
-        answer: Option<UploadTargetsAnswer>,
-    },
-    /// Bytes of the run's files go out, or wait for the store.
-    StillUploading {
-        run: RunId,
-    },
-    Uploaded {
-        run: RunId,
-        /// How long it took, in ms.
-        result: Result<f64, NotUploaded>,
-    },
-    EndedAnswered {
-        run: RunId,
-        answer: Option<EndedAnswer>,
-    },
-    /// The link says that a newer process of this node is known.
-    Replaced,
-    /// The leader takes this node's link no more, and says what to do about it.
-    Refused(Rule),
-    /// The program shall end in order.
-    Close,
-    Tick,
-}
-
-/// What shall happen, in order.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Effect {
-    Register {
-        to: PeerId,
-        running: Option<AttemptRef>,
-    },
-    Beat {
-        to: PeerId,
-        seq: u64,
-        running: Option<AttemptRef>,
-    },
-    /// Answers the assignment that was just handed in.
-    AnswerAssign(AssignAnswer),
-    /// Answers the stop that was just handed in.
-    AnswerStop(bool),
-    Start {
-        run: RunId,
-        assign: Box<Assign>,
-    },
-    /// Brings these adapters near, instead of those of the last hint.
-    Prefetch(Box<Prefetch>),
-    Pause(RunId),
-    Resume(RunId),
-    /// Lets the run end at its next boundary and keep what is done; its end is still heard.
-    Keep(RunId),
-    /// Lets the run end at its next boundary; its end is still heard, and nothing that it made is wanted.
-    Stop(RunId),
-    /// Lets the run end at its next boundary and drops everything that it made.
-    Forget(RunId),
-    SendProgress {
-        to: PeerId,
-        progress: Progress,
-    },
-    AskTargets {
-        to: PeerId,
-        run: RunId,
-        question: UploadTargets,
-    },
-    Upload {
-        run: RunId,
-        targets: Vec<Target>,
-    },
-    Tell {
-        to: PeerId,
-        run: RunId,
-        ended: Box<Ended>,
-    },
-    End(Ending),
-}
-
-/// Why the node ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ending {
-    /// It was told to and has nothing left to do.
-    Closed,
-    /// A newer process of this node is known to the farm.
-    Replaced,
-    /// The farm takes it no more; never [`Rule::Retry`].
-    Refused(Rule),
-    /// A job that was to stop did not leave the engine in its time: it hangs, and only a new process has another.
-    EngineHung,
-}
-
-/// A clip that lies ready on the node.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Clip {
-    pub files: Vec<ReadyFile>,
-    /// Complete but for the time of the upload and the term under which it ends.
-    pub manifest: Box<Manifest>,
-}
 
 #[derive(Debug)]
 pub struct State {

@@ -19,9 +19,10 @@ use flowai_actors::messages::{
 };
 use flowai_actors::spec::{FirstFrame, KeyframeSpec, RenderSpec};
 
+use crate::event::{Clip, Effect, Ending, Event, RunId};
 use crate::failure::{FailureCode, JobFailure};
 use crate::run::{NotRendered, NotUploaded, Standing};
-use crate::state::{Clip, Effect, Ending, Event, RunId, State};
+use crate::state::State;
 
 const MODEL: Sha256 = Sha256::from_bytes([9; 32]);
 /// Of the keyframe model.
