@@ -130,8 +130,8 @@ impl Scheduler {
         if code == OUT_OF_MEMORY
             && let Some(group) = self.nodes.get(node_ix).map(|node| node.group)
         {
-            let flipped = self.kinds.ran_out_of_memory(kind, group, self.now);
-            self.flipped(flipped);
+            let refitted = self.kinds.ran_out_of_memory(kind, group, self.now);
+            self.refit(refitted);
             return;
         }
         self.trust.failed(node_ix, needs.model, id, self.now);

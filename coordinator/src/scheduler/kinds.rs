@@ -143,6 +143,15 @@ pub(super) enum Unfit {
     Memory,
 }
 
+/// Kinds whose nodes are others than before.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Refitted {
+    /// More nodes can run these, or fewer: a job that was refused a node for the sake of another may go there now.
+    pub(super) changed: Vec<KindIx>,
+    /// Of them, those that some node can run only now, or none any more.
+    pub(super) flipped: Vec<KindIx>,
+}
+
 #[derive(Debug, Clone, Default)]
 pub(super) struct Kinds {
     models: Names<ModelId>,
@@ -270,10 +279,10 @@ impl Kinds {
             .is_some_and(|(kind, group)| group.fits(&kind.needs))
     }
 
-    /// Another live node of the group, or one less. Gives the kinds that some node can run only now, or none any more.
-    pub(super) fn count(&mut self, ix: GroupIx, change: i32) -> Vec<KindIx> {
+    /// Another live node of the group, or one less.
+    pub(super) fn count(&mut self, ix: GroupIx, change: i32) -> Refitted {
         let Some(group) = self.groups.get_mut(ix.0 as usize) else {
-            return Vec::new();
+            return Refitted::default();
         };
         group.nodes = group.nodes.saturating_add_signed(change);
         self.recount()
@@ -285,9 +294,9 @@ impl Kinds {
         kind: KindIx,
         group: GroupIx,
         now: Monotonic,
-    ) -> Vec<KindIx> {
+    ) -> Refitted {
         let Some(needs) = self.get(kind).map(|kind| kind.needs) else {
-            return Vec::new();
+            return Refitted::default();
         };
         let others = self
             .groups
@@ -312,7 +321,7 @@ impl Kinds {
     }
 
     /// Forgets what was learned of memory long ago.
-    pub(super) fn expire_ceilings(&mut self, now: Monotonic) -> Vec<KindIx> {
+    pub(super) fn expire_ceilings(&mut self, now: Monotonic) -> Refitted {
         let mut has_expired = false;
         for group in &mut self.groups {
             let before = group.ceilings.len();
@@ -322,13 +331,13 @@ impl Kinds {
         if has_expired {
             self.recount()
         } else {
-            Vec::new()
+            Refitted::default()
         }
     }
 
-    fn recount(&mut self) -> Vec<KindIx> {
+    fn recount(&mut self) -> Refitted {
         let groups = &self.groups;
-        let mut flipped = Vec::new();
+        let mut refitted = Refitted::default();
         for (kind, ix) in self.kinds.iter_mut().zip(0..) {
             let fitting = groups
                 .iter()
@@ -336,11 +345,14 @@ impl Kinds {
                 .map(|group| group.nodes)
                 .sum();
             let before = std::mem::replace(&mut kind.fitting, fitting);
+            if before != fitting {
+                refitted.changed.push(KindIx(ix));
+            }
             if (before > 0) != (fitting > 0) {
-                flipped.push(KindIx(ix));
+                refitted.flipped.push(KindIx(ix));
             }
         }
-        flipped
+        refitted
     }
 
     /// Why no live node can run it; `None` when one can.

@@ -171,8 +171,8 @@ impl Scheduler {
         let takes_work = node.takes_work();
         self.nodes.insert(ix, node);
         if takes_work {
-            let flipped = self.kinds.count(group, 1);
-            self.flipped(flipped);
+            let refitted = self.kinds.count(group, 1);
+            self.refit(refitted);
         }
         self.touch_node(ix);
     }
@@ -182,8 +182,8 @@ impl Scheduler {
         self.free.update(ix, None);
         self.dirty_nodes.remove(&ix);
         if node.takes_work() {
-            let flipped = self.kinds.count(node.group, -1);
-            self.flipped(flipped);
+            let refitted = self.kinds.count(node.group, -1);
+            self.refit(refitted);
         }
         Some(node)
     }
@@ -269,7 +269,8 @@ impl Scheduler {
         node.near = holds.near.iter().map(Into::into).collect();
         if node.model != model {
             node.model = model;
-            self.free.update(ix, self.nodes.get(ix));
+            // Whoever was held back from a cold node need not wait for a warm one.
+            self.touch_node(ix);
         }
     }
 
@@ -340,8 +341,8 @@ impl Scheduler {
     /// Free nodes look again at what had to wait for a time.
     fn wake_pausing(&mut self) {
         let now = self.now;
-        let flipped = self.kinds.expire_ceilings(now);
-        self.flipped(flipped);
+        let refitted = self.kinds.expire_ceilings(now);
+        self.refit(refitted);
         let over: Vec<JobIx> = self
             .pausing
             .iter()

@@ -15,7 +15,7 @@ use super::event::{Drain, Effect, Event, WaitingJob};
 use super::forecast::Calibration;
 use super::free::Free;
 use super::jobs::{Holder, Job, JobIx, Jobs, Place, Story};
-use super::kinds::{KindIx, Kinds, Needs, SizeBucket};
+use super::kinds::{KindIx, Kinds, Needs, Refitted, SizeBucket};
 use super::lanes::{Claim, Entry, LaneIx, Lanes};
 use super::nodes::{NodeIx, Nodes, Running};
 use super::placement::Choice;
@@ -508,9 +508,11 @@ impl Scheduler {
         })
     }
 
-    /// Kinds that some node can run only now, or none any more: who waits for them stands, or does not.
-    pub(super) fn flipped(&mut self, kinds: Vec<KindIx>) {
-        for ix in kinds {
+    /// Nodes came, left, or fit other sizes: free ones are compared again with who waits for them, and who waits for what no node
+    /// can run does not stand.
+    pub(super) fn refit(&mut self, kinds: Refitted) {
+        self.dirty_kinds.extend(kinds.changed);
+        for ix in kinds.flipped {
             let lanes = self.kinds.get(ix).map(|kind| {
                 kind.open
                     .iter()
@@ -520,7 +522,6 @@ impl Scheduler {
             });
             let lanes: Vec<LaneIx> = lanes.unwrap_or_default();
             lanes.into_iter().for_each(|lane| self.rekey(lane));
-            self.dirty_kinds.insert(ix);
         }
     }
 

@@ -1,8 +1,8 @@
 //! Bad nodes and bad jobs.
 
 use flowai_actors::limits::{
-    MEMORY_CEILING_ALONE_MS, NODE_FAULTS_MAX, NODE_QUARANTINE_MS, NODE_SUSPECT_FAILURES,
-    NODE_SUSPECT_MS,
+    MEMORY_CEILING_ALONE_MS, MEMORY_CEILING_MS, NODE_FAULTS_MAX, NODE_QUARANTINE_MS,
+    NODE_SUSPECT_FAILURES, NODE_SUSPECT_MS,
 };
 
 use super::*;
@@ -179,6 +179,38 @@ fn a_passing_shortage_does_not_stop_a_farm_of_equal_nodes_for_long() {
     assert_eq!(farm.scheduler.why(job_id(1)), Some(WaitsFor::Memory));
     let effects = farm.pass(MEMORY_CEILING_ALONE_MS + NODE_LEASE_MS, &["a"]);
     assert_eq!(given(&effects), [(1, "a".to_owned())]);
+}
+
+#[test]
+fn a_node_is_tried_again_when_what_was_learned_of_its_memory_is_old() {
+    let mut farm = Farm::new();
+    for (name, gib) in [("small", 8), ("big", 80)] {
+        farm.step(Event::NodeRegistered(NodeOffer {
+            node: node_id(name),
+            generation: FIRST,
+            models: vec![model("tiny")],
+            device_class: "gpu".to_owned(),
+            memory_bytes: gib << 30,
+            running: None,
+        }));
+    }
+    let long = |n| WaitingJob {
+        cost: GpuSeconds(10_000.0),
+        ..waiting(n, n, Tier::Free)
+    };
+    farm.arrive(long(1));
+    let out_of_memory = AttemptEnd::Failed {
+        code: "out_of_memory".into(),
+        detail: "9 GB wanted".into(),
+        retryable: true,
+    };
+    farm.ended("small", 1, 1, out_of_memory);
+    assert_eq!(farm.arrive(long(2)), []);
+    let beating = ["small", "big"];
+    assert_eq!(farm.pass(MEMORY_CEILING_MS - NODE_LEASE_MS, &beating), []);
+    // The other node is busy all the while.
+    let effects = farm.pass(2 * NODE_LEASE_MS, &beating);
+    assert_eq!(given(&effects), [(2, "small".to_owned())]);
 }
 
 #[test]
