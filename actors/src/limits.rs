@@ -74,8 +74,10 @@ pub const LOCALITY_NODES_A_SKIP: u32 = 4;
 pub const CANDIDATES_MAX: usize = 64;
 /// What a second of waiting is worth beside a second of loading.
 pub const WAITED_SECOND_WORTH_S: f64 = 0.1;
-/// A size that ran out of memory is not given to nodes alike for so long.
+/// A size that ran out of memory is not given to the node for so long …
 pub const MEMORY_CEILING_MS: u64 = 3_600_000;
+/// … and to none alike once it ran out on so many: one alone may have less memory left than it should.
+pub const MEMORY_CEILING_NODES: usize = 2;
 /// Where no other nodes could run it, for so long only: the shortage may have passed.
 pub const MEMORY_CEILING_ALONE_MS: u64 = 120_000;
 /// Bounds of those who wait are looked at this often.

@@ -12,7 +12,7 @@ use flowai_actors::planted::{self, Bug};
 use flowai_actors::state::{Class, Tier};
 
 use super::jobs::JobIx;
-use super::kinds::Kind;
+use super::kinds::{Kind, KindIx};
 use super::lanes::LaneIx;
 use super::nodes::NodeIx;
 use super::state::Scheduler;
@@ -115,12 +115,12 @@ impl Scheduler {
         }
         let group = self.nodes.get(node)?.group;
         let kinds = self.kinds.waiting_for(group);
-        let overdue = kinds.filter_map(|(_, kind)| self.overdue_of(kind, node));
+        let overdue = kinds.filter_map(|(ix, kind)| self.overdue_of(ix, kind, node));
         overdue.min().map(|(_, job)| job)
     }
 
-    fn overdue_of(&self, kind: &Kind, node: NodeIx) -> Option<(Monotonic, JobIx)> {
-        if !self.trusts(node, kind.needs) {
+    fn overdue_of(&self, ix: KindIx, kind: &Kind, node: NodeIx) -> Option<(Monotonic, JobIx)> {
+        if !self.may_take(node, ix) {
             return None;
         }
         let late = kind.bounds.ending_by(self.now, LOOKED_AT_MAX);

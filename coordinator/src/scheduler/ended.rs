@@ -102,11 +102,15 @@ impl Scheduler {
         }
         self.trust_due = self.trust.next_due(self.now);
         let (baseline_s, adapters) = (job.cost, job.adapters.clone());
-        let Some(node) = self.nodes.get(node_ix) else {
+        let kind = job.kind;
+        let Some(group) = self.nodes.get(node_ix).map(|node| node.group) else {
             return;
         };
-        let class = self.kinds.get_group(node.group).map(|group| group.class);
-        let cold = node.running.map(|running| running.cold).unwrap_or_default();
+        let refitted = self.kinds.had_memory(kind, group, node_ix, self.now);
+        self.refit(refitted);
+        let class = self.kinds.get_group(group).map(|group| group.class);
+        let running = self.nodes.get(node_ix).and_then(|node| node.running);
+        let cold = running.map(|running| running.cold).unwrap_or_default();
         if let (Some(class), Some(ran)) = (class, ran) {
             self.durations.learn(needs, class, baseline_s, ran.busy.0);
             self.durations
@@ -130,7 +134,7 @@ impl Scheduler {
         if code == OUT_OF_MEMORY
             && let Some(group) = self.nodes.get(node_ix).map(|node| node.group)
         {
-            let refitted = self.kinds.ran_out_of_memory(kind, group, self.now);
+            let refitted = self.kinds.ran_out_of_memory(kind, group, node_ix, self.now);
             self.refit(refitted);
             return;
         }

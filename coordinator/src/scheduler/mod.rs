@@ -32,6 +32,7 @@ mod jobs;
 mod kinds;
 mod lanes;
 mod line;
+mod memory;
 mod nodes;
 mod placement;
 mod preemption;

@@ -12,7 +12,7 @@ use flowai_actors::state::Class;
 
 use super::event::Effect;
 use super::jobs::{Job, JobIx};
-use super::kinds::Kind;
+use super::kinds::KindIx;
 use super::nodes::{Node, NodeIx, Running};
 use super::state::Scheduler;
 
@@ -34,9 +34,9 @@ impl Scheduler {
     fn endangered(&self) -> Vec<JobIx> {
         let lead_ms = (1_000.0 * PREEMPTION_SWAP_S) as u64;
         let soon = self.now.plus_ms(lead_ms);
-        let waiting = self.kinds.waiting().flat_map(|(_, kind)| {
+        let waiting = self.kinds.waiting().flat_map(|(ix, kind)| {
             let ending = kind.bounds.ending_by(soon, PREEMPTIONS_AT_ONCE_MAX);
-            ending.map(move |(bound, lane)| (bound.ends_at(), lane, kind))
+            ending.map(move |(bound, lane)| (bound.ends_at(), lane, ix))
         });
         let mut urgent: Vec<_> = waiting.collect();
         urgent.sort_by_key(|(ends_at, lane, _)| (*ends_at, *lane));
@@ -61,17 +61,14 @@ impl Scheduler {
     }
 
     /// Whether a node is being freed for the job, or becomes free by itself in time.
-    fn has_promise(&self, job: JobIx, kind: &Kind, lead_ms: u64) -> bool {
+    fn has_promise(&self, job: JobIx, kind: KindIx, lead_ms: u64) -> bool {
         let id = self.jobs.get(job).map(|job| job.id);
         let lead_s = lead_ms as f64 / 1_000.0;
-        self.nodes.iter().any(|(_, node)| {
+        self.nodes.iter().any(|(ix, node)| {
             let is_for_it = id.is_some() && node.reserved == id;
             let ends_in_time =
                 |running: Running| node.reserved.is_none() && running.left_s(self.now) <= lead_s;
-            let fits = self
-                .kinds
-                .get_group(node.group)
-                .is_some_and(|group| group.fits(&kind.needs));
+            let fits = self.may_take(ix, kind);
             is_for_it || fits && node.takes_work() && node.running.is_some_and(ends_in_time)
         })
     }
@@ -84,7 +81,7 @@ impl Scheduler {
             super::jobs::Place::Parked | super::jobs::Place::Running(_) => return None,
         };
         let may_go = |(node_ix, node): &(NodeIx, &Node)| {
-            self.kinds.fits(job.kind, node.group)
+            self.may_take(*node_ix, job.kind)
                 && node.takes_work()
                 && node.reserved.is_none()
                 && self.may_run(lane, ix, *node_ix)

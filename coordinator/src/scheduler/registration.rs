@@ -171,7 +171,7 @@ impl Scheduler {
         let takes_work = node.takes_work();
         self.nodes.insert(ix, node);
         if takes_work {
-            let refitted = self.kinds.count(group, 1);
+            let refitted = self.kinds.count(group, ix, true);
             self.refit(refitted);
         }
         self.touch_node(ix);
@@ -182,7 +182,7 @@ impl Scheduler {
         self.free.update(ix, None);
         self.dirty_nodes.remove(&ix);
         if node.takes_work() {
-            let refitted = self.kinds.count(node.group, -1);
+            let refitted = self.kinds.count(node.group, ix, false);
             self.refit(refitted);
         }
         Some(node)
@@ -341,7 +341,7 @@ impl Scheduler {
     /// Free nodes look again at what had to wait for a time.
     fn wake_pausing(&mut self) {
         let now = self.now;
-        let refitted = self.kinds.expire_ceilings(now);
+        let refitted = self.kinds.expire_memory(now);
         self.refit(refitted);
         let over: Vec<JobIx> = self
             .pausing

@@ -410,6 +410,12 @@ fn audit(scheduler: &Scheduler, event: &Event) {
         let waits = of_tier.len() as u32 - runs;
         assert_eq!(scheduler.load(tier), (waits, runs), "{event:?}");
     }
+    for (ix, kind) in scheduler.kinds.waiting() {
+        let nodes = scheduler.nodes.iter().filter(|(_, node)| node.takes_work());
+        let fitting =
+            nodes.filter(|(node_ix, node)| scheduler.kinds.fits_on(ix, node.group, *node_ix));
+        assert_eq!(fitting.count() as u32, kind.fitting, "{event:?}");
+    }
     for (node_ix, node) in scheduler.nodes.iter() {
         if let Some(running) = node.running {
             let held = scheduler.jobs.get(running.job).and_then(|job| job.holder());
