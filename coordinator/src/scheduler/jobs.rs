@@ -134,10 +134,7 @@ impl Job {
 
     /// Its tier's start bound.
     pub(super) fn bound(&self) -> Option<Bound> {
-        Some(Bound {
-            within_ms: self.tier.start_bound_ms(self.class)?,
-            since: self.queued_at,
-        })
+        Bound::of(self.tier, self.class, self.queued_at)
     }
 }
 

@@ -35,7 +35,7 @@ impl Scheduler {
         let lead_ms = (1_000.0 * PREEMPTION_SWAP_S) as u64;
         let soon = self.now.plus_ms(lead_ms);
         let waiting = self.kinds.waiting().flat_map(|(ix, kind)| {
-            let ending = kind.bounds.ending_by(soon, PREEMPTIONS_AT_ONCE_MAX);
+            let ending = kind.bounds.ending_by(soon).flatten();
             ending.map(move |(bound, lane)| (bound.ends_at(), lane, ix))
         });
         let mut urgent: Vec<_> = waiting.collect();
@@ -48,12 +48,7 @@ impl Scheduler {
             let Some(job) = lane.jobs.front().copied() else {
                 continue;
             };
-            // One user has one such start at a time, as with all forced starts.
-            let is_served = self
-                .shares
-                .get(lane.user)
-                .is_some_and(|user| user.forced.is_some());
-            if !is_served && !self.has_promise(job, kind, lead_ms) {
+            if !self.has_promise(job, kind, lead_ms) {
                 jobs.push(job);
             }
         }

@@ -371,6 +371,7 @@ impl Scheduler {
         let is_capped = user
             .zip(head)
             .is_some_and(|(user, (tier, _))| user.running >= cap(tier));
+        let has_forced = user.is_some_and(|user| user.forced.is_some());
         let stood = before.is_some_and(|entry| entry.stands);
         let stands = head.is_some() && !is_capped && self.kinds.is_offered(kind);
         let mut is_lifted = false;
@@ -389,7 +390,8 @@ impl Scheduler {
                 Flags {
                     is_capped,
                     stands,
-                    bound,
+                    // One user has one forced start at a time.
+                    bound: bound.filter(|_| !has_forced),
                 },
             ),
             None => {

@@ -369,6 +369,10 @@ fn audit(scheduler: &Scheduler, event: &Event) {
             !entry.is_capped && kind.fitting > 0,
             "{event:?}"
         );
+        let bound = job
+            .bound()
+            .filter(|_| !entry.is_capped && user.forced.is_none());
+        assert_eq!(entry.bound, bound, "{event:?}");
         let set = if entry.is_capped {
             &kind.capped
         } else {
