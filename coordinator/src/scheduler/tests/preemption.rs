@@ -70,6 +70,52 @@ fn nothing_makes_room_that_soon_ends_or_is_of_a_tier_as_high() {
 }
 
 #[test]
+fn whoever_is_later_and_can_stop_nobody_hides_no_job_that_can() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    let mut long = waiting(1, 1, Tier::Pro);
+    long.cost = GpuSeconds(7_200.0);
+    assert_eq!(farm.arrive(long), [assign(1, 1, "a")]);
+    for n in 100..200 {
+        farm.arrive(waiting(n, n, Tier::Free));
+    }
+    let bound_ms = |tier: Tier| tier.start_bound_ms(Class::Interactive).unwrap();
+    assert_eq!(farm.pass(bound_ms(Tier::Free), &["a"]), []);
+    farm.arrive(waiting(2, 2, Tier::Studio));
+    assert_eq!(farm.pass(bound_ms(Tier::Studio), &["a"]), [stop(1, 1)]);
+    let effects = farm.ended("a", 1, 1, stopped_after(4));
+    assert_eq!(effects[1..], [assign(2, 1, "a")]);
+}
+
+#[test]
+fn a_node_that_soon_becomes_free_is_promised_to_one_job_only() {
+    let mut farm = Farm::new();
+    let bound_ms = Tier::Studio.start_bound_ms(Class::Interactive).unwrap();
+    farm.register("a", FIRST, None);
+    let mut export = waiting(1, 1, Tier::Pro);
+    export.class = Class::Batch;
+    export.cost = GpuSeconds(3_600.0);
+    assert_eq!(farm.arrive(export), [assign(1, 1, "a")]);
+    farm.register("b", FIRST, None);
+    let mut short = waiting(2, 2, Tier::Pro);
+    short.cost = GpuSeconds(bound_ms as f64 / 1_000.0);
+    assert_eq!(farm.arrive(short), [assign(2, 1, "b")]);
+    farm.arrive(waiting(3, 3, Tier::Studio));
+    farm.arrive(waiting(4, 4, Tier::Studio));
+    let progress = Event::Progressed {
+        job: job_id(2),
+        attempt: Attempt::new(1),
+        step: 99,
+        steps: 100,
+    };
+    let lead_ms = (1_000.0 * PREEMPTION_SWAP_S) as u64;
+    farm.pass(bound_ms - lead_ms - 2 * NODE_BEAT_MS, &["a", "b"]);
+    assert_eq!(farm.step(progress), []);
+    // It ends in time for one of the two.
+    assert_eq!(farm.pass(bound_ms, &["a", "b"]), [stop(1, 1)]);
+}
+
+#[test]
 fn a_job_makes_room_only_so_often() {
     let mut farm = about_to_miss_a_bound();
     let bound_ms = Tier::Studio.start_bound_ms(Class::Interactive).unwrap();
