@@ -112,7 +112,9 @@ impl Scheduler {
         let running = self.nodes.get(node_ix).and_then(|node| node.running);
         let cold = running.map(|running| running.cold).unwrap_or_default();
         if let (Some(class), Some(ran)) = (class, ran) {
-            self.durations.learn(needs, class, baseline_s, ran.busy.0);
+            if running.is_some_and(|running| running.is_whole) {
+                self.durations.learn(needs, class, baseline_s, ran.busy.0);
+            }
             self.durations
                 .learn_load(needs.model, class, cold, ran.load.0);
         }
@@ -205,18 +207,12 @@ impl Scheduler {
         effects: &mut Vec<Effect>,
     ) {
         let checkpoint = self.newest_left(ix, outcome, checkpoint);
-        let left = checkpoint
-            .as_ref()
-            .and_then(|checkpoint| self.left_after(ix, checkpoint));
         let node = self.release(ix, Used::Elapsed);
         let now = self.now;
         let Some(job) = self.jobs.get_mut(ix) else {
             return;
         };
         let (id, attempt, cancel_asked) = (job.id, job.attempt, job.cancel_asked());
-        if let Some(left) = left {
-            job.cost *= left;
-        }
         let story = job.story();
         story.stop_asked = false;
         story.resume = checkpoint.clone().or(story.resume.take());
@@ -291,19 +287,7 @@ impl Scheduler {
         }
     }
 
-    /// The part of the present attempt's work that is left after a checkpoint, 0 to 1.
-    fn left_after(&self, ix: JobIx, checkpoint: &Checkpoint) -> Option<f64> {
-        let job = self.jobs.get(ix)?;
-        let steps = f64::from(job.steps.max(1));
-        let before = job
-            .story
-            .as_ref()
-            .and_then(|story| story.resume.as_ref())
-            .map_or(0, |resume| resume.step);
-        let (before, now) = (f64::from(before), f64::from(checkpoint.step));
-        (before < steps).then(|| ((steps - now) / (steps - before)).clamp(0.0, 1.0))
-    }
-
+    /// Step 0 is a word of loads, and not of steps.
     pub(super) fn progressed(&mut self, id: JobId, attempt: Attempt, step: u32, steps: u32) {
         let Some(held) = self.holder_of(id, attempt) else {
             return;
@@ -313,9 +297,10 @@ impl Scheduler {
             .nodes
             .get_mut(held.node)
             .and_then(|node| node.running.as_mut())
+            && step > 0
             && steps > 0
         {
-            running.progress = Some((f64::from(step.min(steps)) / f64::from(steps), now));
+            running.came_to(f64::from(step.min(steps)) / f64::from(steps), now);
         }
     }
 }

@@ -37,7 +37,7 @@ pub(super) struct Job {
     pub(super) kind: KindIx,
     pub(super) tier: Tier,
     pub(super) class: Class,
-    /// Baseline GPU-seconds of what is left of it.
+    /// Baseline GPU-seconds of all of it, whatever an attempt has done.
     pub(super) cost: f64,
     /// Of the clip.
     pub(super) steps: u32,
@@ -125,6 +125,24 @@ impl Job {
 
     pub(super) fn story(&mut self) -> &mut Story {
         self.story.get_or_insert_default()
+    }
+
+    /// Baseline GPU-seconds of what is left after the checkpoint that its next attempt goes on from.
+    pub(super) fn cost_left(&self) -> f64 {
+        let resume = self.story.as_ref().and_then(|story| story.resume.as_ref());
+        let done = resume.map_or(0.0, |checkpoint| {
+            f64::from(checkpoint.step) / f64::from(self.steps.max(1))
+        });
+        self.cost * (1.0 - done).max(0.0)
+    }
+
+    /// Baseline GPU-seconds of an attempt on a device of the class: another one than the checkpoint's begins anew.
+    pub(super) fn cost_on(&self, device_class: &str) -> f64 {
+        let resume = self.story.as_ref().and_then(|story| story.resume.as_ref());
+        match resume {
+            Some(checkpoint) if checkpoint.device_class == device_class => self.cost_left(),
+            Some(_) | None => self.cost,
+        }
     }
 
     /// Whether nodes have to be asked one by one if it may go to them.

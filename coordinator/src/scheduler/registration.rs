@@ -147,9 +147,10 @@ impl Scheduler {
 
     /// An attempt of an earlier term, for which nobody was charged in this one.
     fn adopted_run(&mut self, job: JobIx, attempt: Attempt) -> Running {
-        let mut cost = 0.0;
+        let (mut cost, mut whole_s) = (0.0, 0.0);
         if let Some((known, owner)) = self.jobs.get(job).map(|job| (job, job.owner)) {
             cost = self.cost_of(known);
+            whole_s = self.whole_s(known);
             self.shares.correct(owner, cost, known.tier.weight());
             self.rekey_user(owner);
         }
@@ -159,6 +160,8 @@ impl Scheduler {
             since: self.now,
             charged: cost,
             expected_s: cost,
+            whole_s,
+            is_whole: false,
             load_s: 0.0,
             cold: Cold::default(),
             progress: None,

@@ -250,18 +250,13 @@ impl Scheduler {
                 .map(|model| self.kinds.model(model)),
             size: SizeBucket::of(spec.shape),
         };
-        let steps = f64::from(spec.shape.steps.max(1));
-        let done = spec
-            .resume
-            .as_ref()
-            .map_or(0.0, |checkpoint| f64::from(checkpoint.step) / steps);
         let mut job = Job {
             id: spec.job,
             owner: self.shares.user(spec.owner),
             kind: self.kinds.kind(needs),
             tier: spec.tier,
             class: spec.class,
-            cost: (spec.cost.0 * (1.0 - done)).max(0.0),
+            cost: spec.cost.0.max(0.0),
             steps: spec.shape.steps,
             adapters: spec.adapters.iter().map(Into::into).collect(),
             queued_at: spec.queued_at.min(self.now),
@@ -304,7 +299,7 @@ impl Scheduler {
     pub(super) fn enqueue(&mut self, ix: JobIx) {
         self.changed();
         let Some(job) = self.jobs.get(ix) else { return };
-        let (owner, kind, seq, cost) = (job.owner, job.kind, job.seq, job.cost);
+        let (owner, kind, seq, cost) = (job.owner, job.kind, job.seq, job.cost_left());
         if let Some(kind) = self.kinds.get_mut(kind) {
             kind.backlog_s += cost;
         }
@@ -342,7 +337,7 @@ impl Scheduler {
         let Some(lane) = self.lanes.get_mut(lane_ix) else {
             return;
         };
-        let (kind, cost) = (lane.kind, job.cost);
+        let (kind, cost) = (lane.kind, job.cost_left());
         if let Some(kind) = self.kinds.get_mut(kind) {
             kind.backlog_s = (kind.backlog_s - cost).max(0.0);
         }
@@ -502,12 +497,19 @@ impl Scheduler {
         self.cost_of(job) / f64::from(job.tier.weight())
     }
 
-    /// GPU-seconds that a job will take, on no particular node.
+    /// GPU-seconds that what is left of a job will take, on no particular node.
     pub(super) fn cost_of(&self, job: &Job) -> f64 {
+        job.cost_left() * self.usual_ratio(job)
+    }
+
+    /// GPU-seconds that all of it takes, on no particular node.
+    pub(super) fn whole_s(&self, job: &Job) -> f64 {
+        job.cost * self.usual_ratio(job)
+    }
+
+    fn usual_ratio(&self, job: &Job) -> f64 {
         let needs = self.kinds.get(job.kind).map(|kind| kind.needs);
-        needs.map_or(0.0, |needs| {
-            job.cost * self.durations.ratio(needs, None).p50
-        })
+        needs.map_or(0.0, |needs| self.durations.ratio(needs, None).p50)
     }
 
     /// Nodes came, left, or fit other sizes: free ones are compared again with who waits for them, and who waits for what no node
@@ -545,7 +547,10 @@ impl Scheduler {
         else {
             return;
         };
-        let charged = job.cost * self.durations.ratio(kind.needs, Some(group.class)).p50;
+        let baseline_s = job.cost_on(self.kinds.class_name(group.class));
+        let ratio = self.durations.ratio(kind.needs, Some(group.class)).p50;
+        let (charged, whole_s) = (baseline_s * ratio, job.cost * ratio);
+        let is_whole = baseline_s == job.cost;
         let (load_s, cold) = (self.load_s(job, node), self.cold(job, node));
         let (owner, tier, is_first, queued_at, quote) = (
             job.owner,
@@ -592,6 +597,8 @@ impl Scheduler {
             since: now,
             charged,
             expected_s: charged + load_s,
+            whole_s,
+            is_whole,
             load_s,
             cold,
             progress: None,
