@@ -6,11 +6,11 @@ use flowai_actors::limits::{
 };
 #[cfg(feature = "planted-bugs")]
 use flowai_actors::planted::{self, Bug};
-use flowai_store::journal::Unfinished;
+use flowai_store::journal::{MADE_ROOM, Unfinished};
 
 use super::event::{AttemptEnd, Checkpoint, Effect, Ran};
 use super::jobs::JobIx;
-use super::nodes::NodeIx;
+use super::nodes::{Node, NodeIx};
 use super::state::{Scheduler, Used};
 
 /// As a node names a failure for lack of memory.
@@ -52,7 +52,13 @@ impl Scheduler {
                 effects.push(Effect::Cancel { job: id, attempt });
             }
             AttemptEnd::Stopped { checkpoint } => {
+                let is_reserved = |node: &Node| self.is_stop_asked(id) && node.reserved.is_some();
+                let made_room = self.nodes.get(held.node).is_some_and(is_reserved);
                 let reason = match (&checkpoint, self.is_stop_asked(id)) {
+                    (Some(checkpoint), _) if made_room => {
+                        format!("{MADE_ROOM}, after step {}", checkpoint.step)
+                    }
+                    (None, _) if made_room => MADE_ROOM.to_owned(),
                     (Some(checkpoint), _) => {
                         format!("stopped after step {}, to go on later", checkpoint.step)
                     }

@@ -1,6 +1,7 @@
 //! Work that makes room and goes on later.
 
 use flowai_actors::limits::{JOB_PREEMPTIONS_MAX, PREEMPTION_SWAP_S};
+use flowai_store::journal::MADE_ROOM;
 
 use super::*;
 
@@ -127,6 +128,37 @@ fn a_job_makes_room_only_so_often() {
         assert_eq!(effects[1..], [assign(1, attempt + 1, "a")]);
         farm.arrive(waiting(3 + n, 3 + n, Tier::Studio));
     }
+    assert_eq!(farm.pass(2 * bound_ms, &["a"]), []);
+}
+
+#[test]
+fn what_made_room_says_so_and_a_new_leader_counts_it() {
+    let mut farm = about_to_miss_a_bound();
+    let bound_ms = Tier::Studio.start_bound_ms(Class::Interactive).unwrap();
+    assert_eq!(farm.pass(bound_ms, &["a"]), [stop(1, 1)]);
+    let effects = farm.ended("a", 1, 1, stopped_after(4));
+    assert!(
+        matches!(&effects[0], Effect::Requeue { reason, .. } if reason.starts_with(MADE_ROOM)),
+        "{effects:?}"
+    );
+    // A drain is no such stop.
+    farm.step(Event::NodeDraining {
+        node: node_id("a"),
+        how: Drain::Now,
+    });
+    let effects = farm.ended("a", 2, 1, stopped_after(4));
+    assert!(
+        matches!(&effects[0], Effect::Requeue { reason, .. } if !reason.starts_with(MADE_ROOM)),
+        "{effects:?}"
+    );
+
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    let mut export = waiting(1, 1, Tier::Pro);
+    (export.class, export.cost) = (Class::Batch, GpuSeconds(3_600.0));
+    (export.attempt, export.preemptions) = (Attempt::new(2), JOB_PREEMPTIONS_MAX);
+    assert_eq!(farm.arrive(export), [assign(1, 3, "a")]);
+    farm.arrive(waiting(2, 2, Tier::Studio));
     assert_eq!(farm.pass(2 * bound_ms, &["a"]), []);
 }
 
