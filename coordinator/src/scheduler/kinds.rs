@@ -307,15 +307,22 @@ impl Kinds {
             .map_or(0, |(kind, group)| group.fitting(&kind.needs))
     }
 
-    /// A node of the group takes work now, or no longer.
-    pub(super) fn count(&mut self, group: GroupIx, node: NodeIx, takes_work: bool) -> Refitted {
-        let Some(group) = self.groups.get_mut(group.0 as usize) else {
+    /// The node took work with one group, and takes it with another now; `None` where it takes none.
+    pub(super) fn move_node(
+        &mut self,
+        node: NodeIx,
+        from: Option<GroupIx>,
+        to: Option<GroupIx>,
+    ) -> Refitted {
+        if from == to {
             return Refitted::default();
-        };
-        match takes_work {
-            true => group.nodes.insert(node),
-            false => group.nodes.remove(&node),
-        };
+        }
+        if let Some(group) = from.and_then(|from| self.groups.get_mut(from.0 as usize)) {
+            group.nodes.remove(&node);
+        }
+        if let Some(group) = to.and_then(|to| self.groups.get_mut(to.0 as usize)) {
+            group.nodes.insert(node);
+        }
         self.recount()
     }
 

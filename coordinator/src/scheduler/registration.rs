@@ -111,14 +111,12 @@ impl Scheduler {
         let group = self
             .kinds
             .group(&offer.models, offer.memory_bytes, &offer.device_class);
-        let before = self.take_node(ix);
-        let (same, drain) = match before {
-            Some(node) => (
-                Some(node.clone()).filter(|node| node.generation == offer.generation),
-                node.drain,
-            ),
-            None => (None, self.drains.get(&ix).copied().unwrap_or(Drain::Off)),
-        };
+        let before = self.nodes.get(ix);
+        let drain = before.map(|node| node.drain);
+        let drain = drain.or_else(|| self.drains.get(&ix).copied());
+        let same = before
+            .filter(|node| node.generation == offer.generation)
+            .cloned();
         let known_run = same.as_ref().and_then(|node| node.running);
         let reserved = same.as_ref().and_then(|node| node.reserved);
         let running = running.map(|(job, attempt)| {
@@ -134,7 +132,7 @@ impl Scheduler {
             group,
             lease_until,
             running,
-            drain,
+            drain: drain.unwrap_or(Drain::Off),
             is_doubtful: false,
             model,
             fused,
@@ -142,7 +140,7 @@ impl Scheduler {
             reserved,
             idle_since: self.now,
         };
-        self.put_node(ix, node);
+        self.set_node(ix, Some(node));
     }
 
     /// An attempt of an earlier term, for which nobody was charged in this one.
@@ -169,33 +167,25 @@ impl Scheduler {
         }
     }
 
-    pub(super) fn put_node(&mut self, ix: NodeIx, node: Node) {
-        let group = node.group;
-        let takes_work = node.takes_work();
-        self.nodes.insert(ix, node);
-        if takes_work {
-            let refitted = self.kinds.count(group, ix, true);
-            self.refit(refitted);
+    /// The node is as told from now on, or away. In one go, so that what only it can run is never without a node in between.
+    fn set_node(&mut self, ix: NodeIx, node: Option<Node>) {
+        let group_of = |node: &Node| node.takes_work().then_some(node.group);
+        let from = self.nodes.remove(ix).as_ref().and_then(group_of);
+        let to = node.as_ref().and_then(group_of);
+        if let Some(node) = node {
+            self.nodes.insert(ix, node);
         }
-        self.touch_node(ix);
-    }
-
-    pub(super) fn take_node(&mut self, ix: NodeIx) -> Option<Node> {
-        let node = self.nodes.remove(ix)?;
-        self.free.update(ix, None);
+        let refitted = self.kinds.move_node(ix, from, to);
+        self.refit(refitted);
         self.dirty_nodes.remove(&ix);
-        if node.takes_work() {
-            let refitted = self.kinds.count(node.group, ix, false);
-            self.refit(refitted);
-        }
-        Some(node)
+        self.touch_node(ix);
     }
 
     /// Changes whether a node takes work, and all that follows from it.
     fn change_node(&mut self, ix: NodeIx, change: impl FnOnce(&mut Node)) {
-        if let Some(mut node) = self.take_node(ix) {
+        if let Some(mut node) = self.nodes.get(ix).cloned() {
             change(&mut node);
-            self.put_node(ix, node);
+            self.set_node(ix, Some(node));
             self.changed();
         }
     }
@@ -320,7 +310,7 @@ impl Scheduler {
             if let Some(running) = self.nodes.get(ix).and_then(|node| node.running) {
                 self.lose(running.job, "its node fell silent", effects);
             }
-            self.take_node(ix);
+            self.set_node(ix, None);
         }
         // Dialling may take longer than this, so it proves no death and counts as none. Only a next process of the node that
         // comes sooner tells of one.
