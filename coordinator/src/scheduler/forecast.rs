@@ -79,11 +79,30 @@ impl Scheduler {
             let of_class = group.filter(|group| self.kinds.class_name(group.class) == device_class);
             of_class.map_or(0, Group::live)
         });
+        if self.has_idle(device_class) {
+            return Some(Range {
+                p50_s: 0.0,
+                p90_s: 0.0,
+            });
+        }
         let length = self.durations.mean_charge() / f64::from(tier.weight());
         let weights = self.shares.weights() + u64::from(tier.weight());
         (nodes > 0).then(|| {
             self.calibration
                 .range(tier, busy_s + length * weights as f64 / f64::from(nodes))
+        })
+    }
+
+    /// Whether a node of the class stands idle that is trusted and kept for nobody.
+    fn has_idle(&self, device_class: &str) -> bool {
+        let groups = self.free.groups().filter(|ix| {
+            let group = self.kinds.get_group(*ix);
+            group.is_some_and(|group| self.kinds.class_name(group.class) == device_class)
+        });
+        let mut nodes = groups.flat_map(|group| self.free.of_group(group));
+        nodes.any(|ix| {
+            let is_kept = self.reserved_for(ix).is_some();
+            !is_kept && self.trust.is_trusted(ix, self.now)
         })
     }
 
