@@ -21,7 +21,7 @@ pub struct JobRow {
     pub owner: UserId,
     pub tier: Tier,
     pub class: Class,
-    /// Since it was accepted.
+    /// Since it was accepted, or since the job that it starts after was done.
     pub waited: Duration,
     /// The job that it starts after, unless that is done.
     pub after: Option<After>,
@@ -94,7 +94,7 @@ macro_rules! select_jobs {
     ($rest:literal) => {
         concat!(
             "select s.job_id, s.owner_id, a.tier, j.class,
-                    greatest(0, extract(epoch from now() - j.created_at) * 1000)::bigint as waited_ms,
+                    greatest(0, extract(epoch from now() - greatest(j.created_at, p.finished_at)) * 1000)::bigint as waited_ms,
                     j.after_id, p.state as after_state, j.model_id, j.spec, s.state, s.attempt, s.epoch, s.node_id, s.generation,
                     t.failures, t.failed_on, t.died_on, t.preemptions,
                     s.node_deaths, s.cancel_requested_at is not null as cancel_requested,

@@ -42,6 +42,7 @@ pub(super) struct Job {
     /// Of the clip.
     pub(super) steps: u32,
     pub(super) adapters: Box<[AdapterKey]>,
+    /// When it was accepted, or when what it starts after was done.
     pub(super) queued_at: Monotonic,
     /// In the order of arrival.
     pub(super) seq: u64,

@@ -698,10 +698,7 @@ impl Scheduler {
         self.doubt(id);
         for child in self.children.remove(&id).unwrap_or_default() {
             if is_done {
-                if let Some(story) = self.jobs.get_mut(child).map(Job::story) {
-                    story.after = None;
-                }
-                self.enqueue(child);
+                self.ready(child);
                 continue;
             }
             let Some(job) = self.jobs.get(child) else {
@@ -715,6 +712,17 @@ impl Scheduler {
             });
             self.forget(child, Used::Elapsed);
         }
+    }
+
+    /// What the job was to start after is done: from now on it waits for a node, and is told a forecast as one that comes.
+    fn ready(&mut self, ix: JobIx) {
+        let Some(job) = self.jobs.get_mut(ix) else {
+            return;
+        };
+        job.story().after = None;
+        job.queued_at = self.now;
+        self.enqueue(ix);
+        self.quote(ix);
     }
 
     fn cancel(&mut self, id: JobId, effects: &mut Vec<Effect>) {
