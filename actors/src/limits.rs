@@ -70,6 +70,9 @@ pub const LOCALITY_DEFICIT_JOBS: f64 = 2.0;
 pub const LOCALITY_SKIPS_MIN: u32 = 2;
 /// … or once for so many nodes, if that is more: a node that suits it comes the sooner the more there are.
 pub const LOCALITY_NODES_A_SKIP: u32 = 4;
+/// At least this part of what was charged for a render stays charged, whatever its node says that it took: one that measures
+/// nothing must give nobody turn after turn.
+pub const CHARGED_SHARE_MIN: f64 = 0.1;
 /// Claims that are compared for one node: the window of the deficit may hold thousands of equal ones.
 pub const CANDIDATES_MAX: usize = 64;
 /// What a second of waiting is worth beside a second of loading.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::{Attempt, Generation, JobId, ModelId, NodeId, UserId};
-use flowai_actors::limits::CARE_MS;
+use flowai_actors::limits::{CARE_MS, CHARGED_SHARE_MIN};
 #[cfg(feature = "planted-bugs")]
 use flowai_actors::planted::{self, Bug};
 use flowai_actors::state::Tier;
@@ -632,7 +632,7 @@ impl Scheduler {
         if let Some(running) = running {
             let ran_s = self.now.since(running.since).as_secs_f64() - running.load_s;
             let used = match used {
-                Used::Measured(seconds) => seconds,
+                Used::Measured(seconds) => seconds.max(CHARGED_SHARE_MIN * running.charged),
                 Used::AsCharged => running.charged,
                 Used::Elapsed => ran_s.clamp(0.0, running.charged),
             };
