@@ -173,4 +173,9 @@ impl Batch {
     pub fn changes(&self) -> &[Change] {
         &self.changes
     }
+
+    /// Whether it changes the job.
+    pub fn holds(&self, job: JobId) -> bool {
+        self.jobs.contains(&job)
+    }
 }
