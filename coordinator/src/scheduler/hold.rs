@@ -31,6 +31,10 @@ impl Scheduler {
     }
 
     fn worth_holding_s(&self, ix: JobIx) -> Option<f64> {
+        // There is no node to hold it back from, and looking at all that run costs.
+        if self.free.is_empty() {
+            return None;
+        }
         let job = self.jobs.get(ix)?;
         let model = self.kinds.get(job.kind)?.needs.model;
         if self.free.with_model(model).next().is_some() {
