@@ -111,6 +111,8 @@ pub const NODE_QUARANTINE_MS_MAX: u64 = 86_400_000;
 
 /// A job that no node could start for so long fails: its owner has other plans by then.
 pub const JOB_QUEUED_MS_MAX: u64 = 7 * 86_400_000;
+/// Unfinished jobs in memory that are looked at in one step of a comparison with the rows, so that a step takes milliseconds.
+pub const COMPARE_STEP_JOBS: usize = 10_000;
 /// An attempt may take so many times what was predicted …
 pub const ATTEMPT_PREDICTIONS_MAX: f64 = 10.0;
 /// … and at least this.

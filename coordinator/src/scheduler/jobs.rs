@@ -16,6 +16,18 @@ use super::shares::UserIx;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct JobIx(u32);
 
+impl JobIx {
+    pub(super) const FIRST: Self = Self(0);
+}
+
+/// How far somebody has looked through the unfinished jobs.
+#[derive(Debug, Clone, Copy)]
+pub struct Cursor {
+    at: usize,
+    /// Jobs that came later are not looked at.
+    seq_max: u64,
+}
+
 /// The first eight bytes of an adapter's hash: enough to say where it probably is at hand. Never more is decided by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct AdapterKey(u64);
@@ -200,6 +212,28 @@ impl Jobs {
         self.by_id.remove(&job.id);
         self.free.push(ix);
         Some(job)
+    }
+
+    pub(super) fn cursor(&self) -> Cursor {
+        Cursor {
+            at: 0,
+            seq_max: self.arrivals,
+        }
+    }
+
+    pub(super) fn part(
+        &self,
+        from: Cursor,
+        most: usize,
+    ) -> (impl Iterator<Item = JobId>, Option<Cursor>) {
+        let end = (from.at + most).min(self.slots.len());
+        let slots = self.slots.get(from.at..end).unwrap_or_default();
+        let jobs = slots
+            .iter()
+            .flatten()
+            .filter(move |job| job.seq <= from.seq_max);
+        let next = (end < self.slots.len()).then_some(Cursor { at: end, ..from });
+        (jobs.map(|job| job.id), next)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (JobIx, &Job)> {

@@ -50,6 +50,7 @@ pub use event::{
 };
 pub use figures::{ClassFigures, Figures};
 pub use forecast::Range;
+pub use jobs::Cursor;
 pub use line::{Place, WaitsFor};
 pub use rivals::Rival;
 pub use state::Scheduler;

@@ -45,7 +45,7 @@ impl Scheduler {
             job.story().cancel_asked = true;
         }
         let (owner, tier) = (job.owner, job.tier);
-        self.unclaimed.insert(ix);
+        self.unclaimed.insert((node, ix));
         let charged = self.jobs.get(ix).map_or(0.0, |job| self.cost_of(job));
         self.shares.run(owner, tier.weight(), ix, charged);
         let load = &mut self.load[tier as usize];
@@ -201,7 +201,10 @@ impl Scheduler {
             .and_then(|node| node.running)
             .map(|running| running.job);
         // What an earlier term gave is in no node's hands here yet.
-        let recovered = self.unclaimed.iter().copied();
+        let recovered = self.unclaimed.range((node, JobIx::FIRST)..);
+        let recovered = recovered
+            .take_while(|(of, _)| *of == node)
+            .map(|(_, ix)| *ix);
         let jobs = given.into_iter().chain(recovered);
         jobs.filter(|ix| self.jobs.get(*ix).is_some_and(holds))
             .collect()
@@ -215,7 +218,7 @@ impl Scheduler {
         match &mut job.place {
             Place::Running(held) if held.node == node && held.generation == generation => {
                 held.lost_at = None;
-                self.unclaimed.remove(&ix);
+                self.unclaimed.remove(&(node, ix));
                 true
             }
             Place::Running(_) | Place::Lane(_) | Place::Parked => false,
@@ -318,9 +321,9 @@ impl Scheduler {
             let held = self.jobs.get(*ix).and_then(Job::holder);
             held.is_none_or(|held| held.lost_at.is_some_and(|lost_at| lost_at <= now))
         };
-        let over: Vec<JobIx> = self.unclaimed.iter().copied().filter(is_over).collect();
+        let unclaimed = self.unclaimed.iter().map(|(_, ix)| *ix);
+        let over: Vec<JobIx> = unclaimed.filter(is_over).collect();
         for ix in over {
-            self.unclaimed.remove(&ix);
             let reason = "its node did not come back to the new leader".to_owned();
             if self.jobs.get(ix).is_some_and(|job| job.holder().is_some()) {
                 self.requeue(ix, Unfinished::Stopped, reason, None, effects);
@@ -365,7 +368,7 @@ impl Scheduler {
         let claims = self
             .unclaimed
             .iter()
-            .filter_map(|ix| self.jobs.get(*ix)?.holder()?.lost_at);
+            .filter_map(|(_, ix)| self.jobs.get(*ix)?.holder()?.lost_at);
         let pauses = self.pausing.first().map(|(at, _)| *at);
         leases
             .chain(claims)

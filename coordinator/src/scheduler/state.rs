@@ -14,7 +14,7 @@ use super::durations::Durations;
 use super::event::{Drain, Effect, Event, WaitingJob};
 use super::forecast::Calibration;
 use super::free::Free;
-use super::jobs::{Holder, Job, JobIx, Jobs, Place, Story};
+use super::jobs::{Cursor, Holder, Job, JobIx, Jobs, Place, Story};
 use super::kinds::{KindIx, Kinds, Needs, Refitted, SizeBucket};
 use super::lanes::{Claim, Entry, LaneIx, Lanes};
 use super::nodes::{NodeIx, Nodes, Running};
@@ -42,8 +42,8 @@ pub struct Scheduler {
     pub(super) preemptions: u64,
     /// What operators want of nodes, live or not.
     pub(super) drains: BTreeMap<NodeIx, Drain>,
-    /// Running jobs of an earlier term whose node has not come yet.
-    pub(super) unclaimed: BTreeSet<JobIx>,
+    /// Running jobs of an earlier term, by their nodes, which have not come yet.
+    pub(super) unclaimed: BTreeSet<(NodeIx, JobIx)>,
     /// When jobs that failed may go back to a node where they did.
     pub(super) pausing: BTreeSet<(Monotonic, JobIx)>,
     /// When some node's pause is over.
@@ -212,6 +212,21 @@ impl Scheduler {
                 node_of(job).map(|node| self.nodes.name(node)),
             )
         })
+    }
+
+    /// Where looking through the unfinished jobs that are known now begins.
+    pub fn first_unfinished(&self) -> Cursor {
+        self.jobs.cursor()
+    }
+
+    /// A part of the unfinished jobs, found at the next `most` places, and where the next part begins. Of those that came after the
+    /// cursor was made none is given.
+    pub fn unfinished_part(
+        &self,
+        from: Cursor,
+        most: usize,
+    ) -> (impl Iterator<Item = JobId>, Option<Cursor>) {
+        self.jobs.part(from, most)
     }
 
     /// What is believed of an unfinished job: its newest attempt, and the node that works on it.
@@ -624,7 +639,7 @@ impl Scheduler {
         };
         job.place = Place::Parked;
         let (owner, tier) = (job.owner, job.tier);
-        self.unclaimed.remove(&ix);
+        self.unclaimed.remove(&(held.node, ix));
         let running = self
             .nodes
             .get_mut(held.node)
@@ -668,7 +683,6 @@ impl Scheduler {
     pub(super) fn forget(&mut self, ix: JobIx, used: Used) {
         self.release(ix, used);
         self.dequeue(ix);
-        self.unclaimed.remove(&ix);
         let Some(job) = self.jobs.remove(ix) else {
             return;
         };
