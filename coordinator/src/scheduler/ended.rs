@@ -11,7 +11,8 @@ use flowai_store::journal::{MADE_ROOM, Unfinished};
 use super::event::{AttemptEnd, Checkpoint, Effect, Ran};
 use super::jobs::JobIx;
 use super::nodes::{Node, NodeIx};
-use super::state::{Scheduler, Used};
+use super::starts::Used;
+use super::state::Scheduler;
 
 /// As a node names a failure for lack of memory.
 const OUT_OF_MEMORY: &str = "out_of_memory";

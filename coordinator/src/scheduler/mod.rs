@@ -19,12 +19,14 @@
 //! order of their claims. An effect is a wish until the journal has committed it; the journal tells of what it could not write
 //! as an event.
 
+mod belief;
 mod bounds;
 mod deadlines;
 mod durations;
 mod ended;
 mod event;
 mod figures;
+mod filing;
 mod forecast;
 mod free;
 mod hold;
@@ -39,6 +41,7 @@ mod preemption;
 mod registration;
 mod rivals;
 mod shares;
+mod starts;
 mod state;
 #[cfg(test)]
 mod tests;
