@@ -70,12 +70,17 @@ pub const LOCALITY_DEFICIT_JOBS: f64 = 2.0;
 pub const LOCALITY_SKIPS_MIN: u32 = 2;
 /// … or once for so many nodes, if that is more: a node that suits it comes the sooner the more there are.
 pub const LOCALITY_NODES_A_SKIP: u32 = 4;
+/// At least this part of what was charged for a render stays charged, whatever its node says that it took: one that measures
+/// nothing must give nobody turn after turn.
+pub const CHARGED_SHARE_MIN: f64 = 0.1;
 /// Claims that are compared for one node: the window of the deficit may hold thousands of equal ones.
 pub const CANDIDATES_MAX: usize = 64;
 /// What a second of waiting is worth beside a second of loading.
 pub const WAITED_SECOND_WORTH_S: f64 = 0.1;
-/// A size that ran out of memory is not given to nodes alike for so long.
+/// A size that ran out of memory is not given to the node for so long …
 pub const MEMORY_CEILING_MS: u64 = 3_600_000;
+/// … and to none alike once it ran out on so many: one alone may have less memory left than it should.
+pub const MEMORY_CEILING_NODES: usize = 2;
 /// Where no other nodes could run it, for so long only: the shortage may have passed.
 pub const MEMORY_CEILING_ALONE_MS: u64 = 120_000;
 /// Bounds of those who wait are looked at this often.
@@ -106,6 +111,8 @@ pub const NODE_QUARANTINE_MS_MAX: u64 = 86_400_000;
 
 /// A job that no node could start for so long fails: its owner has other plans by then.
 pub const JOB_QUEUED_MS_MAX: u64 = 7 * 86_400_000;
+/// Unfinished jobs in memory that are looked at in one step of a comparison with the rows, so that a step takes milliseconds.
+pub const COMPARE_STEP_JOBS: usize = 10_000;
 /// An attempt may take so many times what was predicted …
 pub const ATTEMPT_PREDICTIONS_MAX: f64 = 10.0;
 /// … and at least this.

@@ -16,7 +16,7 @@ use flowai_actors::state::{Class, Tier};
 use flowai_embedded::{Listen, Postgres};
 use flowai_sim::check::store::{Cancelled, NewJob, PRICE_MC, Store, Submitted};
 use flowai_store::database::{Database, RolePasswords, commit as commit_user, migrate};
-use flowai_store::journal::{Artefact, Batch, Change, JournalError, Unfinished, commit};
+use flowai_store::journal::{Artefact, Batch, Change, JournalError, MADE_ROOM, Unfinished, commit};
 use flowai_store::videos::{self, Cancelling, NewVideo, Queueing};
 use flowai_store::{leader, recovery};
 use rand::rngs::StdRng;
@@ -266,10 +266,11 @@ impl Both {
             6..8 => {
                 let outcomes = [Unfinished::Lost, Unfinished::Failed, Unfinished::Stopped];
                 let outcome = outcomes[self.rng.random_range(0..3)];
+                let made_room = self.rng.random::<bool>().then(|| MADE_ROOM.to_owned());
                 Change::Requeue {
                     held,
                     outcome,
-                    reason: text(),
+                    reason: made_room.unwrap_or_default(),
                     checkpoint: self.rng.random::<bool>().then(|| self.checkpoint()),
                 }
             }

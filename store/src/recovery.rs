@@ -21,7 +21,7 @@ pub struct JobRow {
     pub owner: UserId,
     pub tier: Tier,
     pub class: Class,
-    /// Since it was accepted.
+    /// Since it was accepted, or since the job that it starts after was done.
     pub waited: Duration,
     /// The job that it starts after, unless that is done.
     pub after: Option<After>,
@@ -39,6 +39,8 @@ pub struct JobRow {
     pub node_deaths: u32,
     /// Nodes that died.
     pub died_on: BTreeSet<NodeId>,
+    /// Attempts that were stopped in favour of another job.
+    pub preemptions: u32,
     /// Who holds the attempt, while the job runs.
     pub held: Option<Holding>,
     pub cancel_requested: bool,
@@ -82,6 +84,7 @@ struct RawJob {
     failed_on: Vec<String>,
     died_on: Vec<String>,
     node_deaths: i32,
+    preemptions: i64,
     cancel_requested: bool,
     kept_step: Option<i32>,
     kept_class: Option<String>,
@@ -91,9 +94,9 @@ macro_rules! select_jobs {
     ($rest:literal) => {
         concat!(
             "select s.job_id, s.owner_id, a.tier, j.class,
-                    greatest(0, extract(epoch from now() - j.created_at) * 1000)::bigint as waited_ms,
+                    greatest(0, extract(epoch from now() - greatest(j.created_at, p.finished_at)) * 1000)::bigint as waited_ms,
                     j.after_id, p.state as after_state, j.model_id, j.spec, s.state, s.attempt, s.epoch, s.node_id, s.generation,
-                    t.failures, t.failed_on, t.died_on,
+                    t.failures, t.failed_on, t.died_on, t.preemptions,
                     s.node_deaths, s.cancel_requested_at is not null as cancel_requested,
                     k.step as kept_step, k.device_class as kept_class
                from job_state s
@@ -102,11 +105,13 @@ macro_rules! select_jobs {
                left join job_state p on p.job_id = j.after_id
                left join checkpoint k on k.job_id = s.job_id
               cross join lateral (
-                    select count(*) as failures,
-                           coalesce(array_agg(distinct node_id), '{}') as failed_on,
-                           coalesce(array_agg(distinct node_id) filter (where outcome = 'lost'), '{}') as died_on
+                    select count(*) filter (where outcome in ('failed', 'lost')) as failures,
+                           coalesce(array_agg(distinct node_id) filter (where outcome in ('failed', 'lost')), '{}') as failed_on,
+                           coalesce(array_agg(distinct node_id) filter (where outcome = 'lost'), '{}') as died_on,
+                           count(*) filter (where outcome = 'stopped' and starts_with(detail, 'made room for another job'))
+                               as preemptions
                       from attempt
-                     where s.attempt > 0 and job_id = s.job_id and outcome in ('failed', 'lost')) t ",
+                     where s.attempt > 0 and job_id = s.job_id and outcome in ('failed', 'lost', 'stopped')) t ",
             $rest
         )
     };
@@ -161,6 +166,7 @@ impl TryFrom<RawJob> for JobRow {
             failed_on: node_ids(raw.failed_on)?,
             node_deaths: unsigned(raw.node_deaths),
             died_on: node_ids(raw.died_on)?,
+            preemptions: u32::try_from(raw.preemptions).unwrap_or(u32::MAX),
             held,
             cancel_requested: raw.cancel_requested,
             kept: raw

@@ -9,11 +9,12 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::{Attempt, JobId, NodeId};
-use flowai_actors::limits::{COMPARE_MS, RECOVERY_PAGE_JOBS};
+use flowai_actors::limits::{COMPARE_MS, COMPARE_STEP_JOBS, RECOVERY_PAGE_JOBS};
 use flowai_store::recovery::UnfinishedRow;
 
 use super::event::{Answer, Effect, ReplyId};
 use super::state::State;
+use crate::scheduler::Cursor;
 
 /// What a comparison found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -41,6 +42,8 @@ struct GoingOn {
     changed: BTreeSet<JobId>,
     findings: Findings,
     replies: Vec<ReplyId>,
+    /// All rows were read: what is believed and has none is looked for from here on.
+    ghosts_from: Option<Cursor>,
 }
 
 impl Comparison {
@@ -57,8 +60,9 @@ impl State {
         self.comparison.asked.push(reply);
     }
 
-    /// Begins one when it is time.
+    /// Begins one when it is time, or goes on with it.
     pub(super) fn begin_comparison(&mut self, now: Monotonic, effects: &mut Vec<Effect>) {
+        self.look_for_ghosts(effects);
         let comparison = &mut self.comparison;
         let next_at = *comparison.next_at.get_or_insert(now.plus_ms(COMPARE_MS));
         let is_due = next_at <= now || !comparison.asked.is_empty();
@@ -99,21 +103,37 @@ impl State {
                 let after = Some(last.job);
                 effects.push(Effect::Compare { after });
             }
-            _ => self.end_comparison(effects),
+            _ => {
+                going_on.ghosts_from = Some(self.scheduler.first_unfinished());
+                self.look_for_ghosts(effects);
+            }
         }
     }
 
-    /// What is believed and has no row.
-    fn end_comparison(&mut self, effects: &mut Vec<Effect>) {
-        let Some(mut going_on) = self.comparison.going_on.take() else {
+    /// What is believed and has no row: a part of it at a time.
+    fn look_for_ghosts(&mut self, effects: &mut Vec<Effect>) {
+        let Some(going_on) = &mut self.comparison.going_on else {
             return;
         };
+        let Some(from) = going_on.ghosts_from.take() else {
+            return;
+        };
+        let (believed, next) = self.scheduler.unfinished_part(from, COMPARE_STEP_JOBS);
         let is_ghost =
             |job: &JobId| !going_on.seen.contains(job) && !going_on.changed.contains(job);
-        let believed = self.scheduler.unfinished().map(|(job, ..)| job);
-        let ghosts: BTreeSet<JobId> = believed.filter(is_ghost).collect();
+        let ghosts: Vec<JobId> = believed.filter(is_ghost).collect();
         going_on.findings.suspected += ghosts.len() as u64;
+        going_on.ghosts_from = next;
         self.to_read.extend(ghosts);
+        if next.is_none() {
+            self.end_comparison(effects);
+        }
+    }
+
+    fn end_comparison(&mut self, effects: &mut Vec<Effect>) {
+        let Some(going_on) = self.comparison.going_on.take() else {
+            return;
+        };
         let Findings { jobs, suspected } = going_on.findings;
         tracing::debug!(jobs, suspected, "memory was compared with the rows");
         let answers = going_on.replies.into_iter();

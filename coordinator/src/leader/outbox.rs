@@ -1,6 +1,7 @@
 //! Changes on their way to the journal: one batch at a time, the next one fills while it commits.
 
-use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use flowai_actors::ids::JobId;
@@ -9,11 +10,14 @@ use flowai_store::journal::{Batch, Change};
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     waiting: VecDeque<Change>,
+    /// Of them, those of each job.
+    of_jobs: HashMap<JobId, u32>,
     committing: Option<Arc<Batch>>,
 }
 
 impl Outbox {
     pub(super) fn push(&mut self, change: Change) {
+        *self.of_jobs.entry(change.job()).or_default() += 1;
         self.waiting.push_back(change);
     }
 
@@ -24,10 +28,12 @@ impl Outbox {
         }
         let mut batch = Batch::default();
         while let Some(change) = self.waiting.pop_front() {
+            let job = change.job();
             if let Err(change) = batch.push(change) {
                 self.waiting.push_front(change);
                 break;
             }
+            self.leaves(job);
         }
         let batch = Arc::new(batch);
         self.committing = Some(batch.clone());
@@ -36,11 +42,17 @@ impl Outbox {
 
     /// Whether a change of the job is not written yet.
     pub(super) fn holds(&self, job: JobId) -> bool {
-        let committing = self.committing.iter().flat_map(|batch| batch.changes());
-        self.waiting
-            .iter()
-            .chain(committing)
-            .any(|change| change.job() == job)
+        let is_committing = |batch: &Arc<Batch>| batch.holds(job);
+        self.of_jobs.contains_key(&job) || self.committing.as_ref().is_some_and(is_committing)
+    }
+
+    fn leaves(&mut self, job: JobId) {
+        if let Entry::Occupied(mut waiting) = self.of_jobs.entry(job) {
+            *waiting.get_mut() -= 1;
+            if *waiting.get() == 0 {
+                waiting.remove();
+            }
+        }
     }
 
     /// The batch that was committed just now.
@@ -80,7 +92,11 @@ mod tests {
         assert!(outbox.next_batch().is_none());
         assert!(outbox.holds(one) && !outbox.holds(JobId::generate()));
         assert!(Arc::ptr_eq(&outbox.committed().unwrap(), &first));
+        assert!(outbox.holds(one) && outbox.holds(other));
         let second = outbox.next_batch().unwrap();
         assert_eq!(second.changes(), [cancel(one, 2), cancel(other, 2)]);
+        assert!(outbox.holds(one) && outbox.holds(other));
+        outbox.committed();
+        assert!(!outbox.holds(one) && !outbox.holds(other));
     }
 }

@@ -697,7 +697,7 @@ impl State {
             cost: cost::predicted(&spec),
             queued_at: now.minus(row.waited),
             after: row.after.map(|after| after.job),
-            preemptions: 0,
+            preemptions: row.preemptions,
             attempt: row.attempt,
             failures: row.failures,
             failed_on: row.failed_on,

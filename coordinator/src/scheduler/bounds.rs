@@ -6,31 +6,58 @@
 use std::collections::BTreeSet;
 
 use flowai_actors::clock::Monotonic;
-use flowai_actors::limits::{FORCED_START_BURST, FORCED_START_EVERY};
+use flowai_actors::limits::{CANDIDATES_MAX, FORCED_START_BURST, FORCED_START_EVERY};
 #[cfg(feature = "planted-bugs")]
 use flowai_actors::planted::{self, Bug};
 use flowai_actors::state::{Class, Tier};
 
 use super::jobs::JobIx;
-use super::kinds::Kind;
+use super::kinds::{Kind, KindIx};
 use super::lanes::LaneIx;
 use super::nodes::NodeIx;
 use super::state::Scheduler;
 
-/// What a tier promises, ms, and since when a lane's first job waits: of those with one promise the oldest comes first.
+/// What was promised to a lane's first job, and since when it waits: of those with one promise the oldest comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Bound {
-    pub(super) within_ms: u64,
+    promise: Promise,
     pub(super) since: Monotonic,
 }
 
-impl Bound {
-    pub(super) fn ends_at(self) -> Monotonic {
-        self.since.plus_ms(self.within_ms)
+/// Of which a tier and class promises how soon a job starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Promise {
+    tier: Tier,
+    class: Class,
+}
+
+impl Promise {
+    /// Those that a job may have.
+    fn all() -> impl Iterator<Item = Self> {
+        let of_tier = |tier| Class::ALL.map(|class| Self { tier, class });
+        let all = Tier::ALL.into_iter().flat_map(of_tier);
+        all.filter(|promise| promise.within_ms().is_some())
+    }
+
+    fn within_ms(self) -> Option<u64> {
+        self.tier.start_bound_ms(self.class)
     }
 }
 
-/// Lanes whose first jobs have a start bound.
+impl Bound {
+    /// `None` where nothing is promised.
+    pub(super) fn of(tier: Tier, class: Class, since: Monotonic) -> Option<Self> {
+        let promise = Promise { tier, class };
+        promise.within_ms().map(|_| Self { promise, since })
+    }
+
+    pub(super) fn ends_at(self) -> Monotonic {
+        self.since
+            .plus_ms(self.promise.within_ms().unwrap_or(u64::MAX))
+    }
+}
+
+/// Lanes whose first jobs have a start bound, and whose users have no forced one running.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Bounds(BTreeSet<(Bound, LaneIx)>);
 
@@ -43,30 +70,22 @@ impl Bounds {
         self.0.remove(&(bound, lane));
     }
 
-    /// The first `most` lanes of each promise whose bounds end by then.
+    /// For each promise the lanes whose bounds end by then, the oldest first and at most [`CANDIDATES_MAX`]: those that are looked
+    /// at in vain hold a job that may not go to every node.
     pub(super) fn ending_by(
         &self,
         at: Monotonic,
-        most: usize,
-    ) -> impl Iterator<Item = (Bound, LaneIx)> {
-        let promises = Tier::ALL
-            .into_iter()
-            .flat_map(|tier| Class::ALL.map(|class| tier.start_bound_ms(class)));
-        let promises: BTreeSet<u64> = promises.flatten().collect();
-        promises.into_iter().flat_map(move |within_ms| {
+    ) -> impl Iterator<Item = impl Iterator<Item = (Bound, LaneIx)>> {
+        Promise::all().map(move |promise| {
             let since = Monotonic::default();
-            let oldest = (Bound { within_ms, since }, LaneIx::FIRST);
-            let of_promise = self.0.range(oldest..);
-            let of_promise = of_promise.take_while(move |(bound, _)| {
-                bound.within_ms == within_ms && bound.ends_at() <= at
-            });
-            of_promise.take(most).copied()
+            let oldest = (Bound { promise, since }, LaneIx::FIRST);
+            let of_promise = self.0.range(oldest..).copied();
+            of_promise
+                .take_while(move |(bound, _)| bound.promise == promise && bound.ends_at() <= at)
+                .take(CANDIDATES_MAX)
         })
     }
 }
-
-/// Overdue lanes of one promise that are looked at: those before the first that may run hold a job which no longer may, here.
-const LOOKED_AT_MAX: usize = 8;
 
 #[derive(Debug, Clone)]
 pub(super) struct ForcedStarts {
@@ -115,20 +134,21 @@ impl Scheduler {
         }
         let group = self.nodes.get(node)?.group;
         let kinds = self.kinds.waiting_for(group);
-        let overdue = kinds.filter_map(|(_, kind)| self.overdue_of(kind, node));
+        let overdue = kinds.filter_map(|(ix, kind)| self.overdue_of(ix, kind, node));
         overdue.min().map(|(_, job)| job)
     }
 
-    fn overdue_of(&self, kind: &Kind, node: NodeIx) -> Option<(Monotonic, JobIx)> {
-        if !self.trusts(node, kind.needs) {
+    fn overdue_of(&self, ix: KindIx, kind: &Kind, node: NodeIx) -> Option<(Monotonic, JobIx)> {
+        if !self.may_take(node, ix) {
             return None;
         }
-        let late = kind.bounds.ending_by(self.now, LOOKED_AT_MAX);
-        let may_start = late.filter_map(|(bound, lane)| {
-            let lane = self.lanes.get(lane)?;
-            let is_served = self.shares.get(lane.user)?.forced.is_some();
-            let job = *lane.jobs.front()?;
-            (!is_served && self.may_run(lane, job, node)).then_some((bound.since, job))
+        let late = kind.bounds.ending_by(self.now);
+        let may_start = late.filter_map(|mut of_promise| {
+            of_promise.find_map(|(bound, lane)| {
+                let lane = self.lanes.get(lane)?;
+                let job = *lane.jobs.front()?;
+                self.may_run(lane, job, node).then_some((bound.since, job))
+            })
         });
         may_start.min()
     }

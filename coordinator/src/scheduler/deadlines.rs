@@ -9,7 +9,8 @@ use flowai_store::journal::Unfinished;
 use super::event::Effect;
 use super::jobs::{JobIx, Place};
 use super::nodes::Running;
-use super::state::{Scheduler, Used};
+use super::starts::Used;
+use super::state::Scheduler;
 
 impl Scheduler {
     /// Ends what has waited for too long, and takes back what has run for too long.

@@ -6,12 +6,13 @@ use flowai_actors::limits::{
 };
 #[cfg(feature = "planted-bugs")]
 use flowai_actors::planted::{self, Bug};
-use flowai_store::journal::Unfinished;
+use flowai_store::journal::{MADE_ROOM, Unfinished};
 
 use super::event::{AttemptEnd, Checkpoint, Effect, Ran};
 use super::jobs::JobIx;
-use super::nodes::NodeIx;
-use super::state::{Scheduler, Used};
+use super::nodes::{Node, NodeIx};
+use super::starts::Used;
+use super::state::Scheduler;
 
 /// As a node names a failure for lack of memory.
 const OUT_OF_MEMORY: &str = "out_of_memory";
@@ -52,7 +53,13 @@ impl Scheduler {
                 effects.push(Effect::Cancel { job: id, attempt });
             }
             AttemptEnd::Stopped { checkpoint } => {
+                let is_reserved = |node: &Node| self.is_stop_asked(id) && node.reserved.is_some();
+                let made_room = self.nodes.get(held.node).is_some_and(is_reserved);
                 let reason = match (&checkpoint, self.is_stop_asked(id)) {
+                    (Some(checkpoint), _) if made_room => {
+                        format!("{MADE_ROOM}, after step {}", checkpoint.step)
+                    }
+                    (None, _) if made_room => MADE_ROOM.to_owned(),
                     (Some(checkpoint), _) => {
                         format!("stopped after step {}, to go on later", checkpoint.step)
                     }
@@ -102,13 +109,19 @@ impl Scheduler {
         }
         self.trust_due = self.trust.next_due(self.now);
         let (baseline_s, adapters) = (job.cost, job.adapters.clone());
-        let Some(node) = self.nodes.get(node_ix) else {
+        let kind = job.kind;
+        let Some(group) = self.nodes.get(node_ix).map(|node| node.group) else {
             return;
         };
-        let class = self.kinds.get_group(node.group).map(|group| group.class);
-        let cold = node.running.map(|running| running.cold).unwrap_or_default();
+        let refitted = self.kinds.had_memory(kind, group, node_ix, self.now);
+        self.refit(refitted);
+        let class = self.kinds.get_group(group).map(|group| group.class);
+        let running = self.nodes.get(node_ix).and_then(|node| node.running);
+        let cold = running.map(|running| running.cold).unwrap_or_default();
         if let (Some(class), Some(ran)) = (class, ran) {
-            self.durations.learn(needs, class, baseline_s, ran.busy.0);
+            if running.is_some_and(|running| running.is_whole) {
+                self.durations.learn(needs, class, baseline_s, ran.busy.0);
+            }
             self.durations
                 .learn_load(needs.model, class, cold, ran.load.0);
         }
@@ -130,8 +143,8 @@ impl Scheduler {
         if code == OUT_OF_MEMORY
             && let Some(group) = self.nodes.get(node_ix).map(|node| node.group)
         {
-            let flipped = self.kinds.ran_out_of_memory(kind, group, self.now);
-            self.flipped(flipped);
+            let refitted = self.kinds.ran_out_of_memory(kind, group, node_ix, self.now);
+            self.refit(refitted);
             return;
         }
         self.trust.failed(node_ix, needs.model, id, self.now);
@@ -201,18 +214,12 @@ impl Scheduler {
         effects: &mut Vec<Effect>,
     ) {
         let checkpoint = self.newest_left(ix, outcome, checkpoint);
-        let left = checkpoint
-            .as_ref()
-            .and_then(|checkpoint| self.left_after(ix, checkpoint));
         let node = self.release(ix, Used::Elapsed);
         let now = self.now;
         let Some(job) = self.jobs.get_mut(ix) else {
             return;
         };
         let (id, attempt, cancel_asked) = (job.id, job.attempt, job.cancel_asked());
-        if let Some(left) = left {
-            job.cost *= left;
-        }
         let story = job.story();
         story.stop_asked = false;
         story.resume = checkpoint.clone().or(story.resume.take());
@@ -287,19 +294,7 @@ impl Scheduler {
         }
     }
 
-    /// The part of the present attempt's work that is left after a checkpoint, 0 to 1.
-    fn left_after(&self, ix: JobIx, checkpoint: &Checkpoint) -> Option<f64> {
-        let job = self.jobs.get(ix)?;
-        let steps = f64::from(job.steps.max(1));
-        let before = job
-            .story
-            .as_ref()
-            .and_then(|story| story.resume.as_ref())
-            .map_or(0, |resume| resume.step);
-        let (before, now) = (f64::from(before), f64::from(checkpoint.step));
-        (before < steps).then(|| ((steps - now) / (steps - before)).clamp(0.0, 1.0))
-    }
-
+    /// Step 0 is a word of loads, and not of steps.
     pub(super) fn progressed(&mut self, id: JobId, attempt: Attempt, step: u32, steps: u32) {
         let Some(held) = self.holder_of(id, attempt) else {
             return;
@@ -309,9 +304,10 @@ impl Scheduler {
             .nodes
             .get_mut(held.node)
             .and_then(|node| node.running.as_mut())
+            && step > 0
             && steps > 0
         {
-            running.progress = Some((f64::from(step.min(steps)) / f64::from(steps), now));
+            running.came_to(f64::from(step.min(steps)) / f64::from(steps), now);
         }
     }
 }

@@ -41,10 +41,12 @@ pub struct ClassFigures {
 impl Scheduler {
     /// Looks at every lane: for once in some seconds.
     pub fn figures(&self) -> Figures {
+        let first = self.first_claim();
         let mut waiting = BTreeMap::new();
         for (_, lane) in self.lanes.iter() {
             let head = lane.jobs.front().and_then(|job| self.jobs.get(*job));
-            if let Some((job, why)) = head.and_then(|job| Some((job, self.waits_for(job)?))) {
+            let why = head.and_then(|job| Some((job, self.waits_for(job, first)?)));
+            if let Some((job, why)) = why {
                 *waiting.entry((job.tier, why.code())).or_insert(0) += lane.jobs.len() as u64;
             }
         }

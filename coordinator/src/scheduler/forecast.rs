@@ -11,6 +11,7 @@ use flowai_actors::state::Tier;
 
 use super::durations::Window;
 use super::jobs::{Job, JobIx, Place, Quote};
+use super::kinds::{Group, GroupIx};
 use super::state::Scheduler;
 
 /// Added to both sides of a ratio, so that waits of milliseconds say nothing.
@@ -74,15 +75,34 @@ impl Scheduler {
     /// When a job of the tier that came now would probably start on nodes of this device class, without anything of it loaded.
     pub fn predicted_wait(&self, tier: Tier, device_class: &str) -> Option<Range> {
         let (nodes, busy_s) = self.capacity(|group| {
-            self.kinds
-                .get_group(group)
-                .is_some_and(|group| self.kinds.class_name(group.class) == device_class)
+            let group = self.kinds.get_group(group);
+            let of_class = group.filter(|group| self.kinds.class_name(group.class) == device_class);
+            of_class.map_or(0, Group::live)
         });
+        if self.has_idle(device_class) {
+            return Some(Range {
+                p50_s: 0.0,
+                p90_s: 0.0,
+            });
+        }
         let length = self.durations.mean_charge() / f64::from(tier.weight());
         let weights = self.shares.weights() + u64::from(tier.weight());
         (nodes > 0).then(|| {
             self.calibration
                 .range(tier, busy_s + length * weights as f64 / f64::from(nodes))
+        })
+    }
+
+    /// Whether a node of the class stands idle that is trusted and kept for nobody.
+    fn has_idle(&self, device_class: &str) -> bool {
+        let groups = self.free.groups().filter(|ix| {
+            let group = self.kinds.get_group(*ix);
+            group.is_some_and(|group| self.kinds.class_name(group.class) == device_class)
+        });
+        let mut nodes = groups.flat_map(|group| self.free.of_group(group));
+        nodes.any(|ix| {
+            let is_kept = self.reserved_for(ix).is_some();
+            !is_kept && self.trust.is_trusted(ix, self.now)
         })
     }
 
@@ -114,9 +134,9 @@ impl Scheduler {
             return None;
         };
         let lane = self.lanes.get(lane)?;
-        let group_fits = |group| self.kinds.fits(job.kind, group);
-        let has_free = self.free.groups().any(group_fits);
-        let (nodes, busy_s) = self.capacity(group_fits);
+        let fitting = |group| self.kinds.fitting(job.kind, group);
+        let has_free = self.free.groups().any(|group| fitting(group) > 0);
+        let (nodes, busy_s) = self.capacity(fitting);
         if nodes == 0 {
             return None;
         }
@@ -141,13 +161,9 @@ impl Scheduler {
         Some((others_s - self.cost_of(job) / f64::from(nodes)).max(0.0) + busy_s)
     }
 
-    /// Nodes of such groups that take work, and seconds until the next of them probably becomes free.
-    fn capacity(&self, is_wanted: impl Fn(super::kinds::GroupIx) -> bool) -> (u32, f64) {
-        let wanted = self.kinds.groups().filter(|group| is_wanted(*group));
-        let nodes: u32 = wanted
-            .filter_map(|group| self.kinds.get_group(group))
-            .map(|group| group.live())
-            .sum();
+    /// So many nodes of all groups, and seconds until the next of them probably becomes free.
+    fn capacity(&self, nodes_of: impl Fn(GroupIx) -> u32) -> (u32, f64) {
+        let nodes: u32 = self.kinds.groups().map(nodes_of).sum();
         // Of nodes whose ends are spread evenly over a usual run.
         (
             nodes,

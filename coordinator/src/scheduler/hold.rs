@@ -31,18 +31,22 @@ impl Scheduler {
     }
 
     fn worth_holding_s(&self, ix: JobIx) -> Option<f64> {
+        // There is no node to hold it back from, and looking at all that run costs.
+        if self.free.is_empty() {
+            return None;
+        }
         let job = self.jobs.get(ix)?;
         let model = self.kinds.get(job.kind)?.needs.model;
         if self.free.with_model(model).next().is_some() {
             return None;
         }
-        let is_warm = |node: &Node| {
+        let is_warm = |(ix, node): &(NodeIx, &Node)| {
             node.model == Some(model)
                 && node.takes_work()
                 && node.reserved.is_none()
-                && self.kinds.fits(job.kind, node.group)
+                && self.may_take(*ix, job.kind)
         };
-        let warm = || self.nodes.iter().filter(|(_, node)| is_warm(node));
+        let warm = || self.nodes.iter().filter(is_warm);
         let (_, first) = warm().next()?;
         let class = self.kinds.get_group(first.group)?.class;
         // Nobody waits for a guess.

@@ -16,6 +16,18 @@ use super::shares::UserIx;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct JobIx(u32);
 
+impl JobIx {
+    pub(super) const FIRST: Self = Self(0);
+}
+
+/// How far somebody has looked through the unfinished jobs.
+#[derive(Debug, Clone, Copy)]
+pub struct Cursor {
+    at: usize,
+    /// Jobs that came later are not looked at.
+    seq_max: u64,
+}
+
 /// The first eight bytes of an adapter's hash: enough to say where it probably is at hand. Never more is decided by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct AdapterKey(u64);
@@ -37,11 +49,12 @@ pub(super) struct Job {
     pub(super) kind: KindIx,
     pub(super) tier: Tier,
     pub(super) class: Class,
-    /// Baseline GPU-seconds of what is left of it.
+    /// Baseline GPU-seconds of all of it, whatever an attempt has done.
     pub(super) cost: f64,
     /// Of the clip.
     pub(super) steps: u32,
     pub(super) adapters: Box<[AdapterKey]>,
+    /// When it was accepted, or when what it starts after was done.
     pub(super) queued_at: Monotonic,
     /// In the order of arrival.
     pub(super) seq: u64,
@@ -127,6 +140,24 @@ impl Job {
         self.story.get_or_insert_default()
     }
 
+    /// Baseline GPU-seconds of what is left after the checkpoint that its next attempt goes on from.
+    pub(super) fn cost_left(&self) -> f64 {
+        let resume = self.story.as_ref().and_then(|story| story.resume.as_ref());
+        let done = resume.map_or(0.0, |checkpoint| {
+            f64::from(checkpoint.step) / f64::from(self.steps.max(1))
+        });
+        self.cost * (1.0 - done).max(0.0)
+    }
+
+    /// Baseline GPU-seconds of an attempt on a device of the class: another one than the checkpoint's begins anew.
+    pub(super) fn cost_on(&self, device_class: &str) -> f64 {
+        let resume = self.story.as_ref().and_then(|story| story.resume.as_ref());
+        match resume {
+            Some(checkpoint) if checkpoint.device_class == device_class => self.cost_left(),
+            Some(_) | None => self.cost,
+        }
+    }
+
     /// Whether nodes have to be asked one by one if it may go to them.
     pub(super) fn is_choosy(&self) -> bool {
         self.story.as_ref().is_some_and(|story| !story.is_plain())
@@ -134,10 +165,7 @@ impl Job {
 
     /// Its tier's start bound.
     pub(super) fn bound(&self) -> Option<Bound> {
-        Some(Bound {
-            within_ms: self.tier.start_bound_ms(self.class)?,
-            since: self.queued_at,
-        })
+        Bound::of(self.tier, self.class, self.queued_at)
     }
 }
 
@@ -184,6 +212,28 @@ impl Jobs {
         self.by_id.remove(&job.id);
         self.free.push(ix);
         Some(job)
+    }
+
+    pub(super) fn cursor(&self) -> Cursor {
+        Cursor {
+            at: 0,
+            seq_max: self.arrivals,
+        }
+    }
+
+    pub(super) fn part(
+        &self,
+        from: Cursor,
+        most: usize,
+    ) -> (impl Iterator<Item = JobId>, Option<Cursor>) {
+        let end = (from.at + most).min(self.slots.len());
+        let slots = self.slots.get(from.at..end).unwrap_or_default();
+        let jobs = slots
+            .iter()
+            .flatten()
+            .filter(move |job| job.seq <= from.seq_max);
+        let next = (end < self.slots.len()).then_some(Cursor { at: end, ..from });
+        (jobs.map(|job| job.id), next)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (JobIx, &Job)> {

@@ -9,6 +9,8 @@ use flowai_actors::limits::{MEMORY_CEILING_ALONE_MS, MEMORY_CEILING_MS};
 use super::bounds::Bounds;
 use super::event::Shape;
 use super::lanes::Claim;
+use super::memory::Memory;
+use super::nodes::NodeIx;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct KindIx(u32);
@@ -111,27 +113,42 @@ pub(super) struct Group {
     models: BTreeSet<ModelIx>,
     pub(super) class: ClassIx,
     /// Live ones that take work.
-    nodes: u32,
-    /// By clip model: the smallest size that ran out of memory here, and until when that is believed.
-    ceilings: BTreeMap<ModelIx, (SizeBucket, Monotonic)>,
+    nodes: BTreeSet<NodeIx>,
+    /// By clip model.
+    memory: BTreeMap<ModelIx, Memory>,
 }
 
 impl Group {
     /// Nodes of it that take work.
     pub(super) fn live(&self) -> u32 {
-        self.nodes
+        self.nodes.len() as u32
     }
 
     fn offers(&self, needs: &Needs) -> bool {
         needs.models().all(|model| self.models.contains(&model))
     }
 
-    pub(super) fn fits(&self, needs: &Needs) -> bool {
-        let is_small = self
-            .ceilings
-            .get(&needs.model)
-            .is_none_or(|(ceiling, _)| needs.size < *ceiling);
-        self.offers(needs) && is_small
+    /// Whether its nodes can run such jobs, as far as is known of all of them.
+    fn fits(&self, needs: &Needs) -> bool {
+        let memory = self.memory.get(&needs.model);
+        self.offers(needs) && memory.is_none_or(|memory| !memory.is_short(needs.size))
+    }
+
+    fn fits_on(&self, needs: &Needs, node: NodeIx) -> bool {
+        let memory = self.memory.get(&needs.model);
+        let is_short = |memory: &Memory| memory.short_nodes(needs.size).any(|short| short == node);
+        self.fits(needs) && !memory.is_some_and(is_short)
+    }
+
+    /// Nodes of it that take work and can run such jobs.
+    fn fitting(&self, needs: &Needs) -> u32 {
+        if !self.fits(needs) {
+            return 0;
+        }
+        let memory = self.memory.get(&needs.model).into_iter();
+        let short = memory.flat_map(|memory| memory.short_nodes(needs.size));
+        let short = short.filter(|node| self.nodes.contains(node)).count();
+        self.live() - short as u32
     }
 }
 
@@ -141,6 +158,15 @@ pub(super) enum Unfit {
     Model,
     BothModels,
     Memory,
+}
+
+/// Kinds whose nodes are others than before.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Refitted {
+    /// More nodes can run these, or fewer: a job that was refused a node for the sake of another may go there now.
+    pub(super) changed: Vec<KindIx>,
+    /// Of them, those that some node can run only now, or none any more.
+    pub(super) flipped: Vec<KindIx>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -177,11 +203,7 @@ impl Kinds {
             return *ix;
         }
         let ix = KindIx(self.kinds.len() as u32);
-        let fitting = self
-            .groups
-            .iter()
-            .filter(|group| group.fits(&needs))
-            .map(|group| group.nodes);
+        let fitting = self.groups.iter().map(|group| group.fitting(&needs));
         self.kinds.push(Kind {
             needs,
             open: BTreeSet::new(),
@@ -249,8 +271,8 @@ impl Kinds {
             self.groups.push(Group {
                 models,
                 class,
-                nodes: 0,
-                ceilings: BTreeMap::new(),
+                nodes: BTreeSet::new(),
+                memory: BTreeMap::new(),
             });
         }
         ix
@@ -264,83 +286,123 @@ impl Kinds {
         (0..self.groups.len() as u32).map(GroupIx)
     }
 
+    /// Whether nodes of the group can run the kind, as far as is known of all of them.
     pub(super) fn fits(&self, kind: KindIx, group: GroupIx) -> bool {
         let (kind, group) = (self.get(kind), self.get_group(group));
         kind.zip(group)
             .is_some_and(|(kind, group)| group.fits(&kind.needs))
     }
 
-    /// Another live node of the group, or one less. Gives the kinds that some node can run only now, or none any more.
-    pub(super) fn count(&mut self, ix: GroupIx, change: i32) -> Vec<KindIx> {
-        let Some(group) = self.groups.get_mut(ix.0 as usize) else {
-            return Vec::new();
-        };
-        group.nodes = group.nodes.saturating_add_signed(change);
+    /// Whether this node of the group can.
+    pub(super) fn fits_on(&self, kind: KindIx, group: GroupIx, node: NodeIx) -> bool {
+        let (kind, group) = (self.get(kind), self.get_group(group));
+        kind.zip(group)
+            .is_some_and(|(kind, group)| group.fits_on(&kind.needs, node))
+    }
+
+    /// Nodes of the group that take work and can run the kind.
+    pub(super) fn fitting(&self, kind: KindIx, group: GroupIx) -> u32 {
+        let (kind, group) = (self.get(kind), self.get_group(group));
+        kind.zip(group)
+            .map_or(0, |(kind, group)| group.fitting(&kind.needs))
+    }
+
+    /// The node took work with one group, and takes it with another now; `None` where it takes none.
+    pub(super) fn move_node(
+        &mut self,
+        node: NodeIx,
+        from: Option<GroupIx>,
+        to: Option<GroupIx>,
+    ) -> Refitted {
+        if from == to {
+            return Refitted::default();
+        }
+        if let Some(group) = from.and_then(|from| self.groups.get_mut(from.0 as usize)) {
+            group.nodes.remove(&node);
+        }
+        if let Some(group) = to.and_then(|to| self.groups.get_mut(to.0 as usize)) {
+            group.nodes.insert(node);
+        }
         self.recount()
     }
 
-    /// A job of the kind found too little memory on a node of the group: nothing as large goes there for a while.
+    /// A job of the kind found too little memory on the node: nothing as large goes there for a while.
     pub(super) fn ran_out_of_memory(
         &mut self,
         kind: KindIx,
         group: GroupIx,
+        node: NodeIx,
         now: Monotonic,
-    ) -> Vec<KindIx> {
+    ) -> Refitted {
         let Some(needs) = self.get(kind).map(|kind| kind.needs) else {
-            return Vec::new();
+            return Refitted::default();
         };
-        let others = self
-            .groups
-            .iter()
-            .zip(0..)
-            .filter(|(_, ix)| GroupIx(*ix) != group);
-        let fit_elsewhere = others.filter(|(other, _)| other.nodes > 0 && other.fits(&needs));
-        // Where all nodes are alike, a passing shortage must not stop them all for long.
-        let ceiling_ms = match fit_elsewhere.count() {
-            0 => MEMORY_CEILING_ALONE_MS,
-            _ => MEMORY_CEILING_MS,
+        let believe = |groups: &mut Vec<Group>, for_ms: u64| {
+            if let Some(group) = groups.get_mut(group.0 as usize) {
+                let memory = group.memory.entry(needs.model).or_default();
+                memory.ran_out(node, needs.size, now.plus_ms(for_ms));
+            }
         };
-        let until = now.plus_ms(ceiling_ms);
-        if let Some(group) = self.groups.get_mut(group.0 as usize) {
-            let ceiling = group
-                .ceilings
-                .entry(needs.model)
-                .or_insert((needs.size, until));
-            *ceiling = (ceiling.0.min(needs.size), until);
+        believe(&mut self.groups, MEMORY_CEILING_MS);
+        // Where it is too large for all nodes, a passing shortage must not stop them all for long.
+        if self.groups.iter().all(|group| group.fitting(&needs) == 0) {
+            believe(&mut self.groups, MEMORY_CEILING_ALONE_MS);
         }
         self.recount()
     }
 
+    /// A job of the kind was rendered on the node: nodes alike have the memory for it.
+    pub(super) fn had_memory(
+        &mut self,
+        kind: KindIx,
+        group: GroupIx,
+        node: NodeIx,
+        now: Monotonic,
+    ) -> Refitted {
+        let needs = self.get(kind).map(|kind| kind.needs);
+        let group = self.groups.get_mut(group.0 as usize);
+        let Some((needs, group)) = needs.zip(group) else {
+            return Refitted::default();
+        };
+        let memory = group.memory.entry(needs.model).or_default();
+        if memory.rendered(node, needs.size, now.plus_ms(MEMORY_CEILING_MS)) {
+            self.recount()
+        } else {
+            Refitted::default()
+        }
+    }
+
     /// Forgets what was learned of memory long ago.
-    pub(super) fn expire_ceilings(&mut self, now: Monotonic) -> Vec<KindIx> {
+    pub(super) fn expire_memory(&mut self, now: Monotonic) -> Refitted {
         let mut has_expired = false;
-        for group in &mut self.groups {
-            let before = group.ceilings.len();
-            group.ceilings.retain(|_, (_, until)| now < *until);
-            has_expired |= group.ceilings.len() < before;
+        for memory in self
+            .groups
+            .iter_mut()
+            .flat_map(|group| group.memory.values_mut())
+        {
+            has_expired |= memory.expire(now);
         }
         if has_expired {
             self.recount()
         } else {
-            Vec::new()
+            Refitted::default()
         }
     }
 
-    fn recount(&mut self) -> Vec<KindIx> {
+    fn recount(&mut self) -> Refitted {
         let groups = &self.groups;
-        let mut flipped = Vec::new();
+        let mut refitted = Refitted::default();
         for (kind, ix) in self.kinds.iter_mut().zip(0..) {
-            let fitting = groups
-                .iter()
-                .filter(|group| group.fits(&kind.needs))
-                .map(|group| group.nodes)
-                .sum();
+            let fitting = groups.iter().map(|group| group.fitting(&kind.needs)).sum();
             let before = std::mem::replace(&mut kind.fitting, fitting);
+            if before != fitting {
+                refitted.changed.push(KindIx(ix));
+            }
             if (before > 0) != (fitting > 0) {
-                flipped.push(KindIx(ix));
+                refitted.flipped.push(KindIx(ix));
             }
         }
-        flipped
+        refitted
     }
 
     /// Why no live node can run it; `None` when one can.
@@ -349,7 +411,7 @@ impl Kinds {
         if kind.fitting > 0 {
             return None;
         }
-        let is_offered = |group: &Group| group.nodes > 0 && group.offers(&kind.needs);
+        let is_offered = |group: &Group| group.live() > 0 && group.offers(&kind.needs);
         Some(if self.groups.iter().any(is_offered) {
             Unfit::Memory
         } else if kind.needs.keyframe.is_some() {

@@ -8,7 +8,7 @@ use flowai_actors::ids::{JobId, UserId};
 use super::forecast::Range;
 use super::jobs::{Job, JobIx, Place as Where};
 use super::kinds::Unfit;
-use super::lanes::{Lane, LaneIx};
+use super::lanes::{Claim, LaneIx};
 use super::shares::{UserIx, Virtual};
 use super::state::Scheduler;
 
@@ -94,12 +94,13 @@ impl Scheduler {
     /// The first `most` places, in the order in which the jobs would start were each served as soon as its turn comes.
     pub fn line(&self, most: usize) -> Vec<Place> {
         let mut turns = Turns::new(self);
+        let first = self.first_claim();
         let mut line = Vec::new();
         while line.len() < most {
             let Some((job, position)) = turns.next() else {
                 break;
             };
-            line.extend(self.place_of(job, position));
+            line.extend(self.place_of(job, position, first));
         }
         line
     }
@@ -107,21 +108,22 @@ impl Scheduler {
     /// What a waiting job waits for; `None` for one that runs or is not known.
     pub fn why(&self, id: JobId) -> Option<WaitsFor> {
         let job = self.jobs.by_id(id)?;
-        self.waits_for(job)
+        self.waits_for(job, self.first_claim())
     }
 
-    fn place_of(&self, ix: JobIx, position: u32) -> Option<Place> {
+    fn place_of(&self, ix: JobIx, position: u32, first: Option<Claim>) -> Option<Place> {
         let job = self.jobs.get(ix)?;
         Some(Place {
             user: self.shares.get(job.owner)?.id,
             job: job.id,
             position,
-            waits_for: self.waits_for(job)?,
+            waits_for: self.waits_for(job, first)?,
             starts_in: self.starts_in(job.id),
         })
     }
 
-    pub(super) fn waits_for(&self, job: &Job) -> Option<WaitsFor> {
+    /// `first`: as [`Self::first_claim`] gives it, which looks at all kinds.
+    pub(super) fn waits_for(&self, job: &Job, first: Option<Claim>) -> Option<WaitsFor> {
         let lane = match job.place {
             Where::Running(_) => return None,
             Where::Parked => return Some(WaitsFor::OtherJob),
@@ -140,16 +142,18 @@ impl Scheduler {
             Some(unfit) => unfit,
             None if lane.entry.is_some_and(|entry| entry.is_capped) => WaitsFor::OwnJobs,
             None if is_pausing() => WaitsFor::Retry,
-            None if self.is_first(lane) => WaitsFor::Node,
+            None if first == lane.entry.map(|entry| entry.claim) => WaitsFor::Node,
             None => WaitsFor::Others,
         })
     }
 
-    /// Whether nobody who could start has a smaller claim.
-    fn is_first(&self, lane: &Lane) -> bool {
+    /// The smallest claim of those who could start.
+    pub(super) fn first_claim(&self) -> Option<Claim> {
         let kinds = self.kinds.waiting().filter(|(_, kind)| kind.fitting > 0);
-        let first = kinds.filter_map(|(_, kind)| kind.open.first()).min();
-        first.copied() == lane.entry.map(|entry| entry.claim)
+        kinds
+            .filter_map(|(_, kind)| kind.open.first())
+            .min()
+            .copied()
     }
 }
 

@@ -19,12 +19,14 @@
 //! order of their claims. An effect is a wish until the journal has committed it; the journal tells of what it could not write
 //! as an event.
 
+mod belief;
 mod bounds;
 mod deadlines;
 mod durations;
 mod ended;
 mod event;
 mod figures;
+mod filing;
 mod forecast;
 mod free;
 mod hold;
@@ -32,12 +34,14 @@ mod jobs;
 mod kinds;
 mod lanes;
 mod line;
+mod memory;
 mod nodes;
 mod placement;
 mod preemption;
 mod registration;
 mod rivals;
 mod shares;
+mod starts;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -49,6 +53,7 @@ pub use event::{
 };
 pub use figures::{ClassFigures, Figures};
 pub use forecast::Range;
+pub use jobs::Cursor;
 pub use line::{Place, WaitsFor};
 pub use rivals::Rival;
 pub use state::Scheduler;

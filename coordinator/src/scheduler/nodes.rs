@@ -43,29 +43,65 @@ pub(super) struct Running {
     pub(super) charged: f64,
     /// Seconds from `since` to the end, as predicted.
     pub(super) expected_s: f64,
-    /// Of them, loads.
+    /// GPU-seconds of the whole job on this node, as predicted, without loads.
+    pub(super) whole_s: f64,
+    /// It began here with the first step: what it takes says what such jobs take.
+    pub(super) is_whole: bool,
+    /// Of what is expected, loads.
     pub(super) load_s: f64,
     /// What had to be brought when it began: by its end the node has all of it.
     pub(super) cold: Cold,
-    /// Steps done of all, and when that was heard.
-    pub(super) progress: Option<(f64, Monotonic)>,
+    pub(super) progress: Option<Progress>,
     /// It was told to stop.
     pub(super) is_stopping: bool,
+}
+
+/// How far an attempt has come, as its node tells. It may have begun with a checkpoint, or under an earlier leader: only what is
+/// between two words was seen.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Progress {
+    first: Word,
+    newest: Word,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Word {
+    /// Steps done, of all.
+    done: f64,
+    at: Monotonic,
+}
+
+/// Fewer of the steps say little of the others.
+const SEEN_MIN: f64 = 0.05;
+
+impl Progress {
+    /// Seconds from the newest word to the end. `whole_s`: of the whole job, as predicted.
+    fn left_s(&self, whole_s: f64) -> f64 {
+        let seen = self.newest.done - self.first.done;
+        let left = 1.0 - self.newest.done;
+        if seen < SEEN_MIN {
+            return whole_s * left;
+        }
+        self.newest.at.since(self.first.at).as_secs_f64() * left / seen
+    }
 }
 
 impl Running {
     /// Seconds until it ends, as far as its progress and its prediction tell.
     pub(super) fn left_s(&self, now: Monotonic) -> f64 {
-        let ran_s = now.since(self.since).as_secs_f64();
-        match self.progress {
-            // Decoding and loading are no steps: the first few say little.
-            Some((done, at)) if done >= 0.1 => {
-                let until_then = (at.since(self.since).as_secs_f64() - self.load_s).max(0.0);
-                let left_then = until_then * (1.0 - done) / done;
-                (left_then - now.since(at).as_secs_f64()).max(0.0)
-            }
-            _ => (self.expected_s - ran_s).max(0.0),
-        }
+        let ran_s = |since| now.since(since).as_secs_f64();
+        let left_s = match &self.progress {
+            Some(progress) => progress.left_s(self.whole_s) - ran_s(progress.newest.at),
+            None => self.expected_s - ran_s(self.since),
+        };
+        left_s.max(0.0)
+    }
+
+    /// So many of all steps are done. `done`: 0 to 1.
+    pub(super) fn came_to(&mut self, done: f64, at: Monotonic) {
+        let newest = Word { done, at };
+        let first = self.progress.map_or(newest, |progress| progress.first);
+        self.progress = Some(Progress { first, newest });
     }
 }
 

@@ -86,7 +86,7 @@ impl Scheduler {
         let kinds = self
             .kinds
             .waiting_for(known.group)
-            .filter(|(_, kind)| self.trusts(node, kind.needs));
+            .filter(|(ix, _)| self.may_take(node, *ix));
         let claims = Claims::new(kinds.flat_map(|(_, kind)| {
             let capped = self.capped(kind, leaves, with_capped);
             [Box::new(kind.open.iter().copied()) as Stream<'_>, capped]
@@ -193,6 +193,14 @@ impl Scheduler {
         model_s + adapters_s + fuse_s
     }
 
+    /// Whether the node may be given jobs of the kind: it offers the models, has the memory as far as is known, and is trusted.
+    pub(super) fn may_take(&self, node: NodeIx, kind: KindIx) -> bool {
+        let group = self.nodes.get(node).map(|node| node.group);
+        let needs = self.kinds.get(kind).map(|kind| kind.needs);
+        group.is_some_and(|group| self.kinds.fits_on(kind, group, node))
+            && needs.is_some_and(|needs| self.trusts(node, needs))
+    }
+
     /// Whether the lane's job may go to this node of its kind.
     pub(super) fn may_run(&self, lane: &Lane, job: JobIx, node: NodeIx) -> bool {
         !lane.is_choosy() || self.is_chosen(job, node)
@@ -229,9 +237,8 @@ impl Scheduler {
             return fitting > 0;
         };
         let could = |ix: &&NodeIx| {
-            self.nodes
-                .get(**ix)
-                .is_some_and(|node| node.takes_work() && self.kinds.fits(job.kind, node.group))
+            let node = self.nodes.get(**ix).filter(|node| node.takes_work());
+            node.is_some_and(|node| self.kinds.fits_on(job.kind, node.group, **ix))
         };
         fitting as usize > story.failed_on.iter().filter(could).count()
     }
@@ -239,9 +246,9 @@ impl Scheduler {
     /// Whether some node can go on from the checkpoint; otherwise the job begins anew wherever it fits.
     fn has_class(&self, job: &Job, checkpoint: &super::event::Checkpoint) -> bool {
         self.kinds.groups().any(|ix| {
-            let group = self.kinds.get_group(ix).filter(|group| group.live() > 0);
-            group.is_some_and(|group| self.kinds.class_name(group.class) == checkpoint.device_class)
-                && self.kinds.fits(job.kind, ix)
+            let class = self.kinds.get_group(ix).map(|group| group.class);
+            class.is_some_and(|class| self.kinds.class_name(class) == checkpoint.device_class)
+                && self.kinds.fitting(job.kind, ix) > 0
         })
     }
 
@@ -263,9 +270,7 @@ impl Scheduler {
         let job = self.jobs.get(ix)?;
         let needs = self.kinds.get(lane.kind)?.needs;
         let can = |node: &NodeIx| {
-            let group = self.nodes.get(*node).map(|node| node.group);
-            group.is_some_and(|group| self.kinds.fits(lane.kind, group))
-                && self.trusts(*node, needs)
+            self.may_take(*node, lane.kind)
                 && self.may_run(lane, ix, *node)
                 && self.reserved_for(*node).is_none_or(|other| other == ix)
                 && !self.is_held(ix, *node)
@@ -303,10 +308,8 @@ impl Scheduler {
         let Place::Lane(lane) = job.place else {
             return None;
         };
-        let needs = self.kinds.get(job.kind)?.needs;
-        let may_run = self.kinds.fits(job.kind, known.group)
-            && self.trusts(node, needs)
-            && self.may_run(self.lanes.get(lane)?, ix, node);
+        let may_run =
+            self.may_take(node, job.kind) && self.may_run(self.lanes.get(lane)?, ix, node);
         may_run.then_some(ix)
     }
 }

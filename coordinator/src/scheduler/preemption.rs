@@ -4,121 +4,165 @@
 //! it is worth it only for a bound that would be missed, of a tier above or over batch work, where much more than the swap is
 //! left (arXiv 2604.04335 shows as much for images over videos).
 
+use std::cmp::Reverse;
+use std::collections::HashSet;
+
+use flowai_actors::clock::Monotonic;
+use flowai_actors::ids::JobId;
 use flowai_actors::limits::{
-    JOB_PREEMPTIONS_MAX, PREEMPTION_GAP_MS, PREEMPTION_SWAP_S, PREEMPTION_SWAPS_WORTH,
-    PREEMPTIONS_AT_ONCE_MAX,
+    CANDIDATES_MAX, JOB_PREEMPTIONS_MAX, PREEMPTION_GAP_MS, PREEMPTION_SWAP_S,
+    PREEMPTION_SWAPS_WORTH, PREEMPTIONS_AT_ONCE_MAX,
 };
-use flowai_actors::state::Class;
+use flowai_actors::state::{Class, Tier};
 
 use super::event::Effect;
-use super::jobs::{Job, JobIx};
-use super::kinds::Kind;
-use super::nodes::{Node, NodeIx, Running};
+use super::jobs::JobIx;
+use super::lanes::LaneIx;
+use super::nodes::{NodeIx, Running};
+use super::shares::{UserIx, Virtual};
 use super::state::Scheduler;
+
+/// A running job that may be stopped for somebody.
+struct Victim {
+    node: NodeIx,
+    owner: UserIx,
+    tag: Virtual,
+    class: Class,
+    weight: u32,
+    left_ms: u64,
+}
+
+impl Victim {
+    /// Whether jobs of this weight may take its place.
+    fn is_below(&self, weight: u32) -> bool {
+        self.class == Class::Batch || self.weight < weight
+    }
+}
+
+/// The largest tag of those that a job of the tier may stop.
+fn most_had(victims: &[Victim], tier: Tier) -> Option<Virtual> {
+    let below = victims
+        .iter()
+        .filter(|victim| victim.is_below(tier.weight()));
+    below.map(|victim| victim.tag).max()
+}
 
 impl Scheduler {
     /// Stops what has to make room. The node is free only when it says so: until then it is kept for the one it stops for.
     pub(super) fn preempt_for_bounds(&mut self, effects: &mut Vec<Effect>) {
-        for job in self.endangered() {
-            let id = self.jobs.get(job).map(|job| job.id);
-            if let Some(node) = self.victim_for(job) {
-                if let Some(node) = self.nodes.get_mut(node) {
-                    node.reserved = id;
-                }
-                self.stop_and_keep(node, effects);
+        let mut victims = self.victims();
+        if victims.is_empty() {
+            return;
+        }
+        let mut own_ends = self.own_ends();
+        let reserved = self.nodes.iter().filter_map(|(_, node)| node.reserved);
+        let reserved: HashSet<JobId> = reserved.collect();
+        let most = Tier::ALL.map(|tier| most_had(&victims, tier));
+        let (mut stops, mut searches) = (0, 0);
+        for (lane, ix) in self.endangered() {
+            if stops == PREEMPTIONS_AT_ONCE_MAX || searches == CANDIDATES_MAX {
+                break;
             }
+            let Some(job) = self.jobs.get(ix) else {
+                continue;
+            };
+            let (id, tag) = (job.id, self.shares.get(job.owner).map(|user| user.tag));
+            // In overload most are those for whom nobody can be stopped: they must not use up the searches.
+            let is_vain = tag > most[job.tier as usize];
+            if reserved.contains(&id) || self.has_own_end(lane, ix, &mut own_ends) || is_vain {
+                continue;
+            }
+            searches += 1;
+            let Some(at) = self.victim_for(lane, ix, &victims) else {
+                continue;
+            };
+            let victim = victims.remove(at).node;
+            if let Some(node) = self.nodes.get_mut(victim) {
+                node.reserved = Some(id);
+            }
+            self.stop_and_keep(victim, effects);
+            stops += 1;
         }
     }
 
-    /// Waiting jobs whose bound passes before a node becomes free by itself, the most urgent first.
-    fn endangered(&self) -> Vec<JobIx> {
-        let lead_ms = (1_000.0 * PREEMPTION_SWAP_S) as u64;
-        let soon = self.now.plus_ms(lead_ms);
-        let waiting = self.kinds.waiting().flat_map(|(_, kind)| {
-            let ending = kind.bounds.ending_by(soon, PREEMPTIONS_AT_ONCE_MAX);
-            ending.map(move |(bound, lane)| (bound.ends_at(), lane, kind))
+    /// Lanes whose first jobs' bounds pass before a node could be freed for them, and these jobs, the most urgent first.
+    fn endangered(&self) -> Vec<(LaneIx, JobIx)> {
+        let soon = self.now.plus_ms((1_000.0 * PREEMPTION_SWAP_S) as u64);
+        let kinds = self.kinds.waiting();
+        let late = kinds.flat_map(|(_, kind)| kind.bounds.ending_by(soon).flatten());
+        let mut urgent: Vec<_> = late.map(|(bound, lane)| (bound.ends_at(), lane)).collect();
+        urgent.sort_unstable();
+        let first = |(_, lane)| Some((lane, *self.lanes.get(lane)?.jobs.front()?));
+        urgent.into_iter().filter_map(first).collect()
+    }
+
+    /// Nodes that become free by themselves before one could be freed.
+    fn own_ends(&self) -> Vec<NodeIx> {
+        let ends_soon = |running: Running| running.left_s(self.now) <= PREEMPTION_SWAP_S;
+        let ending = self.nodes.iter().filter(|(_, node)| {
+            node.reserved.is_none() && node.takes_work() && node.running.is_some_and(ends_soon)
         });
-        let mut urgent: Vec<_> = waiting.collect();
-        urgent.sort_by_key(|(ends_at, lane, _)| (*ends_at, *lane));
-        let mut jobs = Vec::new();
-        for (_, lane, kind) in urgent.into_iter().take(PREEMPTIONS_AT_ONCE_MAX) {
-            let Some(lane) = self.lanes.get(lane) else {
-                continue;
-            };
-            let Some(job) = lane.jobs.front().copied() else {
-                continue;
-            };
-            // One user has one such start at a time, as with all forced starts.
-            let is_served = self
-                .shares
-                .get(lane.user)
-                .is_some_and(|user| user.forced.is_some());
-            if !is_served && !self.has_promise(job, kind, lead_ms) {
-                jobs.push(job);
-            }
-        }
-        jobs
+        ending.map(|(ix, _)| ix).collect()
     }
 
-    /// Whether a node is being freed for the job, or becomes free by itself in time.
-    fn has_promise(&self, job: JobIx, kind: &Kind, lead_ms: u64) -> bool {
-        let id = self.jobs.get(job).map(|job| job.id);
-        let lead_s = lead_ms as f64 / 1_000.0;
-        self.nodes.iter().any(|(_, node)| {
-            let is_for_it = id.is_some() && node.reserved == id;
-            let ends_in_time =
-                |running: Running| node.reserved.is_none() && running.left_s(self.now) <= lead_s;
-            let fits = self
-                .kinds
-                .get_group(node.group)
-                .is_some_and(|group| group.fits(&kind.needs));
-            is_for_it || fits && node.takes_work() && node.running.is_some_and(ends_in_time)
+    /// Whether one of these nodes is promised to the job, which then serves no other.
+    fn has_own_end(&self, lane: LaneIx, job: JobIx, own_ends: &mut Vec<NodeIx>) -> bool {
+        let end = own_ends
+            .iter()
+            .position(|node| self.could_run(lane, job, *node));
+        end.map(|at| own_ends.swap_remove(at)).is_some()
+    }
+
+    fn could_run(&self, lane: LaneIx, job: JobIx, node: NodeIx) -> bool {
+        let lane = self.lanes.get(lane);
+        lane.is_some_and(|lane| self.may_take(node, lane.kind) && self.may_run(lane, job, node))
+    }
+
+    /// Jobs that may be stopped, the longest way to go first.
+    fn victims(&self) -> Vec<Victim> {
+        let nodes = self.nodes.iter();
+        let stoppable = nodes.filter(|(_, node)| node.takes_work() && node.reserved.is_none());
+        let victims = stoppable.filter_map(|(ix, node)| {
+            let running = node.running.filter(|running| self.may_stop(running))?;
+            let job = self.jobs.get(running.job)?;
+            Some(Victim {
+                node: ix,
+                owner: job.owner,
+                tag: self.shares.get(job.owner)?.tag,
+                class: job.class,
+                weight: job.tier.weight(),
+                left_ms: (1_000.0 * running.left_s(self.now)) as u64,
+            })
+        });
+        let mut victims: Vec<Victim> = victims.collect();
+        victims.sort_by_key(|victim| (Reverse(victim.left_ms), victim.node));
+        victims
+    }
+
+    /// Which of the victims makes room for the job: of a tier below its own or batch work, and of a user who had no less.
+    fn victim_for(&self, lane: LaneIx, job: JobIx, victims: &[Victim]) -> Option<usize> {
+        let rival = self.jobs.get(job)?;
+        let tag = self.shares.get(rival.owner)?.tag;
+        victims.iter().position(|victim| {
+            victim.is_below(rival.tier.weight())
+                && victim.owner != rival.owner
+                && victim.tag >= tag
+                && self.could_run(lane, job, victim.node)
         })
     }
 
-    /// The running job with the longest way to go, of those that may be stopped for this one.
-    fn victim_for(&self, ix: JobIx) -> Option<NodeIx> {
-        let job = self.jobs.get(ix)?;
-        let lane = match job.place {
-            super::jobs::Place::Lane(lane) => self.lanes.get(lane)?,
-            super::jobs::Place::Parked | super::jobs::Place::Running(_) => return None,
-        };
-        let may_go = |(node_ix, node): &(NodeIx, &Node)| {
-            self.kinds.fits(job.kind, node.group)
-                && node.takes_work()
-                && node.reserved.is_none()
-                && self.may_run(lane, ix, *node_ix)
-                && node
-                    .running
-                    .is_some_and(|running| self.may_stop(running, job))
-        };
-        let left_ms = |node: &Node| {
-            node.running
-                .map(|running| (1_000.0 * running.left_s(self.now)) as u64)
-        };
-        let victims = self.nodes.iter().filter(may_go);
-        let longest =
-            victims.max_by_key(|(node_ix, node)| (left_ms(node), std::cmp::Reverse(*node_ix)));
-        longest.map(|(node_ix, _)| node_ix)
-    }
-
-    fn may_stop(&self, running: Running, rival: &Job) -> bool {
+    fn may_stop(&self, running: &Running) -> bool {
         let Some(victim) = self.jobs.get(running.job).filter(|_| !running.is_stopping) else {
             return false;
         };
-        let is_below = victim.class == Class::Batch || victim.tier.weight() < rival.tier.weight();
-        let tag = |job: &Job| self.shares.get(job.owner).map(|user| user.tag);
-        let is_ahead = victim.owner != rival.owner && tag(victim) >= tag(rival);
         let is_worth_it = running.left_s(self.now) > PREEMPTION_SWAPS_WORTH * PREEMPTION_SWAP_S;
-        let story = victim.story.as_ref();
-        let was_left_alone = story.is_none_or(|story| {
-            let is_long_ago =
-                |at: flowai_actors::clock::Monotonic| at.plus_ms(PREEMPTION_GAP_MS) <= self.now;
+        let is_long_ago = |at: Monotonic| at.plus_ms(PREEMPTION_GAP_MS) <= self.now;
+        let was_left_alone = victim.story.as_ref().is_none_or(|story| {
             story.preemptions < JOB_PREEMPTIONS_MAX
                 && story.preempted_at.is_none_or(is_long_ago)
                 && !story.cancel_asked
         });
-        is_below && is_ahead && is_worth_it && was_left_alone
+        is_worth_it && was_left_alone
     }
 
     /// Tells the node to stop at its next step boundary and to keep what it has.

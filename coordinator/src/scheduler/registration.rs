@@ -45,7 +45,7 @@ impl Scheduler {
             job.story().cancel_asked = true;
         }
         let (owner, tier) = (job.owner, job.tier);
-        self.unclaimed.insert(ix);
+        self.unclaimed.insert((node, ix));
         let charged = self.jobs.get(ix).map_or(0.0, |job| self.cost_of(job));
         self.shares.run(owner, tier.weight(), ix, charged);
         let load = &mut self.load[tier as usize];
@@ -111,14 +111,12 @@ impl Scheduler {
         let group = self
             .kinds
             .group(&offer.models, offer.memory_bytes, &offer.device_class);
-        let before = self.take_node(ix);
-        let (same, drain) = match before {
-            Some(node) => (
-                Some(node.clone()).filter(|node| node.generation == offer.generation),
-                node.drain,
-            ),
-            None => (None, self.drains.get(&ix).copied().unwrap_or(Drain::Off)),
-        };
+        let before = self.nodes.get(ix);
+        let drain = before.map(|node| node.drain);
+        let drain = drain.or_else(|| self.drains.get(&ix).copied());
+        let same = before
+            .filter(|node| node.generation == offer.generation)
+            .cloned();
         let known_run = same.as_ref().and_then(|node| node.running);
         let reserved = same.as_ref().and_then(|node| node.reserved);
         let running = running.map(|(job, attempt)| {
@@ -134,7 +132,7 @@ impl Scheduler {
             group,
             lease_until,
             running,
-            drain,
+            drain: drain.unwrap_or(Drain::Off),
             is_doubtful: false,
             model,
             fused,
@@ -142,14 +140,15 @@ impl Scheduler {
             reserved,
             idle_since: self.now,
         };
-        self.put_node(ix, node);
+        self.set_node(ix, Some(node));
     }
 
     /// An attempt of an earlier term, for which nobody was charged in this one.
     fn adopted_run(&mut self, job: JobIx, attempt: Attempt) -> Running {
-        let mut cost = 0.0;
+        let (mut cost, mut whole_s) = (0.0, 0.0);
         if let Some((known, owner)) = self.jobs.get(job).map(|job| (job, job.owner)) {
             cost = self.cost_of(known);
+            whole_s = self.whole_s(known);
             self.shares.correct(owner, cost, known.tier.weight());
             self.rekey_user(owner);
         }
@@ -159,6 +158,8 @@ impl Scheduler {
             since: self.now,
             charged: cost,
             expected_s: cost,
+            whole_s,
+            is_whole: false,
             load_s: 0.0,
             cold: Cold::default(),
             progress: None,
@@ -166,33 +167,25 @@ impl Scheduler {
         }
     }
 
-    pub(super) fn put_node(&mut self, ix: NodeIx, node: Node) {
-        let group = node.group;
-        let takes_work = node.takes_work();
-        self.nodes.insert(ix, node);
-        if takes_work {
-            let flipped = self.kinds.count(group, 1);
-            self.flipped(flipped);
+    /// The node is as told from now on, or away. In one go, so that what only it can run is never without a node in between.
+    fn set_node(&mut self, ix: NodeIx, node: Option<Node>) {
+        let group_of = |node: &Node| node.takes_work().then_some(node.group);
+        let from = self.nodes.remove(ix).as_ref().and_then(group_of);
+        let to = node.as_ref().and_then(group_of);
+        if let Some(node) = node {
+            self.nodes.insert(ix, node);
         }
-        self.touch_node(ix);
-    }
-
-    pub(super) fn take_node(&mut self, ix: NodeIx) -> Option<Node> {
-        let node = self.nodes.remove(ix)?;
-        self.free.update(ix, None);
+        let refitted = self.kinds.move_node(ix, from, to);
+        self.refit(refitted);
         self.dirty_nodes.remove(&ix);
-        if node.takes_work() {
-            let flipped = self.kinds.count(node.group, -1);
-            self.flipped(flipped);
-        }
-        Some(node)
+        self.touch_node(ix);
     }
 
     /// Changes whether a node takes work, and all that follows from it.
     fn change_node(&mut self, ix: NodeIx, change: impl FnOnce(&mut Node)) {
-        if let Some(mut node) = self.take_node(ix) {
+        if let Some(mut node) = self.nodes.get(ix).cloned() {
             change(&mut node);
-            self.put_node(ix, node);
+            self.set_node(ix, Some(node));
             self.changed();
         }
     }
@@ -208,7 +201,10 @@ impl Scheduler {
             .and_then(|node| node.running)
             .map(|running| running.job);
         // What an earlier term gave is in no node's hands here yet.
-        let recovered = self.unclaimed.iter().copied();
+        let recovered = self.unclaimed.range((node, JobIx::FIRST)..);
+        let recovered = recovered
+            .take_while(|(of, _)| *of == node)
+            .map(|(_, ix)| *ix);
         let jobs = given.into_iter().chain(recovered);
         jobs.filter(|ix| self.jobs.get(*ix).is_some_and(holds))
             .collect()
@@ -222,7 +218,7 @@ impl Scheduler {
         match &mut job.place {
             Place::Running(held) if held.node == node && held.generation == generation => {
                 held.lost_at = None;
-                self.unclaimed.remove(&ix);
+                self.unclaimed.remove(&(node, ix));
                 true
             }
             Place::Running(_) | Place::Lane(_) | Place::Parked => false,
@@ -269,7 +265,8 @@ impl Scheduler {
         node.near = holds.near.iter().map(Into::into).collect();
         if node.model != model {
             node.model = model;
-            self.free.update(ix, self.nodes.get(ix));
+            // Whoever was held back from a cold node need not wait for a warm one.
+            self.touch_node(ix);
         }
     }
 
@@ -316,7 +313,7 @@ impl Scheduler {
             if let Some(running) = self.nodes.get(ix).and_then(|node| node.running) {
                 self.lose(running.job, "its node fell silent", effects);
             }
-            self.take_node(ix);
+            self.set_node(ix, None);
         }
         // Dialling may take longer than this, so it proves no death and counts as none. Only a next process of the node that
         // comes sooner tells of one.
@@ -324,9 +321,9 @@ impl Scheduler {
             let held = self.jobs.get(*ix).and_then(Job::holder);
             held.is_none_or(|held| held.lost_at.is_some_and(|lost_at| lost_at <= now))
         };
-        let over: Vec<JobIx> = self.unclaimed.iter().copied().filter(is_over).collect();
+        let unclaimed = self.unclaimed.iter().map(|(_, ix)| *ix);
+        let over: Vec<JobIx> = unclaimed.filter(is_over).collect();
         for ix in over {
-            self.unclaimed.remove(&ix);
             let reason = "its node did not come back to the new leader".to_owned();
             if self.jobs.get(ix).is_some_and(|job| job.holder().is_some()) {
                 self.requeue(ix, Unfinished::Stopped, reason, None, effects);
@@ -340,8 +337,8 @@ impl Scheduler {
     /// Free nodes look again at what had to wait for a time.
     fn wake_pausing(&mut self) {
         let now = self.now;
-        let flipped = self.kinds.expire_ceilings(now);
-        self.flipped(flipped);
+        let refitted = self.kinds.expire_memory(now);
+        self.refit(refitted);
         let over: Vec<JobIx> = self
             .pausing
             .iter()
@@ -371,7 +368,7 @@ impl Scheduler {
         let claims = self
             .unclaimed
             .iter()
-            .filter_map(|ix| self.jobs.get(*ix)?.holder()?.lost_at);
+            .filter_map(|(_, ix)| self.jobs.get(*ix)?.holder()?.lost_at);
         let pauses = self.pausing.first().map(|(at, _)| *at);
         leases
             .chain(claims)

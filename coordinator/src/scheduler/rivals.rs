@@ -28,10 +28,8 @@ impl Scheduler {
                 return None;
             };
             let lane = self.lanes.get(lane)?;
-            let kind = self.kinds.get(job.kind)?;
             let can = lane.jobs.front() == Some(&job_ix)
-                && self.kinds.fits(job.kind, self.nodes.get(ix)?.group)
-                && self.trusts(ix, kind.needs)
+                && self.may_take(ix, job.kind)
                 && self.may_run(lane, job_ix, ix);
             let user = self.shares.get(job.owner)?;
             can.then_some(Rival {

@@ -64,6 +64,12 @@ impl Trust {
         !of_model.is_some_and(waits) && self.quarantines(node, now) < 2
     }
 
+    /// Whether it is given jobs of all models, as far as it failed some.
+    pub(super) fn is_trusted(&self, node: NodeIx, now: Monotonic) -> bool {
+        let mut of_node = self.of_node(node);
+        of_node.all(|(model, _)| self.allows(node, model, now))
+    }
+
     /// Models of which the node is given nothing: two of them are the node's own fault, and it is given nothing at all.
     fn quarantines(&self, node: NodeIx, now: Monotonic) -> usize {
         let of_node = self.of_node(node);

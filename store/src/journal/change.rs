@@ -59,6 +59,10 @@ pub enum Change {
     },
 }
 
+/// How the reason begins of an attempt that was stopped in favour of another job: a new leader counts them, so that no job is
+/// stopped more often than its limit.
+pub const MADE_ROOM: &str = "made room for another job";
+
 /// How an attempt ended that another will follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unfinished {
@@ -168,5 +172,10 @@ impl Batch {
 
     pub fn changes(&self) -> &[Change] {
         &self.changes
+    }
+
+    /// Whether it changes the job.
+    pub fn holds(&self, job: JobId) -> bool {
+        self.jobs.contains(&job)
     }
 }

@@ -19,7 +19,8 @@ use crate::database::Database;
 use crate::leader;
 
 pub use change::{
-    Artefact, Batch, Change, Keyframe, Unfinished, artefact_key, clips_prefix, preview_key,
+    Artefact, Batch, Change, Keyframe, MADE_ROOM, Unfinished, artefact_key, clips_prefix,
+    preview_key,
 };
 
 /// What became of one change.

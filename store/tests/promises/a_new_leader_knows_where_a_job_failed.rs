@@ -2,7 +2,7 @@
 //! Method: attempts written by the journal, then read as a new term reads them.
 
 use flowai_actors::messages::Holding;
-use flowai_store::journal::{Change, Unfinished};
+use flowai_store::journal::{Change, MADE_ROOM, Unfinished};
 use flowai_store::recovery;
 
 use crate::farm::{Farm, held, node};
@@ -17,7 +17,11 @@ async fn a_new_leader_knows_where_a_job_failed() {
         ("n3", Unfinished::Stopped),
         ("n1", Unfinished::Lost),
     ];
-    for (attempt, (name, outcome)) in (1..).zip(ends) {
+    let other = "stopped after step 3, to go on later";
+    let made_room = format!("{MADE_ROOM}, after step 3");
+    let stops = [other, &made_room, &made_room].map(|reason| ("n3", Unfinished::Stopped, reason));
+    let ends = ends.map(|(name, outcome)| (name, outcome, "told so"));
+    for (attempt, (name, outcome, reason)) in (1..).zip(ends.into_iter().chain(stops)) {
         let held = Holding {
             node: node(name),
             ..held(job, attempt)
@@ -26,7 +30,7 @@ async fn a_new_leader_knows_where_a_job_failed() {
         farm.write(Change::Requeue {
             held,
             outcome,
-            reason: "told so".to_owned(),
+            reason: reason.to_owned(),
             checkpoint: None,
         })
         .await;
@@ -37,6 +41,7 @@ async fn a_new_leader_knows_where_a_job_failed() {
         panic!("{rows:?}")
     };
     assert_eq!((row.job, row.failures, row.node_deaths), (job, 3, 2));
+    assert_eq!((row.preemptions, fresh.preemptions), (2, 0));
     assert_eq!(row.failed_on, [node("n1"), node("n2")].into());
     assert_eq!(row.died_on, [node("n1")].into());
     assert_eq!((fresh.job, fresh.failures), (untried, 0));

@@ -1,6 +1,6 @@
 //! Memory is compared with the rows, and the rows win.
 
-use flowai_actors::limits::COMPARE_MS;
+use flowai_actors::limits::{COMPARE_MS, COMPARE_STEP_JOBS};
 use flowai_store::recovery::UnfinishedRow;
 
 use super::super::compare::Findings;
@@ -136,4 +136,40 @@ fn an_operator_is_told_what_was_found() {
         suspected: 1,
     };
     assert_eq!(told, Some(expected));
+}
+
+#[test]
+fn what_has_no_row_is_looked_for_a_part_at_a_time() {
+    let (mut leader, held, waits) = comparing();
+    let rows = || {
+        vec![
+            unfinished(held.at.job, 1, Some("a")),
+            unfinished(waits, 0, None),
+        ]
+    };
+    leader.apply(Event::Compared(rows()));
+    let asked: Vec<JobId> = (0..COMPARE_STEP_JOBS).map(|_| JobId::generate()).collect();
+    let found = asked.iter().map(|job| JobRow {
+        owner: UserId::generate(),
+        ..leader.row(*job, JobState::Queued, 0)
+    });
+    let found = found.collect();
+    leader.apply(Event::RowsRead { asked, rows: found });
+    let reply = leader.reply();
+    leader.apply(Event::CompareAsked(reply));
+    assert!(asks_to_compare(&leader.apply(Event::Tick)));
+    let told = |effects: &[Effect]| {
+        effects.iter().find_map(|effect| match effect {
+            Effect::Answer(to, Answer::Compared(findings)) if *to == reply => Some(*findings),
+            _ => None,
+        })
+    };
+    assert_eq!(told(&leader.apply(Event::Compared(rows()))), None);
+    // What comes in between is no difference.
+    leader.arrive();
+    let expected = Findings {
+        jobs: 2,
+        suspected: COMPARE_STEP_JOBS as u64,
+    };
+    assert_eq!(told(&leader.apply(Event::Tick)), Some(expected));
 }

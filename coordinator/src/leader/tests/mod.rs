@@ -80,6 +80,7 @@ impl Leader {
             failures: 0,
             failed_on: BTreeSet::new(),
             node_deaths: 0,
+            preemptions: 0,
             died_on: BTreeSet::new(),
             held: None,
             cancel_requested: false,

@@ -8,6 +8,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use super::super::jobs::Place;
+use super::super::nodes::NodeIx;
 use super::*;
 
 const MODELS: [&str; 3] = ["one", "two", "three"];
@@ -19,9 +20,67 @@ struct Row {
     attempt: Attempt,
 }
 
+/// What may come next.
+#[derive(Debug, Clone, Copy)]
+enum Happening {
+    Arrival,
+    Registration,
+    Beat,
+    End,
+    Cancel,
+    Drain,
+    Refusal,
+    Doubt,
+    Progress,
+    Silence,
+}
+
+/// How often each comes, and how long a silence lasts.
+struct Pace {
+    of_100: [(Happening, u32); 10],
+    nodes: u32,
+    silence_ms_max: u64,
+}
+
+const BUSY: Pace = Pace {
+    of_100: [
+        (Happening::Arrival, 30),
+        (Happening::Registration, 8),
+        (Happening::Beat, 22),
+        (Happening::End, 20),
+        (Happening::Cancel, 4),
+        (Happening::Drain, 3),
+        (Happening::Refusal, 3),
+        (Happening::Doubt, 2),
+        (Happening::Progress, 4),
+        (Happening::Silence, 4),
+    ],
+    nodes: 5,
+    silence_ms_max: 120_000,
+};
+
+/// Few jobs, few nodes, and nothing else that would make up for what was overlooked.
+const QUIET: Pace = Pace {
+    of_100: [
+        (Happening::Arrival, 6),
+        (Happening::Registration, 8),
+        (Happening::Beat, 38),
+        (Happening::End, 16),
+        (Happening::Cancel, 1),
+        (Happening::Drain, 2),
+        (Happening::Refusal, 1),
+        (Happening::Doubt, 0),
+        (Happening::Progress, 2),
+        (Happening::Silence, 26),
+    ],
+    nodes: 3,
+    silence_ms_max: 8_000,
+};
+
 struct Chaos {
     farm: Farm,
     random: StdRng,
+    pace: &'static Pace,
     rows: BTreeMap<JobId, Row>,
     /// What each node works on.
     works_on: BTreeMap<NodeId, (JobId, Attempt)>,
@@ -30,10 +89,11 @@ struct Chaos {
 }
 
 impl Chaos {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, pace: &'static Pace) -> Self {
         Self {
             farm: Farm::new(),
             random: StdRng::seed_from_u64(seed),
+            pace,
             rows: BTreeMap::new(),
             works_on: BTreeMap::new(),
             generations: BTreeMap::new(),
@@ -42,7 +102,21 @@ impl Chaos {
     }
 
     fn node(&mut self) -> NodeId {
-        node_id(&format!("n{}", self.random.random_range(0..5)))
+        node_id(&format!(
+            "n{}",
+            self.random.random_range(0..self.pace.nodes)
+        ))
+    }
+
+    fn happening(&mut self) -> Happening {
+        let mut roll = self.random.random_range(0..100);
+        for (happening, share) in self.pace.of_100 {
+            if roll < share {
+                return happening;
+            }
+            roll -= share;
+        }
+        unreachable!("the shares are of 100")
     }
 
     fn of_all(&mut self, is_wanted: impl Fn(&Row) -> bool) -> Option<JobId> {
@@ -58,8 +132,8 @@ impl Chaos {
     fn event(&mut self) -> Option<Event> {
         let node = self.node();
         let generation = self.generations.get(&node).copied();
-        Some(match self.random.random_range(0..100) {
-            0..30 => {
+        Some(match self.happening() {
+            Happening::Arrival => {
                 self.jobs += 1;
                 let tier = Tier::ALL[self.random.random_range(0..3)];
                 let mut job = waiting(self.jobs, self.random.random_range(0..6), tier);
@@ -78,7 +152,7 @@ impl Chaos {
                 );
                 Event::JobArrived(job)
             }
-            30..38 => {
+            Happening::Registration => {
                 let before = generation.unwrap_or(Generation::ZERO);
                 let generation = if self.random.random_bool(0.5) {
                     before.next()
@@ -101,7 +175,7 @@ impl Chaos {
                     running,
                 })
             }
-            38..60 => Event::Beat {
+            Happening::Beat => Event::Beat {
                 generation: generation?,
                 is_astray: self.random.random_bool(0.1),
                 holds: self.random.random_bool(0.5).then(|| Holds {
@@ -110,7 +184,7 @@ impl Chaos {
                 }),
                 node,
             },
-            60..80 => {
+            Happening::End => {
                 let (job, attempt) = *self.works_on.get(&node)?;
                 let end = match self.random.random_range(0..10) {
                     0..5 => AttemptEnd::Rendered {
@@ -143,19 +217,19 @@ impl Chaos {
                     end,
                 }
             }
-            80..84 => Event::CancelAsked(self.of_all(|row| !row.state.is_end())?),
-            84..87 => Event::NodeDraining {
+            Happening::Cancel => Event::CancelAsked(self.of_all(|row| !row.state.is_end())?),
+            Happening::Drain => Event::NodeDraining {
                 node,
                 how: [Drain::Off, Drain::Off, Drain::Lazy, Drain::Now]
                     [self.random.random_range(0..4)],
             },
-            87..90 => {
+            Happening::Refusal => {
                 let (job, attempt) = *self.works_on.get(&node)?;
                 self.works_on.remove(&node);
                 Event::NotTaken { job, attempt }
             }
-            90..92 => Event::Doubted(self.of_all(|row| row.state == JobState::Queued)?),
-            92..96 => {
+            Happening::Doubt => Event::Doubted(self.of_all(|row| row.state == JobState::Queued)?),
+            Happening::Progress => {
                 let (job, attempt) = *self.works_on.get(&node)?;
                 Event::Progressed {
                     job,
@@ -164,8 +238,8 @@ impl Chaos {
                     steps: 10,
                 }
             }
-            _ => {
-                self.farm.now_ms += self.random.random_range(0..120_000);
+            Happening::Silence => {
+                self.farm.now_ms += self.random.random_range(0..self.pace.silence_ms_max);
                 Event::Tick
             }
         })
@@ -295,6 +369,10 @@ fn audit(scheduler: &Scheduler, event: &Event) {
             !entry.is_capped && kind.fitting > 0,
             "{event:?}"
         );
+        let bound = job
+            .bound()
+            .filter(|_| !entry.is_capped && user.forced.is_none());
+        assert_eq!(entry.bound, bound, "{event:?}");
         let set = if entry.is_capped {
             &kind.capped
         } else {
@@ -336,6 +414,12 @@ fn audit(scheduler: &Scheduler, event: &Event) {
         let waits = of_tier.len() as u32 - runs;
         assert_eq!(scheduler.load(tier), (waits, runs), "{event:?}");
     }
+    for (ix, kind) in scheduler.kinds.waiting() {
+        let nodes = scheduler.nodes.iter().filter(|(_, node)| node.takes_work());
+        let fitting =
+            nodes.filter(|(node_ix, node)| scheduler.kinds.fits_on(ix, node.group, *node_ix));
+        assert_eq!(fitting.count() as u32, kind.fitting, "{event:?}");
+    }
     for (node_ix, node) in scheduler.nodes.iter() {
         if let Some(running) = node.running {
             let held = scheduler.jobs.get(running.job).and_then(|job| job.holder());
@@ -346,16 +430,39 @@ fn audit(scheduler: &Scheduler, event: &Event) {
                 None,
                 "a free node could work, after {event:?}"
             );
+            assert_eq!(
+                overlooked(scheduler, node_ix),
+                [],
+                "jobs wait beside a free node, after {event:?}"
+            );
             assert!(scheduler.free.of_group(node.group).any(|ix| ix == node_ix));
         }
     }
 }
 
+/// First jobs of lanes that the node could be given, and that are not held back from it.
+fn overlooked(scheduler: &Scheduler, node: NodeIx) -> Vec<JobId> {
+    let rivals = scheduler.rivals_for(scheduler.nodes.name(node));
+    let jobs = rivals.into_iter().map(|rival| rival.job);
+    jobs.filter(|job| !scheduler.is_held(scheduler.jobs.find(*job).unwrap(), node))
+        .collect()
+}
+
 #[test]
 fn books_agree_and_no_node_stands_idle_whatever_happens() {
     for seed in 0..60 {
-        let mut chaos = Chaos::new(seed);
+        let mut chaos = Chaos::new(seed, &BUSY);
         for _ in 0..400 {
+            chaos.step();
+        }
+    }
+}
+
+#[test]
+fn no_node_stands_idle_beside_a_waiting_job_where_little_happens() {
+    for seed in 0..200 {
+        let mut chaos = Chaos::new(seed, &QUIET);
+        for _ in 0..300 {
             chaos.step();
         }
     }
@@ -364,7 +471,7 @@ fn books_agree_and_no_node_stands_idle_whatever_happens() {
 #[test]
 fn equal_events_give_equal_effects() {
     let run = |seed| {
-        let mut chaos = Chaos::new(seed);
+        let mut chaos = Chaos::new(seed, &BUSY);
         let mut trace = Vec::new();
         for _ in 0..500 {
             if let Some(event) = chaos.event() {

@@ -80,3 +80,40 @@ fn whoever_floods_the_queue_wins_no_forced_starts() {
     // Two that were saved up, one of ten, and the flood's own turn.
     assert!(flood <= 2 + 2 + 1, "{order:?}");
 }
+
+#[test]
+fn many_late_jobs_of_a_user_whose_forced_one_runs_hide_nobody() {
+    let mut farm = Farm::new();
+    // Two forced starts are saved up.
+    farm.register("a", FIRST, None);
+    for n in 9_000..9_020 {
+        let effects = farm.arrive(waiting(n, n, Tier::Free));
+        start_order(&mut farm, effects);
+    }
+    farm.register("b", FIRST, None);
+    for (n, node) in [(9_100, "a"), (9_101, "b")] {
+        let effects = farm.arrive(waiting(n, n, Tier::Free));
+        assert_eq!(effects, [assign(n, 1, node)]);
+    }
+    for n in 1..=20 {
+        let mut failed = waiting(n, 1, Tier::Studio);
+        failed.failures = 1;
+        failed.failed_on.insert(node_id("elsewhere"));
+        farm.arrive(failed);
+    }
+    farm.now_ms += 1;
+    let mut poor = waiting(100, 2, Tier::Studio);
+    poor.cost = GpuSeconds(100_000.0);
+    farm.arrive(poor);
+    for n in 200..210 {
+        let mut cheap = waiting(n, n, Tier::Free);
+        (cheap.cost, cheap.class) = (GpuSeconds(1.0), Class::Batch);
+        farm.arrive(cheap);
+    }
+    let bound_ms = Tier::Studio.start_bound_ms(Class::Interactive).unwrap();
+    assert_eq!(farm.pass(bound_ms, &["a", "b"]), []);
+    let effects = farm.ended("a", 9_100, 1, rendered());
+    assert_eq!(effects[1..], [assign(1, 1, "a")]);
+    let effects = farm.ended("b", 9_101, 1, rendered());
+    assert_eq!(effects[1..], [assign(100, 1, "b")]);
+}

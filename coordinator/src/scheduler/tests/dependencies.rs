@@ -30,6 +30,31 @@ fn it_starts_when_the_other_is_durably_done() {
 }
 
 #[test]
+fn its_start_bound_begins_when_the_other_is_done() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    let mut parent = waiting(1, 1, Tier::Studio);
+    parent.cost = GpuSeconds(3_600.0);
+    farm.arrive(parent);
+    let mut batch = waiting(2, 2, Tier::Studio);
+    batch.after = Some(job_id(1));
+    batch.cost = GpuSeconds(100_000.0);
+    farm.arrive(batch);
+    let bound_ms = Tier::Studio.start_bound_ms(Class::Interactive).unwrap();
+    farm.pass(2 * bound_ms, &["a"]);
+    farm.arrive(waiting(3, 3, Tier::Free));
+    farm.arrive(waiting(4, 4, Tier::Free));
+    // Only now it is one of those who wait, and the others' claims are smaller.
+    let done = Event::JobGone {
+        job: job_id(1),
+        is_done: true,
+    };
+    assert_eq!(farm.step(done), [assign(3, 1, "a")]);
+    farm.pass(bound_ms, &["a"]);
+    assert_eq!(farm.ended("a", 3, 1, rendered())[1..], [assign(2, 1, "a")]);
+}
+
+#[test]
 fn it_fails_by_name_when_the_other_ends_without_a_clip() {
     let mut farm = Farm::new();
     farm.register("a", FIRST, None);

@@ -215,6 +215,22 @@ fn a_failed_job_waits_for_another_node_that_is_busy_and_goes_back_when_that_dies
 }
 
 #[test]
+fn a_failed_job_goes_back_at_once_when_the_only_other_node_takes_no_more_work() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    farm.arrive(waiting(1, 1, Tier::Free));
+    farm.register("b", FIRST, None);
+    farm.arrive(waiting(2, 2, Tier::Free));
+    farm.ended("a", 1, 1, failure(true));
+    assert_eq!(farm.pass(3 * JOB_RETRY_MS, &["a", "b"]), []);
+    let drain = Event::NodeDraining {
+        node: node_id("b"),
+        how: Drain::Lazy,
+    };
+    assert_eq!(farm.step(drain), [assign(1, 2, "a")]);
+}
+
+#[test]
 fn a_job_that_failed_under_an_earlier_leader_goes_to_another_node() {
     let mut farm = Farm::new();
     farm.register("a", FIRST, None);

@@ -151,6 +151,54 @@ fn a_user_runs_more_than_its_cap_only_while_nobody_else_could_use_the_node() {
 }
 
 #[test]
+fn a_user_whose_renders_are_said_to_take_no_time_gets_no_turn_after_turn() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    for n in 0..100 {
+        for (first, user) in [(1_000, 1), (2_000, 2)] {
+            // Without a start bound for as long as this takes.
+            let class = Class::Batch;
+            farm.arrive(WaitingJob {
+                class,
+                ..waiting(first + n, user, Tier::Studio)
+            });
+        }
+    }
+    let mut turns = [0, 0];
+    for _ in 0..100 {
+        farm.pass(10_000, &["a"]);
+        let (job, attempt) = farm.scheduler.running_on(&node_id("a")).unwrap();
+        let n = job.as_uuid().as_u64_pair().1;
+        let is_first = n < 2_000;
+        turns[usize::from(!is_first)] += 1;
+        let ran = Some(Ran {
+            busy: GpuSeconds(if is_first { 0.0 } else { 10.0 }),
+            load: GpuSeconds(0.0),
+        });
+        farm.ended("a", n, attempt.get(), AttemptEnd::Rendered { ran });
+    }
+    assert!(turns[1] >= 8, "{turns:?}");
+}
+
+#[test]
+fn a_node_that_registers_anew_moves_nobody_in_the_line() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    farm.arrive(waiting(1, 1, Tier::Free));
+    farm.arrive(waiting(2, 2, Tier::Free));
+    // Whoever waits falls behind virtual time, and keeps its place before those who come later.
+    farm.pass(8_000, &["a"]);
+    let tag = |farm: &Farm| {
+        let shares = &farm.scheduler.shares;
+        shares.get(shares.find(user_id(2)).unwrap()).unwrap().tag
+    };
+    let before = tag(&farm);
+    assert!(before < farm.scheduler.shares.now());
+    assert_eq!(farm.register("a", FIRST, Some((1, 1))), []);
+    assert_eq!(tag(&farm), before);
+}
+
+#[test]
 fn whoever_loses_its_node_pays_only_for_what_ran() {
     let mut farm = Farm::new();
     farm.register("a", FIRST, None);

@@ -1,3 +1,5 @@
+use flowai_actors::limits::NODE_SUSPECT_FAILURES;
+
 use super::*;
 
 /// Users of all tiers with jobs of unlike cost, one of whom has as many running as may be.
@@ -27,6 +29,30 @@ fn what_is_foretold_for_a_busy_node_is_what_it_is_given() {
         running = given.unwrap().as_uuid().as_u64_pair().1;
     }
     assert_eq!(farm.scheduler.next_on(&node_id("a")), None);
+}
+
+#[test]
+fn whoever_comes_to_a_farm_with_an_idle_node_is_told_no_wait() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    farm.register("b", FIRST, None);
+    let wait = |farm: &Farm| farm.scheduler.predicted_wait(Tier::Free, "gpu").unwrap();
+    let none = Range {
+        p50_s: 0.0,
+        p90_s: 0.0,
+    };
+    assert_eq!(wait(&farm), none);
+    farm.arrive(waiting(1, 1, Tier::Free));
+    assert_eq!(wait(&farm), none);
+    farm.arrive(waiting(2, 2, Tier::Free));
+    assert!(wait(&farm).p50_s > 0.0, "{:?}", wait(&farm));
+    // It stands idle, and gets nothing for a while.
+    for n in 2..2 + NODE_SUSPECT_FAILURES as u64 {
+        farm.ended("b", n, 1, failure(true));
+        farm.step(Event::CancelAsked(job_id(n)));
+        farm.arrive(waiting(n + 1, n + 1, Tier::Free));
+    }
+    assert!(wait(&farm).p50_s > 0.0, "{:?}", wait(&farm));
 }
 
 #[test]

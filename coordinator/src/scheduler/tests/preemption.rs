@@ -1,6 +1,7 @@
 //! Work that makes room and goes on later.
 
 use flowai_actors::limits::{JOB_PREEMPTIONS_MAX, PREEMPTION_SWAP_S};
+use flowai_store::journal::MADE_ROOM;
 
 use super::*;
 
@@ -70,6 +71,52 @@ fn nothing_makes_room_that_soon_ends_or_is_of_a_tier_as_high() {
 }
 
 #[test]
+fn whoever_is_later_and_can_stop_nobody_hides_no_job_that_can() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    let mut long = waiting(1, 1, Tier::Pro);
+    long.cost = GpuSeconds(7_200.0);
+    assert_eq!(farm.arrive(long), [assign(1, 1, "a")]);
+    for n in 100..200 {
+        farm.arrive(waiting(n, n, Tier::Free));
+    }
+    let bound_ms = |tier: Tier| tier.start_bound_ms(Class::Interactive).unwrap();
+    assert_eq!(farm.pass(bound_ms(Tier::Free), &["a"]), []);
+    farm.arrive(waiting(2, 2, Tier::Studio));
+    assert_eq!(farm.pass(bound_ms(Tier::Studio), &["a"]), [stop(1, 1)]);
+    let effects = farm.ended("a", 1, 1, stopped_after(4));
+    assert_eq!(effects[1..], [assign(2, 1, "a")]);
+}
+
+#[test]
+fn a_node_that_soon_becomes_free_is_promised_to_one_job_only() {
+    let mut farm = Farm::new();
+    let bound_ms = Tier::Studio.start_bound_ms(Class::Interactive).unwrap();
+    farm.register("a", FIRST, None);
+    let mut export = waiting(1, 1, Tier::Pro);
+    export.class = Class::Batch;
+    export.cost = GpuSeconds(3_600.0);
+    assert_eq!(farm.arrive(export), [assign(1, 1, "a")]);
+    farm.register("b", FIRST, None);
+    let mut short = waiting(2, 2, Tier::Pro);
+    short.cost = GpuSeconds(bound_ms as f64 / 1_000.0);
+    assert_eq!(farm.arrive(short), [assign(2, 1, "b")]);
+    farm.arrive(waiting(3, 3, Tier::Studio));
+    farm.arrive(waiting(4, 4, Tier::Studio));
+    let progress = Event::Progressed {
+        job: job_id(2),
+        attempt: Attempt::new(1),
+        step: 99,
+        steps: 100,
+    };
+    let lead_ms = (1_000.0 * PREEMPTION_SWAP_S) as u64;
+    farm.pass(bound_ms - lead_ms - 2 * NODE_BEAT_MS, &["a", "b"]);
+    assert_eq!(farm.step(progress), []);
+    // It ends in time for one of the two.
+    assert_eq!(farm.pass(bound_ms, &["a", "b"]), [stop(1, 1)]);
+}
+
+#[test]
 fn a_job_makes_room_only_so_often() {
     let mut farm = about_to_miss_a_bound();
     let bound_ms = Tier::Studio.start_bound_ms(Class::Interactive).unwrap();
@@ -81,6 +128,37 @@ fn a_job_makes_room_only_so_often() {
         assert_eq!(effects[1..], [assign(1, attempt + 1, "a")]);
         farm.arrive(waiting(3 + n, 3 + n, Tier::Studio));
     }
+    assert_eq!(farm.pass(2 * bound_ms, &["a"]), []);
+}
+
+#[test]
+fn what_made_room_says_so_and_a_new_leader_counts_it() {
+    let mut farm = about_to_miss_a_bound();
+    let bound_ms = Tier::Studio.start_bound_ms(Class::Interactive).unwrap();
+    assert_eq!(farm.pass(bound_ms, &["a"]), [stop(1, 1)]);
+    let effects = farm.ended("a", 1, 1, stopped_after(4));
+    assert!(
+        matches!(&effects[0], Effect::Requeue { reason, .. } if reason.starts_with(MADE_ROOM)),
+        "{effects:?}"
+    );
+    // A drain is no such stop.
+    farm.step(Event::NodeDraining {
+        node: node_id("a"),
+        how: Drain::Now,
+    });
+    let effects = farm.ended("a", 2, 1, stopped_after(4));
+    assert!(
+        matches!(&effects[0], Effect::Requeue { reason, .. } if !reason.starts_with(MADE_ROOM)),
+        "{effects:?}"
+    );
+
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    let mut export = waiting(1, 1, Tier::Pro);
+    (export.class, export.cost) = (Class::Batch, GpuSeconds(3_600.0));
+    (export.attempt, export.preemptions) = (Attempt::new(2), JOB_PREEMPTIONS_MAX);
+    assert_eq!(farm.arrive(export), [assign(1, 3, "a")]);
+    farm.arrive(waiting(2, 2, Tier::Studio));
     assert_eq!(farm.pass(2 * bound_ms, &["a"]), []);
 }
 

@@ -131,3 +131,102 @@ fn a_job_that_is_gone_frees_its_node_and_leaves_the_line() {
     assert_eq!(farm.step(Event::Doubted(job_id(1))), [assign(3, 1, "a")]);
     assert!(!farm.scheduler.knows(job_id(2)));
 }
+
+/// What an attempt's owner was charged, GPU-seconds.
+fn charged(farm: &Farm, node: &str) -> f64 {
+    let node = farm.scheduler.nodes.by_name(&node_id(node)).unwrap();
+    node.running.unwrap().charged
+}
+
+fn left_s(farm: &Farm, node: &str) -> f64 {
+    let node = farm.scheduler.nodes.by_name(&node_id(node)).unwrap();
+    let running = node.running.unwrap();
+    running.left_s(Monotonic::from_millis(farm.now_ms))
+}
+
+fn progress(farm: &mut Farm, job: u64, attempt: u32, step: u32) {
+    let effects = farm.step(Event::Progressed {
+        job: job_id(job),
+        attempt: Attempt::new(attempt),
+        step,
+        steps: 10,
+    });
+    assert_eq!(effects, []);
+}
+
+fn checkpoint(step: u32) -> Option<Checkpoint> {
+    Some(Checkpoint {
+        device_class: "gpu".to_owned(),
+        step,
+    })
+}
+
+#[test]
+fn an_attempt_is_charged_for_what_is_left_of_the_job_and_for_all_when_it_begins_anew() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    farm.arrive(waiting(1, 1, Tier::Free));
+    assert_eq!(charged(&farm, "a"), 10.0);
+    for (attempt, step, left_s) in [(2, 5, 5.0), (3, 8, 2.0)] {
+        let checkpoint = checkpoint(step);
+        farm.ended("a", 1, attempt - 1, AttemptEnd::Stopped { checkpoint });
+        assert!((charged(&farm, "a") - left_s).abs() < 1e-9);
+    }
+    // What it left may be why it failed.
+    farm.ended("a", 1, 3, failure(true));
+    farm.pass(2 * JOB_RETRY_MS, &["a"]);
+    assert_eq!(charged(&farm, "a"), 10.0);
+}
+
+#[test]
+fn an_attempt_that_went_on_from_a_checkpoint_is_as_fast_as_its_own_steps() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    let mut job = waiting(1, 1, Tier::Free);
+    job.attempt = Attempt::new(1);
+    job.resume = checkpoint(6);
+    farm.arrive(job);
+    farm.pass(10_000, &["a"]);
+    progress(&mut farm, 1, 2, 7);
+    farm.pass(10_000, &["a"]);
+    progress(&mut farm, 1, 2, 8);
+    // Two steps are left, of ten seconds each.
+    assert!(
+        (left_s(&farm, "a") - 20.0).abs() < 1e-9,
+        "{}",
+        left_s(&farm, "a")
+    );
+}
+
+#[test]
+fn a_run_of_an_earlier_term_teaches_nothing_and_is_as_fast_as_the_steps_that_were_seen() {
+    let mut farm = Farm::new();
+    for n in 0..10 {
+        let mut job = waiting(n, n, Tier::Free);
+        job.attempt = Attempt::new(1);
+        let node = format!("n{n}");
+        farm.step(Event::JobRecovered(Recovered {
+            waiting: job,
+            node: node_id(&node),
+            generation: FIRST,
+            cancel_requested: false,
+        }));
+        assert_eq!(farm.register(&node, FIRST, Some((n, 1))), []);
+        progress(&mut farm, n, 1, 8);
+    }
+    farm.now_ms += 5_000;
+    progress(&mut farm, 0, 1, 9);
+    assert!((left_s(&farm, "n0") - 5.0).abs() < 1e-9);
+    // All that is known of the others is that two steps are left, of the ten seconds that ten take.
+    farm.now_ms -= 5_000;
+    assert!((left_s(&farm, "n1") - 2.0).abs() < 1e-9);
+    for n in 0..10 {
+        let ran = Some(Ran {
+            busy: GpuSeconds(1_000.0),
+            load: GpuSeconds(1.0),
+        });
+        farm.ended(&format!("n{n}"), n, 1, AttemptEnd::Rendered { ran });
+    }
+    farm.arrive(waiting(100, 100, Tier::Free));
+    assert_eq!(charged(&farm, "n0"), 10.0);
+}

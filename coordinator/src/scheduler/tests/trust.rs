@@ -1,8 +1,8 @@
 //! Bad nodes and bad jobs.
 
 use flowai_actors::limits::{
-    MEMORY_CEILING_ALONE_MS, NODE_FAULTS_MAX, NODE_QUARANTINE_MS, NODE_SUSPECT_FAILURES,
-    NODE_SUSPECT_MS,
+    MEMORY_CEILING_ALONE_MS, MEMORY_CEILING_MS, NODE_FAULTS_MAX, NODE_QUARANTINE_MS,
+    NODE_SUSPECT_FAILURES, NODE_SUSPECT_MS,
 };
 
 use super::*;
@@ -149,12 +149,7 @@ fn a_size_that_ran_out_of_memory_goes_to_nodes_with_more() {
         job
     };
     farm.arrive(large(1));
-    let out_of_memory = AttemptEnd::Failed {
-        code: "out_of_memory".into(),
-        detail: "9 GB wanted".into(),
-        retryable: true,
-    };
-    farm.ended("small", 1, 1, out_of_memory);
+    farm.ended("small", 1, 1, out_of_memory());
     assert_eq!(farm.arrive(large(2)), []);
     assert_eq!(farm.scheduler.why(job_id(2)), Some(WaitsFor::Memory));
     assert_eq!(
@@ -165,20 +160,97 @@ fn a_size_that_ran_out_of_memory_goes_to_nodes_with_more() {
     assert_eq!(given(&farm.step(offer("big", 80))).len(), 1);
 }
 
+fn out_of_memory() -> AttemptEnd {
+    AttemptEnd::Failed {
+        code: "out_of_memory".into(),
+        detail: "9 GB wanted".into(),
+        retryable: true,
+    }
+}
+
+#[test]
+fn a_size_that_ran_out_of_memory_on_one_node_goes_to_others_alike() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    assert_eq!(farm.arrive(waiting(1, 1, Tier::Free)), [assign(1, 1, "a")]);
+    farm.register("b", FIRST, None);
+    farm.register("c", FIRST, None);
+    let effects = farm.ended("a", 1, 1, out_of_memory());
+    assert_eq!(given(&effects), [(1, "b".to_owned())]);
+    assert_eq!(farm.arrive(waiting(2, 2, Tier::Free)), [assign(2, 1, "c")]);
+    // The node itself is given none of them, as long as it lies idle.
+    assert_eq!(farm.arrive(waiting(3, 3, Tier::Free)), []);
+    assert_eq!(farm.scheduler.why(job_id(3)), Some(WaitsFor::Node));
+    // On a second one: now all of them are too small for it.
+    farm.ended("b", 1, 2, out_of_memory());
+    assert_eq!(farm.scheduler.why(job_id(3)), Some(WaitsFor::Memory));
+}
+
+#[test]
+fn a_size_that_is_rendered_fits_again_everywhere_but_where_it_ran_out() {
+    let mut farm = Farm::new();
+    for node in ["a", "b", "c", "d"] {
+        farm.register(node, FIRST, None);
+    }
+    for n in 1..=4 {
+        farm.arrive(waiting(n, n, Tier::Free));
+    }
+    farm.ended("a", 1, 1, out_of_memory());
+    farm.ended("b", 2, 1, out_of_memory());
+    farm.ended("d", 4, 1, stopped());
+    assert_eq!(farm.scheduler.why(job_id(1)), Some(WaitsFor::Memory));
+    let effects = farm.ended("c", 3, 1, rendered());
+    let mut nodes: Vec<String> = given(&effects).into_iter().map(|(_, node)| node).collect();
+    nodes.sort();
+    assert_eq!(nodes, ["c", "d"]);
+    // One more that runs out says nothing against the others.
+    let job = farm.scheduler.running_on(&node_id("d")).unwrap().0;
+    let attempt = farm.scheduler.running_on(&node_id("d")).unwrap().1;
+    farm.ended(
+        "d",
+        job.as_uuid().as_u64_pair().1,
+        attempt.get(),
+        out_of_memory(),
+    );
+    assert_eq!(farm.scheduler.why(job), Some(WaitsFor::Others));
+}
+
 #[test]
 fn a_passing_shortage_does_not_stop_a_farm_of_equal_nodes_for_long() {
     let mut farm = Farm::new();
     farm.register("a", FIRST, None);
     farm.arrive(waiting(1, 1, Tier::Free));
-    let out_of_memory = AttemptEnd::Failed {
-        code: "out_of_memory".into(),
-        detail: "another program had it".into(),
-        retryable: true,
-    };
-    farm.ended("a", 1, 1, out_of_memory);
+    farm.ended("a", 1, 1, out_of_memory());
     assert_eq!(farm.scheduler.why(job_id(1)), Some(WaitsFor::Memory));
     let effects = farm.pass(MEMORY_CEILING_ALONE_MS + NODE_LEASE_MS, &["a"]);
     assert_eq!(given(&effects), [(1, "a".to_owned())]);
+}
+
+#[test]
+fn a_node_is_tried_again_when_what_was_learned_of_its_memory_is_old() {
+    let mut farm = Farm::new();
+    for (name, gib) in [("small", 8), ("big", 80)] {
+        farm.step(Event::NodeRegistered(NodeOffer {
+            node: node_id(name),
+            generation: FIRST,
+            models: vec![model("tiny")],
+            device_class: "gpu".to_owned(),
+            memory_bytes: gib << 30,
+            running: None,
+        }));
+    }
+    let long = |n| WaitingJob {
+        cost: GpuSeconds(10_000.0),
+        ..waiting(n, n, Tier::Free)
+    };
+    farm.arrive(long(1));
+    farm.ended("small", 1, 1, out_of_memory());
+    assert_eq!(farm.arrive(long(2)), []);
+    let beating = ["small", "big"];
+    assert_eq!(farm.pass(MEMORY_CEILING_MS - NODE_LEASE_MS, &beating), []);
+    // The other node is busy all the while.
+    let effects = farm.pass(2 * NODE_LEASE_MS, &beating);
+    assert_eq!(given(&effects), [(2, "small".to_owned())]);
 }
 
 #[test]

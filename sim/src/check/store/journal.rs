@@ -7,7 +7,7 @@ use flowai_actors::messages::Holding;
 #[cfg(feature = "planted-bugs")]
 use flowai_actors::planted::{self, Bug};
 use flowai_actors::state::{EventKind, JobState};
-use flowai_store::journal::{Batch, Change, Unfinished, Written};
+use flowai_store::journal::{Batch, Change, MADE_ROOM, Unfinished, Written};
 
 use super::{AttemptRow, CheckpointRow, Moved, PRICE_MC, Row, Store, count_waiting};
 
@@ -156,6 +156,7 @@ fn move_row(row: &mut Row, epoch: Epoch, change: &Change) -> Option<Option<Event
                 node: held.node.clone(),
                 generation: row.generation,
                 outcome: None,
+                made_room: false,
             });
             EventKind::Assigned
         }
@@ -205,7 +206,7 @@ fn move_row(row: &mut Row, epoch: Epoch, change: &Change) -> Option<Option<Event
             held,
             outcome,
             checkpoint,
-            ..
+            reason,
         } => {
             let (name, is_death) = match outcome {
                 Unfinished::Lost => ("lost", true),
@@ -213,6 +214,10 @@ fn move_row(row: &mut Row, epoch: Epoch, change: &Change) -> Option<Option<Event
                 Unfinished::Stopped => ("stopped", false),
             };
             end(row, held, name, is_death)?;
+            if let Some(attempt) = row.attempts.last_mut() {
+                attempt.made_room =
+                    *outcome == Unfinished::Stopped && reason.starts_with(MADE_ROOM);
+            }
             match (outcome, checkpoint) {
                 (Unfinished::Failed, _) => row.checkpoint = None,
                 (_, Some(checkpoint)) => keep(row, held, checkpoint),

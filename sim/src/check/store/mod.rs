@@ -64,6 +64,8 @@ pub struct AttemptRow {
     pub node: NodeId,
     pub generation: u32,
     pub outcome: Option<&'static str>,
+    /// It was stopped in favour of another job.
+    pub made_room: bool,
 }
 
 /// A row of `job_event`.

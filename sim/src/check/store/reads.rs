@@ -74,6 +74,7 @@ impl Store {
         };
         let died = bad().filter(|attempt| attempt.outcome == Some("lost"));
         let died_on: BTreeSet<NodeId> = died.map(|attempt| attempt.node.clone()).collect();
+        let made_room = row.attempts.iter().filter(|attempt| attempt.made_room);
         let attempt = Attempt::new(row.attempt);
         JobRow {
             job,
@@ -90,6 +91,7 @@ impl Store {
             failed_on: bad().map(|attempt| attempt.node.clone()).collect(),
             node_deaths: row.node_deaths,
             died_on,
+            preemptions: made_room.count() as u32,
             held: row.node.clone().map(|node| Holding {
                 at: AttemptRef {
                     job,
