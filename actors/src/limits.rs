@@ -127,6 +127,39 @@ pub const RECOVERY_PAGE_JOBS: u32 = 5_000;
 
 const _: () = assert!(JOB_ATTEMPTS_MAX < JOB_ASSIGNMENTS_MAX);
 
+// --- the autoscaler (docs: operations.md "Growing and shrinking"; the targets of each tier are in `state.rs`) ---
+
+/// Looks in a row at which waits must be above their targets before nodes are asked for: three are fifteen seconds.
+pub const AUTOSCALE_LOOKS_ABOVE: u32 = 3;
+/// After the beginning of a term nodes come back within their lease; until then nothing is decided.
+pub const AUTOSCALE_SETTLE_MS: u64 = 30_000;
+/// Nodes that were spare for the whole of such a time are given back. No shorter time may be chosen: loading a model takes up to
+/// a minute (p99 of the trace in scheduling.md: 52 s), and a node that comes back has to.
+pub const AUTOSCALE_COOL_DOWN_S_MIN: u64 = 60;
+pub const AUTOSCALE_COOL_DOWN_S: u64 = 300;
+pub const AUTOSCALE_COOL_DOWN_S_MAX: u64 = 86_400;
+/// Nodes by which one decision changes a group at the most, unless another number is chosen.
+pub const AUTOSCALE_STEP: u32 = 4;
+/// While a group does not have what is wanted, its provider is told again this often.
+pub const AUTOSCALE_REMIND_MS: u64 = 60_000;
+/// Groups of an autoscaler, and nodes of one of them: as many as the link carries.
+pub const AUTOSCALE_GROUPS_MAX: usize = 32;
+pub const AUTOSCALE_NODES_MAX: u32 = LINKS_MAX as u32;
+/// Names of drained nodes that a provider's program is told at a time.
+pub const AUTOSCALE_NAMED_MAX: usize = 64;
+/// A provider's program may take so long, seconds.
+pub const AUTOSCALE_COMMAND_S: u64 = 60;
+pub const AUTOSCALE_COMMAND_S_MAX: u64 = 600;
+/// Of what it writes to stdout and stderr each, so much is kept for the log.
+pub const AUTOSCALE_OUTPUT_BYTES_MAX: usize = 4 << 10;
+/// After a failure it is left alone, at first up to so long …
+pub const AUTOSCALE_RETRY_FIRST_MS: u64 = 5_000;
+/// … at most up to this.
+pub const AUTOSCALE_RETRY_MOST_MS: u64 = 300_000;
+
+const _: () = assert!(NODE_LEASE_MS + 3 * NODE_BEAT_MS < AUTOSCALE_SETTLE_MS);
+const _: () = assert!(AUTOSCALE_SETTLE_MS < AUTOSCALE_COOL_DOWN_S_MIN * 1_000);
+
 // --- checkpoints ---
 
 /// A run that is being denoised is kept this often, so that a node that is killed loses no more. The leader writes no more

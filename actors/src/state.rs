@@ -200,6 +200,15 @@ impl Tier {
         Some(minutes * 60_000)
     }
 
+    /// An autoscaler adds nodes while a job of this tier would wait longer than this, seconds: well before its start bound.
+    pub const fn wait_target_s(self) -> u32 {
+        match self {
+            Self::Free => 600,
+            Self::Pro => 60,
+            Self::Studio => 30,
+        }
+    }
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Free => "free",

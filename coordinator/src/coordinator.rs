@@ -13,6 +13,7 @@ use flowai_store::database::Database;
 use flowai_store::objects::Objects;
 use tokio_util::sync::CancellationToken;
 
+use crate::autoscaler::Autoscale;
 use crate::leader::{Ear, Leader, Over, Tools};
 use crate::lease::{self, Candidate};
 
@@ -41,6 +42,8 @@ pub struct Coordinator {
     pub holder: String,
     /// Where nodes and api instances reach its link, host:port.
     pub address: String,
+    /// `None`: nobody is asked for nodes.
+    pub autoscale: Option<Autoscale>,
 }
 
 impl fmt::Debug for Coordinator {
@@ -142,7 +145,8 @@ impl Coordinator {
                 objects: self.objects.clone(),
                 link: self.link.clone(),
             };
-            let leader = Leader::start(tools, epoch, tasks.clone()).await;
+            let autoscale = self.autoscale.clone();
+            let leader = Leader::start(tools, epoch, tasks.clone(), autoscale).await;
             let leader = leader.map_err(|error| failed(error.to_string()))?;
             set(present, Some(leader.ear()));
             (self.stand)(Standing::Leading);

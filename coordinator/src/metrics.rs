@@ -12,6 +12,7 @@ use metrics::{counter, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
 use metrics_util::MetricKindMask;
 
+use crate::autoscaler::Decision;
 use crate::scheduler::{Figures, WaitsFor};
 
 /// Bounds of decision times, seconds: around the goal of a millisecond.
@@ -53,6 +54,20 @@ pub(crate) fn record_fenced_write() {
 /// A job was believed to be what its row does not say.
 pub(crate) fn record_drift() {
     counter!("flowai_coordinator_drifted_jobs_total").increment(1);
+}
+
+/// The autoscaler looked at one of its groups.
+pub(crate) fn record_autoscaling(decision: &Decision) {
+    let class = || decision.class.clone();
+    gauge!("flowai_autoscaler_wanted", "class" => class()).set(decision.wanted);
+    gauge!("flowai_autoscaler_ready", "class" => class()).set(decision.ready);
+    let reason = decision.reason.code();
+    counter!("flowai_autoscaler_decisions_total", "reason" => reason).increment(1);
+}
+
+/// The autoscaler's provider did not do as it was told.
+pub(crate) fn record_provider_failure() {
+    counter!("flowai_autoscaler_provider_failures_total").increment(1);
 }
 
 /// Takes down how the farm stands.

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
+use crate::autoscaler::AutoscaleSettings;
+
 /// Leads FlowAI's farm, or stands by until it may.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "flowai-coordinator", version)]
@@ -31,6 +33,8 @@ pub struct Settings {
     /// Written when ready: one JSON object with the listening address.
     #[arg(long, env = "FLOWAI_READY_FILE")]
     pub ready_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub autoscale: AutoscaleSettings,
 }
 
 /// `/metrics` asks for no credential.

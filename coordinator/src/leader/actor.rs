@@ -24,12 +24,14 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::Tools;
+use super::autoscaling::Looks;
 use super::compare::Findings;
 use super::event::{Answer, Effect, Event, ReplyId};
 use super::messages::Message;
 use super::state::State;
 use super::tasks::LeaderTask;
 use super::work::{self, recover};
+use crate::autoscaler::Autoscale;
 use crate::metrics;
 
 /// Messages that wait. Links keep their own credit: a stalled leader is felt by the peers and not by the memory.
@@ -56,6 +58,7 @@ pub(super) struct Arguments {
     /// Where the actor's bounded address goes.
     pub(super) mailbox: oneshot::Sender<BoundedRef<Message>>,
     pub(super) over: watch::Sender<bool>,
+    pub(super) autoscale: Option<Autoscale>,
 }
 
 pub(super) struct Running {
@@ -69,6 +72,8 @@ pub(super) struct Running {
     over: watch::Sender<bool>,
     /// When the queue's figures are taken down next.
     next_figures: Monotonic,
+    /// What the autoscaler is shown, if there is one.
+    looks: Option<Looks>,
 }
 
 impl Actor for LeaderActor {
@@ -87,6 +92,7 @@ impl Actor for LeaderActor {
             tasks,
             mailbox,
             over,
+            autoscale,
         } = arguments;
         let (state, jobs) = recover(&tools.database, epoch, CLOCK_START).await?;
         tracing::info!(%epoch, jobs, "term begins with what was unfinished");
@@ -97,6 +103,7 @@ impl Actor for LeaderActor {
             .send(own.clone())
             .map_err(|_| "nobody waits for the leader")?;
         tasks.spawn(LeaderTask::Clock, |_| clock(own.clone()));
+        let looks = autoscale.map(|autoscale| Looks::start(autoscale, &tasks, &own));
         Ok(Running {
             state,
             replies: HashMap::new(),
@@ -107,6 +114,7 @@ impl Actor for LeaderActor {
             tasks,
             over,
             next_figures: Monotonic::default(),
+            looks,
         })
     }
 
@@ -259,6 +267,9 @@ impl Running {
         if is_tick && self.next_figures <= now {
             self.next_figures = now.plus_ms(FIGURES_MS);
             metrics::record(self.state.epoch, &self.state.scheduler.figures());
+            if let Some(looks) = &self.looks {
+                looks.show(now, &self.state.scheduler);
+            }
         }
         for effect in effects {
             self.carry_out(effect);
@@ -452,7 +463,7 @@ async fn clock(mailbox: BoundedRef<Message>) -> TaskResult {
     }
 }
 
-async fn post(mailbox: &BoundedRef<Message>, event: Event) -> TaskResult {
+pub(super) async fn post(mailbox: &BoundedRef<Message>, event: Event) -> TaskResult {
     let posted = mailbox.send(Message::Happened(event), POST_DEADLINE).await;
     posted.map_err(|error| format!("leader takes no message: {error:?}").into())
 }

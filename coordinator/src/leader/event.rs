@@ -16,6 +16,7 @@ use flowai_store::journal::{Batch, Written};
 use flowai_store::recovery::{JobRow, UnfinishedRow};
 
 use super::compare::Findings;
+use crate::scheduler::Drain;
 
 /// A question that waits for its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -101,6 +102,11 @@ pub enum Event {
     WhyAsked {
         reply: ReplyId,
         job: JobId,
+    },
+    /// The autoscaler wants a node to take no more jobs, or to take jobs again.
+    DrainWanted {
+        node: NodeId,
+        how: Drain,
     },
     ApiUp(PeerId),
     ApiDown(PeerId),

@@ -7,6 +7,7 @@
 //! - A clip is delivered when its files lie in the object store, once (INV-3).
 
 mod actor;
+mod autoscaling;
 mod checkpoints;
 mod compare;
 pub(crate) mod event;
@@ -34,6 +35,7 @@ use tokio::sync::{oneshot, watch};
 
 pub use actor::{STOP_DEADLINE, TICK};
 
+use crate::autoscaler::Autoscale;
 use actor::{Arguments, LeaderActor};
 use messages::Message;
 
@@ -87,6 +89,7 @@ impl Leader {
         tools: Tools,
         epoch: Epoch,
         tasks: Tasks,
+        autoscale: Option<Autoscale>,
     ) -> Result<Self, StartError> {
         let (over, is_over) = watch::channel(false);
         let (mailbox, own) = oneshot::channel();
@@ -96,6 +99,7 @@ impl Leader {
             tasks,
             mailbox,
             over,
+            autoscale,
         };
         let started = Actor::spawn(None, LeaderActor, arguments).await;
         started.map_err(|error| StartError(error.to_string()))?;

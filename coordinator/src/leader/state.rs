@@ -194,6 +194,9 @@ impl State {
                 let answer = Answer::Why(self.why(job));
                 effects.push(Effect::Answer(reply, answer));
             }
+            Event::DrainWanted { node, how } => {
+                self.step(now, Heard::NodeDraining { node, how }, &mut effects);
+            }
             Event::ApiUp(api) => {
                 self.apis.insert(api);
                 self.line.tell_all();

@@ -24,6 +24,8 @@ pub(super) enum LeaderTask {
     Store,
     /// Throws a preview or checkpoints away.
     Discard,
+    /// Asks for nodes and gives them back.
+    Autoscale,
 }
 
 impl TaskKind for LeaderTask {
@@ -36,7 +38,9 @@ impl TaskKind for LeaderTask {
     /// the next sweep as well, for a hint, which a node can do without, and for what only takes up room.
     fn on_failure(self) -> OnFailure {
         match self {
-            Self::Stop | Self::Forget | Self::Foretell | Self::Discard => OnFailure::Log,
+            Self::Stop | Self::Forget | Self::Foretell | Self::Discard | Self::Autoscale => {
+                OnFailure::Log
+            }
             _ => OnFailure::EndProcess,
         }
     }

@@ -34,6 +34,7 @@ mod lanes;
 mod line;
 mod nodes;
 mod placement;
+mod pool;
 mod preemption;
 mod registration;
 mod rivals;
@@ -50,5 +51,6 @@ pub use event::{
 pub use figures::{ClassFigures, Figures};
 pub use forecast::Range;
 pub use line::{Place, WaitsFor};
+pub use pool::{Pool, PoolNode};
 pub use rivals::Rival;
 pub use state::Scheduler;

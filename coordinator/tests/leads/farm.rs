@@ -79,6 +79,7 @@ impl Farm {
             stand,
             holder: "c1-1".to_owned(),
             address: "127.0.0.1:1".to_owned(),
+            autoscale: None,
         }
     }
 

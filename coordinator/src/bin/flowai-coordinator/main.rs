@@ -13,6 +13,7 @@ use flowai_actors::program::{
 };
 use flowai_actors::wire;
 use flowai_coordinator::Coordinator;
+use flowai_coordinator::autoscaler::Autoscale;
 use flowai_coordinator::metrics;
 use flowai_coordinator::settings::Settings;
 use flowai_store::database::Database;
@@ -37,7 +38,14 @@ fn main() -> ExitCode {
             return ExitCode::from(STATUS_SETTINGS);
         }
     };
-    match start(&settings, &secrets) {
+    let autoscale = match settings.autoscale.read() {
+        Ok(autoscale) => autoscale,
+        Err(error) => {
+            eprintln!("flowai-coordinator: {error}");
+            return ExitCode::from(STATUS_SETTINGS);
+        }
+    };
+    match start(&settings, &secrets, autoscale) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("flowai-coordinator: {error:#}");
@@ -68,15 +76,23 @@ impl Secrets {
     }
 }
 
-fn start(settings: &Settings, secrets: &Secrets) -> anyhow::Result<()> {
+fn start(
+    settings: &Settings,
+    secrets: &Secrets,
+    autoscale: Option<Autoscale>,
+) -> anyhow::Result<()> {
     logging::init()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(run(settings, secrets))
+    runtime.block_on(run(settings, secrets, autoscale))
 }
 
-async fn run(settings: &Settings, secrets: &Secrets) -> anyhow::Result<()> {
+async fn run(
+    settings: &Settings,
+    secrets: &Secrets,
+    autoscale: Option<Autoscale>,
+) -> anyhow::Result<()> {
     let mut signals = EndSignals::listen()?;
     let me = PeerId::new(Role::Coordinator, &settings.id).context("FLOWAI_ID")?;
     let data_dir = DataDir::hold(&settings.data_dir).context("FLOWAI_DATA_DIR")?;
@@ -115,6 +131,7 @@ async fn run(settings: &Settings, secrets: &Secrets) -> anyhow::Result<()> {
         stand: Arc::new(move |now| standing.set_standing(now)),
         holder: format!("{}-{generation}", settings.id),
         address: settings.advertised(bound)?,
+        autoscale,
     };
     if let Some(path) = &settings.ready_file {
         let ready = serde_json::json!({ "id": settings.id, "address": bound });
