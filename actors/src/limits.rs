@@ -20,6 +20,18 @@ pub const NODE_SELF_STOP_MS: u64 = 8_000;
 pub const SWEEP_MS: u64 = 500;
 /// The leader compares all that it believes of unfinished jobs with their rows this often.
 pub const COMPARE_MS: u64 = 60_000;
+/// What seems to differ is read again; who asked is told after so long what was found by then.
+pub const COMPARE_VERIFY_MS: u64 = 3_000;
+/// Differences that one answer names.
+pub const COMPARE_NAMED_MAX: usize = 100;
+/// The leader reads the ledger for what does not balance this often, or so much less often that it takes no more than one part in
+/// so many of the time …
+pub const LEDGER_AUDIT_MS: u64 = 60_000;
+pub const LEDGER_AUDIT_SHARE: u32 = 20;
+/// … and gives up after this long.
+pub const LEDGER_AUDIT_WITHIN_MS: u64 = 30_000;
+/// Findings that one audit reads.
+pub const LEDGER_FINDINGS_MAX: u32 = 100;
 
 const _: () = assert!(3 * LEADER_RENEW_MS < LEADER_TERM_MS);
 const _: () = assert!(LEADER_TERM_MS + LEADER_WATCH_MS < 10_000);
@@ -36,8 +48,11 @@ pub const JOB_NODE_DEATHS_MAX: u32 = 2;
 /// So long after its first failure a job may go back to the node where it failed, if no other can run it; doubles with each
 /// failure. A full disk or a lost driver does not heal in less.
 pub const JOB_RETRY_MS: u64 = 5_000;
-/// Queued jobs of one user; over it `too_many_queued`.
-pub const USER_QUEUED_MAX: u32 = 100;
+/// Queued jobs of all users, unless another number is chosen; over it `overloaded`. A leader was shown to hold and to reload as many
+/// (docs/benchmarks.md). Those of one user are bounded by tier, in `state.rs`.
+pub const FARM_QUEUED_MAX: u32 = 1_000_000;
+/// An api instance counts them this often: what comes in between goes beyond the bound.
+pub const FARM_QUEUE_LOOK_MS: u64 = 5_000;
 /// A job whose node has it and reports no progress for this long is stopped and tried elsewhere.
 pub const JOB_NO_PROGRESS_MS: u64 = 600_000;
 

@@ -18,7 +18,7 @@ use crate::live::LiveBoard;
 use crate::previews::PreviewBoard;
 use crate::session::Sessions;
 use crate::uploads::Gate;
-use crate::videos::Catalogue;
+use crate::videos::{Catalogue, QueueRoom};
 
 pub use crate::farm::LeaderLink;
 
@@ -35,8 +35,10 @@ pub struct Config {
     pub password_cost: PasswordCost,
     /// What a new account begins with.
     pub signup_gift: Millicredits,
-    /// Multiplies every rate limit, for load tests.
+    /// Multiplies every rate limit and how many videos of one user may wait, for load tests.
     pub rate_scale: u32,
+    /// Unfinished jobs of all users, over which no more are taken.
+    pub queued_max: u32,
     /// At most so many at a time. A request holds one for a millisecond or two; more of them than the database's cores can serve
     /// make answers later (docs/benchmarks.md).
     pub database_connections: u32,
@@ -70,6 +72,8 @@ pub struct Parts {
     pub rates: RateLimits,
     pub gate: Gate,
     pub(crate) catalogue: Catalogue,
+    pub(crate) queue_room: QueueRoom,
+    pub(crate) rate_scale: u32,
     pub sessions: Sessions,
     pub live: Arc<LiveBoard>,
     pub(crate) previews: PreviewBoard,
@@ -104,6 +108,8 @@ impl App {
             passwords: Passwords::new(config.password_cost).map_err(StartError::Passwords)?,
             gate: Gate::default(),
             catalogue: Catalogue::default(),
+            queue_room: QueueRoom::new(config.queued_max),
+            rate_scale: config.rate_scale,
             authenticator,
             database,
             redis,

@@ -56,6 +56,13 @@ pub(crate) fn record_drift() {
     counter!("flowai_coordinator_drifted_jobs_total").increment(1);
 }
 
+/// An audit of the ledger found so many rows that break an invariant.
+pub(crate) fn record_ledger(findings: usize) {
+    gauge!("flowai_ledger_violations").set(findings as f64);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    gauge!("flowai_ledger_audited_timestamp_seconds").set(now.unwrap_or_default().as_secs_f64());
+}
+
 /// The autoscaler looked at one of its groups.
 pub(crate) fn record_autoscaling(decision: &Decision) {
     let class = || decision.class.clone();

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use flowai_actors::ids::{Epoch, JobId};
 use flowai_actors::link::{LinkEvent, LinkEvents, NodeLink, PeerId, Role};
-use flowai_actors::messages::{Body as _, Doorbell, EventsReady, FarmQuery, FarmView, Live};
+use flowai_actors::messages::{
+    Body as _, Compare, Compared, Doorbell, EventsReady, FarmQuery, FarmView, Live,
+};
 use flowai_actors::preview::PreviewReady;
 use flowai_actors::waiting::{Waits, WhyAnswer, WhyQuery};
 use flowai_actors::wire;
@@ -16,6 +18,8 @@ use crate::error::ApiError;
 /// An operator waits no longer for a look at the farm.
 const FARM_QUERY_WITHIN: Duration = Duration::from_secs(2);
 
+/// A million rows are read in some seconds, and what seems to differ is read again.
+const COMPARE_WITHIN: Duration = Duration::from_secs(30);
 /// A look at a video does without the reason after so long.
 const WHY_WITHIN: Duration = Duration::from_millis(500);
 
@@ -62,6 +66,22 @@ impl LeaderLink {
             .await
             .map_err(|error| {
                 tracing::warn!(%error, "the leader did not describe the farm");
+                DOWN
+            })
+    }
+
+    /// Has the leader compare its memory with the rows.
+    ///
+    /// # Errors
+    /// `DependencyDown` when nobody leads or answers.
+    pub(crate) async fn compare(&self) -> Result<Compared, ApiError> {
+        const DOWN: ApiError = ApiError::DependencyDown("the leading coordinator");
+        let leader = self.leader().ok_or(DOWN)?;
+        let link = self.link.as_ref();
+        wire::ask(link, &leader, Epoch::ZERO, &Compare {}, COMPARE_WITHIN)
+            .await
+            .map_err(|error| {
+                tracing::warn!(%error, "the leader did not compare its memory with the rows");
                 DOWN
             })
     }

@@ -1,5 +1,6 @@
 //! The farm as operators see it, and the link to its leader.
 
+mod compare;
 mod link;
 mod routes;
 

@@ -20,6 +20,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(nodes))
         .routes(routes!(node))
         .routes(routes!(queues))
+        .routes(routes!(super::compare::compare))
 }
 
 /// A node whose lease runs.

@@ -10,6 +10,7 @@ mod plan;
 mod preview;
 mod read;
 mod resource;
+mod room;
 mod submit;
 mod wish;
 
@@ -17,6 +18,7 @@ pub(crate) use cancel::{cancel, purge};
 pub(crate) use catalogue::Catalogue;
 pub(crate) use read::{find, wait_for_end};
 pub(crate) use resource::{AdapterUseResource, present};
+pub(crate) use room::QueueRoom;
 pub(crate) use submit::{Submitted, submit};
 pub(crate) use wish::{AdapterWish, KeyframeSettings, SamplerName, Wish, again};
 

@@ -10,6 +10,7 @@ mod errors_have_stable_codes;
 mod farm;
 mod idempotency_key_makes_one_job;
 mod openai_shapes_are_theirs;
+mod operators_compare_memory_with_rows;
 mod previews_are_pulled;
 mod program_lives_without_a_leader;
 mod purge_leaves_nothing_behind;

@@ -2,6 +2,7 @@
 
 mod account;
 mod cancel;
+mod check;
 mod completions;
 mod credits;
 mod delivery;
@@ -71,6 +72,7 @@ enum Command {
     Cancel(cancel::Args),
     Credits(credits::Args),
     Nodes(nodes::Args),
+    Check(check::Args),
     Models(models::Args),
     Sim(sim::Args),
     Migrate(migrate::Args),
@@ -96,6 +98,7 @@ pub async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Cancel(args) => cancel::run(args, &common.client()?, output).await,
         Command::Credits(args) => credits::run(args, &common.client()?, output).await,
         Command::Nodes(args) => nodes::run(args, &common.client()?, output).await,
+        Command::Check(args) => check::run(args, &common.client()?, output).await,
         Command::Models(args) => models::run(args, || common.client(), output).await,
         Command::Sim(args) => sim::run(args, output),
         Command::Migrate(args) => migrate::run(args, output).await,

@@ -12,8 +12,8 @@ use flowai_actors::kit::{
 };
 use flowai_actors::link::{Delivery, LinkEvent, Peer, PeerId, ReplyPort, Request, Role};
 use flowai_actors::messages::{
-    Beat, Body, Compare, Compared, Doorbell, Ended, EventsReady, FarmQuery, Live, Prefetch,
-    Progress, Register, Stop, UploadTargets,
+    Beat, Body, Compare, Doorbell, Ended, EventsReady, FarmQuery, Live, Prefetch, Progress,
+    Register, Stop, UploadTargets,
 };
 use flowai_actors::preview::{PlacePreview, PreviewPlaced};
 use flowai_actors::waiting::WhyQuery;
@@ -24,8 +24,8 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::Tools;
+use super::audit::keep_auditing;
 use super::autoscaling::Looks;
-use super::compare::Findings;
 use super::event::{Answer, Effect, Event, ReplyId};
 use super::messages::Message;
 use super::state::State;
@@ -103,6 +103,7 @@ impl Actor for LeaderActor {
             .send(own.clone())
             .map_err(|_| "nobody waits for the leader")?;
         tasks.spawn(LeaderTask::Clock, |_| clock(own.clone()));
+        tasks.spawn(LeaderTask::Audit, |_| keep_auditing(tools.database.clone()));
         let looks = autoscale.map(|autoscale| Looks::start(autoscale, &tasks, &own));
         Ok(Running {
             state,
@@ -441,10 +442,7 @@ fn send_answer(epoch: Epoch, reply: ReplyPort, answer: &Answer) {
         Answer::Checkpoint(body) => wire::seal(epoch, body),
         Answer::Farm(body) => wire::seal(epoch, body.as_ref()),
         Answer::Why(body) => wire::seal(epoch, body),
-        Answer::Compared(Findings { jobs, suspected }) => {
-            let (jobs, suspected) = (*jobs, *suspected);
-            wire::seal(epoch, &Compared { jobs, suspected })
-        }
+        Answer::Compared(body) => wire::seal(epoch, body.as_ref()),
     };
     let sent = envelope
         .map_err(|error| error.to_string())

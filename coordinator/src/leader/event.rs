@@ -7,15 +7,14 @@ use flowai_actors::checkpoint::{CheckpointPlace, CheckpointPlaced, PlaceCheckpoi
 use flowai_actors::ids::{Attempt, Generation, JobId, ModelId, NodeId, Sha256, UserId};
 use flowai_actors::link::PeerId;
 use flowai_actors::messages::{
-    AttemptRef, Beat, BeatAnswer, Ended, EndedAnswer, FarmView, Holding, Live, Progress, ReadyFile,
-    Register, Registered, UploadTargets, UploadTargetsAnswer,
+    AttemptRef, Beat, BeatAnswer, Compared, Ended, EndedAnswer, FarmView, Holding, Live, Progress,
+    ReadyFile, Register, Registered, UploadTargets, UploadTargetsAnswer,
 };
 use flowai_actors::preview::{PlacePreview, PreviewPlace, PreviewPlaced, PreviewReady};
 use flowai_actors::waiting::WhyAnswer;
 use flowai_store::journal::{Batch, Written};
 use flowai_store::recovery::{JobRow, UnfinishedRow};
 
-use super::compare::Findings;
 use crate::scheduler::Drain;
 
 /// A question that waits for its answer.
@@ -261,5 +260,5 @@ pub enum Answer {
     Checkpoint(CheckpointPlace),
     Farm(Box<FarmView>),
     Why(WhyAnswer),
-    Compared(Findings),
+    Compared(Box<Compared>),
 }

@@ -7,6 +7,7 @@
 //! - A clip is delivered when its files lie in the object store, once (INV-3).
 
 mod actor;
+mod audit;
 mod autoscaling;
 mod checkpoints;
 mod compare;

@@ -203,7 +203,7 @@ impl State {
             }
             Event::ApiDown(api) => drop(self.apis.remove(&api)),
             Event::CompareAsked(reply) => self.compare_asked(reply),
-            Event::Compared(rows) => self.compared(rows, &mut effects),
+            Event::Compared(rows) => self.compared(now, rows, &mut effects),
             Event::Tick => self.tick(now, &mut effects),
         }
         self.flush(now, &mut effects);
@@ -604,6 +604,7 @@ impl State {
         let found: BTreeSet<JobId> = rows.iter().map(|row| row.job).collect();
         let touched = std::mem::take(&mut self.touched);
         for job in asked.into_iter().filter(|job| !found.contains(job)) {
+            self.verify(job, None);
             self.release(job, effects);
             self.discard_checkpoints(job, effects);
             let is_done = false;
@@ -621,6 +622,7 @@ impl State {
     /// Brings what is believed of a job in line with its row.
     fn learn(&mut self, now: Monotonic, row: JobRow, effects: &mut Vec<Effect>) {
         let job = row.job;
+        self.verify(job, Some(&row));
         if row.state.is_end() {
             self.release(job, effects);
             self.discard_checkpoints(job, effects);
@@ -795,6 +797,7 @@ impl State {
     /// Sends on what has gathered: the next batch, the next rows to read, news of the line.
     fn flush(&mut self, now: Monotonic, effects: &mut Vec<Effect>) {
         effects.extend(self.outbox.next_batch().map(Effect::Commit));
+        self.end_verification(now, effects);
         if !self.is_reading {
             let outbox = &self.outbox;
             let ripe = self.to_read.iter().filter(|job| !outbox.holds(**job));

@@ -26,6 +26,8 @@ pub(super) enum LeaderTask {
     Discard,
     /// Asks for nodes and gives them back.
     Autoscale,
+    /// Reads the ledger for what does not balance.
+    Audit,
 }
 
 impl TaskKind for LeaderTask {
@@ -38,9 +40,12 @@ impl TaskKind for LeaderTask {
     /// the next sweep as well, for a hint, which a node can do without, and for what only takes up room.
     fn on_failure(self) -> OnFailure {
         match self {
-            Self::Stop | Self::Forget | Self::Foretell | Self::Discard | Self::Autoscale => {
-                OnFailure::Log
-            }
+            Self::Stop
+            | Self::Forget
+            | Self::Foretell
+            | Self::Discard
+            | Self::Autoscale
+            | Self::Audit => OnFailure::Log,
             _ => OnFailure::EndProcess,
         }
     }

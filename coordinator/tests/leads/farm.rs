@@ -84,7 +84,7 @@ impl Farm {
     }
 
     /// As the owner of the tables, whom the policies do not bind.
-    async fn run(&mut self, statement: &str) {
+    pub(crate) async fn run(&mut self, statement: &str) {
         sqlx::query(AssertSqlSafe(statement.to_owned()))
             .execute(&mut self.owner)
             .await

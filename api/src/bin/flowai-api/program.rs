@@ -71,6 +71,7 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
         password_cost: PasswordCost::SAFE,
         signup_gift: settings.signup_gift,
         rate_scale: settings.rate_scale,
+        queued_max: settings.queued_max,
         database_connections: settings.database_connections,
     };
     let app = App::start(config, LeaderLink::new(Arc::new(link.clone()))).await?;

@@ -8,7 +8,7 @@ use flowai_actors::messages::{
     ArtefactFile, AttemptRef, Body, Doorbell, EventsReady, Holding, Live, LiveState,
 };
 use flowai_actors::spec::RenderSpec;
-use flowai_actors::wire;
+use flowai_actors::wire::{self, Question};
 use flowai_store::database::Database;
 use flowai_store::journal::{Artefact, Batch, Change, Keyframe, Written, artefact_key, commit};
 use flowai_store::leader;
@@ -57,6 +57,22 @@ impl Leader {
             }
         };
         timeout(DEADLINE, rung).await.unwrap()
+    }
+
+    /// The next question, which gets this answer.
+    pub(crate) async fn answer<Q: Question>(&self, answer: &Q::Answer) -> Q {
+        let mut events = self.events.lock().await;
+        let asked = async {
+            loop {
+                if let LinkEvent::Request(request) = events.next().await.unwrap() {
+                    let question = wire::open(&request.envelope).unwrap();
+                    let answer = wire::seal(self.epoch, answer).unwrap();
+                    request.reply.send(answer).unwrap();
+                    return question;
+                }
+            }
+        };
+        timeout(DEADLINE, asked).await.unwrap()
     }
 
     /// Tells the api something that it may or may not hear.
