@@ -93,6 +93,10 @@ pub const WAITED_SECOND_WORTH_S: f64 = 0.1;
 pub const MEMORY_CEILING_MS: u64 = 3_600_000;
 /// Where no other nodes could run it, for so long only: the shortage may have passed.
 pub const MEMORY_CEILING_ALONE_MS: u64 = 120_000;
+/// Sizes that are too large for all nodes, of which an api instance hears: it knows few models.
+pub const CEILINGS_MAX: usize = 100;
+/// It asks this often; until it hears better, what it heard last counts.
+pub const CEILINGS_LOOK_MS: u64 = 2_000;
 /// Bounds of those who wait are looked at this often.
 pub const CARE_MS: u64 = 1_000;
 

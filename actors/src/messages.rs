@@ -11,7 +11,7 @@ use crate::checkpoint::{
 use crate::ids::{Attempt, Epoch, Generation, JobId, ModelId, NodeId, Sha256, UserId};
 use crate::preview::{PlacePreview, PreviewPlace, PreviewPlaced, PreviewReady};
 use crate::spec::{AdapterUse, RenderSpec, SpecLimits};
-use crate::waiting::{Waits, WhyAnswer, WhyQuery};
+use crate::waiting::{Ceilings, CeilingsQuery, Waits, WhyAnswer, WhyQuery};
 
 /// Which try of which job, under whose term: every word about an attempt carries it, and a stale one changes nothing (INV-2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -573,6 +573,7 @@ bodies! {
     44 => PreviewReady,
     46 => WhyQuery, 47 => WhyAnswer,
     48 => Compare, 49 => Compared,
+    50 => CeilingsQuery, 51 => Ceilings,
     60 => PlaceCheckpoint, 61 => CheckpointPlace,
     62 => CheckpointPlaced,
 }

@@ -11,7 +11,7 @@ use crate::messages::{
     UploadTargets, UploadTargetsAnswer,
 };
 use crate::preview::{PlacePreview, PreviewPlace, PreviewPlaced, PreviewReady};
-use crate::waiting::{WhyAnswer, WhyQuery};
+use crate::waiting::{Ceilings, CeilingsQuery, WhyAnswer, WhyQuery};
 
 /// The newest meaning of messages that this build knows. Raised when a meaning changes; a new kind or field changes none.
 /// A build that speaks less than 2 knows no keyframes.
@@ -72,6 +72,7 @@ questions! {
     FarmQuery => FarmView,
     WhyQuery => WhyAnswer,
     Compare => Compared,
+    CeilingsQuery => Ceilings,
 }
 
 /// Puts a body into a new envelope.
@@ -124,11 +125,12 @@ pub fn may_send(role: Role, kind: u32) -> bool {
         Live::KIND,
         PreviewReady::KIND,
     ];
-    const FROM_APIS: [u32; 4] = [
+    const FROM_APIS: [u32; 5] = [
         Doorbell::KIND,
         FarmQuery::KIND,
         WhyQuery::KIND,
         Compare::KIND,
+        CeilingsQuery::KIND,
     ];
     let senders = [
         (Role::Node, &FROM_NODES[..]),

@@ -18,7 +18,7 @@ use crate::live::LiveBoard;
 use crate::previews::PreviewBoard;
 use crate::session::Sessions;
 use crate::uploads::Gate;
-use crate::videos::{Catalogue, QueueRoom};
+use crate::videos::{Catalogue, MemoryFit, QueueRoom};
 
 pub use crate::farm::LeaderLink;
 
@@ -73,6 +73,7 @@ pub struct Parts {
     pub gate: Gate,
     pub(crate) catalogue: Catalogue,
     pub(crate) queue_room: QueueRoom,
+    pub(crate) memory_fit: MemoryFit,
     pub(crate) rate_scale: u32,
     pub sessions: Sessions,
     pub live: Arc<LiveBoard>,
@@ -109,6 +110,7 @@ impl App {
             gate: Gate::default(),
             catalogue: Catalogue::default(),
             queue_room: QueueRoom::new(config.queued_max),
+            memory_fit: MemoryFit::default(),
             rate_scale: config.rate_scale,
             authenticator,
             database,

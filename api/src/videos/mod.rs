@@ -4,6 +4,7 @@ mod cancel;
 mod catalogue;
 mod draft;
 mod finals;
+mod fit;
 mod keyframe;
 mod list;
 mod plan;
@@ -16,6 +17,7 @@ mod wish;
 
 pub(crate) use cancel::{cancel, purge};
 pub(crate) use catalogue::Catalogue;
+pub(crate) use fit::MemoryFit;
 pub(crate) use read::{find, wait_for_end};
 pub(crate) use resource::{AdapterUseResource, present};
 pub(crate) use room::QueueRoom;

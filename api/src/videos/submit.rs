@@ -89,7 +89,7 @@ pub(super) async fn carry_out(
     show: impl Fn(&Video) -> serde_json::Result<Value>,
 ) -> Result<Submitted, ApiError> {
     let plan = match plan {
-        Ok(plan) => app.queue_room.check(app).await.map(|()| plan),
+        Ok(plan) => is_taken(app, &plan).await.map(|()| plan),
         Err(error) => Err(error),
     };
     let submitted = match plan {
@@ -106,6 +106,12 @@ pub(super) async fn carry_out(
         metrics::counter!("flowai_api_videos_accepted_total").increment(1);
     }
     Ok(submitted)
+}
+
+/// Whether the farm takes such a job at this moment.
+async fn is_taken(app: &App, plan: &Plan) -> Result<(), ApiError> {
+    app.memory_fit.check(app, &plan.spec)?;
+    app.queue_room.check(app).await
 }
 
 async fn write_down(

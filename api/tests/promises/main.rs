@@ -21,4 +21,5 @@ mod sessions_push_to_their_owner_only;
 mod strangers_open_nothing;
 mod stream_resumes_after_disconnect;
 mod tenant_sees_only_its_own;
+mod what_fits_nowhere_is_refused;
 mod words_begin_a_video;

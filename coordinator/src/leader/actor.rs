@@ -16,7 +16,7 @@ use flowai_actors::messages::{
     Register, Stop, UploadTargets,
 };
 use flowai_actors::preview::{PlacePreview, PreviewPlaced};
-use flowai_actors::waiting::WhyQuery;
+use flowai_actors::waiting::{CeilingsQuery, WhyQuery};
 use flowai_actors::wire;
 use flowai_store::idempotency;
 use flowai_store::journal::preview_key;
@@ -242,6 +242,9 @@ impl Running {
             }),
             FarmQuery::KIND => wire::open(&envelope).map(|FarmQuery {}| Some(Event::FarmAsked(id))),
             Compare::KIND => wire::open(&envelope).map(|Compare {}| Some(Event::CompareAsked(id))),
+            CeilingsQuery::KIND => {
+                wire::open(&envelope).map(|CeilingsQuery {}| Some(Event::CeilingsAsked(id)))
+            }
             WhyQuery::KIND => wire::open(&envelope)
                 .map(|WhyQuery { job }| Some(Event::WhyAsked { reply: id, job })),
             _ => return reply.unsupported(),
@@ -442,6 +445,7 @@ fn send_answer(epoch: Epoch, reply: ReplyPort, answer: &Answer) {
         Answer::Checkpoint(body) => wire::seal(epoch, body),
         Answer::Farm(body) => wire::seal(epoch, body.as_ref()),
         Answer::Why(body) => wire::seal(epoch, body),
+        Answer::Ceilings(body) => wire::seal(epoch, body),
         Answer::Compared(body) => wire::seal(epoch, body.as_ref()),
     };
     let sent = envelope

@@ -11,7 +11,7 @@ use flowai_actors::messages::{
     ReadyFile, Register, Registered, UploadTargets, UploadTargetsAnswer,
 };
 use flowai_actors::preview::{PlacePreview, PreviewPlace, PreviewPlaced, PreviewReady};
-use flowai_actors::waiting::WhyAnswer;
+use flowai_actors::waiting::{Ceilings, WhyAnswer};
 use flowai_store::journal::{Batch, Written};
 use flowai_store::recovery::{JobRow, UnfinishedRow};
 
@@ -107,6 +107,8 @@ pub enum Event {
         node: NodeId,
         how: Drain,
     },
+    /// Which sizes fit nowhere?
+    CeilingsAsked(ReplyId),
     ApiUp(PeerId),
     ApiDown(PeerId),
     Tick,
@@ -261,4 +263,5 @@ pub enum Answer {
     Farm(Box<FarmView>),
     Why(WhyAnswer),
     Compared(Box<Compared>),
+    Ceilings(Ceilings),
 }

@@ -10,7 +10,7 @@ use flowai_actors::clock::Monotonic;
 use flowai_actors::credits::StepsDone;
 use flowai_actors::ids::{Attempt, Epoch, JobId, NodeId, Sha256, UserId};
 use flowai_actors::limits::{
-    CHECKPOINT_SWEEP_MS, JOB_NO_PROGRESS_MS, RECOVERY_PAGE_JOBS, SWEEP_MS,
+    CEILINGS_MAX, CHECKPOINT_SWEEP_MS, JOB_NO_PROGRESS_MS, RECOVERY_PAGE_JOBS, SWEEP_MS,
 };
 use flowai_actors::link::PeerId;
 use flowai_actors::messages::{
@@ -20,7 +20,7 @@ use flowai_actors::messages::{
 use flowai_actors::planted::{self, Bug};
 use flowai_actors::spec::RenderSpec;
 use flowai_actors::state::{JobState, Tier};
-use flowai_actors::waiting::WhyAnswer;
+use flowai_actors::waiting::{Ceilings, WhyAnswer};
 use flowai_store::journal::{Artefact, Change, Unfinished, Written};
 use flowai_store::recovery::JobRow;
 
@@ -192,6 +192,12 @@ impl State {
             }
             Event::WhyAsked { reply, job } => {
                 let answer = Answer::Why(self.why(job));
+                effects.push(Effect::Answer(reply, answer));
+            }
+            Event::CeilingsAsked(reply) => {
+                let mut ceilings = self.scheduler.ceilings();
+                ceilings.truncate(CEILINGS_MAX);
+                let answer = Answer::Ceilings(Ceilings { ceilings });
                 effects.push(Effect::Answer(reply, answer));
             }
             Event::DrainWanted { node, how } => {

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 
 use flowai_actors::ids::NodeId;
 use flowai_actors::state::Tier;
+use flowai_actors::waiting::Ceiling;
 
 use super::event::Drain;
-use super::kinds::{ClassIx, GroupIx, KindIx};
+use super::kinds::{ClassIx, GroupIx, KindIx, Unfit};
 use super::nodes::Node;
 use super::state::Scheduler;
 
@@ -68,6 +69,36 @@ impl Scheduler {
             }
         }
         pool
+    }
+
+    /// Sizes for which every kind of node that offers the models, live or not, has too little memory, as far as was learned. Each
+    /// model's smallest first.
+    pub fn ceilings(&self) -> Vec<Ceiling> {
+        let too_large = self.kinds.all().filter(|(ix, _)| {
+            let is_short = self.kinds.unfit(*ix) == Some(Unfit::Memory);
+            is_short && !self.kinds.groups().any(|group| self.kinds.fits(*ix, group))
+        });
+        let ceilings = too_large.filter_map(|(_, kind)| {
+            let keyframe_model = match kind.needs.keyframe {
+                None => None,
+                Some(model) => Some(self.kinds.model_name(model)?.clone()),
+            };
+            Some(Ceiling {
+                model: self.kinds.model_name(kind.needs.model)?.clone(),
+                keyframe_model,
+                volume: kind.needs.size.volume(),
+            })
+        });
+        let mut ceilings: Vec<Ceiling> = ceilings.collect();
+        ceilings.sort_by(|a, b| {
+            let models = (&a.model, &a.keyframe_model).cmp(&(&b.model, &b.keyframe_model));
+            models.then(a.volume.total_cmp(&b.volume))
+        });
+        // A larger one says nothing more.
+        ceilings.dedup_by(|next, kept| {
+            (&next.model, &next.keyframe_model) == (&kept.model, &kept.keyframe_model)
+        });
+        ceilings
     }
 
     fn class_of(&self, group: GroupIx) -> Option<ClassIx> {

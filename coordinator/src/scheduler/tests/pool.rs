@@ -70,3 +70,53 @@ fn a_pool_that_was_never_seen_could_run_what_no_other_can() {
     assert_eq!((pool.nodes.len(), pool.runnable), (0, 2));
     assert_eq!(others(&farm).runnable, 0);
 }
+
+#[test]
+fn what_ran_out_of_memory_on_every_kind_of_node_is_over_a_ceiling() {
+    let mut farm = Farm::new();
+    let class = |node: &str, class: &str| {
+        Event::NodeRegistered(NodeOffer {
+            node: node_id(node),
+            generation: FIRST,
+            models: vec![model("tiny")],
+            device_class: class.to_owned(),
+            memory_bytes: 1 << 34,
+            running: None,
+        })
+    };
+    let out_of_memory = || AttemptEnd::Failed {
+        code: "out_of_memory".to_owned(),
+        detail: "no memory".to_owned(),
+        retryable: true,
+    };
+    for node in ["a1", "a2"] {
+        farm.step(class(node, "small"));
+    }
+    farm.arrive(waiting(1, 1, Tier::Free));
+    assert_eq!(farm.scheduler.ceilings(), []);
+    // Wherever it is tried.
+    let mut attempt = 1;
+    for _ in 0..2 {
+        let on = farm.scheduler.believed(job_id(1)).unwrap().1.cloned();
+        let Some(node) = on else { break };
+        farm.ended(node.as_str(), 1, attempt, out_of_memory());
+        attempt += 1;
+    }
+    let volume = f64::from(14 * 256 * 192_u32);
+    let [ceiling] = farm.scheduler.ceilings().try_into().unwrap();
+    assert_eq!(
+        (ceiling.model, ceiling.keyframe_model),
+        (model("tiny"), None)
+    );
+    let least = volume / 2_f64.powf(0.25);
+    assert!(
+        least < ceiling.volume && ceiling.volume <= volume,
+        "{}",
+        ceiling.volume
+    );
+    // A larger kind of node could run it, also when it is away.
+    farm.step(class("b", "large"));
+    assert_eq!(farm.scheduler.ceilings(), []);
+    farm.pass(2 * NODE_LEASE_MS, &["a1", "a2"]);
+    assert_eq!(farm.scheduler.ceilings(), []);
+}
