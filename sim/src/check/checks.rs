@@ -7,7 +7,7 @@ use flowai_actors::ids::{Attempt, JobId, UserId};
 use flowai_actors::limits::JOB_ASSIGNMENTS_MAX;
 use flowai_actors::state::JobState;
 
-use super::store::{Hold, Moved, PRICE_MC, Store};
+use super::store::{Hold, Moved, PRICE_MC, Row, Store};
 
 /// What must hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

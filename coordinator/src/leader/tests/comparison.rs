@@ -194,7 +194,6 @@ fn who_asked_is_not_kept_waiting_by_a_row_that_is_not_read() {
         unfinished(waits, 1, None),
     ]));
     leader.now_ms += COMPARE_VERIFY_MS;
-    leader.beat("a", Some(held.at));
     let found = told(&leader.apply(Event::Tick), reply);
     assert_eq!(
         found.map(|found| (found.suspected, found.differing)),

@@ -95,12 +95,10 @@ fn what_ran_out_of_memory_on_every_kind_of_node_is_over_a_ceiling() {
     farm.arrive(waiting(1, 1, Tier::Free));
     assert_eq!(farm.scheduler.ceilings(), []);
     // Wherever it is tried.
-    let mut attempt = 1;
-    for _ in 0..2 {
+    for attempt in 1..=2 {
         let on = farm.scheduler.believed(job_id(1)).unwrap().1.cloned();
         let Some(node) = on else { break };
         farm.ended(node.as_str(), 1, attempt, out_of_memory());
-        attempt += 1;
     }
     let volume = f64::from(14 * 256 * 192_u32);
     let [ceiling] = farm.scheduler.ceilings().try_into().unwrap();
