@@ -4,7 +4,7 @@
 //! beside the living one's.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use flowai_actors::ids::Epoch;
 use flowai_actors::state::Tier;
@@ -56,11 +56,12 @@ pub(crate) fn record_drift() {
     counter!("flowai_coordinator_drifted_jobs_total").increment(1);
 }
 
-/// An audit of the ledger found so many rows that break an invariant.
-pub(crate) fn record_ledger(findings: usize) {
-    gauge!("flowai_ledger_violations").set(findings as f64);
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    gauge!("flowai_ledger_audited_timestamp_seconds").set(now.unwrap_or_default().as_secs_f64());
+/// An audit of the ledger that ended then found so many rows that break an invariant.
+pub(crate) fn record_ledger(violations: usize, audited_at: SystemTime) {
+    gauge!("flowai_ledger_violations").set(violations as f64);
+    let since = audited_at.duration_since(SystemTime::UNIX_EPOCH);
+    let seconds = since.unwrap_or_default().as_secs_f64();
+    gauge!("flowai_ledger_audited_timestamp_seconds").set(seconds);
 }
 
 /// The autoscaler looked at one of its groups.
