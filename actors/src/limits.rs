@@ -20,6 +20,18 @@ pub const NODE_SELF_STOP_MS: u64 = 8_000;
 pub const SWEEP_MS: u64 = 500;
 /// The leader compares all that it believes of unfinished jobs with their rows this often.
 pub const COMPARE_MS: u64 = 60_000;
+/// What seems to differ is read again; who asked is told after so long what was found by then.
+pub const COMPARE_VERIFY_MS: u64 = 3_000;
+/// Differences that one answer names.
+pub const COMPARE_NAMED_MAX: usize = 100;
+/// The leader reads the ledger for what does not balance this often, or so much less often that it takes no more than one part in
+/// so many of the time …
+pub const LEDGER_AUDIT_MS: u64 = 60_000;
+pub const LEDGER_AUDIT_SHARE: u32 = 20;
+/// … and gives up after this long.
+pub const LEDGER_AUDIT_WITHIN_MS: u64 = 30_000;
+/// Findings that one audit reads.
+pub const LEDGER_FINDINGS_MAX: u32 = 100;
 
 const _: () = assert!(3 * LEADER_RENEW_MS < LEADER_TERM_MS);
 const _: () = assert!(LEADER_TERM_MS + LEADER_WATCH_MS < 10_000);
@@ -36,8 +48,11 @@ pub const JOB_NODE_DEATHS_MAX: u32 = 2;
 /// So long after its first failure a job may go back to the node where it failed, if no other can run it; doubles with each
 /// failure. A full disk or a lost driver does not heal in less.
 pub const JOB_RETRY_MS: u64 = 5_000;
-/// Queued jobs of one user; over it `too_many_queued`.
-pub const USER_QUEUED_MAX: u32 = 100;
+/// Queued jobs of all users, unless another number is chosen; over it `overloaded`. A leader was shown to hold and to reload as many
+/// (docs/benchmarks.md). Those of one user are bounded by tier, in `state.rs`.
+pub const FARM_QUEUED_MAX: u32 = 1_000_000;
+/// An api instance counts them this often: what comes in between goes beyond the bound.
+pub const FARM_QUEUE_LOOK_MS: u64 = 5_000;
 /// A job whose node has it and reports no progress for this long is stopped and tried elsewhere.
 pub const JOB_NO_PROGRESS_MS: u64 = 600_000;
 
@@ -83,6 +98,10 @@ pub const MEMORY_CEILING_MS: u64 = 3_600_000;
 pub const MEMORY_CEILING_NODES: usize = 2;
 /// Where no other nodes could run it, for so long only: the shortage may have passed.
 pub const MEMORY_CEILING_ALONE_MS: u64 = 120_000;
+/// Sizes that are too large for all nodes, of which an api instance hears: it knows few models.
+pub const CEILINGS_MAX: usize = 100;
+/// It asks this often; until it hears better, what it heard last counts.
+pub const CEILINGS_LOOK_MS: u64 = 2_000;
 /// Bounds of those who wait are looked at this often.
 pub const CARE_MS: u64 = 1_000;
 
@@ -133,6 +152,39 @@ pub const JOURNAL_BATCH_MAX: usize = 256;
 pub const RECOVERY_PAGE_JOBS: u32 = 5_000;
 
 const _: () = assert!(JOB_ATTEMPTS_MAX < JOB_ASSIGNMENTS_MAX);
+
+// --- the autoscaler (docs: operations.md "Growing and shrinking"; the targets of each tier are in `state.rs`) ---
+
+/// Looks in a row at which waits must be above their targets before nodes are asked for: three are fifteen seconds.
+pub const AUTOSCALE_LOOKS_ABOVE: u32 = 3;
+/// After the beginning of a term nodes come back within their lease; until then nothing is decided.
+pub const AUTOSCALE_SETTLE_MS: u64 = 30_000;
+/// Nodes that were spare for the whole of such a time are given back. No shorter time may be chosen: loading a model takes up to
+/// a minute (p99 of the trace in scheduling.md: 52 s), and a node that comes back has to.
+pub const AUTOSCALE_COOL_DOWN_S_MIN: u64 = 60;
+pub const AUTOSCALE_COOL_DOWN_S: u64 = 300;
+pub const AUTOSCALE_COOL_DOWN_S_MAX: u64 = 86_400;
+/// Nodes by which one decision changes a group at the most, unless another number is chosen.
+pub const AUTOSCALE_STEP: u32 = 4;
+/// While a group does not have what is wanted, its provider is told again this often.
+pub const AUTOSCALE_REMIND_MS: u64 = 60_000;
+/// Groups of an autoscaler, and nodes of one of them: as many as the link carries.
+pub const AUTOSCALE_GROUPS_MAX: usize = 32;
+pub const AUTOSCALE_NODES_MAX: u32 = LINKS_MAX as u32;
+/// Names of drained nodes that a provider's program is told at a time.
+pub const AUTOSCALE_NAMED_MAX: usize = 64;
+/// A provider's program may take so long, seconds.
+pub const AUTOSCALE_COMMAND_S: u64 = 60;
+pub const AUTOSCALE_COMMAND_S_MAX: u64 = 600;
+/// Of what it writes to stdout and stderr each, so much is kept for the log.
+pub const AUTOSCALE_OUTPUT_BYTES_MAX: usize = 4 << 10;
+/// After a failure it is left alone, at first up to so long …
+pub const AUTOSCALE_RETRY_FIRST_MS: u64 = 5_000;
+/// … at most up to this.
+pub const AUTOSCALE_RETRY_MOST_MS: u64 = 300_000;
+
+const _: () = assert!(NODE_LEASE_MS + 3 * NODE_BEAT_MS < AUTOSCALE_SETTLE_MS);
+const _: () = assert!(AUTOSCALE_SETTLE_MS < AUTOSCALE_COOL_DOWN_S_MIN * 1_000);
 
 // --- checkpoints ---
 

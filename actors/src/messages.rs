@@ -14,7 +14,7 @@ use crate::membership::{
 };
 use crate::preview::{PlacePreview, PreviewPlace, PreviewPlaced, PreviewReady};
 use crate::spec::{AdapterUse, RenderSpec, SpecLimits};
-use crate::waiting::{Waits, WhyAnswer, WhyQuery};
+use crate::waiting::{Ceilings, CeilingsQuery, Waits, WhyAnswer, WhyQuery};
 
 /// Which try of which job, under whose term: every word about an attempt carries it, and a stale one changes nothing (INV-2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -488,12 +488,27 @@ pub struct FarmQuery {}
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Compare {}
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Compared {
     /// Unfinished jobs in the rows.
     pub jobs: u64,
-    /// Those that differed, and are read again: each is news that was on its way, or is mended.
+    /// Those that seemed to differ, and were read again: most are news that was on its way.
     pub suspected: u64,
+    /// Those that differed indeed. The rows are believed by now.
+    #[serde(default)]
+    pub differing: u64,
+    /// The first [`COMPARE_NAMED_MAX`](crate::limits::COMPARE_NAMED_MAX) of them.
+    #[serde(default)]
+    pub differences: Vec<Difference>,
+}
+
+/// A job of which the leader believed something else than its row says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Difference {
+    pub job: JobId,
+    /// For people, as is `row`.
+    pub memory: String,
+    pub row: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -561,6 +576,7 @@ bodies! {
     44 => PreviewReady,
     46 => WhyQuery, 47 => WhyAnswer,
     48 => Compare, 49 => Compared,
+    50 => CeilingsQuery, 51 => Ceilings,
     60 => PlaceCheckpoint, 61 => CheckpointPlace,
     62 => CheckpointPlaced,
     70 => Join, 71 => JoinAnswer,

@@ -200,6 +200,24 @@ impl Tier {
         Some(minutes * 60_000)
     }
 
+    /// Queued jobs of one user; over it `too_many_queued`.
+    pub const fn queued_max(self) -> u32 {
+        match self {
+            Self::Free => 5,
+            Self::Pro => 50,
+            Self::Studio => 200,
+        }
+    }
+
+    /// An autoscaler adds nodes while a job of this tier would wait longer than this, seconds: well before its start bound.
+    pub const fn wait_target_s(self) -> u32 {
+        match self {
+            Self::Free => 600,
+            Self::Pro => 60,
+            Self::Studio => 30,
+        }
+    }
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Free => "free",

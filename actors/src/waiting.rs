@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::JobId;
+use crate::ids::{JobId, ModelId};
 
 /// What has to happen before a waiting job starts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -41,4 +41,24 @@ pub enum WhyAnswer {
     },
     /// It runs, has ended, or is not known yet.
     NotWaiting,
+}
+
+/// Which sizes are too large for every kind of node that offers the model? (Api to leader, ask.)
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CeilingsQuery {}
+
+/// What ran out of memory lately wherever it could run, live or not.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Ceilings {
+    /// At most [`CEILINGS_MAX`](crate::limits::CEILINGS_MAX).
+    pub ceilings: Vec<Ceiling>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ceiling {
+    pub model: ModelId,
+    /// Only of jobs whose first frame this one makes.
+    pub keyframe_model: Option<ModelId>,
+    /// Frames times pixels of a frame; as many and more do not fit.
+    pub volume: f64,
 }

@@ -14,7 +14,7 @@ use crate::messages::{
     UploadTargets, UploadTargetsAnswer,
 };
 use crate::preview::{PlacePreview, PreviewPlace, PreviewPlaced, PreviewReady};
-use crate::waiting::{WhyAnswer, WhyQuery};
+use crate::waiting::{Ceilings, CeilingsQuery, WhyAnswer, WhyQuery};
 
 /// The newest meaning of messages that this build knows. Raised when a meaning changes; a new kind or field changes none.
 /// A build that speaks less than 2 knows no keyframes.
@@ -77,6 +77,7 @@ questions! {
     RenewCertificate => RenewCertificateAnswer,
     WhyQuery => WhyAnswer,
     Compare => Compared,
+    CeilingsQuery => Ceilings,
 }
 
 /// Puts a body into a new envelope.
@@ -130,13 +131,14 @@ pub fn may_send(role: Role, kind: u32) -> bool {
         Live::KIND,
         PreviewReady::KIND,
     ];
-    const FROM_APIS: [u32; 6] = [
+    const FROM_APIS: [u32; 7] = [
         Doorbell::KIND,
         FarmQuery::KIND,
         Join::KIND,
         MembersChanged::KIND,
         WhyQuery::KIND,
         Compare::KIND,
+        CeilingsQuery::KIND,
     ];
     let senders = [
         (Role::Node, &FROM_NODES[..]),

@@ -18,7 +18,7 @@ use crate::live::LiveBoard;
 use crate::previews::PreviewBoard;
 use crate::session::Sessions;
 use crate::uploads::Gate;
-use crate::videos::Catalogue;
+use crate::videos::{Catalogue, MemoryFit, QueueRoom};
 
 pub use crate::farm::{JoinConfig, LeaderLink};
 
@@ -35,9 +35,11 @@ pub struct Config {
     pub password_cost: PasswordCost,
     /// What a new account begins with.
     pub signup_gift: Millicredits,
-    /// Multiplies every rate limit, for load tests.
+    /// Multiplies every rate limit and how many videos of one user may wait, for load tests.
     pub rate_scale: u32,
     pub join: JoinConfig,
+    /// Unfinished jobs of all users, over which no more are taken.
+    pub queued_max: u32,
     /// At most so many at a time. A request holds one for a millisecond or two; more of them than the database's cores can serve
     /// make answers later (docs/benchmarks.md).
     pub database_connections: u32,
@@ -71,6 +73,9 @@ pub struct Parts {
     pub rates: RateLimits,
     pub gate: Gate,
     pub(crate) catalogue: Catalogue,
+    pub(crate) queue_room: QueueRoom,
+    pub(crate) memory_fit: MemoryFit,
+    pub(crate) rate_scale: u32,
     pub sessions: Sessions,
     pub live: Arc<LiveBoard>,
     pub(crate) previews: PreviewBoard,
@@ -106,6 +111,9 @@ impl App {
             passwords: Passwords::new(config.password_cost).map_err(StartError::Passwords)?,
             gate: Gate::default(),
             catalogue: Catalogue::default(),
+            queue_room: QueueRoom::new(config.queued_max),
+            memory_fit: MemoryFit::default(),
+            rate_scale: config.rate_scale,
             authenticator,
             database,
             redis,

@@ -7,6 +7,7 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use flowai_actors::credits::Millicredits;
+use flowai_actors::state::Tier;
 use flowai_store::database::DatabaseError;
 use flowai_store::objects::ObjectsError;
 use flowai_store::redis::RedisError;
@@ -103,11 +104,15 @@ pub enum ApiError {
 
     #[error("too many requests; wait as long as Retry-After says")]
     RateLimited(RateState),
-    #[error("{max} of your videos wait already; wait until some have started, or cancel some")]
-    TooManyQueued { max: u32 },
+    #[error(
+        "{max} of your videos wait already, as many as may in tier {}; wait until some have started, or cancel some", .tier.as_str()
+    )]
+    TooManyQueued { tier: Tier, max: u32 },
 
     #[error("the server is at its limit; try again in a moment")]
     Overloaded,
+    #[error("the farm's queue is full; try again in a minute")]
+    QueueFull,
     #[error("the server is going down; try again in a moment")]
     Draining,
     #[error("{0}")]
@@ -229,6 +234,7 @@ impl ApiError {
             | Self::FileRefused(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::RateLimited(_) | Self::TooManyQueued { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Overloaded
+            | Self::QueueFull
             | Self::Draining
             | Self::NotConfigured(_)
             | Self::DependencyDown(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -271,7 +277,7 @@ impl ApiError {
             Self::FileRefused(_) => "file_refused",
             Self::RateLimited(_) => "rate_limited",
             Self::TooManyQueued { .. } => "too_many_queued",
-            Self::Overloaded => "overloaded",
+            Self::Overloaded | Self::QueueFull => "overloaded",
             Self::Draining => "draining",
             Self::NotConfigured(_) => "not_configured",
             Self::DependencyDown(_) => "dependency_down",
@@ -288,6 +294,7 @@ impl ApiError {
             | Self::Draining
             | Self::DependencyDown(_) => Some(1),
             Self::TooManyQueued { .. } => Some(30),
+            Self::QueueFull => Some(60),
             _ => None,
         }
     }

@@ -10,12 +10,15 @@ use std::str::FromStr;
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser};
 use flowai_actors::credits::Millicredits;
+use flowai_actors::limits::FARM_QUEUED_MAX;
 use flowai_actors::link::{PeerId, Role};
 use flowai_store::objects::ObjectsConfig;
 use url::Url;
 
 /// A larger scale is no limit any more.
 const RATE_SCALE_MAX: u32 = 1_000_000;
+/// More than any leader was shown to hold.
+const QUEUED_MAX_MAX: u32 = 100 * FARM_QUEUED_MAX;
 /// Shorter secrets of the object store can be guessed from a signed link that leaked.
 const SECRET_BYTES_MIN: usize = 32;
 
@@ -44,6 +47,8 @@ pub struct Settings {
     pub signup_gift: Millicredits,
     /// Multiplies every rate limit, for load tests.
     pub rate_scale: u32,
+    /// Unfinished jobs of all users, over which no more are taken.
+    pub queued_max: u32,
     /// At most so many at a time.
     pub database_connections: u32,
     /// Written when it serves.
@@ -137,9 +142,12 @@ struct Flags {
     /// Credits that a new account begins with, 0 for none [env: FLOWAI_SIGNUP_GIFT] [default: 1000]
     #[arg(long)]
     signup_gift: Option<String>,
-    /// Multiplies every rate limit, for load tests [env: FLOWAI_RATE_SCALE] [default: 1]
+    /// Multiplies every rate limit and how many videos of one user may wait, for load tests [env: FLOWAI_RATE_SCALE] [default: 1]
     #[arg(long)]
     rate_scale: Option<String>,
+    /// Unfinished videos of all users, over which no more are taken [env: FLOWAI_QUEUED_MAX] [default: 1000000]
+    #[arg(long)]
+    queued_max: Option<String>,
     /// Connections to the database at a time; about two for each core of its server [env: FLOWAI_DATABASE_CONNECTIONS]
     /// [default: 8]
     #[arg(long)]
@@ -186,6 +194,13 @@ impl Settings {
             rate_scale: source
                 .or(flags.rate_scale, "FLOWAI_RATE_SCALE", "1")?
                 .number(1..=RATE_SCALE_MAX)?,
+            queued_max: source
+                .or(
+                    flags.queued_max,
+                    "FLOWAI_QUEUED_MAX",
+                    &FARM_QUEUED_MAX.to_string(),
+                )?
+                .number(1..=QUEUED_MAX_MAX)?,
             database_connections: source
                 .or(
                     flags.database_connections,

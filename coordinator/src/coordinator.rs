@@ -14,6 +14,7 @@ use flowai_store::objects::Objects;
 use tokio_util::sync::CancellationToken;
 
 use crate::authority::Authority;
+use crate::autoscaler::Autoscale;
 use crate::leader::{Ear, Leader, Over, Tools};
 use crate::lease::{self, Candidate};
 use crate::members::Members;
@@ -45,6 +46,8 @@ pub struct Coordinator {
     pub address: String,
     /// Signs certificates of nodes while this coordinator leads; without it no machine can join.
     pub authority: Option<Authority>,
+    /// `None`: nobody is asked for nodes.
+    pub autoscale: Option<Autoscale>,
 }
 
 impl fmt::Debug for Coordinator {
@@ -160,7 +163,8 @@ impl Coordinator {
                 members: members.clone(),
                 authority: self.authority.clone(),
             };
-            let leader = Leader::start(tools, epoch, tasks.clone()).await;
+            let autoscale = self.autoscale.clone();
+            let leader = Leader::start(tools, epoch, tasks.clone(), autoscale).await;
             let leader = leader.map_err(|error| failed(error.to_string()))?;
             set(present, Some(leader.ear()));
             (self.stand)(Standing::Leading);

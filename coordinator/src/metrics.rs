@@ -4,7 +4,7 @@
 //! beside the living one's.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use flowai_actors::ids::Epoch;
 use flowai_actors::state::Tier;
@@ -12,6 +12,7 @@ use metrics::{counter, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
 use metrics_util::MetricKindMask;
 
+use crate::autoscaler::Decision;
 use crate::scheduler::{Figures, WaitsFor};
 
 /// Bounds of decision times, seconds: around the goal of a millisecond.
@@ -53,6 +54,28 @@ pub(crate) fn record_fenced_write() {
 /// A job was believed to be what its row does not say.
 pub(crate) fn record_drift() {
     counter!("flowai_coordinator_drifted_jobs_total").increment(1);
+}
+
+/// An audit of the ledger that ended then found so many rows that break an invariant.
+pub(crate) fn record_ledger(violations: usize, audited_at: SystemTime) {
+    gauge!("flowai_ledger_violations").set(violations as f64);
+    let since = audited_at.duration_since(SystemTime::UNIX_EPOCH);
+    let seconds = since.unwrap_or_default().as_secs_f64();
+    gauge!("flowai_ledger_audited_timestamp_seconds").set(seconds);
+}
+
+/// The autoscaler looked at one of its groups.
+pub(crate) fn record_autoscaling(decision: &Decision) {
+    let class = || decision.class.clone();
+    gauge!("flowai_autoscaler_wanted", "class" => class()).set(decision.wanted);
+    gauge!("flowai_autoscaler_ready", "class" => class()).set(decision.ready);
+    let reason = decision.reason.code();
+    counter!("flowai_autoscaler_decisions_total", "reason" => reason).increment(1);
+}
+
+/// The autoscaler's provider did not do as it was told.
+pub(crate) fn record_provider_failure() {
+    counter!("flowai_autoscaler_provider_failures_total").increment(1);
 }
 
 /// Takes down how the farm stands.

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use clap::Parser;
 use flowai_actors::limits::{NODE_CERTIFICATE_S, NODE_CERTIFICATE_S_MIN};
 
+use crate::autoscaler::AutoscaleSettings;
+
 /// Leads FlowAI's farm, or stands by until it may.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "flowai-coordinator", version)]
@@ -39,6 +41,8 @@ pub struct Settings {
     /// Written when ready: one JSON object with the listening address.
     #[arg(long, env = "FLOWAI_READY_FILE")]
     pub ready_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub autoscale: AutoscaleSettings,
 }
 
 /// `/metrics` asks for no credential.

@@ -78,7 +78,7 @@ impl Both {
     async fn sign_up(&mut self) -> UserId {
         let user = UserId::generate();
         self.run(format!(
-            "insert into account (id, email) values ('{user}', '{user}@example.org')"
+            "insert into account (id, email, tier) values ('{user}', '{user}@example.org', 'studio')"
         ))
         .await;
         self.run(format!(
@@ -117,7 +117,7 @@ impl Both {
         let new = NewJob {
             job: video.id,
             owner,
-            tier: Tier::Free,
+            tier: Tier::Studio,
             class,
             after,
             spec: Rc::new(spec.clone()),

@@ -60,7 +60,7 @@ impl Side {
         );
         for user in &users {
             statements.push(format!(
-                "insert into account (id, email) values ('{user}', '{user}@example.org')"
+                "insert into account (id, email, tier) values ('{user}', '{user}@example.org', 'studio')"
             ));
             statements.push(format!(
                 "insert into upload (id, owner_id, purpose, sha256, bytes, content_type, width, height, object_key)

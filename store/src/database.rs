@@ -63,6 +63,15 @@ pub(crate) fn violates(error: &sqlx::Error, constraint: &str) -> bool {
         .is_some_and(|refusal| refusal.constraint() == Some(constraint))
 }
 
+/// What a refusal of one of our own functions says beside its name; empty when it says nothing.
+pub(crate) fn detail_of(error: &sqlx::Error) -> String {
+    let refusal = error
+        .as_database_error()
+        .and_then(|error| error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>());
+    let detail = refusal.and_then(|error| error.detail());
+    detail.unwrap_or_default().to_owned()
+}
+
 /// A stored value that is none of those the column may hold: the schema is newer than this program.
 pub(crate) fn not_of(column: &'static str, found: &str) -> DatabaseError {
     sqlx::Error::ColumnDecode {

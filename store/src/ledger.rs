@@ -1,12 +1,14 @@
 //! Credits as their owners and administrators see them. What moves them is beside what they are moved for: a submission
 //! ([`crate::videos::queue`]), a cancel of what waits, and the leader's [`crate::journal`].
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use flowai_actors::credits::Millicredits;
 use flowai_actors::ids::JobId;
 use sqlx::PgConnection;
 
-use crate::database::{Database, DatabaseError, not_of};
+use crate::database::{Database, DatabaseError, detail_of, not_of};
 use crate::number::{bigint, millicredits};
 
 /// What a user has.
@@ -175,14 +177,24 @@ pub async fn grant(
     }
 }
 
-/// Every row that breaks an invariant of the ledger, at most `max`; none when money balances (INV-6). Reads all of the ledger. For
-/// the coordinator.
-pub async fn imbalances(database: &Database, max: u32) -> Result<Vec<Imbalance>, DatabaseError> {
+/// Every row that breaks an invariant of the ledger, at most `max`; none when money balances (INV-6). Reads all of the ledger, for at
+/// most so long, which is an error then. For the coordinator.
+pub async fn imbalances(
+    database: &Database,
+    max: u32,
+    within: Duration,
+) -> Result<Vec<Imbalance>, DatabaseError> {
+    let mut transaction = database.pool().begin().await?;
+    sqlx::query("select set_config('statement_timeout', $1, true)")
+        .bind(within.as_millis().to_string())
+        .execute(&mut *transaction)
+        .await?;
     let found =
         sqlx::query_as("select invariant, subject, finding from ledger_imbalances limit $1")
             .bind(i64::from(max))
-            .fetch_all(database.pool())
+            .fetch_all(&mut *transaction)
             .await?;
+    transaction.commit().await?;
     Ok(found)
 }
 
@@ -200,12 +212,9 @@ pub(crate) async fn end_own_hold(
 
 /// What was available when `credits_insufficient` refused a hold: the refusal's detail.
 pub(crate) fn available_in(refusal: &sqlx::Error) -> Result<Millicredits, DatabaseError> {
-    let refusal = refusal.as_database_error();
-    let refusal =
-        refusal.and_then(|error| error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>());
-    let detail = refusal.and_then(|error| error.detail()).unwrap_or_default();
+    let detail = detail_of(refusal);
     let available = detail
         .parse()
-        .map_err(|_| not_of("credits_insufficient.detail", detail))?;
+        .map_err(|_| not_of("credits_insufficient.detail", &detail))?;
     Ok(millicredits(available))
 }

@@ -3,15 +3,14 @@
 use chrono::{DateTime, SubsecRound as _, Utc};
 use flowai_actors::credits::{Millicredits, Price, Rendering};
 use flowai_actors::ids::{AdapterId, JobId, ModelId, Sha256, UploadId, UserId};
-use flowai_actors::limits::USER_QUEUED_MAX;
 use flowai_actors::manifest::Manifest;
 use flowai_actors::messages::ArtefactFile;
 use flowai_actors::spec::RenderSpec;
-use flowai_actors::state::{Class, EventKind, JobState};
+use flowai_actors::state::{Class, EventKind, JobState, Tier};
 use sqlx::types::Json;
 use sqlx::{Connection as _, PgConnection};
 
-use crate::database::{Database, DatabaseError, not_of, violates};
+use crate::database::{Database, DatabaseError, detail_of, not_of, violates};
 use crate::idempotency::{Known, NamedRequest};
 use crate::journal::artefact_key;
 use crate::ledger;
@@ -37,6 +36,8 @@ pub struct NewVideo<'a> {
     pub after: Option<JobId>,
     /// What is held for it.
     pub price: Price,
+    /// Multiplies how many of the owner's jobs may wait, for load tests.
+    pub queued_scale: u32,
     /// In whole microseconds, as the database keeps it.
     pub created_at: DateTime<Utc>,
 }
@@ -56,6 +57,7 @@ impl<'a> NewVideo<'a> {
             class: Class::Interactive,
             after: None,
             price: Price::of(spec, Rendering::Full),
+            queued_scale: 1,
             created_at: Utc::now().trunc_subsecs(6),
         }
     }
@@ -178,8 +180,10 @@ pub enum Queueing {
         needed: Millicredits,
         available: Millicredits,
     },
-    /// [`USER_QUEUED_MAX`] of the user's jobs wait already.
-    TooMany,
+    /// As many of the user's jobs wait as may in its tier.
+    TooMany {
+        tier: Tier,
+    },
     /// The picture was removed a moment ago.
     NoImage,
     /// One of the adapters was removed a moment ago.
@@ -350,7 +354,7 @@ pub async fn queue(
     .bind(video.parent.map(JobId::as_uuid))
     .bind(video.class.as_str())
     .bind(video.after.map(JobId::as_uuid))
-    .bind(i64::from(USER_QUEUED_MAX))
+    .bind(queued_caps(video.queued_scale))
     .bind(bigint(video.price.amount.get()))
     .bind(int(video.price.book))
     .bind(named.map(|request| request.key))
@@ -361,7 +365,11 @@ pub async fn queue(
     .await;
     let (verdict, status, body) = match verdict {
         Ok(verdict) => verdict,
-        Err(error) if violates(&error, "job_too_many_queued") => return Ok(Queueing::TooMany),
+        Err(error) if violates(&error, "job_too_many_queued") => {
+            let tier = detail_of(&error);
+            let tier = Tier::from_name(&tier).ok_or_else(|| not_of("account.tier", &tier))?;
+            return Ok(Queueing::TooMany { tier });
+        }
         Err(error) if violates(&error, "credits_insufficient") => {
             return Ok(Queueing::TooFewCredits {
                 needed: video.price.amount,
@@ -383,6 +391,24 @@ pub async fn queue(
         }
         (other, ..) => Err(not_of("submit_video.verdict", other)),
     }
+}
+
+/// By tier, as `submit_video` reads them.
+fn queued_caps(scale: u32) -> serde_json::Value {
+    let cap = |tier: Tier| -> (String, serde_json::Value) {
+        let most = tier.queued_max().saturating_mul(scale);
+        (tier.as_str().to_owned(), most.into())
+    };
+    serde_json::Value::Object(Tier::ALL.map(cap).into_iter().collect())
+}
+
+/// Whether so many jobs of all users are unfinished. Reads as many index entries: for once in some seconds.
+pub async fn farm_queue_reaches(database: &Database, jobs: u32) -> Result<bool, DatabaseError> {
+    let reaches = sqlx::query_scalar("select farm_queue_reaches($1)")
+        .bind(i64::from(jobs))
+        .fetch_one(database.pool())
+        .await?;
+    Ok(reaches)
 }
 
 /// One of the caller's own jobs.

@@ -18,10 +18,19 @@ pub enum Scope {
     /// Operating the farm. Only an administrator can make such a key.
     #[serde(rename = "farm")]
     Farm,
+    /// Giving credits. Only an administrator can make such a key, and operating the farm needs none.
+    #[serde(rename = "credits")]
+    Credits,
 }
 
 impl Scope {
-    pub const ALL: [Self; 4] = [Self::Videos, Self::Adapters, Self::FarmRead, Self::Farm];
+    pub const ALL: [Self; 5] = [
+        Self::Videos,
+        Self::Adapters,
+        Self::FarmRead,
+        Self::Farm,
+        Self::Credits,
+    ];
 
     /// As stored.
     pub const fn as_str(self) -> &'static str {
@@ -30,6 +39,7 @@ impl Scope {
             Self::Adapters => "adapters",
             Self::FarmRead => "farm:read",
             Self::Farm => "farm",
+            Self::Credits => "credits",
         }
     }
 
@@ -38,11 +48,11 @@ impl Scope {
         Self::ALL.into_iter().find(|scope| scope.as_str() == name)
     }
 
-    /// Whether the farm, and not only the holder's own things, can be seen or changed with it.
+    /// Whether the farm or the credits of others, and not only the holder's own things, can be seen or changed with it.
     pub const fn is_operators(self) -> bool {
         match self {
             Self::Videos | Self::Adapters => false,
-            Self::FarmRead | Self::Farm => true,
+            Self::FarmRead | Self::Farm | Self::Credits => true,
         }
     }
 }

@@ -51,7 +51,7 @@ pub(super) async fn create(
     headers: HeaderMap,
     JsonBytes(bytes): JsonBytes,
 ) -> Result<Response, ApiError> {
-    principal.require_operator(&app, Scope::Farm).await?;
+    principal.require_operator(&app, Scope::Credits).await?;
     let named = idempotency::named(&headers, principal.user, "POST /v1/credits/grants", &bytes)?;
     let request: GrantRequest = read_json(&bytes)?;
     let email = request.email.trim().to_lowercase();

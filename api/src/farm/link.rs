@@ -6,9 +6,11 @@ use std::time::Duration;
 use flowai_actors::ids::{Epoch, JobId};
 use flowai_actors::link::{LinkEvent, LinkEvents, NodeLink, PeerId, Role};
 use flowai_actors::membership::{Join, JoinAnswer, MembersChanged};
-use flowai_actors::messages::{Body as _, Doorbell, EventsReady, FarmQuery, FarmView, Live};
+use flowai_actors::messages::{
+    Body as _, Compare, Compared, Doorbell, EventsReady, FarmQuery, FarmView, Live,
+};
 use flowai_actors::preview::PreviewReady;
-use flowai_actors::waiting::{Waits, WhyAnswer, WhyQuery};
+use flowai_actors::waiting::{Ceiling, Ceilings, CeilingsQuery, Waits, WhyAnswer, WhyQuery};
 use flowai_actors::wire::{self, Question};
 
 use crate::app::App;
@@ -20,6 +22,10 @@ const FARM_QUERY_WITHIN: Duration = Duration::from_secs(2);
 /// Signing a certificate takes a transaction.
 const JOIN_WITHIN: Duration = Duration::from_secs(5);
 const LEADER_DOWN: ApiError = ApiError::DependencyDown("the leading coordinator");
+/// A million rows are read in some seconds, and what seems to differ is read again.
+const COMPARE_WITHIN: Duration = Duration::from_secs(30);
+/// Less than until it is asked again.
+const CEILINGS_WITHIN: Duration = Duration::from_secs(1);
 /// A look at a video does without the reason after so long.
 const WHY_WITHIN: Duration = Duration::from_millis(500);
 
@@ -95,6 +101,42 @@ impl LeaderLink {
                 tracing::warn!(%error, kind = Q::KIND, "the leader did not answer");
                 LEADER_DOWN
             })
+    }
+
+    /// Has the leader compare its memory with the rows.
+    ///
+    /// # Errors
+    /// `DependencyDown` when nobody leads or answers.
+    pub(crate) async fn compare(&self) -> Result<Compared, ApiError> {
+        const DOWN: ApiError = ApiError::DependencyDown("the leading coordinator");
+        let leader = self.leader().ok_or(DOWN)?;
+        let link = self.link.as_ref();
+        wire::ask(link, &leader, Epoch::ZERO, &Compare {}, COMPARE_WITHIN)
+            .await
+            .map_err(|error| {
+                tracing::warn!(%error, "the leader did not compare its memory with the rows");
+                DOWN
+            })
+    }
+
+    /// Which sizes are too large for all nodes; `None` when nobody who knows answers in time.
+    pub(crate) async fn ceilings(&self) -> Option<Vec<Ceiling>> {
+        let leader = self.leader()?;
+        let link = self.link.as_ref();
+        let asked = wire::ask(
+            link,
+            &leader,
+            Epoch::ZERO,
+            &CeilingsQuery {},
+            CEILINGS_WITHIN,
+        );
+        match asked.await {
+            Ok(Ceilings { ceilings }) => Some(ceilings),
+            Err(error) => {
+                tracing::debug!(%error, "the leader did not say which sizes are too large");
+                None
+            }
+        }
     }
 
     /// Why a job waits; `None` when it does not, or nobody who knows answers in time.

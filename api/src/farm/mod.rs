@@ -2,6 +2,7 @@
 
 mod drain;
 mod join;
+mod compare;
 mod link;
 mod node;
 mod routes;

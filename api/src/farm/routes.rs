@@ -19,6 +19,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(tokens::create, tokens::list))
         .routes(routes!(tokens::revoke))
         .routes(routes!(queues))
+        .routes(routes!(super::compare::compare))
 }
 
 #[derive(Serialize, ToSchema)]

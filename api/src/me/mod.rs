@@ -2,7 +2,6 @@
 
 use axum::extract::State;
 use chrono::{DateTime, Utc};
-use flowai_actors::limits::USER_QUEUED_MAX;
 use flowai_store::accounts;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -57,7 +56,7 @@ async fn get(
         role: account.role.as_str(),
         limits: AccountLimits {
             videos_running_max: account.tier.running_max(),
-            videos_queued_max: USER_QUEUED_MAX,
+            videos_queued_max: account.tier.queued_max().saturating_mul(app.rate_scale),
         },
         created_at: account.created_at,
     }))

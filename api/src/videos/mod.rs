@@ -4,19 +4,23 @@ mod cancel;
 mod catalogue;
 mod draft;
 mod finals;
+mod fit;
 mod keyframe;
 mod list;
 mod plan;
 mod preview;
 mod read;
 mod resource;
+mod room;
 mod submit;
 mod wish;
 
 pub(crate) use cancel::{cancel, purge};
 pub(crate) use catalogue::Catalogue;
+pub(crate) use fit::MemoryFit;
 pub(crate) use read::{find, wait_for_end};
 pub(crate) use resource::{AdapterUseResource, present};
+pub(crate) use room::QueueRoom;
 pub(crate) use submit::{Submitted, submit};
 pub(crate) use wish::{AdapterWish, KeyframeSettings, SamplerName, Wish, again};
 

@@ -6,7 +6,6 @@ use axum::response::{IntoResponse, Response};
 use fail::fail_point;
 use flowai_actors::credits::{Price, Rendering};
 use flowai_actors::ids::{JobId, UserId};
-use flowai_actors::limits::USER_QUEUED_MAX;
 use flowai_store::videos::{self, NewVideo, Queueing, Video};
 use serde_json::Value;
 
@@ -89,9 +88,13 @@ pub(super) async fn carry_out(
     named: Option<&Named>,
     show: impl Fn(&Video) -> serde_json::Result<Value>,
 ) -> Result<Submitted, ApiError> {
+    let plan = match plan {
+        Ok(plan) => is_taken(app, &plan).await.map(|()| plan),
+        Err(error) => Err(error),
+    };
     let submitted = match plan {
         Ok(plan) => write_down(app, user, &plan, named, show).await?,
-        // A retry gets the answer of before, also when its model has been withdrawn since.
+        // A retry gets the answer of before, also when its model has been withdrawn or the queue has filled since.
         Err(error) => match idempotency::answered(app, named).await? {
             Some((status, body)) => Submitted::Replayed { status, body },
             None => return Err(error),
@@ -103,6 +106,12 @@ pub(super) async fn carry_out(
         metrics::counter!("flowai_api_videos_accepted_total").increment(1);
     }
     Ok(submitted)
+}
+
+/// Whether the farm takes such a job at this moment.
+async fn is_taken(app: &App, plan: &Plan) -> Result<(), ApiError> {
+    app.memory_fit.check(app, &plan.spec)?;
+    app.queue_room.check(app).await
 }
 
 async fn write_down(
@@ -124,6 +133,7 @@ async fn write_down(
         class: plan.class,
         after: plan.after,
         price: Price::of(&plan.spec, rendering),
+        queued_scale: app.rate_scale,
         ..NewVideo::new(user, &plan.spec, plan.image)
     };
     let body = show(&new.queued()).map_err(|_| ApiError::Internal)?;
@@ -150,8 +160,9 @@ async fn write_down(
         Queueing::NoAfter => Err(ApiError::NotFound("the video that this one starts after")),
         Queueing::NoParent => Err(ApiError::NotFound("the video that this one continues")),
         Queueing::NoAdapter => Err(ApiError::NamedNotFound("one of the adapters".to_owned())),
-        Queueing::TooMany => Err(ApiError::TooManyQueued {
-            max: USER_QUEUED_MAX,
+        Queueing::TooMany { tier } => Err(ApiError::TooManyQueued {
+            tier,
+            max: tier.queued_max().saturating_mul(app.rate_scale),
         }),
     }
 }

@@ -1,10 +1,13 @@
 //! Goal: nobody hears 202 before the job is durable, and the leader is told after the commit (INV-4).
 //! Method: the row is looked for on another connection as soon as the doorbell rings or the answer comes; PostgreSQL is killed.
 
+use std::time::Duration;
+
+use flowai_actors::state::Tier;
 use reqwest::Method;
 use tokio::time::timeout;
 
-use crate::farm::{Answer, DEADLINE, Farm, wish};
+use crate::farm::{Answer, DEADLINE, Farm, Options, wish};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_doorbell_rings_for_a_job_that_is_there() {
@@ -86,21 +89,68 @@ async fn a_refused_wish_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_has_too_many_waiting_is_told_so() {
-    let farm = Farm::start().await;
+async fn who_has_too_many_waiting_for_its_tier_is_told_so() {
+    let farm = Farm::start_with(Options {
+        rate_scale: 1,
+        ..Options::default()
+    })
+    .await;
     let (ada, bob) = (farm.user("ada").await, farm.user("bob").await);
     let wish_of_bob = wish(&bob.picture().await);
     let wish = wish(&ada.picture().await);
-    let max = flowai_actors::limits::USER_QUEUED_MAX;
+    let max = Tier::Free.queued_max();
     for _ in 0..max {
         ada.post("/v1/videos", &wish).await.expect(202);
     }
     let refused = ada.post("/v1/videos", &wish).await;
-    refused.expect_problem(429, "too_many_queued");
-    assert_ne!(refused.header("retry-after"), "");
+    let problem = refused.expect_problem(429, "too_many_queued");
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(
+        detail.starts_with("5 of your videos wait already, as many as may in tier free"),
+        "{detail}"
+    );
+    assert_eq!(refused.header("retry-after"), "30");
     bob.post("/v1/videos", &wish_of_bob).await.expect(202);
     assert_eq!(
         farm.number("select count(*) from job").await,
         i64::from(max) + 1
     );
+    // Who pays more may at once.
+    farm.run("update account set tier = 'pro' where email like 'ada@%'")
+        .await;
+    ada.post("/v1/videos", &wish).await.expect(202);
+    let me = ada.get("/v1/me").await;
+    let me = me.expect(200).json();
+    assert_eq!(me["limits"]["videos_queued_max"], 50);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_farm_takes_no_more_and_answers_what_it_took() {
+    let farm = Farm::start_with(Options {
+        queued_max: 2,
+        ..Options::default()
+    })
+    .await;
+    let ada = farm.user("ada").await;
+    let wish = wish(&ada.picture().await);
+    let submit = |key: &'static str| {
+        let request = ada.request(Method::POST, "/v1/videos").json(&wish);
+        Answer::of(request.header("idempotency-key", key))
+    };
+    let first = submit("one").await.expect(202).id();
+    submit("two").await.expect(202);
+    // What an instance has counted it believes for some seconds.
+    let refused = timeout(DEADLINE, async {
+        loop {
+            let answer = ada.post("/v1/videos", &wish).await;
+            if answer.status != 202 {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
+    let refused = refused.await.unwrap();
+    refused.expect_problem(503, "overloaded");
+    assert_eq!(refused.header("retry-after"), "60");
+    assert_eq!(submit("one").await.expect(202).id(), first);
 }

@@ -51,8 +51,19 @@ async fn insufficient_credits_names_both_amounts() {
     let grant = json!({ "email": "Ada@example.org", "amount_mc": 60, "reason": "a demo" });
     let by_ada = ada.post("/v1/credits/grants", &grant).await;
     by_ada.expect_problem(403, "role_required");
-    for _ in 0..2 {
-        let granted = post_as(&root, "k", "/v1/credits/grants", &grant).await;
+    // A key that operates the farm gives nothing; one for credits does not operate it.
+    let operates = farm.with_key(&root, &["farm", "videos"]).await;
+    let refused = operates.post("/v1/credits/grants", &grant).await;
+    refused.expect_problem(403, "role_required");
+    assert_eq!(credits(&ada).await, (0, 0, vec![]));
+    let gives = farm.with_key(&root, &["credits"]).await;
+    let refused = gives.get("/v1/farm/nodes").await;
+    refused.expect_problem(403, "role_required");
+    let wish_of_ada = json!({ "name": "k", "scopes": ["credits"] });
+    let refused = ada.post("/v1/api-keys", &wish_of_ada).await;
+    refused.expect_problem(403, "role_required");
+    for caller in [&gives, &root] {
+        let granted = post_as(caller, "k", "/v1/credits/grants", &grant).await;
         assert_eq!(granted.expect(201).json()["amount_mc"], 60);
     }
     let mut other = grant.clone();

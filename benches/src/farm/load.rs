@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use clap::Args;
 use flowai::farm::Engine;
-use flowai_actors::limits::USER_QUEUED_MAX;
+use flowai_actors::state::Tier;
 use futures::future::try_join_all;
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::{self, SendRequest};
@@ -27,11 +27,8 @@ const POSTS_OF_A_CONNECTION: usize = 20;
 const WARMING_POSTS_OF_A_CONNECTION: usize = 4;
 const GETS_OF_A_CONNECTION: usize = 250;
 const CONNECTIONS_OF_A_USER: usize = 4;
-/// Nothing of a user is refused: all its jobs may be queued at once.
-const _: () = assert!(
-    CONNECTIONS_OF_A_USER * (WARMING_POSTS_OF_A_CONNECTION + POSTS_OF_A_CONNECTION)
-        <= USER_QUEUED_MAX as usize
-);
+const JOBS_OF_A_USER: usize =
+    CONNECTIONS_OF_A_USER * (WARMING_POSTS_OF_A_CONNECTION + POSTS_OF_A_CONNECTION);
 /// So many connections stay below every rate limit, that of sign-ups from one address too; more need higher ones.
 const CONNECTIONS_WITHIN_RATES: usize = 64;
 /// Jobs stay queued while submissions come in: the farm has that much to keep in line.
@@ -87,7 +84,10 @@ pub(super) async fn run(options: &Options) -> Result<()> {
         options.connections > 0 && options.connections.is_multiple_of(CONNECTIONS_OF_A_USER),
         "--connections must be a multiple of {CONNECTIONS_OF_A_USER}"
     );
-    let rate_scale = u32::try_from(options.connections.div_ceil(CONNECTIONS_WITHIN_RATES))?;
+    // Nothing of a user is refused: all its jobs may be queued at once.
+    let for_queue = JOBS_OF_A_USER.div_ceil(Tier::Free.queued_max() as usize);
+    let for_rates = options.connections.div_ceil(CONNECTIONS_WITHIN_RATES);
+    let rate_scale = u32::try_from(for_rates.max(for_queue))?;
     let mut rounds = Vec::new();
     for _ in 0..options.rounds {
         let farm = BenchFarm::start(Engine::StandIn { step: STEP }, rate_scale).await?;

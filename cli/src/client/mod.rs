@@ -3,6 +3,7 @@
 //! A call that may be made twice without harm is made again when the server is gone for a moment; a submission carries an
 //! `Idempotency-Key`, so it is one of them. What the server refuses comes back as [`ClientError::Refused`] with its code.
 
+mod compare;
 mod credentials;
 mod download;
 mod error;
@@ -22,6 +23,7 @@ use serde_json::json;
 use url::Url;
 use uuid::Uuid;
 
+pub use compare::{Comparison, Difference};
 pub use credentials::{Account, Credentials, DEFAULT_URL, Secret, from_env};
 pub use error::{ClientError, FieldProblem, Problem};
 pub use events::{Event, Position, Progress, RECONNECT_MAX};

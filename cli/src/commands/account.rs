@@ -9,9 +9,9 @@ use super::CommandError;
 use crate::client::{Account, Client, Credentials, Secret, from_env};
 use crate::output::Output;
 
-/// What the command's key may do; an administrator's sees the farm as well.
+/// What the command's key may do; an administrator's operates the farm and gives credits as well.
 const SCOPES: [&str; 2] = ["videos", "adapters"];
-const ADMIN_SCOPES: [&str; 3] = ["videos", "adapters", "farm"];
+const ADMIN_SCOPES: [&str; 4] = ["videos", "adapters", "farm", "credits"];
 
 /// Make an account and sign in
 #[derive(Debug, clap::Args)]

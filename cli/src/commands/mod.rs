@@ -2,6 +2,7 @@
 
 mod account;
 mod cancel;
+mod check;
 mod completions;
 mod credits;
 mod delivery;
@@ -79,6 +80,7 @@ enum Command {
     Token(token::Args),
     Drain(drain::DrainArgs),
     Undrain(drain::UndrainArgs),
+    Check(check::Args),
     Models(models::Args),
     Sim(sim::Args),
     Migrate(migrate::Args),
@@ -108,6 +110,7 @@ pub async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Token(args) => token::run(args, &common.client()?, output).await,
         Command::Drain(args) => drain::drain(args, &common.client()?, output).await,
         Command::Undrain(args) => drain::undrain(args, &common.client()?, output).await,
+        Command::Check(args) => check::run(args, &common.client()?, output).await,
         Command::Models(args) => models::run(args, || common.client(), output).await,
         Command::Sim(args) => sim::run(args, output),
         Command::Migrate(args) => migrate::run(args, output).await,

@@ -13,11 +13,11 @@ use flowai_actors::kit::{
 use flowai_actors::link::{Delivery, Envelope, LinkEvent, Peer, PeerId, ReplyPort, Request, Role};
 use flowai_actors::membership::{Join, MembersChanged, RenewCertificate};
 use flowai_actors::messages::{
-    Beat, Body, Compare, Compared, Doorbell, Ended, EventsReady, FarmQuery, Live, Prefetch,
-    Progress, Register, Stop, UploadTargets,
+    Beat, Body, Compare, Doorbell, Ended, EventsReady, FarmQuery, Live, Prefetch, Progress,
+    Register, Stop, UploadTargets,
 };
 use flowai_actors::preview::{PlacePreview, PreviewPlaced};
-use flowai_actors::waiting::WhyQuery;
+use flowai_actors::waiting::{CeilingsQuery, WhyQuery};
 use flowai_actors::wire;
 use flowai_store::idempotency;
 use flowai_store::journal::preview_key;
@@ -26,13 +26,15 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::Tools;
-use super::compare::Findings;
+use super::audit::keep_auditing;
+use super::autoscaling::Looks;
 use super::event::{Answer, Effect, Event, ReplyId};
 use super::joining;
 use super::messages::Message;
 use super::state::State;
 use super::tasks::LeaderTask;
 use super::work::{self, recover};
+use crate::autoscaler::Autoscale;
 use crate::metrics;
 
 /// Messages that wait. Links keep their own credit: a stalled leader is felt by the peers and not by the memory.
@@ -59,6 +61,7 @@ pub(super) struct Arguments {
     /// Where the actor's bounded address goes.
     pub(super) mailbox: oneshot::Sender<BoundedRef<Message>>,
     pub(super) over: watch::Sender<bool>,
+    pub(super) autoscale: Option<Autoscale>,
 }
 
 pub(super) struct Running {
@@ -72,6 +75,8 @@ pub(super) struct Running {
     over: watch::Sender<bool>,
     /// When the queue's figures are taken down next.
     next_figures: Monotonic,
+    /// What the autoscaler is shown, if there is one.
+    looks: Option<Looks>,
 }
 
 impl Actor for LeaderActor {
@@ -90,6 +95,7 @@ impl Actor for LeaderActor {
             tasks,
             mailbox,
             over,
+            autoscale,
         } = arguments;
         let mut members = tools.members.follow();
         let (state, jobs) = recover(&tools.database, epoch, CLOCK_START).await?;
@@ -104,6 +110,8 @@ impl Actor for LeaderActor {
         // Whatever was found since is told once more.
         members.mark_changed();
         tasks.spawn(LeaderTask::Members, |_| tell_members(members, own.clone()));
+        tasks.spawn(LeaderTask::Audit, |_| keep_auditing(tools.database.clone()));
+        let looks = autoscale.map(|autoscale| Looks::start(autoscale, &tasks, &own));
         Ok(Running {
             state,
             replies: HashMap::new(),
@@ -114,6 +122,7 @@ impl Actor for LeaderActor {
             tasks,
             over,
             next_figures: Monotonic::default(),
+            looks,
         })
     }
 
@@ -250,6 +259,9 @@ impl Running {
             }),
             FarmQuery::KIND => wire::open(&envelope).map(|FarmQuery {}| Some(Event::FarmAsked(id))),
             Compare::KIND => wire::open(&envelope).map(|Compare {}| Some(Event::CompareAsked(id))),
+            CeilingsQuery::KIND => {
+                wire::open(&envelope).map(|CeilingsQuery {}| Some(Event::CeilingsAsked(id)))
+            }
             WhyQuery::KIND => wire::open(&envelope)
                 .map(|WhyQuery { job }| Some(Event::WhyAsked { reply: id, job })),
             _ => return reply.unsupported(),
@@ -308,6 +320,9 @@ impl Running {
         if is_tick && self.next_figures <= now {
             self.next_figures = now.plus_ms(FIGURES_MS);
             metrics::record(self.state.epoch, &self.state.scheduler.figures());
+            if let Some(looks) = &self.looks {
+                looks.show(now, &self.state.scheduler);
+            }
         }
         for effect in effects {
             self.carry_out(effect);
@@ -475,10 +490,8 @@ fn send_answer(epoch: Epoch, reply: ReplyPort, answer: &Answer) {
         Answer::Checkpoint(body) => wire::seal(epoch, body),
         Answer::Farm(body) => wire::seal(epoch, body.as_ref()),
         Answer::Why(body) => wire::seal(epoch, body),
-        Answer::Compared(Findings { jobs, suspected }) => {
-            let (jobs, suspected) = (*jobs, *suspected);
-            wire::seal(epoch, &Compared { jobs, suspected })
-        }
+        Answer::Ceilings(body) => wire::seal(epoch, body),
+        Answer::Compared(body) => wire::seal(epoch, body.as_ref()),
     };
     let sent = envelope
         .map_err(|error| error.to_string())
@@ -508,7 +521,7 @@ async fn tell_members(
     Err("nobody looks at the members any more".into())
 }
 
-async fn post(mailbox: &BoundedRef<Message>, event: Event) -> TaskResult {
+pub(super) async fn post(mailbox: &BoundedRef<Message>, event: Event) -> TaskResult {
     let posted = mailbox.send(Message::Happened(event), POST_DEADLINE).await;
     posted.map_err(|error| format!("leader takes no message: {error:?}").into())
 }

@@ -3,27 +3,22 @@
 //!
 //! Rows are read a page at a time while work goes on, so that a difference may only be a change that is on its way. Whatever
 //! differs is therefore read again by itself, when nothing of it is on its way (`State::learn`): only what differs then is a
-//! drift, which is counted, logged, and mended by believing the row.
+//! drift, which is counted, logged, and mended by believing the row. Whoever asked is told after that.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::{Attempt, JobId, NodeId};
-use flowai_actors::limits::{COMPARE_MS, COMPARE_STEP_JOBS, RECOVERY_PAGE_JOBS};
-use flowai_store::recovery::UnfinishedRow;
+use flowai_actors::limits::{
+    COMPARE_MS, COMPARE_NAMED_MAX, COMPARE_STEP_JOBS, COMPARE_VERIFY_MS, RECOVERY_PAGE_JOBS,
+};
+use flowai_actors::messages::{Compared, Difference};
+use flowai_store::recovery::{JobRow, UnfinishedRow};
 
 use super::event::{Answer, Effect, ReplyId};
 use super::state::State;
+use super::work::NEWCOMER_AGE;
 use crate::scheduler::Cursor;
-
-/// What a comparison found.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Findings {
-    /// Unfinished jobs in the rows.
-    pub(super) jobs: u64,
-    /// Those that had to be read again.
-    pub(super) suspected: u64,
-}
 
 /// The comparison that goes on, if one does.
 #[derive(Debug, Default)]
@@ -33,6 +28,17 @@ pub(super) struct Comparison {
     going_on: Option<GoingOn>,
     /// Who asked for the next one.
     asked: Vec<ReplyId>,
+    verifying: Option<Verifying>,
+}
+
+/// What is left of a comparison when all pages were read.
+#[derive(Debug)]
+struct Verifying {
+    compared: Compared,
+    /// Suspects that were not read again yet.
+    left: BTreeSet<JobId>,
+    replies: Vec<ReplyId>,
+    until: Monotonic,
 }
 
 #[derive(Debug, Default)]
@@ -40,7 +46,8 @@ struct GoingOn {
     seen: HashSet<JobId>,
     /// Jobs that changed since it began: their rows may be older or newer than what is believed.
     changed: BTreeSet<JobId>,
-    findings: Findings,
+    compared: Compared,
+    suspects: BTreeSet<JobId>,
     replies: Vec<ReplyId>,
     /// All rows were read: what is believed and has none is looked for from here on.
     ghosts_from: Option<Cursor>,
@@ -62,11 +69,12 @@ impl State {
 
     /// Begins one when it is time, or goes on with it.
     pub(super) fn begin_comparison(&mut self, now: Monotonic, effects: &mut Vec<Effect>) {
-        self.look_for_ghosts(effects);
+        self.look_for_ghosts(now);
         let comparison = &mut self.comparison;
         let next_at = *comparison.next_at.get_or_insert(now.plus_ms(COMPARE_MS));
         let is_due = next_at <= now || !comparison.asked.is_empty();
-        if comparison.going_on.is_some() || !is_due {
+        let is_busy = comparison.going_on.is_some() || comparison.verifying.is_some();
+        if is_busy || !is_due {
             return;
         }
         comparison.next_at = Some(now.plus_ms(COMPARE_MS));
@@ -78,7 +86,12 @@ impl State {
     }
 
     /// A page of unfinished rows in the order of ids; a short one is the last.
-    pub(super) fn compared(&mut self, rows: Vec<UnfinishedRow>, effects: &mut Vec<Effect>) {
+    pub(super) fn compared(
+        &mut self,
+        now: Monotonic,
+        rows: Vec<UnfinishedRow>,
+        effects: &mut Vec<Effect>,
+    ) {
         let Some(going_on) = &mut self.comparison.going_on else {
             return;
         };
@@ -95,9 +108,8 @@ impl State {
             }
             going_on.seen.insert(row.job);
         }
-        going_on.findings.jobs += rows.len() as u64;
-        going_on.findings.suspected += suspects.len() as u64;
-        self.to_read.extend(suspects);
+        going_on.compared.jobs += rows.len() as u64;
+        going_on.suspects.extend(suspects);
         match rows.last() {
             Some(last) if rows.len() == RECOVERY_PAGE_JOBS as usize => {
                 let after = Some(last.job);
@@ -105,13 +117,13 @@ impl State {
             }
             _ => {
                 going_on.ghosts_from = Some(self.scheduler.first_unfinished());
-                self.look_for_ghosts(effects);
+                self.look_for_ghosts(now);
             }
         }
     }
 
     /// What is believed and has no row: a part of it at a time.
-    fn look_for_ghosts(&mut self, effects: &mut Vec<Effect>) {
+    fn look_for_ghosts(&mut self, now: Monotonic) {
         let Some(going_on) = &mut self.comparison.going_on else {
             return;
         };
@@ -122,24 +134,96 @@ impl State {
         let is_ghost =
             |job: &JobId| !going_on.seen.contains(job) && !going_on.changed.contains(job);
         let ghosts: Vec<JobId> = believed.filter(is_ghost).collect();
-        going_on.findings.suspected += ghosts.len() as u64;
         going_on.ghosts_from = next;
-        self.to_read.extend(ghosts);
+        going_on.suspects.extend(ghosts);
         if next.is_none() {
-            self.end_comparison(effects);
+            self.end_comparison(now);
         }
     }
 
-    fn end_comparison(&mut self, effects: &mut Vec<Effect>) {
+    /// From here on suspects are read again.
+    fn end_comparison(&mut self, now: Monotonic) {
         let Some(going_on) = self.comparison.going_on.take() else {
             return;
         };
-        let Findings { jobs, suspected } = going_on.findings;
-        tracing::debug!(jobs, suspected, "memory was compared with the rows");
-        let answers = going_on.replies.into_iter();
-        effects.extend(
-            answers.map(|reply| Effect::Answer(reply, Answer::Compared(going_on.findings))),
+        let mut compared = going_on.compared;
+        compared.suspected = going_on.suspects.len() as u64;
+        self.to_read.extend(&going_on.suspects);
+        self.comparison.verifying = Some(Verifying {
+            compared,
+            left: going_on.suspects,
+            replies: going_on.replies,
+            until: now.plus_ms(COMPARE_VERIFY_MS),
+        });
+    }
+
+    /// A suspect was read again: `row` is what it says, `None` when it is gone. Before it is believed.
+    pub(super) fn verify(&mut self, job: JobId, row: Option<&JobRow>) {
+        let Some(verifying) = &mut self.comparison.verifying else {
+            return;
+        };
+        if !verifying.left.remove(&job) {
+            return;
+        }
+        let believed = self.scheduler.believed(job);
+        let row = row.filter(|row| !row.state.is_end());
+        let is_same = match (believed, row) {
+            (None, None) => true,
+            // Its doorbell may have been lost: it is for the sweep to find.
+            (None, Some(row)) => row.waited < NEWCOMER_AGE,
+            (Some(_), None) => false,
+            (Some(believed), Some(row)) => {
+                believed == (row.attempt, row.held.as_ref().map(|held| &held.node))
+            }
+        };
+        if is_same {
+            return;
+        }
+        let difference = Difference {
+            job,
+            memory: believed.map_or("not known".to_owned(), |(attempt, node)| {
+                words(attempt, node)
+            }),
+            row: row.map_or("ended, or gone".to_owned(), |row| {
+                words(row.attempt, row.held.as_ref().map(|held| &held.node))
+            }),
+        };
+        tracing::error!(%job, memory = difference.memory, row = difference.row, "comparison: memory differs from the row");
+        verifying.compared.differing += 1;
+        if verifying.compared.differences.len() < COMPARE_NAMED_MAX {
+            verifying.compared.differences.push(difference);
+        }
+    }
+
+    /// Tells who asked, once all suspects were read again, or their time is over.
+    pub(super) fn end_verification(&mut self, now: Monotonic, effects: &mut Vec<Effect>) {
+        let is_over =
+            |verifying: &mut Verifying| verifying.left.is_empty() || verifying.until <= now;
+        let Some(verified) = self.comparison.verifying.take_if(is_over) else {
+            return;
+        };
+        let Compared {
+            jobs,
+            suspected,
+            differing,
+            ..
+        } = verified.compared;
+        tracing::debug!(
+            jobs,
+            suspected,
+            differing,
+            "memory was compared with the rows"
         );
+        effects.extend(verified.replies.into_iter().map(|reply| {
+            Effect::Answer(reply, Answer::Compared(Box::new(verified.compared.clone())))
+        }));
+    }
+}
+
+fn words(attempt: Attempt, node: Option<&NodeId>) -> String {
+    match node {
+        Some(node) => format!("attempt {attempt} runs on {node}"),
+        None => format!("waits after {attempt} attempts"),
     }
 }
 

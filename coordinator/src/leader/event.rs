@@ -7,16 +7,16 @@ use flowai_actors::checkpoint::{CheckpointPlace, CheckpointPlaced, PlaceCheckpoi
 use flowai_actors::ids::{Attempt, Generation, JobId, ModelId, NodeId, Sha256, UserId};
 use flowai_actors::link::PeerId;
 use flowai_actors::messages::{
-    AttemptRef, Beat, BeatAnswer, Ended, EndedAnswer, FarmView, Holding, Live, Progress, ReadyFile,
-    Register, Registered, UploadTargets, UploadTargetsAnswer,
+    AttemptRef, Beat, BeatAnswer, Compared, Ended, EndedAnswer, FarmView, Holding, Live, Progress,
+    ReadyFile, Register, Registered, UploadTargets, UploadTargetsAnswer,
 };
 use flowai_actors::preview::{PlacePreview, PreviewPlace, PreviewPlaced, PreviewReady};
-use flowai_actors::waiting::WhyAnswer;
+use flowai_actors::waiting::{Ceilings, WhyAnswer};
 use flowai_store::journal::{Batch, Written};
 use flowai_store::members::Standings;
 use flowai_store::recovery::{JobRow, UnfinishedRow};
 
-use super::compare::Findings;
+use crate::scheduler::Drain;
 
 /// A question that waits for its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -105,6 +105,13 @@ pub enum Event {
         reply: ReplyId,
         job: JobId,
     },
+    /// The autoscaler wants a node to take no more jobs, or to take jobs again.
+    DrainWanted {
+        node: NodeId,
+        how: Drain,
+    },
+    /// Which sizes fit nowhere?
+    CeilingsAsked(ReplyId),
     ApiUp(PeerId),
     ApiDown(PeerId),
     Tick,
@@ -136,6 +143,8 @@ impl Event {
             | Self::Fenced
             | Self::FarmAsked(_)
             | Self::CompareAsked(_)
+            | Self::CeilingsAsked(_)
+            | Self::DrainWanted { .. }
             | Self::Compared(_)
             | Self::WhyAsked { .. }
             | Self::ApiUp(_)
@@ -293,5 +302,6 @@ pub enum Answer {
     Checkpoint(CheckpointPlace),
     Farm(Box<FarmView>),
     Why(WhyAnswer),
-    Compared(Findings),
+    Compared(Box<Compared>),
+    Ceilings(Ceilings),
 }

@@ -43,6 +43,19 @@ impl State {
         }
     }
 
+    /// The autoscaler has a node drained, or takes that back. Where an operator wants something of the node, only that counts.
+    pub(super) fn drain_wanted(
+        &mut self,
+        now: Monotonic,
+        node: NodeId,
+        how: scheduler::Drain,
+        effects: &mut Vec<Effect>,
+    ) {
+        if wanted(self.members.get(&node)) == Drain::Off {
+            self.step(now, Heard::NodeDraining { node, how }, effects);
+        }
+    }
+
     /// Whether this node may say nothing any more, as far as the last look at the rows knows.
     pub(super) fn is_revoked(&self, node: &NodeId) -> bool {
         self.members

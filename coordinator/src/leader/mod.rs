@@ -7,6 +7,8 @@
 //! - A clip is delivered when its files lie in the object store, once (INV-3).
 
 mod actor;
+mod audit;
+mod autoscaling;
 mod checkpoints;
 mod compare;
 pub(crate) mod event;
@@ -36,6 +38,7 @@ use tokio::sync::{oneshot, watch};
 
 pub use actor::{STOP_DEADLINE, TICK};
 
+use crate::autoscaler::Autoscale;
 use actor::{Arguments, LeaderActor};
 use messages::Message;
 
@@ -94,6 +97,7 @@ impl Leader {
         tools: Tools,
         epoch: Epoch,
         tasks: Tasks,
+        autoscale: Option<Autoscale>,
     ) -> Result<Self, StartError> {
         let (over, is_over) = watch::channel(false);
         let (mailbox, own) = oneshot::channel();
@@ -103,6 +107,7 @@ impl Leader {
             tasks,
             mailbox,
             over,
+            autoscale,
         };
         let started = Actor::spawn(None, LeaderActor, arguments).await;
         started.map_err(|error| StartError(error.to_string()))?;

@@ -10,7 +10,7 @@ use flowai_actors::clock::Monotonic;
 use flowai_actors::credits::StepsDone;
 use flowai_actors::ids::{Attempt, Epoch, JobId, NodeId, Sha256, UserId};
 use flowai_actors::limits::{
-    CHECKPOINT_SWEEP_MS, JOB_NO_PROGRESS_MS, RECOVERY_PAGE_JOBS, SWEEP_MS,
+    CEILINGS_MAX, CHECKPOINT_SWEEP_MS, JOB_NO_PROGRESS_MS, RECOVERY_PAGE_JOBS, SWEEP_MS,
 };
 use flowai_actors::link::PeerId;
 use flowai_actors::messages::{
@@ -20,7 +20,7 @@ use flowai_actors::messages::{
 use flowai_actors::planted::{self, Bug};
 use flowai_actors::spec::RenderSpec;
 use flowai_actors::state::{JobState, Tier};
-use flowai_actors::waiting::WhyAnswer;
+use flowai_actors::waiting::{Ceilings, WhyAnswer};
 use flowai_store::journal::{Artefact, Change, Unfinished, Written};
 use flowai_store::members::Standings;
 use flowai_store::recovery::JobRow;
@@ -203,13 +203,20 @@ impl State {
                 let answer = Answer::Why(self.why(job));
                 effects.push(Effect::Answer(reply, answer));
             }
+            Event::CeilingsAsked(reply) => {
+                let mut ceilings = self.scheduler.ceilings();
+                ceilings.truncate(CEILINGS_MAX);
+                let answer = Answer::Ceilings(Ceilings { ceilings });
+                effects.push(Effect::Answer(reply, answer));
+            }
+            Event::DrainWanted { node, how } => self.drain_wanted(now, node, how, &mut effects),
             Event::ApiUp(api) => {
                 self.apis.insert(api);
                 self.line.tell_all();
             }
             Event::ApiDown(api) => drop(self.apis.remove(&api)),
             Event::CompareAsked(reply) => self.compare_asked(reply),
-            Event::Compared(rows) => self.compared(rows, &mut effects),
+            Event::Compared(rows) => self.compared(now, rows, &mut effects),
             Event::Tick => self.tick(now, &mut effects),
         }
         self.flush(now, &mut effects);
@@ -610,6 +617,7 @@ impl State {
         let found: BTreeSet<JobId> = rows.iter().map(|row| row.job).collect();
         let touched = std::mem::take(&mut self.touched);
         for job in asked.into_iter().filter(|job| !found.contains(job)) {
+            self.verify(job, None);
             self.release(job, effects);
             self.discard_checkpoints(job, effects);
             let is_done = false;
@@ -627,6 +635,7 @@ impl State {
     /// Brings what is believed of a job in line with its row.
     fn learn(&mut self, now: Monotonic, row: JobRow, effects: &mut Vec<Effect>) {
         let job = row.job;
+        self.verify(job, Some(&row));
         if row.state.is_end() {
             self.release(job, effects);
             self.discard_checkpoints(job, effects);
@@ -801,6 +810,7 @@ impl State {
     /// Sends on what has gathered: the next batch, the next rows to read, news of the line.
     fn flush(&mut self, now: Monotonic, effects: &mut Vec<Effect>) {
         effects.extend(self.outbox.next_batch().map(Effect::Commit));
+        self.end_verification(now, effects);
         if !self.is_reading {
             let outbox = &self.outbox;
             let ripe = self.to_read.iter().filter(|job| !outbox.holds(**job));

@@ -28,6 +28,10 @@ pub(super) enum LeaderTask {
     Members,
     /// Signs a certificate.
     Sign,
+    /// Asks for nodes and gives them back.
+    Autoscale,
+    /// Reads the ledger for what does not balance.
+    Audit,
 }
 
 impl TaskKind for LeaderTask {
@@ -41,9 +45,13 @@ impl TaskKind for LeaderTask {
     /// is asked for again.
     fn on_failure(self) -> OnFailure {
         match self {
-            Self::Stop | Self::Forget | Self::Foretell | Self::Discard | Self::Sign => {
-                OnFailure::Log
-            }
+            Self::Stop
+            | Self::Forget
+            | Self::Foretell
+            | Self::Discard
+            | Self::Sign
+            | Self::Autoscale
+            | Self::Audit => OnFailure::Log,
             _ => OnFailure::EndProcess,
         }
     }

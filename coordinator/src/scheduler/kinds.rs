@@ -38,6 +38,11 @@ impl SizeBucket {
         let volume = f64::from(shape.frames) * f64::from(shape.width) * f64::from(shape.height);
         Self((4.0 * volume.max(1.0).log2()) as u8)
     }
+
+    /// Frames times pixels of the smallest clip of this size.
+    pub(super) fn volume(self) -> f64 {
+        2_f64.powf(f64::from(self.0) / 4.0)
+    }
 }
 
 /// Short numbers for what has long names. Names are few, and stay.
@@ -248,6 +253,12 @@ impl Kinds {
             .iter()
             .filter_map(|ix| Some((*ix, self.get(*ix)?)));
         active.filter(move |(_, kind)| group.is_some_and(|group| group.fits(&kind.needs)))
+    }
+
+    /// All that this term has heard of.
+    pub(super) fn all(&self) -> impl Iterator<Item = (KindIx, &Kind)> {
+        let numbered = self.kinds.iter().zip(0..);
+        numbered.map(|(kind, ix)| (KindIx(ix), kind))
     }
 
     /// Kinds with waiting jobs.

@@ -80,11 +80,12 @@ impl Farm {
             holder: "c1-1".to_owned(),
             address: "127.0.0.1:1".to_owned(),
             authority: None,
+            autoscale: None,
         }
     }
 
     /// As the owner of the tables, whom the policies do not bind.
-    async fn run(&mut self, statement: &str) {
+    pub(crate) async fn run(&mut self, statement: &str) {
         sqlx::query(AssertSqlSafe(statement.to_owned()))
             .execute(&mut self.owner)
             .await

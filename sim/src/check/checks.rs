@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use flowai_actors::ids::{Attempt, JobId, UserId};
-use flowai_actors::limits::{JOB_ASSIGNMENTS_MAX, USER_QUEUED_MAX};
+use flowai_actors::limits::JOB_ASSIGNMENTS_MAX;
 use flowai_actors::state::JobState;
 
-use super::store::{Hold, Moved, PRICE_MC, Store};
+use super::store::{Hold, Moved, PRICE_MC, Row, Store};
 
 /// What must hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -130,7 +130,7 @@ impl Checks {
             row.attempt <= JOB_ASSIGNMENTS_MAX,
             || format!("{job} was assigned {} times", row.attempt),
         );
-        self.count_waiting(row.owner, from, to);
+        self.count_waiting(row, from, to);
         self.account(job, to, store.ledger.of(job));
         if from != Some(JobState::Done) && to == JobState::Done {
             self.delivered(job, &row.artefacts, is_uploaded);
@@ -138,7 +138,8 @@ impl Checks {
     }
 
     /// Those that come back into the queue are not counted against the bound: it is for what is submitted.
-    fn count_waiting(&mut self, owner: UserId, from: Option<JobState>, to: JobState) {
+    fn count_waiting(&mut self, row: &Row, from: Option<JobState>, to: JobState) {
+        let (owner, most) = (row.owner, row.tier.queued_max());
         let waiting = self.waiting.entry(owner).or_insert(0);
         if from == Some(JobState::Queued) {
             *waiting = waiting.saturating_sub(1);
@@ -147,9 +148,9 @@ impl Checks {
             *waiting += 1;
         }
         let waiting = *waiting;
-        let is_full = from.is_none() && waiting > USER_QUEUED_MAX;
+        let is_full = from.is_none() && waiting > most;
         self.require(Check::BoundsHeld, !is_full, || {
-            format!("{owner} submits its waiting job {waiting}, {USER_QUEUED_MAX} are allowed")
+            format!("{owner} submits its waiting job {waiting}, {most} are allowed")
         });
     }
 

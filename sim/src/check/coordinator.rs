@@ -821,7 +821,11 @@ impl World {
                 return self.memory_holds(index, waits);
             }
             // Nobody here asks for these.
-            Answer::Preview(_) | Answer::Checkpoint(_) | Answer::Why(_) | Answer::Compared(_) => {
+            Answer::Preview(_)
+            | Answer::Checkpoint(_)
+            | Answer::Why(_)
+            | Answer::Compared(_)
+            | Answer::Ceilings(_) => {
                 return;
             }
         };

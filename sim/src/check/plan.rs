@@ -1,7 +1,9 @@
 //! What a seed stands for: how large the farm is, what it is asked for, and what goes wrong when.
 
+use std::collections::BTreeMap;
+
 use flowai_actors::ids::{JobId, UserId};
-use flowai_actors::limits::{JOB_ATTEMPTS_MAX, JOB_NO_PROGRESS_MS};
+use flowai_actors::limits::{JOB_ATTEMPTS_MAX, JOB_NO_PROGRESS_MS, NODE_QUARANTINE_MS};
 use flowai_actors::state::{Class, Tier};
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -54,6 +56,22 @@ impl Nature {
             Self::Killer => tries * 60_000,
             Self::Hanging => tries * (JOB_NO_PROGRESS_MS + 200_000),
         }
+    }
+}
+
+/// Who is refused because as many of its jobs wait as may comes back later, when a lone node may have failed so much that it is
+/// trusted only after a pause, and after one that is twice as long.
+fn refusals_ms(wishes: &[Wish]) -> u64 {
+    let mut of_owner: BTreeMap<UserId, u32> = BTreeMap::new();
+    let is_refused = wishes.iter().any(|wish| {
+        let count = of_owner.entry(wish.owner).or_default();
+        *count += 1;
+        *count > wish.tier.queued_max()
+    });
+    if is_refused {
+        3 * NODE_QUARANTINE_MS
+    } else {
+        0
     }
 }
 
@@ -186,6 +204,7 @@ impl Plan {
             .map(|_| fault(rng, nodes, heal_ms))
             .collect();
         let patience_ms: u64 = wishes.iter().map(|wish| wish.nature.patience_ms()).sum();
+        let patience_ms = patience_ms + refusals_ms(&wishes);
         Self {
             kind: Kind::Chaos,
             nodes,

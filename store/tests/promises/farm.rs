@@ -24,7 +24,7 @@ pub(crate) struct Farm {
     pub(crate) app: Database,
     owner: PgConnection,
     pub(crate) user: UserId,
-    _server: Postgres,
+    server: Postgres,
     _folder: tempfile::TempDir,
 }
 
@@ -39,13 +39,19 @@ impl Farm {
             app: Database::connect(&urls.app, 4).await.unwrap(),
             owner: PgConnection::connect(&urls.owner).await.unwrap(),
             user: UserId::generate(),
-            _server: server,
+            server,
             _folder: folder,
         };
         farm.sign_up(farm.user).await;
         let taken = leader::take_over(&farm.database, "c1", "127.0.0.1:1").await;
         assert_eq!(taken.unwrap(), Some(FIRST));
         farm
+    }
+
+    /// As the api, with so many connections.
+    pub(crate) async fn app_with(&self, connections: u32) -> Database {
+        let urls = self.server.urls();
+        Database::connect(&urls.app, connections).await.unwrap()
     }
 
     /// Somebody with more credits than any test spends.
@@ -55,7 +61,8 @@ impl Farm {
 
     pub(crate) async fn sign_up_with(&mut self, user: UserId, gift_mc: u64) {
         for statement in [
-            format!("insert into account (id, email) values ('{user}', '{user}@example.org')"),
+            // Whose jobs may be many.
+            format!("insert into account (id, email, tier) values ('{user}', '{user}@example.org', 'studio')"),
             format!(
                 "insert into upload (id, owner_id, purpose, sha256, bytes, content_type, width, height, object_key)
                  values ('{user}', '{user}', 'image', sha256('i'), 1, 'image/png', 8, 8, 'k')"

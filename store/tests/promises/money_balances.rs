@@ -3,6 +3,7 @@
 //! Method: the statements of api and leader against a migrated PostgreSQL, beside a model that keeps the money in three lines.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use flowai_actors::credits::{Millicredits, Price, Rendering, StepsDone};
 use flowai_actors::ids::{Attempt, Epoch, JobId, UploadId, UserId};
@@ -52,7 +53,10 @@ fn assert_balanced(found: &[ledger::Imbalance]) {
 }
 
 async fn imbalances(farm: &Farm) -> Vec<ledger::Imbalance> {
-    ledger::imbalances(&farm.database, 100).await.unwrap()
+    let within = Duration::from_secs(60);
+    ledger::imbalances(&farm.database, 100, within)
+        .await
+        .unwrap()
 }
 
 fn fail(held: Holding) -> Change {

@@ -58,7 +58,10 @@ impl Farm {
     /// A job of the picture, as the api writes it down.
     async fn submit(&self, owner: UserId, image: UploadId) -> (JobId, Queueing) {
         let spec = spec();
-        let video = NewVideo::new(owner, &spec, Some(image));
+        let video = NewVideo {
+            queued_scale: 100,
+            ..NewVideo::new(owner, &spec, Some(image))
+        };
         let key = video.id.to_string();
         let named = NamedRequest {
             owner,

@@ -79,6 +79,7 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
         signup_gift: settings.signup_gift,
         rate_scale: settings.rate_scale,
         join,
+        queued_max: settings.queued_max,
         database_connections: settings.database_connections,
     };
     let app = App::start(config, LeaderLink::new(Arc::new(link.clone()))).await?;

@@ -49,6 +49,8 @@ pub(crate) struct Farm {
 /// What a farm under test may be told.
 pub(crate) struct Options {
     pub(crate) rate_scale: u32,
+    /// Unfinished jobs of all users.
+    pub(crate) queued_max: u32,
     /// Of each user, in credits.
     pub(crate) gift: u64,
 }
@@ -57,6 +59,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             rate_scale: 1_000,
+            queued_max: 1_000,
             gift: 1_000,
         }
     }
@@ -95,6 +98,7 @@ impl Farm {
                 ca_sha256: Sha256::from_bytes([3; 32]),
                 coordinators: vec!["c1.example:7600".to_owned()],
             },
+            queued_max: options.queued_max,
             database_connections: 8,
         };
         let app = App::start(config, LeaderLink::new(Arc::new(link)))

@@ -94,7 +94,8 @@ impl TestFarm {
 
     /// A user who may look at the farm.
     pub(crate) async fn operator(&self) -> User {
-        self.make_user(&["videos", "adapters", "farm"], true).await
+        self.make_user(&["videos", "adapters", "farm", "credits"], true)
+            .await
     }
 
     async fn make_user(&self, scopes: &[&str], is_admin: bool) -> User {

@@ -13,6 +13,7 @@ use flowai_actors::program::{
     DataDir, EndSignals, SecretError, arm_crash_points, optional_secret, secret, write_ready_file,
 };
 use flowai_actors::wire;
+use flowai_coordinator::autoscaler::Autoscale;
 use flowai_coordinator::metrics;
 use flowai_coordinator::settings::Settings;
 use flowai_coordinator::{Authority, Coordinator};
@@ -38,7 +39,14 @@ fn main() -> ExitCode {
             return ExitCode::from(STATUS_SETTINGS);
         }
     };
-    match start(&settings, &secrets) {
+    let autoscale = match settings.autoscale.read() {
+        Ok(autoscale) => autoscale,
+        Err(error) => {
+            eprintln!("flowai-coordinator: {error}");
+            return ExitCode::from(STATUS_SETTINGS);
+        }
+    };
+    match start(&settings, &secrets, autoscale) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("flowai-coordinator: {error:#}");
@@ -69,15 +77,23 @@ impl Secrets {
     }
 }
 
-fn start(settings: &Settings, secrets: &Secrets) -> anyhow::Result<()> {
+fn start(
+    settings: &Settings,
+    secrets: &Secrets,
+    autoscale: Option<Autoscale>,
+) -> anyhow::Result<()> {
     logging::init()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(run(settings, secrets))
+    runtime.block_on(run(settings, secrets, autoscale))
 }
 
-async fn run(settings: &Settings, secrets: &Secrets) -> anyhow::Result<()> {
+async fn run(
+    settings: &Settings,
+    secrets: &Secrets,
+    autoscale: Option<Autoscale>,
+) -> anyhow::Result<()> {
     let mut signals = EndSignals::listen()?;
     let me = PeerId::new(Role::Coordinator, &settings.id).context("FLOWAI_ID")?;
     let data_dir = DataDir::hold(&settings.data_dir).context("FLOWAI_DATA_DIR")?;
@@ -118,6 +134,7 @@ async fn run(settings: &Settings, secrets: &Secrets) -> anyhow::Result<()> {
         holder: format!("{}-{generation}", settings.id),
         address: settings.advertised(bound)?,
         authority,
+        autoscale,
     };
     if let Some(path) = &settings.ready_file {
         let ready = serde_json::json!({ "id": settings.id, "address": bound });

@@ -1,9 +1,9 @@
 //! Memory is compared with the rows, and the rows win.
 
-use flowai_actors::limits::{COMPARE_MS, COMPARE_STEP_JOBS};
+use flowai_actors::limits::{COMPARE_MS, COMPARE_STEP_JOBS, COMPARE_VERIFY_MS};
+use flowai_actors::messages::{Compared, Difference};
 use flowai_store::recovery::UnfinishedRow;
 
-use super::super::compare::Findings;
 use super::*;
 
 fn unfinished(job: JobId, attempt: u32, name: Option<&str>) -> UnfinishedRow {
@@ -116,8 +116,17 @@ fn a_change_that_is_on_its_way_is_no_difference() {
     assert_eq!(reads(&leader.apply(Event::Compared(rows))), []);
 }
 
-#[test]
-fn an_operator_is_told_what_was_found() {
+fn told(effects: &[Effect], reply: ReplyId) -> Option<Compared> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Answer(to, Answer::Compared(compared)) if *to == reply => {
+            Some(compared.as_ref().clone())
+        }
+        _ => None,
+    })
+}
+
+/// A comparison that somebody asked for has begun.
+fn asked() -> (Leader, Holding, JobId, ReplyId) {
     let (mut leader, held, waits) = comparing();
     leader.apply(Event::Compared(vec![
         unfinished(held.at.job, 1, Some("a")),
@@ -126,16 +135,70 @@ fn an_operator_is_told_what_was_found() {
     let reply = leader.reply();
     leader.apply(Event::CompareAsked(reply));
     assert!(asks_to_compare(&leader.apply(Event::Tick)));
+    (leader, held, waits, reply)
+}
+
+#[test]
+fn an_operator_is_told_what_differs_once_it_was_read_again() {
+    let (mut leader, held, waits, reply) = asked();
     let effects = leader.apply(Event::Compared(vec![unfinished(held.at.job, 1, Some("a"))]));
-    let told = effects.iter().find_map(|effect| match effect {
-        Effect::Answer(to, Answer::Compared(findings)) if *to == reply => Some(*findings),
-        _ => None,
+    assert_eq!(
+        told(&effects, reply),
+        None,
+        "it may be news that is on its way"
+    );
+    assert_eq!(reads(&effects), [waits]);
+    let effects = leader.apply(Event::RowsRead {
+        asked: vec![waits],
+        rows: Vec::new(),
     });
-    let expected = Findings {
+    let difference = Difference {
+        job: waits,
+        memory: "waits after 0 attempts".to_owned(),
+        row: "ended, or gone".to_owned(),
+    };
+    let expected = Compared {
         jobs: 1,
         suspected: 1,
+        differing: 1,
+        differences: vec![difference],
     };
-    assert_eq!(told, Some(expected));
+    assert_eq!(told(&effects, reply), Some(expected));
+}
+
+#[test]
+fn what_only_seemed_to_differ_is_no_difference() {
+    let (mut leader, held, waits, reply) = asked();
+    leader.apply(Event::Compared(vec![
+        unfinished(held.at.job, 1, Some("a")),
+        unfinished(waits, 1, None),
+    ]));
+    let rows = vec![leader.row(waits, JobState::Queued, 0)];
+    let effects = leader.apply(Event::RowsRead {
+        asked: vec![waits],
+        rows,
+    });
+    let expected = Compared {
+        jobs: 2,
+        suspected: 1,
+        ..Compared::default()
+    };
+    assert_eq!(told(&effects, reply), Some(expected));
+}
+
+#[test]
+fn who_asked_is_not_kept_waiting_by_a_row_that_is_not_read() {
+    let (mut leader, held, waits, reply) = asked();
+    leader.apply(Event::Compared(vec![
+        unfinished(held.at.job, 1, Some("a")),
+        unfinished(waits, 1, None),
+    ]));
+    leader.now_ms += COMPARE_VERIFY_MS;
+    let found = told(&leader.apply(Event::Tick), reply);
+    assert_eq!(
+        found.map(|found| (found.suspected, found.differing)),
+        Some((1, 0))
+    );
 }
 
 #[test]
@@ -158,18 +221,15 @@ fn what_has_no_row_is_looked_for_a_part_at_a_time() {
     let reply = leader.reply();
     leader.apply(Event::CompareAsked(reply));
     assert!(asks_to_compare(&leader.apply(Event::Tick)));
-    let told = |effects: &[Effect]| {
-        effects.iter().find_map(|effect| match effect {
-            Effect::Answer(to, Answer::Compared(findings)) if *to == reply => Some(*findings),
-            _ => None,
-        })
-    };
-    assert_eq!(told(&leader.apply(Event::Compared(rows()))), None);
+    assert_eq!(reads(&leader.apply(Event::Compared(rows()))), []);
     // What comes in between is no difference.
     leader.arrive();
-    let expected = Findings {
-        jobs: 2,
-        suspected: COMPARE_STEP_JOBS as u64,
-    };
-    assert_eq!(told(&leader.apply(Event::Tick)), Some(expected));
+    let read_again = reads(&leader.apply(Event::Tick));
+    assert!(!read_again.is_empty());
+    leader.now_ms += COMPARE_VERIFY_MS;
+    let found = told(&leader.apply(Event::Tick), reply);
+    assert_eq!(
+        found.map(|found| found.suspected),
+        Some(COMPARE_STEP_JOBS as u64)
+    );
 }

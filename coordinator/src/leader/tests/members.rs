@@ -3,6 +3,7 @@
 use flowai_store::members::{Drain, Standing, Standings};
 
 use super::*;
+use crate::scheduler;
 
 fn standings(wanted: &[(&str, Drain, bool)]) -> Event {
     let standings = wanted.iter().map(|&(name, drain, is_revoked)| {
@@ -71,4 +72,26 @@ fn a_revoked_node_leases_nothing() {
     let (_, effects) = leader.arrive();
     let of_a = |change: &Change| matches!(change, Change::Assign(held) if held.node == node("a"));
     assert!(!changes(&effects).iter().any(of_a), "{effects:?}");
+}
+
+#[test]
+fn an_autoscaler_takes_back_no_drain_of_an_operator() {
+    let mut leader = Leader::new();
+    leader.register("a", None);
+    let wanted = |how| Event::DrainWanted {
+        node: node("a"),
+        how,
+    };
+    leader.apply(wanted(scheduler::Drain::Lazy));
+    leader.apply(standings(&[("a", Drain::Now, false)]));
+    leader.apply(wanted(scheduler::Drain::Off));
+    let (_, effects) = leader.arrive();
+    assert_eq!(changes(&effects), []);
+    let effects = leader.apply(standings(&[]));
+    assert!(matches!(&changes(&effects)[..], [Change::Assign(_)]));
+    // Of a node of which no operator wants anything it may.
+    leader.apply(wanted(scheduler::Drain::Lazy));
+    leader.register("b", None);
+    let (_, effects) = leader.arrive();
+    assert!(matches!(&changes(&effects)[..], [Change::Assign(held)] if held.node == node("b")));
 }

@@ -9,6 +9,7 @@ mod forecast;
 mod keyframes;
 mod line;
 mod locality;
+mod pool;
 mod preemption;
 mod recovery;
 mod trust;

@@ -12,7 +12,7 @@ use std::rc::Rc;
 
 use flowai_actors::checkpoint::CheckpointFile;
 use flowai_actors::ids::{Epoch, Generation, JobId, NodeId, UserId};
-use flowai_actors::limits::{LEADER_TERM_MS, USER_QUEUED_MAX};
+use flowai_actors::limits::LEADER_TERM_MS;
 use flowai_actors::spec::RenderSpec;
 use flowai_actors::state::{Class, EventKind, JobState, Tier};
 
@@ -219,7 +219,7 @@ impl Store {
         if self
             .waiting
             .get(&new.owner)
-            .is_some_and(|count| *count >= USER_QUEUED_MAX)
+            .is_some_and(|count| *count >= new.tier.queued_max())
         {
             return Submitted::TooMany;
         }

@@ -1,0 +1,118 @@
+//! Whether any kind of node has the memory for a render: what the leader has learned of that, asked now and then.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use flowai_actors::limits::CEILINGS_LOOK_MS;
+use flowai_actors::spec::RenderSpec;
+use flowai_actors::waiting::Ceiling;
+
+use crate::app::App;
+use crate::error::ApiError;
+
+/// What the leader said last.
+#[derive(Debug, Default)]
+pub(crate) struct MemoryFit {
+    heard: Mutex<Heard>,
+}
+
+#[derive(Debug, Default)]
+struct Heard {
+    ceilings: Vec<Ceiling>,
+    /// When it was asked last.
+    asked_at: Option<Instant>,
+}
+
+impl MemoryFit {
+    /// Judges by what was heard last, and has the leader asked when that is old: no submission waits for it. Who is let in for lack
+    /// of news is told why it waits.
+    ///
+    /// # Errors
+    /// `ImpossibleJob`.
+    pub(super) fn check(&self, app: &App, spec: &RenderSpec) -> Result<(), ApiError> {
+        let mut heard = self.lock();
+        let look = Duration::from_millis(CEILINGS_LOOK_MS);
+        if heard.asked_at.is_none_or(|at| at.elapsed() >= look) {
+            heard.asked_at = Some(Instant::now());
+            let app = app.clone();
+            // Its question has a deadline, and the next begins after that.
+            tokio::spawn(async move {
+                if let Some(ceilings) = app.link.ceilings().await {
+                    app.memory_fit.lock().ceilings = ceilings;
+                }
+            });
+        }
+        match heard.ceilings.iter().any(|ceiling| is_over(spec, ceiling)) {
+            true => Err(too_large(spec)),
+            false => Ok(()),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Heard> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn is_over(spec: &RenderSpec, ceiling: &Ceiling) -> bool {
+    let volume = f64::from(spec.frames) * f64::from(spec.width) * f64::from(spec.height);
+    let keyframe_model = spec.keyframe().map(|keyframe| &keyframe.model);
+    // Where a clip does not fit, it does not with a first frame from words either.
+    let is_of =
+        ceiling.keyframe_model.is_none() || ceiling.keyframe_model.as_ref() == keyframe_model;
+    spec.model == ceiling.model && is_of && volume >= ceiling.volume
+}
+
+fn too_large(spec: &RenderSpec) -> ApiError {
+    let RenderSpec {
+        frames,
+        width,
+        height,
+        model,
+        ..
+    } = spec;
+    ApiError::ImpossibleJob(format!(
+        "{frames} frames of {width}x{height} need more memory than any node that offers {model} has: as many ran out of it on all \
+         of them a short while ago; ask for fewer frames or pixels"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use flowai_actors::ids::Sha256;
+    use flowai_actors::spec::{FirstFrame, KeyframeSpec};
+
+    use super::*;
+
+    #[test]
+    fn a_ceiling_is_for_its_models_and_for_what_is_as_large() {
+        let clip = RenderSpec {
+            frames: 10,
+            width: 100,
+            height: 100,
+            ..RenderSpec::small("m".parse().unwrap(), Sha256::from_bytes([1; 32]))
+        };
+        let words = |model: &str| RenderSpec {
+            first_frame: FirstFrame::Keyframe(Box::new(KeyframeSpec::small(
+                model.parse().unwrap(),
+                "a cat",
+            ))),
+            ..clip.clone()
+        };
+        let ceiling = |model: &str, keyframe: Option<&str>, volume| Ceiling {
+            model: model.parse().unwrap(),
+            keyframe_model: keyframe.map(|model| model.parse().unwrap()),
+            volume,
+        };
+        for (spec, ceiling, expected) in [
+            (clip.clone(), ceiling("m", None, 100_000.0), true),
+            (clip.clone(), ceiling("m", None, 100_001.0), false),
+            (clip.clone(), ceiling("other", None, 1.0), false),
+            (clip.clone(), ceiling("m", Some("k"), 1.0), false),
+            (words("k"), ceiling("m", None, 1.0), true),
+            (words("k"), ceiling("m", Some("k"), 1.0), true),
+            (words("k"), ceiling("m", Some("other"), 1.0), false),
+        ] {
+            assert_eq!(is_over(&spec, &ceiling), expected, "{spec:?} {ceiling:?}");
+        }
+    }
+}
