@@ -3,10 +3,12 @@
 //! What is compared are the programs that people run, as whole processes. This crate links neither libtorch nor Python.
 
 mod child;
+mod contender;
 mod engine;
 mod farm;
 mod figures;
 mod machine;
+mod peers;
 mod statistics;
 
 use std::process::ExitCode;
@@ -28,12 +30,19 @@ enum Command {
     /// A farm as its users see it.
     #[command(subcommand)]
     Farm(farm::Command),
+    /// FlowAI's queue beside others.
+    Peers(peers::Options),
+    /// FlowAI as one of those that `peers` compares.
+    #[command(subcommand, hide = true)]
+    Contender(contender::Command),
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Engine(options) => engine::run(&options),
         Command::Farm(command) => farm::run(&command),
+        Command::Peers(options) => peers::run(&options),
+        Command::Contender(command) => contender::run(&command),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
