@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test up bench bench-farm fuzz soak lint tiny-model clean
+.PHONY: help setup demo test up bench bench-farm bench-peers bench-fanout fuzz soak lint tiny-model clean
 
 # rustup's folder, which a non-login shell may not have in PATH.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -48,6 +48,20 @@ bench-farm: ## what the farm adds to a render, and the API under load, into targ
 	$(TARGET)/release/flowai-benches farm overhead --out $(TARGET)/bench/farm.json
 	$(TARGET)/release/flowai-benches farm previews --out $(TARGET)/bench/previews.json
 	$(TARGET)/release/flowai-benches farm api --out $(TARGET)/bench/api.json
+
+bench-peers: ## FlowAI's queue beside nine others, an hour, into target/bench/peers.json; PEERS="--rounds 1 --only flowai,celery"
+	ops/setup/debian.sh peers
+	ops/setup/rust.sh
+	ops/setup/peers.sh
+	cargo build --release -p flowai-benches
+	$(TARGET)/release/flowai-benches peers --out $(TARGET)/bench/peers.json $(PEERS)
+	$(TARGET)/release/flowai-benches peers --table $(TARGET)/bench/peers.json
+
+bench-fanout: ## 10,000 open event streams on one api, into target/bench/fanout.json
+	ops/setup/debian.sh demo
+	ops/setup/rust.sh
+	cargo build --release -p flowai-api -p flowai-benches
+	$(TARGET)/release/flowai-benches fanout --out $(TARGET)/bench/fanout.json
 
 soak: setup ## render 200 jobs of changing sizes and adapters in one process, and compare its memory
 	FLOWAI_SOAK_JOBS=200 cargo test -p flowai-svd --test memory_stays_after_many_jobs -- --nocapture

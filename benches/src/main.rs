@@ -5,6 +5,7 @@
 mod child;
 mod contender;
 mod engine;
+mod fanout;
 mod farm;
 mod figures;
 mod machine;
@@ -30,6 +31,8 @@ enum Command {
     /// A farm as its users see it.
     #[command(subcommand)]
     Farm(farm::Command),
+    /// Live updates: from the leader's message to bytes at many sockets.
+    Fanout(fanout::Options),
     /// FlowAI's queue beside others.
     Peers(peers::Options),
     /// FlowAI as one of those that `peers` compares.
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Engine(options) => engine::run(&options),
         Command::Farm(command) => farm::run(&command),
+        Command::Fanout(options) => fanout::run(&options),
         Command::Peers(options) => peers::run(&options),
         Command::Contender(command) => contender::run(&command),
     };

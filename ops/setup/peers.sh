@@ -36,6 +36,7 @@ peer() {
     echo "$wanted" >"$stamp"
 }
 
+command -v npm >/dev/null || die "Node 20 with npm is missing, in which three of the queues are written"
 lock peers
 mkdir -p -- "$target"
 for name in celery rq dramatiq procrastinate pgmq; do peer python "$name"; done

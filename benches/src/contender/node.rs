@@ -23,6 +23,8 @@ pub(super) const GENERATION: Generation = Generation::new(1);
 const CLIP: Sha256 = Sha256::from_bytes([7; 32]);
 const MODEL_HASH: Sha256 = Sha256::from_bytes([2; 32]);
 const BEAT: Duration = Duration::from_millis(NODE_BEAT_MS);
+/// Until there is a leader.
+const TRY_AGAIN: Duration = Duration::from_millis(20);
 const ASK_DEADLINE: Duration = Duration::from_secs(5);
 
 #[derive(Clone)]
@@ -118,13 +120,10 @@ impl Node {
                     _ => None,
                 }
             };
-            match verdict {
-                Some(Verdict::Drop) => self.drop_attempt(reported),
-                Some(Verdict::GoOn) => {}
-                None if !is_registered => continue,
-                None => {}
+            if verdict == Some(Verdict::Drop) {
+                self.drop_attempt(reported);
             }
-            tokio::time::sleep(BEAT).await;
+            tokio::time::sleep(if is_registered { BEAT } else { TRY_AGAIN }).await;
         }
     }
 

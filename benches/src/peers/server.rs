@@ -97,12 +97,15 @@ impl Servers {
     }
 
     pub(super) async fn versions(&self) -> Result<[String; 2]> {
-        let version = sqlx::query_scalar("show server_version").fetch_one(&mut self.owner().await?);
+        let mut owner = self.owner().await?;
+        let postgres = sqlx::query_scalar("show server_version")
+            .fetch_one(&mut owner)
+            .await?;
         let info = self.redis(&["info", "server"]).await?;
         let redis = info
             .lines()
             .find_map(|line| line.strip_prefix("redis_version:"));
-        Ok([version.await?, redis.unwrap_or_default().to_owned()])
+        Ok([postgres, redis.unwrap_or_default().to_owned()])
     }
 
     async fn owner(&self) -> Result<PgConnection> {
