@@ -113,7 +113,7 @@ impl Settings {
              insert into account (id, email)
              select lpad(to_hex(n), 32, '0')::uuid, n || '@example.org' from generate_series(1, {USERS}) n;
              insert into upload (id, owner_id, purpose, sha256, bytes, content_type, width, height, object_key)
-             select id, id, 'image', sha256('i'), 1, 'image/png', 8, 8, 'k' from account"
+             select id, id, 'image', decode(repeat('01', 32), 'hex'), 1, 'image/png', 8, 8, 'k' from account"
         );
         sqlx::raw_sql(AssertSqlSafe(statements))
             .execute(&mut owner)

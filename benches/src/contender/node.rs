@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use flowai_actors::ids::{Epoch, Generation, NodeId, Sha256};
 use flowai_actors::limits::NODE_BEAT_MS;
-use flowai_actors::link::{LinkEvent, LinkEvents, NodeLink as _, PeerId, Request, SimLink};
+use flowai_actors::link::{LinkEvent, LinkEvents, PeerId, Request, SimLink};
 use flowai_actors::manifest::{EngineInfo, Manifest, StageTimings};
 use flowai_actors::messages::{
     AdapterTiers, Assign, AssignAnswer, AttemptRef, Beat, BeatAnswer, Body as _, Ended,
