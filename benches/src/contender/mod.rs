@@ -137,12 +137,13 @@ impl Settings {
              select id, owner_id, '{spec}', '{MODEL}', owner_id from loaded;
              insert into job_state (job_id, owner_id) select id, owner_id from loaded;
              insert into job_event (owner_id, user_seq, job_id, seq, kind) select owner_id, seq, id, 1, 'queued' from loaded;
-             commit;
-             vacuum analyze"
+             commit"
         );
         sqlx::raw_sql(AssertSqlSafe(statements))
             .execute(&mut owner)
             .await?;
+        // In no transaction.
+        sqlx::raw_sql("vacuum analyze").execute(&mut owner).await?;
         Ok(())
     }
 }
