@@ -32,6 +32,7 @@ up: ## start the farm and keep it running
 test: setup ## run every test
 	cargo build --workspace --all-targets $(ORACLE)
 	cargo test --workspace $(ORACLE)
+	cargo test -p flowai-sim --features planted-bugs --test planted_bugs
 
 lint: setup ## formatting, clippy, shell syntax
 	for script in ops/setup/*.sh ops/tiny-model/*.sh render-node/fuzz/run.sh .ci/run; do bash -n "$$script"; done

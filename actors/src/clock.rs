@@ -25,6 +25,11 @@ impl Monotonic {
         Self(self.0.saturating_add(Duration::from_millis(ms)))
     }
 
+    /// So long before; the clock's start when that lies later.
+    pub const fn minus(self, time: Duration) -> Self {
+        Self(self.0.saturating_sub(time))
+    }
+
     /// Time that passed since `earlier`; zero when `earlier` lies ahead.
     pub const fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)

@@ -18,6 +18,8 @@ pub const NODE_LEASE_MS: u64 = 10_000;
 pub const NODE_SELF_STOP_MS: u64 = 8_000;
 /// The leader looks for work that no doorbell announced this often.
 pub const SWEEP_MS: u64 = 500;
+/// The leader compares all that it believes of unfinished jobs with their rows this often.
+pub const COMPARE_MS: u64 = 60_000;
 
 const _: () = assert!(3 * LEADER_RENEW_MS < LEADER_TERM_MS);
 const _: () = assert!(LEADER_TERM_MS + LEADER_WATCH_MS < 10_000);
@@ -34,8 +36,6 @@ pub const JOB_NODE_DEATHS_MAX: u32 = 2;
 /// So long after its first failure a job may go back to the node where it failed, if no other can run it; doubles with each
 /// failure. A full disk or a lost driver does not heal in less.
 pub const JOB_RETRY_MS: u64 = 5_000;
-/// Running jobs of one user, whatever the tier.
-pub const USER_RUNNING_MAX: u32 = 2;
 /// Queued jobs of one user; over it `too_many_queued`.
 pub const USER_QUEUED_MAX: u32 = 100;
 /// A job whose node has it and reports no progress for this long is stopped and tried elsewhere.
@@ -57,10 +57,64 @@ const _: () = assert!(ENGINE_LEAVE_GRACE_MS < ENGINE_LEAVE_MS_MIN);
 const _: () = assert!(ENGINE_LEAVE_MS_MIN < ENGINE_LEAVE_MS_MAX);
 const _: () = assert!(NODE_BEAT_MS < JOB_RETRY_MS);
 
-/// A user who waits longer than this for a start no longer depends on the shares alone …
-pub const START_BOUND_MS: u64 = 1_800_000;
-/// … one of so many starts goes to whoever of them has waited longest: a tenth of the farm keeps the promise in any overload.
+// --- who starts when (docs: scheduling.md "Policy v1"; the numbers of each tier are in `state.rs`) ---
+
+/// One of so many starts may go to whoever waits longest beyond its tier's start bound: a tenth of the farm keeps the promise
+/// in any overload, and the shares keep the rest.
 pub const FORCED_START_EVERY: u32 = 10;
+/// So many forced starts may follow each other after a quiet time.
+pub const FORCED_START_BURST: u32 = 2;
+/// A job that a node can start sooner may pass others whose claims are at most so many usual jobs ahead.
+pub const LOCALITY_DEFICIT_JOBS: f64 = 2.0;
+/// A job may be passed by jobs that start sooner so often …
+pub const LOCALITY_SKIPS_MIN: u32 = 2;
+/// … or once for so many nodes, if that is more: a node that suits it comes the sooner the more there are.
+pub const LOCALITY_NODES_A_SKIP: u32 = 4;
+/// Claims that are compared for one node: the window of the deficit may hold thousands of equal ones.
+pub const CANDIDATES_MAX: usize = 64;
+/// What a second of waiting is worth beside a second of loading.
+pub const WAITED_SECOND_WORTH_S: f64 = 0.1;
+/// A size that ran out of memory is not given to nodes alike for so long.
+pub const MEMORY_CEILING_MS: u64 = 3_600_000;
+/// Bounds of those who wait are looked at this often.
+pub const CARE_MS: u64 = 1_000;
+
+/// Stopping at a step boundary, storing a checkpoint, loading for the other, and going on later, seconds (estimated).
+pub const PREEMPTION_SWAP_S: f64 = 10.0;
+/// More than so many swaps must be left of a render that is stopped for another.
+pub const PREEMPTION_SWAPS_WORTH: f64 = 2.0;
+/// A job is stopped for others at most this often …
+pub const JOB_PREEMPTIONS_MAX: u32 = 2;
+/// … and not again within this time.
+pub const PREEMPTION_GAP_MS: u64 = 20_000;
+/// Waiting jobs that room is made for at one look.
+pub const PREEMPTIONS_AT_ONCE_MAX: usize = 8;
+
+/// Different jobs that fail in a row on one node before it is suspected.
+pub const NODE_SUSPECT_FAILURES: usize = 3;
+/// A suspected node is given one job after this pause, which doubles with each failure.
+pub const NODE_SUSPECT_MS: u64 = 30_000;
+/// Failures within [`NODE_FAULTS_WINDOW_MS`] that were proven to be the node's before it is given nothing.
+pub const NODE_FAULTS_MAX: usize = 3;
+pub const NODE_FAULTS_WINDOW_MS: u64 = 1_800_000;
+/// For so long; then one job tries it, and each failure doubles the time …
+pub const NODE_QUARANTINE_MS: u64 = 1_800_000;
+/// … up to this.
+pub const NODE_QUARANTINE_MS_MAX: u64 = 86_400_000;
+
+/// A job that no node could start for so long fails: its owner has other plans by then.
+pub const JOB_QUEUED_MS_MAX: u64 = 7 * 86_400_000;
+/// An attempt may take so many times what was predicted …
+pub const ATTEMPT_PREDICTIONS_MAX: f64 = 10.0;
+/// … and at least this.
+pub const ATTEMPT_MS_MIN: u64 = 3_600_000;
+/// Both are looked at this often.
+pub const DEADLINES_LOOK_MS: u64 = 10_000;
+
+const _: () = assert!(PREEMPTION_GAP_MS as f64 > 1_000.0 * PREEMPTION_SWAP_S);
+const _: () =
+    assert!(NODE_SUSPECT_MS < NODE_QUARANTINE_MS && NODE_QUARANTINE_MS < NODE_QUARANTINE_MS_MAX);
+const _: () = assert!(JOB_NO_PROGRESS_MS < ATTEMPT_MS_MIN && ATTEMPT_MS_MIN < JOB_QUEUED_MS_MAX);
 
 /// A job is assigned at most this often, tries and assignments that no node took together: beyond it something is broken.
 pub const JOB_ASSIGNMENTS_MAX: u32 = 20;
@@ -70,6 +124,21 @@ pub const JOURNAL_BATCH_MAX: usize = 256;
 pub const RECOVERY_PAGE_JOBS: u32 = 5_000;
 
 const _: () = assert!(JOB_ATTEMPTS_MAX < JOB_ASSIGNMENTS_MAX);
+
+// --- checkpoints ---
+
+/// A run that is being denoised is kept this often, so that a node that is killed loses no more. The leader writes no more
+/// often either.
+pub const CHECKPOINT_INTERVAL_MS: u64 = 60_000;
+/// One checkpoint. Latents of 64 frames of 1920x1088 in 32 bits are 33 MB.
+pub const CHECKPOINT_BYTES_MAX: u64 = 128 << 20;
+/// What it says of its device and engine.
+pub const CHECKPOINT_TEXT_CHARS_MAX: usize = 500;
+/// A run that was told to stop waits so long for a store that is down, while its node takes no other job: a checkpoint is worth
+/// minutes of rendering, and costs its node no more than that.
+pub const CHECKPOINT_PATIENCE_MS: u64 = 60_000;
+/// The leader looks for checkpoints that no unfinished job can use this often.
+pub const CHECKPOINT_SWEEP_MS: u64 = 600_000;
 
 // --- what a spec may ask for, before a model narrows it ---
 
@@ -130,6 +199,8 @@ const _: () = assert!(2 * STORE_OUTAGE_MS <= FETCH_PATIENCE_MS);
 const _: () = assert!(FETCH_PATIENCE_MS < DOWNLOAD_URL_MS);
 const _: () = assert!(2 * TARGET_PATIENCE_MS <= UPLOAD_URL_MS);
 const _: () = assert!(STORE_OUTAGE_MS < TARGET_PATIENCE_MS);
+const _: () = assert!(STORE_OUTAGE_MS < CHECKPOINT_PATIENCE_MS);
+const _: () = assert!(CHECKPOINT_PATIENCE_MS < JOB_NO_PROGRESS_MS);
 const _: () = assert!(2 * TARGET_PATIENCE_MS <= CLIP_PATIENCE_MS);
 
 // --- HTTP and live updates ---

@@ -23,6 +23,10 @@ pub struct Manifest {
     /// What the keyframe was made with, if the spec asks for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keyframe: Option<KeyframeMade>,
+    /// Of a clip that several attempts made: the checkpoints on its way, the first one first. On one device class the clip is
+    /// that of a render that was not interrupted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resumed: Vec<Resumed>,
     pub engine: EngineInfo,
     /// Equal device classes give equal bits.
     pub device_class: String,
@@ -33,6 +37,18 @@ pub struct Manifest {
 
 impl Manifest {
     pub const VERSION: u32 = 2;
+}
+
+/// A checkpoint that an attempt was given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resumed {
+    /// The attempt that left it.
+    pub attempt: Attempt,
+    /// The step after which the render went on; 0 where it began anew.
+    pub step: u32,
+    /// Why it began anew: the checkpoint was of another device class or engine, or could not be had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anew: Option<String>,
 }
 
 /// A picture that was made from words.

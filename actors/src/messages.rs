@@ -5,9 +5,13 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::{
+    CheckpointFile, CheckpointPlace, CheckpointPlaced, PlaceCheckpoint, Resume,
+};
 use crate::ids::{Attempt, Epoch, Generation, JobId, ModelId, NodeId, Sha256, UserId};
 use crate::preview::{PlacePreview, PreviewPlace, PreviewPlaced, PreviewReady};
 use crate::spec::{AdapterUse, RenderSpec, SpecLimits};
+use crate::waiting::{Waits, WhyAnswer, WhyQuery};
 
 /// Which try of which job, under whose term: every word about an attempt carries it, and a stale one changes nothing (INV-2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -232,7 +236,11 @@ pub enum Outcome {
         retryable: bool,
     },
     /// Stopped at a step boundary because it was told to.
-    Stopped,
+    Stopped {
+        /// The newest that lies in the store. A node of an older build leaves none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        checkpoint: Option<CheckpointFile>,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -353,6 +361,10 @@ pub struct Assign {
     pub first_frame: FirstFrameSource,
     /// In the order of `spec.adapters`.
     pub adapters: Vec<Source>,
+    /// Where an earlier attempt got to. A node that cannot use it begins anew and says so in the manifest; one of an older
+    /// build begins anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume: Option<Resume>,
 }
 
 /// What the first frame is made from, as `spec.first_frame` says.
@@ -419,6 +431,10 @@ pub enum AssignAnswer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stop {
     pub at: AttemptRef,
+    /// The job goes on elsewhere: what is done is kept in a checkpoint, and a clip that is complete is still delivered. A node
+    /// of an older build only stops.
+    #[serde(default)]
+    pub keep: bool,
 }
 
 // --- api <-> leader ---
@@ -453,13 +469,29 @@ pub enum LiveState {
         steps: u32,
         left_s: Option<f64>,
     },
-    /// 1 is next.
-    Position { position: u32, reason: String },
+    Position {
+        /// 1 is next.
+        position: u32,
+        #[serde(flatten)]
+        waits: Waits,
+    },
 }
 
 /// Ask of an api instance for what only the leader knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FarmQuery {}
+
+/// Compare what you believe with the rows, now (api to leader, ask).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compare {}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compared {
+    /// Unfinished jobs in the rows.
+    pub jobs: u64,
+    /// Those that differed, and are read again: each is news that was on its way, or is mended.
+    pub suspected: u64,
+}
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct FarmView {
@@ -524,6 +556,10 @@ bodies! {
     40 => PlacePreview, 41 => PreviewPlace,
     42 => PreviewPlaced,
     44 => PreviewReady,
+    46 => WhyQuery, 47 => WhyAnswer,
+    48 => Compare, 49 => Compared,
+    60 => PlaceCheckpoint, 61 => CheckpointPlace,
+    62 => CheckpointPlaced,
 }
 
 #[cfg(test)]
@@ -535,6 +571,45 @@ mod tests {
         let mut kinds = KINDS.to_vec();
         kinds.dedup();
         assert_eq!(kinds, KINDS);
+    }
+
+    #[test]
+    fn what_the_build_before_checkpoints_says_is_read() {
+        let at = r#"{"job":"0198c0de-0000-7000-8000-000000000000","attempt":1,"epoch":1}"#;
+        let stop: Stop = serde_json::from_str(&format!(r#"{{"at":{at}}}"#)).unwrap();
+        assert!(!stop.keep);
+        let stopped: Outcome = serde_json::from_str(r#"{"outcome":"stopped"}"#).unwrap();
+        assert_eq!(stopped, Outcome::Stopped { checkpoint: None });
+        assert_eq!(
+            serde_json::to_string(&stopped).unwrap(),
+            r#"{"outcome":"stopped"}"#
+        );
+    }
+
+    #[test]
+    fn the_build_before_checkpoints_reads_what_is_said_of_them() {
+        #[derive(Debug, PartialEq, Deserialize)]
+        #[serde(tag = "outcome", rename_all = "snake_case")]
+        enum Before {
+            Stopped,
+        }
+        let stopped = Outcome::Stopped {
+            checkpoint: Some(CheckpointFile {
+                sha256: Sha256::from_bytes([1; 32]),
+                bytes: 10,
+                step: 3,
+                steps: 25,
+                device_class: "cpu".to_owned(),
+                engine: "svd 1".to_owned(),
+                resumed: Vec::new(),
+            }),
+        };
+        let text = serde_json::to_string(&stopped).unwrap();
+        assert_eq!(serde_json::from_str::<Outcome>(&text).unwrap(), stopped);
+        assert_eq!(
+            serde_json::from_str::<Before>(&text).unwrap(),
+            Before::Stopped
+        );
     }
 
     #[test]

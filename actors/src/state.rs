@@ -131,8 +131,33 @@ impl EventKind {
     }
 }
 
+/// Whether somebody sits and waits for a job: sets its start bound, and whether it may be stopped for others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Class {
+    /// A single submission or a draft.
+    Interactive,
+    /// One of many, an export.
+    Batch,
+}
+
+impl Class {
+    pub const ALL: [Self; 2] = [Self::Interactive, Self::Batch];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Interactive => "interactive",
+            Self::Batch => "batch",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|class| class.as_str() == name)
+    }
+}
+
 /// What a user pays for: a weight in the shares, never a strict rank.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Tier {
     Free,
@@ -150,6 +175,29 @@ impl Tier {
             Self::Pro => 4,
             Self::Studio => 8,
         }
+    }
+
+    /// Running jobs of one user above which others are served first.
+    pub const fn running_max(self) -> u32 {
+        match self {
+            Self::Free => 1,
+            Self::Pro => 4,
+            Self::Studio => 12,
+        }
+    }
+
+    /// How long a job waits, ms, before a part of the farm that is kept for it starts it whatever its turn. `None`: only its
+    /// turn counts.
+    pub const fn start_bound_ms(self, class: Class) -> Option<u64> {
+        let minutes = match (self, class) {
+            (Self::Free, Class::Interactive) => 30,
+            (Self::Free, Class::Batch) => return None,
+            (Self::Pro, Class::Interactive) => 5,
+            (Self::Pro, Class::Batch) => 60,
+            (Self::Studio, Class::Interactive) => 2,
+            (Self::Studio, Class::Batch) => 30,
+        };
+        Some(minutes * 60_000)
     }
 
     pub const fn as_str(self) -> &'static str {
@@ -193,6 +241,9 @@ mod tests {
         for kind in EventKind::ALL {
             assert_eq!(EventKind::from_name(kind.as_str()), Some(kind));
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());
+        }
+        for class in Class::ALL {
+            assert_eq!(Class::from_name(class.as_str()), Some(class));
         }
         for tier in Tier::ALL {
             assert_eq!(Tier::from_name(tier.as_str()), Some(tier));

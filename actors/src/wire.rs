@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
+use crate::checkpoint::{CheckpointPlace, CheckpointPlaced, PlaceCheckpoint};
 use crate::ids::Epoch;
 use crate::link::{self, Envelope, NodeLink, PeerId, Role, SchemaRange};
 use crate::messages::{
-    Assign, AssignAnswer, Beat, BeatAnswer, Body, Doorbell, Ended, EndedAnswer, EventsReady,
-    FarmQuery, FarmView, Live, Prefetch, Progress, Register, Registered, Stop, UploadTargets,
-    UploadTargetsAnswer,
+    Assign, AssignAnswer, Beat, BeatAnswer, Body, Compare, Compared, Doorbell, Ended, EndedAnswer,
+    EventsReady, FarmQuery, FarmView, Live, Prefetch, Progress, Register, Registered, Stop,
+    UploadTargets, UploadTargetsAnswer,
 };
 use crate::preview::{PlacePreview, PreviewPlace, PreviewPlaced, PreviewReady};
+use crate::waiting::{WhyAnswer, WhyQuery};
 
 /// The newest meaning of messages that this build knows. Raised when a meaning changes; a new kind or field changes none.
 /// A build that speaks less than 2 knows no keyframes.
@@ -62,11 +64,14 @@ questions! {
     Register => Registered,
     Beat => BeatAnswer,
     PlacePreview => PreviewPlace,
+    PlaceCheckpoint => CheckpointPlace,
     Ended => EndedAnswer,
     UploadTargets => UploadTargetsAnswer,
     Assign => AssignAnswer,
     Stop => bool,
     FarmQuery => FarmView,
+    WhyQuery => WhyAnswer,
+    Compare => Compared,
 }
 
 /// Puts a body into a new envelope.
@@ -100,7 +105,7 @@ pub async fn ask<Q: Question + Sync>(
 
 /// Which role may send which kind. Unknown kinds pass: the program answers them `Unsupported`.
 pub fn may_send(role: Role, kind: u32) -> bool {
-    const FROM_NODES: [u32; 7] = [
+    const FROM_NODES: [u32; 9] = [
         Register::KIND,
         Beat::KIND,
         Progress::KIND,
@@ -108,6 +113,8 @@ pub fn may_send(role: Role, kind: u32) -> bool {
         UploadTargets::KIND,
         PlacePreview::KIND,
         PreviewPlaced::KIND,
+        PlaceCheckpoint::KIND,
+        CheckpointPlaced::KIND,
     ];
     const FROM_COORDINATORS: [u32; 6] = [
         Assign::KIND,
@@ -117,7 +124,12 @@ pub fn may_send(role: Role, kind: u32) -> bool {
         Live::KIND,
         PreviewReady::KIND,
     ];
-    const FROM_APIS: [u32; 2] = [Doorbell::KIND, FarmQuery::KIND];
+    const FROM_APIS: [u32; 4] = [
+        Doorbell::KIND,
+        FarmQuery::KIND,
+        WhyQuery::KIND,
+        Compare::KIND,
+    ];
     let senders = [
         (Role::Node, &FROM_NODES[..]),
         (Role::Coordinator, &FROM_COORDINATORS),
@@ -178,7 +190,7 @@ mod tests {
                 assert_eq!(may_send(role, kind), role == sender, "{kind} from {role}");
             }
         };
-        for kind in [10, 12, 14, 16, 18, 40, 42] {
+        for kind in [10, 12, 14, 16, 18, 40, 42, 60, 62] {
             check(kind, Role::Node);
         }
         for kind in [20, 22, 26, 32, 34, 44] {

@@ -5,6 +5,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use flowai_actors::credits::Millicredits;
 use flowai_actors::kit::TaskError;
 use flowai_store::database::{Database, DatabaseError};
 use flowai_store::objects::Objects;
@@ -32,6 +33,8 @@ pub struct Config {
     /// Whether a proxy ends TLS in front: then its `X-Forwarded-For` names the caller.
     pub is_behind_proxy: bool,
     pub password_cost: PasswordCost,
+    /// What a new account begins with.
+    pub signup_gift: Millicredits,
     /// Multiplies every rate limit, for load tests.
     pub rate_scale: u32,
     /// At most so many at a time. A request holds one for a millisecond or two; more of them than the database's cores can serve
@@ -73,6 +76,7 @@ pub struct Parts {
     pub link: LeaderLink,
     pub public_url: Url,
     pub is_behind_proxy: bool,
+    pub signup_gift: Millicredits,
     /// Set once by the shutdown: `readyz` says no from then on.
     is_draining: AtomicBool,
 }
@@ -110,6 +114,7 @@ impl App {
             link,
             public_url: config.public_url,
             is_behind_proxy: config.is_behind_proxy,
+            signup_gift: config.signup_gift,
             is_draining: AtomicBool::new(false),
         };
         Ok(Self {

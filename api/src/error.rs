@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use flowai_actors::credits::Millicredits;
 use flowai_store::database::DatabaseError;
 use flowai_store::objects::ObjectsError;
 use flowai_store::redis::RedisError;
@@ -38,6 +39,13 @@ pub enum ApiError {
     ScopeRequired(Scope),
     #[error("an API key cannot do this; log in")]
     SignInRequired,
+    #[error(
+        "this costs {needed} credits and {available} are available; render less, or ask an administrator for more"
+    )]
+    InsufficientCredits {
+        needed: Millicredits,
+        available: Millicredits,
+    },
     #[error("only an operator may do this: an administrator, or an API key with the scope `farm`")]
     RoleRequired,
     #[error("this account is suspended")]
@@ -187,6 +195,7 @@ impl ApiError {
             Self::TokenMissing | Self::TokenExpired | Self::TokenInvalid | Self::LoginRefused => {
                 StatusCode::UNAUTHORIZED
             }
+            Self::InsufficientCredits { .. } => StatusCode::PAYMENT_REQUIRED,
             Self::ScopeRequired(_)
             | Self::SignInRequired
             | Self::RoleRequired
@@ -227,6 +236,7 @@ impl ApiError {
             Self::LoginRefused => "login_refused",
             Self::ScopeRequired(_) => "scope_required",
             Self::SignInRequired => "sign_in_required",
+            Self::InsufficientCredits { .. } => "insufficient_credits",
             Self::RoleRequired => "role_required",
             Self::AccountSuspended => "account_suspended",
             Self::OriginRefused => "origin_refused",

@@ -16,6 +16,7 @@ mod api_keys;
 mod app;
 mod auth;
 mod cache;
+mod credits;
 mod error;
 mod events;
 mod farm;

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser};
+use flowai_actors::credits::Millicredits;
 use flowai_actors::link::{PeerId, Role};
 use flowai_store::objects::ObjectsConfig;
 use url::Url;
@@ -39,6 +40,8 @@ pub struct Settings {
     pub is_behind_proxy: bool,
     /// Where numbers for Prometheus are served. `None`: nowhere.
     pub metrics_listen: Option<SocketAddr>,
+    /// What a new account begins with.
+    pub signup_gift: Millicredits,
     /// Multiplies every rate limit, for load tests.
     pub rate_scale: u32,
     /// At most so many at a time.
@@ -131,6 +134,9 @@ struct Flags {
     /// Where numbers for Prometheus are served, on loopback [env: FLOWAI_METRICS_LISTEN] [default: nowhere]
     #[arg(long)]
     metrics_listen: Option<String>,
+    /// Credits that a new account begins with, 0 for none [env: FLOWAI_SIGNUP_GIFT] [default: 1000]
+    #[arg(long)]
+    signup_gift: Option<String>,
     /// Multiplies every rate limit, for load tests [env: FLOWAI_RATE_SCALE] [default: 1]
     #[arg(long)]
     rate_scale: Option<String>,
@@ -176,6 +182,7 @@ impl Settings {
                 .optional(flags.metrics_listen, "FLOWAI_METRICS_LISTEN")?
                 .map(|value| value.parsed("an address and a port"))
                 .transpose()?,
+            signup_gift: gift(source.or(flags.signup_gift, "FLOWAI_SIGNUP_GIFT", "1000")?)?,
             rate_scale: source
                 .or(flags.rate_scale, "FLOWAI_RATE_SCALE", "1")?
                 .number(1..=RATE_SCALE_MAX)?,
@@ -310,6 +317,12 @@ fn peer_id(value: Value) -> Result<PeerId, SettingsError> {
     PeerId::new(Role::Api, &value.text).map_err(|_| value.invalid("a DNS label"))
 }
 
+fn gift(value: Value) -> Result<Millicredits, SettingsError> {
+    let gift = value.text.parse().ok();
+    let gift = gift.filter(|gift| *gift <= Millicredits::MAX_GRANT);
+    gift.ok_or_else(|| value.invalid("credits, as 12 or 12.345"))
+}
+
 fn addresses(value: Value) -> Result<Vec<String>, SettingsError> {
     let is_address = |address: &str| {
         let parts = address.rsplit_once(':');
@@ -374,6 +387,7 @@ mod tests {
         assert_eq!((settings.public_url, settings.ready_file), (None, None));
         assert_eq!((settings.is_behind_proxy, settings.rate_scale), (false, 1));
         assert_eq!(settings.metrics_listen, None);
+        assert_eq!(settings.signup_gift, Millicredits::from_credits(1_000));
         assert_eq!(settings.secrets.objects.region, "us-east-1");
     }
 
@@ -408,6 +422,8 @@ mod tests {
         );
         check(("FLOWAI_PUBLIC_URL", "ftp://farm.example"), "http or https");
         check(("FLOWAI_RATE_SCALE", "0"), "1..=1000000");
+        check(("FLOWAI_SIGNUP_GIFT", "-1"), "12 or 12.345");
+        check(("FLOWAI_SIGNUP_GIFT", "1000000000001"), "12 or 12.345");
         check(("FLOWAI_DATABASE_CONNECTIONS", "0"), "1..=1000");
         check(("FLOWAI_TLS_IN_FRONT", "maybe"), "true or false");
         check(("S3_SECRET_ACCESS_KEY", "minioadmin"), "make a random one");

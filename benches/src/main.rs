@@ -4,12 +4,14 @@
 
 mod child;
 mod contender;
+mod durable;
 mod engine;
 mod fanout;
 mod farm;
 mod figures;
 mod machine;
 mod peers;
+mod scheduler;
 mod statistics;
 
 use std::process::ExitCode;
@@ -38,6 +40,11 @@ enum Command {
     /// FlowAI as one of those that `peers` compares.
     #[command(subcommand, hide = true)]
     Contender(contender::Command),
+    /// The durable side alone: a new leader's reading, and tables under an old snapshot.
+    #[command(subcommand)]
+    Durable(durable::Command),
+    /// The scheduler alone: what a decision costs, and what a waiting job weighs.
+    Scheduler(scheduler::Options),
 }
 
 fn main() -> ExitCode {
@@ -47,6 +54,8 @@ fn main() -> ExitCode {
         Command::Fanout(options) => fanout::run(&options),
         Command::Peers(options) => peers::run(&options),
         Command::Contender(command) => contender::run(&command),
+        Command::Durable(command) => durable::run(&command),
+        Command::Scheduler(options) => scheduler::run(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

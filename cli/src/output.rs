@@ -6,7 +6,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
-use crate::client::{Progress, Status, Update, Video};
+use crate::client::{Position, Progress, StartsIn, Status, Update, Video};
 
 /// How the command speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,7 +135,7 @@ pub struct JobDisplay {
 enum Object<'a> {
     Video { video: &'a Video },
     Progress(&'a Progress),
-    Position { position: u32, reason: &'a str },
+    Position(&'a Position),
     Reconnecting,
 }
 
@@ -144,10 +144,7 @@ impl JobDisplay {
         self.output.object(&match update {
             Update::Video(video) => Object::Video { video },
             Update::Progress(progress) => Object::Progress(progress),
-            Update::Position(position) => Object::Position {
-                position: position.position,
-                reason: &position.reason,
-            },
+            Update::Position(position) => Object::Position(position),
             Update::Reconnecting => Object::Reconnecting,
         });
         match update {
@@ -160,7 +157,11 @@ impl JobDisplay {
                 self.say(progress.phase.clone());
             }
             Update::Position(position) => {
-                let text = position_text(position.position, &position.reason);
+                let text = position_text(
+                    Some(position.position),
+                    &position.reason,
+                    position.starts_in,
+                );
                 self.bar.set_prefix("queued");
                 self.bar.set_message(text.clone());
                 self.say(text);
@@ -218,16 +219,27 @@ fn progress_text(progress: &Progress) -> String {
     }
 }
 
-fn position_text(position: u32, reason: &str) -> String {
+/// Where a job stands in the queue, why it waits, and when it will probably start.
+pub fn position_text(position: Option<u32>, reason: &str, starts_in: Option<StartsIn>) -> String {
     let place = match position {
-        0 | 1 => "next".to_owned(),
-        _ => format!("number {position} in the queue"),
+        Some(0 | 1) => "next".to_owned(),
+        Some(position) => format!("number {position} in the queue"),
+        None => "far back in the queue".to_owned(),
     };
-    if reason.is_empty() {
-        place
-    } else {
-        format!("{place}: {reason}")
-    }
+    let why = match reason {
+        "" => String::new(),
+        reason => format!(": {reason}"),
+    };
+    let when = match starts_in {
+        Some(StartsIn { p90_s, .. }) if p90_s < 2.0 => "; starts at once".to_owned(),
+        Some(StartsIn { p50_s, p90_s }) => format!(
+            "; starts in about {}, most likely within {}",
+            duration_text(p50_s),
+            duration_text(p90_s)
+        ),
+        None => String::new(),
+    };
+    format!("{place}{why}{when}")
 }
 
 /// Seconds as people say them: `7 s`, `3 min 20 s`, `2 h 5 min`.
@@ -307,10 +319,18 @@ mod tests {
 
     #[test]
     fn a_place_in_the_queue_comes_with_its_reason() {
-        assert_eq!(position_text(1, ""), "next");
+        assert_eq!(position_text(Some(1), "", None), "next");
         assert_eq!(
-            position_text(3, "two of yours run"),
+            position_text(Some(3), "two of yours run", None),
             "number 3 in the queue: two of yours run"
+        );
+        let starts_in = Some(StartsIn {
+            p50_s: 70.0,
+            p90_s: 130.0,
+        });
+        assert_eq!(
+            position_text(None, "others are ahead", starts_in),
+            "far back in the queue: others are ahead; starts in about 1 min 10 s, most likely within 2 min 10 s"
         );
     }
 

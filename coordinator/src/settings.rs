@@ -25,9 +25,24 @@ pub struct Settings {
     /// How they reach it, host:port. Left out: the address that it listens on.
     #[arg(long, env = "FLOWAI_ADVERTISE")]
     pub advertise: Option<String>,
+    /// Where numbers for Prometheus are served, on loopback. Left out: nowhere.
+    #[arg(long, env = "FLOWAI_METRICS_LISTEN", value_parser = loopback)]
+    pub metrics_listen: Option<SocketAddr>,
     /// Written when ready: one JSON object with the listening address.
     #[arg(long, env = "FLOWAI_READY_FILE")]
     pub ready_file: Option<PathBuf>,
+}
+
+/// `/metrics` asks for no credential.
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text.parse().map_err(|error| format!("{error}"))?;
+    match address.ip().is_loopback() {
+        true => Ok(address),
+        false => Err(format!(
+            "{address} can be reached from elsewhere, and metrics ask for no credential: give an address of loopback, and let \
+             a proxy ask"
+        )),
+    }
 }
 
 /// A setting that cannot be used.

@@ -1,6 +1,6 @@
 //! One process per GPU: takes jobs from the leader, renders them, puts the clips into the store.
 //!
-//! [`node`] is the actor that the farm knows; it works through [`job`], which fetches by hash ([`cache`]), renders
+//! [`node`] is the actor that the farm knows, around the pure machine of `machine/`; it works through [`job`], which fetches by hash ([`cache`]), renders
 //! ([`engine`], a thread that owns all tensors), encodes beside it ([`encoder`]) and uploads ([`uploader`]).
 //! The program `flowai-render-node` puts them together.
 //!
@@ -10,7 +10,6 @@ pub mod cache;
 pub mod device;
 pub mod encoder;
 pub mod engine;
-pub mod failure;
 pub mod http;
 pub mod job;
 pub mod manifest;
@@ -20,3 +19,5 @@ pub mod preview;
 pub mod pulse;
 pub mod settings;
 pub mod uploader;
+
+pub use flowai_node_machine::failure;

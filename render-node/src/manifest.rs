@@ -17,6 +17,12 @@ pub struct Maker {
 }
 
 impl Maker {
+    /// What can read this process's checkpoints.
+    pub(crate) fn checkpoint_engine(&self) -> String {
+        let EngineInfo { name, version, .. } = &self.engine;
+        format!("{name} {version}")
+    }
+
     /// The manifest of a clip that lies ready; the time of its upload is still to come.
     pub(crate) fn manifest(&self, assign: &Assign, ready: &Ready) -> Manifest {
         Manifest {
@@ -30,6 +36,7 @@ impl Maker {
             model_sha256: assign.model_sha256,
             adapters: ready.adapters.clone(),
             keyframe: keyframe(assign, ready),
+            resumed: ready.resumed.clone(),
             engine: self.engine.clone(),
             device_class: self.device_class.clone(),
             clip_sha256: ready.encoded.clip.sha256,

@@ -24,6 +24,8 @@ use sha2::Digest as _;
 use tokio::process::{Child, Command};
 
 const LONG: Duration = Duration::from_secs(60);
+/// An end of which nothing is kept.
+const STOPPED: Outcome = Outcome::Stopped { checkpoint: None };
 const EPOCH: Epoch = Epoch::new(1);
 const PICTURE: &[u8] = b"the stand-in does not look at it";
 
@@ -176,6 +178,7 @@ fn job(folder: &Path, offered: &Register, store: &str) -> Assign {
             url: format!("{store}/picture"),
         }),
         adapters: Vec::new(),
+        resume: None,
     }
 }
 
@@ -217,6 +220,7 @@ fn words_job(offered: &Register) -> Assign {
             adapters: Vec::new(),
         },
         adapters: Vec::new(),
+        resume: None,
     }
 }
 
@@ -311,7 +315,7 @@ async fn it_finds_its_leader_takes_a_job_and_ends_in_order() {
     assert_eq!(ready, serde_json::json!({ "id": "n1", "generation": 2 }));
     next.terminate();
     let ended = leader.hear(self::ended).await;
-    assert_eq!((ended.at, ended.outcome), (job.at, Outcome::Stopped));
+    assert_eq!((ended.at, ended.outcome), (job.at, STOPPED));
     assert_eq!(next.status().await, 0);
 
     // The last one has the real engine and writes all that it ever would: of a prompt there is nothing.
@@ -330,7 +334,7 @@ async fn it_finds_its_leader_takes_a_job_and_ends_in_order() {
         .await;
     last.terminate();
     let ended = leader.hear(self::ended).await;
-    assert_eq!(ended.outcome, Outcome::Stopped);
+    assert_eq!(ended.outcome, STOPPED);
     assert_eq!(last.status().await, 0);
     let log = std::fs::read_to_string(log).unwrap();
     assert!(log.contains("job is taken"), "{log}");

@@ -3,12 +3,14 @@
 use std::str::FromStr;
 
 use chrono::{DateTime, Utc};
+use flowai_actors::credits::Millicredits;
 use flowai_actors::ids::{SignInId, UserId};
 use flowai_actors::state::Tier;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 
 use crate::database::{Database, DatabaseError, not_of, violates};
+use crate::number::bigint;
 
 /// The sha256 of a bearer secret: what is stored in its place.
 pub type TokenHash = [u8; 32];
@@ -81,17 +83,19 @@ pub struct RefreshHashes {
     pub secret: TokenHash,
 }
 
-/// Makes an account. `email` must be in lower case.
+/// Makes an account that begins with `gift`. `email` must be in lower case.
 pub async fn sign_up(
     database: &Database,
     id: UserId,
     email: &str,
     password_hash: &str,
+    gift: Millicredits,
 ) -> Result<SignUp, DatabaseError> {
-    let made = sqlx::query("select auth_sign_up($1, $2, $3)")
+    let made = sqlx::query("select auth_sign_up($1, $2, $3, $4)")
         .bind(id.as_uuid())
         .bind(email)
         .bind(password_hash)
+        .bind(bigint(gift.get()))
         .execute(database.pool())
         .await;
     match made {

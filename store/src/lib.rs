@@ -3,11 +3,13 @@
 pub mod accounts;
 pub mod adapters;
 pub mod api_keys;
+pub mod checkpoints;
 pub mod database;
 pub mod events;
 pub mod idempotency;
 pub mod journal;
 pub mod leader;
+pub mod ledger;
 pub mod models;
 pub mod nodes;
 mod number;

@@ -7,7 +7,7 @@ use flowai_actors::ids::{Attempt, JobId, ModelId, NodeId, UserId};
 use flowai_actors::limits::RECOVERY_PAGE_JOBS;
 use flowai_actors::messages::{AttemptRef, Holding};
 use flowai_actors::spec::RenderSpec;
-use flowai_actors::state::{JobState, Tier};
+use flowai_actors::state::{Class, JobState, Tier};
 use sqlx::FromRow;
 use uuid::Uuid;
 
@@ -20,6 +20,11 @@ pub struct JobRow {
     pub job: JobId,
     pub owner: UserId,
     pub tier: Tier,
+    pub class: Class,
+    /// Since it was accepted.
+    pub waited: Duration,
+    /// The job that it starts after, unless that is done.
+    pub after: Option<After>,
     pub model: ModelId,
     /// `None` when another version wrote it and this one cannot read it.
     pub spec: Option<RenderSpec>,
@@ -37,6 +42,24 @@ pub struct JobRow {
     /// Who holds the attempt, while the job runs.
     pub held: Option<Holding>,
     pub cancel_requested: bool,
+    /// Where an earlier attempt got to.
+    pub kept: Option<Kept>,
+}
+
+/// What a scheduler must know of a job's checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// Steps that are done.
+    pub step: u32,
+    pub device_class: String,
+}
+
+/// A job that another one starts after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct After {
+    pub job: JobId,
+    /// It ended without a clip, or is gone: what waits for it will never start.
+    pub has_failed: bool,
 }
 
 #[derive(FromRow)]
@@ -44,6 +67,10 @@ struct RawJob {
     job_id: Uuid,
     owner_id: Uuid,
     tier: String,
+    class: String,
+    waited_ms: i64,
+    after_id: Option<Uuid>,
+    after_state: Option<String>,
     model_id: String,
     spec: serde_json::Value,
     state: String,
@@ -56,23 +83,30 @@ struct RawJob {
     died_on: Vec<String>,
     node_deaths: i32,
     cancel_requested: bool,
+    kept_step: Option<i32>,
+    kept_class: Option<String>,
 }
 
 macro_rules! select_jobs {
     ($rest:literal) => {
         concat!(
-            "select s.job_id, s.owner_id, a.tier, j.model_id, j.spec, s.state, s.attempt, s.epoch, s.node_id, s.generation,
+            "select s.job_id, s.owner_id, a.tier, j.class,
+                    greatest(0, extract(epoch from now() - j.created_at) * 1000)::bigint as waited_ms,
+                    j.after_id, p.state as after_state, j.model_id, j.spec, s.state, s.attempt, s.epoch, s.node_id, s.generation,
                     t.failures, t.failed_on, t.died_on,
-                    s.node_deaths, s.cancel_requested_at is not null as cancel_requested
+                    s.node_deaths, s.cancel_requested_at is not null as cancel_requested,
+                    k.step as kept_step, k.device_class as kept_class
                from job_state s
                join job j on j.id = s.job_id
                join account a on a.id = s.owner_id
+               left join job_state p on p.job_id = j.after_id
+               left join checkpoint k on k.job_id = s.job_id
               cross join lateral (
                     select count(*) as failures,
                            coalesce(array_agg(distinct node_id), '{}') as failed_on,
                            coalesce(array_agg(distinct node_id) filter (where outcome = 'lost'), '{}') as died_on
                       from attempt
-                     where job_id = s.job_id and outcome in ('failed', 'lost')) t ",
+                     where s.attempt > 0 and job_id = s.job_id and outcome in ('failed', 'lost')) t ",
             $rest
         )
     };
@@ -115,6 +149,9 @@ impl TryFrom<RawJob> for JobRow {
             job,
             owner: UserId::from_uuid(raw.owner_id),
             tier: Tier::from_name(&raw.tier).ok_or_else(|| unknown("tier", &raw.tier))?,
+            class: Class::from_name(&raw.class).ok_or_else(|| unknown("class", &raw.class))?,
+            waited: Duration::from_millis(raw.waited_ms.unsigned_abs()),
+            after: after(raw.after_id, raw.after_state.as_deref()),
             model: ModelId::try_from(raw.model_id)
                 .map_err(|invalid| unknown("model", &invalid.got))?,
             spec: serde_json::from_value(raw.spec).ok(),
@@ -126,8 +163,24 @@ impl TryFrom<RawJob> for JobRow {
             died_on: node_ids(raw.died_on)?,
             held,
             cancel_requested: raw.cancel_requested,
+            kept: raw
+                .kept_step
+                .zip(raw.kept_class)
+                .map(|(step, device_class)| Kept {
+                    step: unsigned(step),
+                    device_class,
+                }),
         })
     }
+}
+
+fn after(job: Option<Uuid>, state: Option<&str>) -> Option<After> {
+    let state = state.and_then(JobState::from_name);
+    Some(After {
+        job: JobId::from_uuid(job?),
+        has_failed: state.is_none_or(JobState::is_end),
+    })
+    .filter(|_| state != Some(JobState::Done))
 }
 
 fn ids(found: Vec<Uuid>) -> Vec<JobId> {
@@ -191,6 +244,39 @@ pub async fn unfinished_ids(
     .fetch_all(database.pool())
     .await?;
     Ok(ids(found))
+}
+
+/// What of an unfinished job's row a leader must believe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnfinishedRow {
+    pub job: JobId,
+    /// The newest attempt.
+    pub attempt: Attempt,
+    /// Who works on it.
+    pub node: Option<NodeId>,
+}
+
+/// Unfinished jobs in the order of ids, at most [`RECOVERY_PAGE_JOBS`] after `after`. A shorter page is the last one.
+pub async fn unfinished_rows(
+    database: &Database,
+    after: Option<JobId>,
+) -> Result<Vec<UnfinishedRow>, DatabaseError> {
+    let found: Vec<(Uuid, i32, Option<String>)> = sqlx::query_as(
+        "select job_id, attempt, node_id from job_state
+          where finished_at is null and job_id > $1 order by job_id limit $2",
+    )
+    .bind(after.map_or(Uuid::nil(), JobId::as_uuid))
+    .bind(int(RECOVERY_PAGE_JOBS))
+    .fetch_all(database.pool())
+    .await?;
+    let row = |(job, attempt, node): (Uuid, i32, Option<String>)| {
+        Ok(UnfinishedRow {
+            job: JobId::from_uuid(job),
+            attempt: attempt_from(attempt),
+            node: node.map(node_id).transpose()?,
+        })
+    };
+    found.into_iter().map(row).collect()
 }
 
 /// Those of the jobs that their owners want no more.

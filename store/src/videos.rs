@@ -1,19 +1,21 @@
 //! Jobs as their owners see them: queueing, reading, cancelling, purging. What the leader writes about them is elsewhere.
 
 use chrono::{DateTime, SubsecRound as _, Utc};
+use flowai_actors::credits::{Millicredits, Price, Rendering};
 use flowai_actors::ids::{AdapterId, JobId, ModelId, Sha256, UploadId, UserId};
 use flowai_actors::limits::USER_QUEUED_MAX;
 use flowai_actors::manifest::Manifest;
 use flowai_actors::messages::ArtefactFile;
 use flowai_actors::spec::RenderSpec;
-use flowai_actors::state::{EventKind, JobState};
+use flowai_actors::state::{Class, EventKind, JobState};
 use sqlx::types::Json;
 use sqlx::{Connection as _, PgConnection};
 
 use crate::database::{Database, DatabaseError, not_of, violates};
 use crate::idempotency::{Known, NamedRequest};
 use crate::journal::artefact_key;
-use crate::number::attempt_from;
+use crate::ledger;
+use crate::number::{attempt_from, bigint, int, millicredits, unsigned};
 use crate::uploads::{self, Removal, sha256_of};
 
 /// A render that was asked for and found possible.
@@ -30,12 +32,17 @@ pub struct NewVideo<'a> {
     pub adapters: &'a [AdapterId],
     pub prompt: &'a str,
     pub parent: Option<JobId>,
+    pub class: Class,
+    /// It starts when that one is done.
+    pub after: Option<JobId>,
+    /// What is held for it.
+    pub price: Price,
     /// In whole microseconds, as the database keeps it.
     pub created_at: DateTime<Utc>,
 }
 
 impl<'a> NewVideo<'a> {
-    /// One of this moment, with no adapters, prompt or source, and no draft.
+    /// One of this moment at the present price, with no adapters, prompt or source, and no draft.
     pub fn new(owner: UserId, spec: &'a RenderSpec, image: Option<UploadId>) -> Self {
         Self {
             id: JobId::generate(),
@@ -46,6 +53,9 @@ impl<'a> NewVideo<'a> {
             adapters: &[],
             prompt: "",
             parent: None,
+            class: Class::Interactive,
+            after: None,
+            price: Price::of(spec, Rendering::Full),
             created_at: Utc::now().trunc_subsecs(6),
         }
     }
@@ -59,6 +69,8 @@ impl<'a> NewVideo<'a> {
             image: self.image,
             prompt: self.prompt.to_owned(),
             parent: self.parent,
+            class: self.class,
+            after: self.after,
             created_at: self.created_at,
             state: JobState::Queued,
             attempt: 0,
@@ -67,6 +79,7 @@ impl<'a> NewVideo<'a> {
             error: None,
             started_at: None,
             finished_at: None,
+            cost: Some(Cost::held(self.price)),
             clip: None,
             keyframe: None,
         }
@@ -84,6 +97,9 @@ pub struct Video {
     pub image: Option<UploadId>,
     pub prompt: String,
     pub parent: Option<JobId>,
+    pub class: Class,
+    /// It starts when that one is done.
+    pub after: Option<JobId>,
     pub created_at: DateTime<Utc>,
     pub state: JobState,
     pub attempt: u32,
@@ -93,9 +109,40 @@ pub struct Video {
     pub error: Option<serde_json::Value>,
     pub started_at: Option<DateTime<Utc>>,
     pub finished_at: Option<DateTime<Utc>>,
+    /// None of one that was accepted before there were credits.
+    pub cost: Option<Cost>,
     pub clip: Option<Clip>,
     /// The picture that was made from words, once it is delivered.
     pub keyframe: Option<UploadId>,
+}
+
+/// What a job costs its owner: the price is held while it is not over, then captured or released, or in part both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cost {
+    pub price: Price,
+    pub held: Millicredits,
+    pub captured: Millicredits,
+    pub released: Millicredits,
+}
+
+impl Cost {
+    const fn held(price: Price) -> Self {
+        Self {
+            price,
+            held: price.amount,
+            captured: Millicredits::ZERO,
+            released: Millicredits::ZERO,
+        }
+    }
+
+    fn ended(price: Price, captured: Millicredits) -> Self {
+        Self {
+            price,
+            held: Millicredits::ZERO,
+            captured,
+            released: price.amount.saturating_sub(captured),
+        }
+    }
 }
 
 /// The delivered clip.
@@ -126,6 +173,11 @@ pub enum Queueing {
     Known(Known),
     /// A request of this name is at work at this moment.
     InProgress,
+    /// The price is more than what the user has.
+    TooFewCredits {
+        needed: Millicredits,
+        available: Millicredits,
+    },
     /// [`USER_QUEUED_MAX`] of the user's jobs wait already.
     TooMany,
     /// The picture was removed a moment ago.
@@ -134,6 +186,8 @@ pub enum Queueing {
     NoAdapter,
     /// The video that it is a remix of was purged a moment ago.
     NoParent,
+    /// The job to start after is not one of the owner's.
+    NoAfter,
 }
 
 /// What became of the wish to cancel.
@@ -168,10 +222,12 @@ pub enum Purge {
 /// The rows that [`Row`] reads, up to their condition.
 macro_rules! video_rows {
     () => {
-        "select j.id, j.spec, j.final_spec, j.image_id, j.prompt, j.parent_id, j.created_at,
+        "select j.id, j.spec, j.final_spec, j.image_id, j.prompt, j.parent_id, j.class, j.after_id, j.created_at,
                 s.state, s.attempt, s.cancel_requested_at is not null as is_cancelling, s.seq, s.error,
-                s.started_at, s.finished_at, a.clip_sha256, a.clip_bytes, a.keyframe_id
+                s.started_at, s.finished_at, a.clip_sha256, a.clip_bytes, a.keyframe_id,
+                h.amount_mc, h.price_book, h.captured_mc, h.ended_at is not null as is_hold_over
            from job j join job_state s on s.job_id = j.id left join artefact a on a.job_id = j.id
+                left join credit_holds h on h.job_id = j.id
           where "
     };
 }
@@ -184,6 +240,8 @@ struct Row {
     image_id: Option<uuid::Uuid>,
     prompt: String,
     parent_id: Option<uuid::Uuid>,
+    class: String,
+    after_id: Option<uuid::Uuid>,
     created_at: DateTime<Utc>,
     state: String,
     attempt: i32,
@@ -195,6 +253,10 @@ struct Row {
     clip_sha256: Option<Vec<u8>>,
     clip_bytes: Option<i64>,
     keyframe_id: Option<uuid::Uuid>,
+    amount_mc: Option<i64>,
+    price_book: Option<i32>,
+    captured_mc: Option<i64>,
+    is_hold_over: bool,
 }
 
 impl Row {
@@ -206,6 +268,15 @@ impl Row {
             }),
             (None, _) | (_, None) => None,
         };
+        let price = self.amount_mc.zip(self.price_book);
+        let price = price.map(|(amount, book)| Price {
+            amount: millicredits(amount),
+            book: unsigned(book),
+        });
+        let cost = price.map(|price| match self.is_hold_over {
+            false => Cost::held(price),
+            true => Cost::ended(price, millicredits(self.captured_mc.unwrap_or(0))),
+        });
         Ok(Video {
             id: JobId::from_uuid(self.id),
             spec: self.spec.0,
@@ -213,6 +284,8 @@ impl Row {
             image: self.image_id.map(UploadId::from_uuid),
             prompt: self.prompt,
             parent: self.parent_id.map(JobId::from_uuid),
+            class: Class::from_name(&self.class).ok_or_else(|| not_of("job.class", &self.class))?,
+            after: self.after_id.map(JobId::from_uuid),
             created_at: self.created_at,
             state: state_of(&self.state)?,
             attempt: self.attempt.unsigned_abs(),
@@ -221,6 +294,7 @@ impl Row {
             error: self.error,
             started_at: self.started_at,
             finished_at: self.finished_at,
+            cost,
             clip,
             keyframe: self.keyframe_id.map(UploadId::from_uuid),
         })
@@ -243,7 +317,7 @@ async fn next_user_seq(connection: &mut PgConnection, owner: UserId) -> Result<i
     Ok(seq)
 }
 
-/// Writes a job, its state, its first event and the answer that a request of this name gets again, in a transaction of its own,
+/// Writes a job, its state, its first event, the hold of its price and the answer that a request of this name gets again, in a transaction of its own,
 /// on its owner's behalf: what is `Queued` is durable.
 pub async fn queue(
     database: &Database,
@@ -255,7 +329,8 @@ pub async fn queue(
     let adapters: Vec<uuid::Uuid> = video.adapters.iter().map(|id| id.as_uuid()).collect();
     let verdict: Result<Verdict, sqlx::Error> = sqlx::query_as(
         "select verdict, known_status, known_answer
-           from submit_video($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
+           from submit_video($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
+                             $17, $18, $19, $20)",
     )
     .bind(video.owner.as_uuid())
     .bind(video.id.as_uuid())
@@ -264,11 +339,20 @@ pub async fn queue(
     .bind(video.final_spec.map(Json))
     .bind(video.spec.model.as_str())
     .bind(video.image.map(UploadId::as_uuid))
-    .bind(video.spec.keyframe().map(|keyframe| keyframe.model.as_str()))
+    .bind(
+        video
+            .spec
+            .keyframe()
+            .map(|keyframe| keyframe.model.as_str()),
+    )
     .bind(adapters)
     .bind(video.prompt)
     .bind(video.parent.map(JobId::as_uuid))
+    .bind(video.class.as_str())
+    .bind(video.after.map(JobId::as_uuid))
     .bind(i64::from(USER_QUEUED_MAX))
+    .bind(bigint(video.price.amount.get()))
+    .bind(int(video.price.book))
     .bind(named.map(|request| request.key))
     .bind(named.map(|request| request.hash.as_slice()))
     .bind(i32::from(answer.0))
@@ -278,9 +362,16 @@ pub async fn queue(
     let (verdict, status, body) = match verdict {
         Ok(verdict) => verdict,
         Err(error) if violates(&error, "job_too_many_queued") => return Ok(Queueing::TooMany),
+        Err(error) if violates(&error, "credits_insufficient") => {
+            return Ok(Queueing::TooFewCredits {
+                needed: video.price.amount,
+                available: ledger::available_in(&error)?,
+            });
+        }
         Err(error) if violates(&error, "job_image_not_found") => return Ok(Queueing::NoImage),
         Err(error) if violates(&error, "job_adapter_not_found") => return Ok(Queueing::NoAdapter),
         Err(error) if violates(&error, "job_parent_not_found") => return Ok(Queueing::NoParent),
+        Err(error) if violates(&error, "job_after_not_found") => return Ok(Queueing::NoAfter),
         Err(error) => return Err(error.into()),
     };
     match (verdict.as_str(), status, body) {
@@ -410,13 +501,13 @@ pub async fn artefact(
     .transpose()
 }
 
-/// Cancels a job that waits, or asks for the end of one that runs. One that has ended is left alone (its clip stays).
+/// Cancels a job that waits, which then costs nothing, or asks for the end of one that runs. One that has ended is left alone (its clip stays).
 pub async fn cancel(
     connection: &mut PgConnection,
     owner: UserId,
     id: JobId,
 ) -> Result<Cancelling, DatabaseError> {
-    // The job's row before the user's counter, as the leader locks them.
+    // The job's row before the user's counter and the balance after it, as the leader locks them.
     let unfinished: Option<(String, bool)> = sqlx::query_as(
         "select state, cancel_requested_at is not null from job_state
           where job_id = $1 and owner_id = (select app_user()) and finished_at is null for update",
@@ -459,8 +550,11 @@ pub async fn cancel(
     .bind(id.as_uuid())
     .bind(seq)
     .bind(kind.as_str())
-    .execute(connection)
+    .execute(&mut *connection)
     .await?;
+    if cancelling == Cancelling::Cancelled {
+        ledger::end_own_hold(connection, id).await?;
+    }
     Ok(cancelling)
 }
 

@@ -107,7 +107,8 @@ async fn sign_up(
     };
     app.rates.admit_stranger(&caller, &email).await?;
     let hash = app.passwords.hash(request.password).await?;
-    let outcome = accounts::sign_up(&app.database, UserId::generate(), &email, &hash).await?;
+    let (id, gift) = (UserId::generate(), app.signup_gift);
+    let outcome = accounts::sign_up(&app.database, id, &email, &hash, gift).await?;
     tracing::info!(?outcome, "sign-up");
     let detail = "log in with this email and password";
     Ok((StatusCode::ACCEPTED, axum::Json(SignedUp { detail })).into_response())

@@ -58,10 +58,13 @@ pub(crate) fn wire(app: &App, user: UserId, subject: Subject, item: &Item) -> Wi
                     "step": step, "steps": steps, "left_s": left_s,
                 }),
             },
-            LiveState::Position { position, reason } => WireEvent {
+            LiveState::Position { position, waits } => WireEvent {
                 event: "position",
                 id: None,
-                data: json!({ "video": job, "position": position, "reason": reason }),
+                data: json!({
+                    "video": job, "position": position, "code": waits.code, "reason": waits.reason,
+                    "starts_in": waits.starts_in,
+                }),
             },
         },
     }

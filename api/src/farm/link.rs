@@ -7,6 +7,7 @@ use flowai_actors::ids::{Epoch, JobId};
 use flowai_actors::link::{LinkEvent, LinkEvents, NodeLink, PeerId, Role};
 use flowai_actors::messages::{Body as _, Doorbell, EventsReady, FarmQuery, FarmView, Live};
 use flowai_actors::preview::PreviewReady;
+use flowai_actors::waiting::{Waits, WhyAnswer, WhyQuery};
 use flowai_actors::wire;
 
 use crate::app::App;
@@ -14,6 +15,9 @@ use crate::error::ApiError;
 
 /// An operator waits no longer for a look at the farm.
 const FARM_QUERY_WITHIN: Duration = Duration::from_secs(2);
+
+/// A look at a video does without the reason after so long.
+const WHY_WITHIN: Duration = Duration::from_millis(500);
 
 /// The link to whoever leads. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -60,6 +64,21 @@ impl LeaderLink {
                 tracing::warn!(%error, "the leader did not describe the farm");
                 DOWN
             })
+    }
+
+    /// Why a job waits; `None` when it does not, or nobody who knows answers in time.
+    pub async fn why(&self, job: JobId) -> Option<(Option<u32>, Waits)> {
+        let leader = self.leader()?;
+        let (link, question) = (self.link.as_ref(), WhyQuery { job });
+        let asked = wire::ask(link, &leader, Epoch::ZERO, &question, WHY_WITHIN).await;
+        match asked {
+            Ok(WhyAnswer::Waits { position, waits }) => Some((position, waits)),
+            Ok(WhyAnswer::NotWaiting) => None,
+            Err(error) => {
+                tracing::debug!(%error, %job, "the leader did not say why a job waits");
+                None
+            }
+        }
     }
 
     fn leader(&self) -> Option<PeerId> {

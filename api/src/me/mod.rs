@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use chrono::{DateTime, Utc};
-use flowai_actors::limits::{USER_QUEUED_MAX, USER_RUNNING_MAX};
+use flowai_actors::limits::USER_QUEUED_MAX;
 use flowai_store::accounts;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -35,6 +35,7 @@ struct AccountResource {
 
 #[derive(Serialize, ToSchema)]
 struct AccountLimits {
+    /// More than these run only while nobody else could use a node.
     videos_running_max: u32,
     videos_queued_max: u32,
 }
@@ -55,7 +56,7 @@ async fn get(
         tier: account.tier.as_str(),
         role: account.role.as_str(),
         limits: AccountLimits {
-            videos_running_max: USER_RUNNING_MAX,
+            videos_running_max: account.tier.running_max(),
             videos_queued_max: USER_QUEUED_MAX,
         },
         created_at: account.created_at,

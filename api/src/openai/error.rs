@@ -63,6 +63,8 @@ impl IntoResponse for OpenAiError {
 fn kind_of(status: StatusCode) -> &'static str {
     match status {
         StatusCode::UNAUTHORIZED => "authentication_error",
+        // As OpenAI words it, although with 429.
+        StatusCode::PAYMENT_REQUIRED => "insufficient_quota",
         StatusCode::FORBIDDEN => "permission_error",
         StatusCode::NOT_FOUND => "not_found_error",
         StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",

@@ -156,7 +156,7 @@ fn created(request: CreateRequest, picture: Option<Bytes>) -> Result<Created, Ap
         max_guidance_scale: request.max_guidance_scale,
         decode_chunk_size: request.decode_chunk_size,
         seed: request.seed,
-        parent: None,
+        ..Wish::default()
     };
     Ok(Created { wish, picture })
 }

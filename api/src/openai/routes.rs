@@ -110,7 +110,7 @@ fn makes_clips(model: &Model) -> bool {
 /// Render a video from a picture, or from a prompt alone.
 #[utoipa::path(post, path = "/openai/v1/videos", tag = "openai", security(("bearer" = [])),
     request_body(content((CreateForm = "multipart/form-data"), (form::CreateRequest = "application/json"))),
-    responses((status = 200, body = VideoObject), (status = 401, body = ErrorBody), (status = 422, body = ErrorBody), (status = 429, body = ErrorBody)))]
+    responses((status = 200, body = VideoObject), (status = 401, body = ErrorBody), (status = 402, body = ErrorBody), (status = 422, body = ErrorBody), (status = 429, body = ErrorBody)))]
 async fn create(
     State(app): State<App>,
     principal: Principal,
@@ -335,7 +335,7 @@ struct RemixRequest {
 /// Render a video anew: the same picture and settings, another prompt and another seed. A picture that was made from the prompt
 /// is made anew from the other.
 #[utoipa::path(post, path = "/openai/v1/videos/{id}/remix", tag = "openai", security(("bearer" = [])), params(("id" = String, Path)), request_body = RemixRequest,
-    responses((status = 200, body = VideoObject), (status = 401, body = ErrorBody), (status = 404, body = ErrorBody), (status = 429, body = ErrorBody)))]
+    responses((status = 200, body = VideoObject), (status = 401, body = ErrorBody), (status = 402, body = ErrorBody), (status = 404, body = ErrorBody), (status = 429, body = ErrorBody)))]
 async fn remix(
     State(app): State<App>,
     principal: Principal,

@@ -11,9 +11,10 @@ const DESCRIPTION: &str = "\
 Renders videos from pictures. Errors are `application/problem+json` (RFC 9457) with a stable `code`; what is somebody \
 else's is 404. Lists go on by `cursor`. `/openai/v1` speaks the OpenAI videos API, its errors included.";
 
-const TAGS: [(&str, &str); 10] = [
+const TAGS: [(&str, &str); 11] = [
     ("auth", "Sign-up, login, refresh, logout"),
     ("account", "The own account and its API keys"),
+    ("credits", "What renders are paid with"),
     ("uploads", "Pictures and adapter files"),
     ("adapters", "LoRA files that fit a model"),
     ("models", "What the farm offers"),

@@ -14,7 +14,9 @@ use crate::app::App;
 use crate::auth::{self, require_principal};
 use crate::error::ApiError;
 use crate::http::layers;
-use crate::{adapters, api_keys, events, farm, me, media, models, openai, socket, uploads, videos};
+use crate::{
+    adapters, api_keys, credits, events, farm, me, media, models, openai, socket, uploads, videos,
+};
 
 /// Routes that bring their own credential or need none.
 fn for_anyone() -> OpenApiRouter<App> {
@@ -30,6 +32,7 @@ fn for_known_callers() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .merge(auth::router())
         .merge(me::router())
+        .merge(credits::router())
         .merge(api_keys::router())
         .merge(uploads::router())
         .merge(adapters::router())

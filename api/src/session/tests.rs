@@ -6,6 +6,7 @@ use flowai_actors::ids::{Attempt, JobId};
 use flowai_actors::limits::PROGRESS_INTERVAL_MS;
 use flowai_actors::messages::{LiveState, Phase};
 use flowai_actors::state::EventKind;
+use flowai_actors::waiting::Waits;
 use flowai_store::events::Event;
 
 use super::messages::Subject;
@@ -91,7 +92,11 @@ fn position_does_not_hold_progress_back_and_the_end_holds_nothing() {
     let job = JobId::generate();
     let position = LiveState::Position {
         position: 1,
-        reason: "next".to_owned(),
+        waits: Waits {
+            code: "share".to_owned(),
+            reason: "next".to_owned(),
+            starts_in: None,
+        },
     };
     let mut conflation = Conflation::default();
     assert!(conflation.offer(job, position, ms(0)).is_some());

@@ -6,6 +6,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use flowai_actors::ids::{JobId, UserId};
 use flowai_actors::state::JobState;
+use flowai_store::checkpoints::checkpoints_prefix;
 use flowai_store::database::commit;
 use flowai_store::journal::clips_prefix;
 use flowai_store::videos::{self, Cancelling, Purge, Video};
@@ -30,7 +31,8 @@ pub(super) struct RemoveQuery {
 
 /// Cancel a video, or purge one that has ended.
 ///
-/// A waiting one is cancelled at once, a running one at its next step. Cancelling twice is cancelling once. A video that
+/// A waiting one is cancelled at once and costs nothing, a running one at its next step and costs the share of the steps that were
+/// done. Cancelling twice is cancelling once. A video that
 /// has ended otherwise answers 409 and keeps its clip.
 #[utoipa::path(delete, path = "/v1/videos/{id}", tag = "videos", security(("bearer" = [])), params(("id" = Uuid, Path), RemoveQuery),
     responses((status = 200, body = VideoResource), (status = 204, description = "purged"), (status = 401, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem)))]
@@ -93,9 +95,10 @@ pub(crate) async fn purge(app: &App, user: UserId, id: JobId) -> Result<(), ApiE
         app.forget_object(&key).await;
     }
     // Also what attempts left that were lost, cancelled or too late.
-    let files = clips_prefix(id);
-    if let Err(error) = app.objects.delete_prefix(&files).await {
-        tracing::warn!(%error, files, "objects that nothing names stay in the store");
+    for files in [clips_prefix(id), checkpoints_prefix(id)] {
+        if let Err(error) = app.objects.delete_prefix(&files).await {
+            tracing::warn!(%error, files, "objects that nothing names stay in the store");
+        }
     }
     Ok(())
 }

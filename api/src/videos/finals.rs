@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use flowai_actors::ids::{AdapterId, JobId, UserId};
 use flowai_actors::messages::ModelFamily;
 use flowai_actors::spec::{FirstFrame, RenderSpec};
+use flowai_actors::state::Class;
 use flowai_actors::state::JobState;
 use flowai_store::adapters;
 use flowai_store::videos::{self, Video};
@@ -27,7 +28,7 @@ use crate::http::idempotency;
 /// one that was made of it, to the byte. The draft must be done.
 #[utoipa::path(post, path = "/v1/videos/{id}/final", tag = "videos", security(("bearer" = [])),
     params(("id" = Uuid, Path), ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable characters, kept 24 hours")),
-    responses((status = 202, body = VideoResource), (status = 400, body = Problem), (status = 401, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem), (status = 422, body = Problem), (status = 429, body = Problem), (status = 503, body = Problem)))]
+    responses((status = 202, body = VideoResource), (status = 400, body = Problem), (status = 401, body = Problem), (status = 402, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem), (status = 422, body = Problem), (status = 429, body = Problem), (status = 503, body = Problem)))]
 pub(super) async fn create(
     State(app): State<App>,
     principal: Principal,
@@ -79,5 +80,7 @@ async fn plan(app: &App, user: UserId, id: JobId) -> Result<Plan, ApiError> {
         adapters,
         prompt: draft.prompt,
         parent: Some(id),
+        class: Class::Interactive,
+        after: None,
     })
 }

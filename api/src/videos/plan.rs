@@ -4,6 +4,7 @@ use flowai_actors::ids::{AdapterId, JobId, UploadId, UserId};
 use flowai_actors::limits::{ADAPTER_WEIGHT_ABS_MAX, ADAPTERS_MAX, PROMPT_CHARS_MAX, SEED_MAX};
 use flowai_actors::messages::{ModelFamily, ModelOffer};
 use flowai_actors::spec::{AdapterUse, FirstFrame, InvalidField, RenderSpec};
+use flowai_actors::state::Class;
 use flowai_store::adapters::{self, Adapter};
 use rand::Rng;
 
@@ -27,6 +28,8 @@ pub(super) struct Plan {
     pub(super) adapters: Vec<AdapterId>,
     pub(super) prompt: String,
     pub(super) parent: Option<JobId>,
+    pub(super) class: Class,
+    pub(super) after: Option<JobId>,
 }
 
 pub(super) async fn plan(app: &App, user: UserId, wish: &Wish) -> Result<Plan, ApiError> {
@@ -52,6 +55,8 @@ pub(super) async fn plan(app: &App, user: UserId, wish: &Wish) -> Result<Plan, A
         adapters: ids,
         prompt: wish.prompt.trim().to_owned(),
         parent: wish.parent,
+        class: wish.class.into(),
+        after: wish.after,
     })
 }
 

@@ -8,10 +8,11 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use chrono::Utc;
 use flowai_actors::ids::{JobId, UserId};
+use flowai_actors::state::JobState;
 use flowai_store::videos::{self, Video};
 use tokio::time::Instant;
 
-use super::resource::{VideoResource, present};
+use super::resource::{QueuePlace, VideoResource, present};
 use crate::app::App;
 use crate::auth::{Principal, Scope};
 use crate::error::{ApiError, Problem};
@@ -50,7 +51,13 @@ pub(super) async fn get(
         wait_for_end(&app, &principal, &video, wait).await?;
         video = find(&app, principal.user, id).await?;
     }
-    let mut response = Json(present(&app, principal.user, &video)).into_response();
+    let mut shown = present(&app, principal.user, &video);
+    if video.state == JobState::Queued
+        && let Some((position, waits)) = app.link.why(id).await
+    {
+        shown.queue = Some(QueuePlace::new(position, waits));
+    }
+    let mut response = Json(shown).into_response();
     if let Some(wait) = wait
         && let Ok(applied) = HeaderValue::from_str(&format!("wait={}", wait.as_secs()))
     {

@@ -5,13 +5,14 @@ use flowai_actors::ids::UserId;
 use flowai_actors::messages::{LiveState, Phase};
 use flowai_actors::spec::{AdapterUse, FirstFrame, KeyframeSpec, RenderSpec};
 use flowai_actors::state::JobState;
-use flowai_store::videos::Video;
+use flowai_actors::waiting::{StartsIn, Waits};
+use flowai_store::videos::{Cost, Video};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::wish::SamplerName;
+use super::wish::{ClassName, SamplerName};
 use crate::app::App;
 use crate::media::{self, MediaFile, TICKET_TTL_S};
 
@@ -37,10 +38,15 @@ pub(crate) struct VideoResource {
     pub prompt: String,
     /// What it is a remix of, or the draft that it continues.
     pub parent: Option<Uuid>,
+    pub class: ClassName,
+    /// The video that this one starts after.
+    pub after: Option<Uuid>,
     /// While it waits, and the farm has said so lately.
     pub queue: Option<QueuePlace>,
     /// While it runs, and its node has said so lately.
     pub progress: Option<ProgressResource>,
+    /// In milli-credits: a credit is 1,000 of them. Null for one that was accepted before there were credits.
+    pub cost: Option<CostResource>,
     pub error: Option<VideoError>,
     pub urls: Option<VideoUrls>,
     pub clip: Option<ClipResource>,
@@ -106,10 +112,39 @@ impl From<&AdapterUse> for AdapterUseResource {
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct QueuePlace {
-    /// 1 is next.
-    pub position: u32,
-    /// Why it waits.
+    /// 1 is next. None far back in the queue.
+    pub position: Option<u32>,
+    /// `capacity`: a node has to become free. `share`: others are ahead. `your_cap`: you run as many as your plan allows.
+    /// `no_node`, `no_memory`: no node that is up offers the model, or has the memory. `retrying`: a pause after a failure.
+    /// `dependency`: it starts after another video.
+    #[schema(example = "share")]
+    pub code: String,
+    /// The same in words.
     pub reason: String,
+    /// None when no node can run it now.
+    pub starts_in: Option<StartsInResource>,
+}
+
+/// A forecast, learned from the starts before.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct StartsInResource {
+    /// Seconds; as likely sooner as later.
+    pub p50_s: f64,
+    /// Seconds; nine of ten start before.
+    pub p90_s: f64,
+}
+
+impl QueuePlace {
+    pub(crate) fn new(position: Option<u32>, waits: Waits) -> Self {
+        Self {
+            position,
+            code: waits.code,
+            reason: waits.reason,
+            starts_in: waits
+                .starts_in
+                .map(|StartsIn { p50_s, p90_s }| StartsInResource { p50_s, p90_s }),
+        }
+    }
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -122,6 +157,32 @@ pub(crate) struct ProgressResource {
     pub steps: u32,
     /// Seconds, by the node's own estimate.
     pub left_s: Option<f64>,
+}
+
+/// What it costs: the price is held until it ends, then captured if it is delivered and released if it is not. One that is
+/// cancelled while it runs costs the share of the steps that were done.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct CostResource {
+    #[schema(example = 10_004)]
+    pub price_mc: u64,
+    /// The version of the prices that it was reckoned by.
+    pub price_version: u32,
+    #[schema(example = 10_004)]
+    pub held_mc: u64,
+    pub captured_mc: u64,
+    pub released_mc: u64,
+}
+
+impl From<Cost> for CostResource {
+    fn from(cost: Cost) -> Self {
+        Self {
+            price_mc: cost.price.amount.get(),
+            price_version: cost.price.book,
+            held_mc: cost.held.get(),
+            captured_mc: cost.captured.get(),
+            released_mc: cost.released.get(),
+        }
+    }
 }
 
 /// Why there is no clip.
@@ -155,8 +216,8 @@ pub(crate) struct ClipResource {
 pub(crate) fn present(app: &App, user: UserId, video: &Video) -> VideoResource {
     let known = app.live.of(user, video.id);
     let queue = match (video.state, known.position) {
-        (JobState::Queued, Some(LiveState::Position { position, reason })) => {
-            Some(QueuePlace { position, reason })
+        (JobState::Queued, Some(LiveState::Position { position, waits })) => {
+            Some(QueuePlace::new(Some(position), waits))
         }
         _ => None,
     };
@@ -189,8 +250,11 @@ pub(crate) fn present(app: &App, user: UserId, video: &Video) -> VideoResource {
         keyframe: video.keyframe.map(|keyframe| keyframe.as_uuid()),
         prompt: video.prompt.clone(),
         parent: video.parent.map(|parent| parent.as_uuid()),
+        class: video.class.into(),
+        after: video.after.map(|after| after.as_uuid()),
         queue,
         progress,
+        cost: video.cost.map(Into::into),
         error: video.error.as_ref().map(error),
         urls: video.clip.is_some().then(|| urls(app, user, video)),
         clip: video.clip.as_ref().map(|clip| ClipResource {

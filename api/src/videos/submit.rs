@@ -3,6 +3,7 @@
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use flowai_actors::credits::{Price, Rendering};
 use flowai_actors::ids::{JobId, UserId};
 use flowai_actors::limits::USER_QUEUED_MAX;
 use flowai_store::videos::{self, NewVideo, Queueing, Video};
@@ -33,11 +34,12 @@ pub(crate) enum Submitted {
 
 /// Render a video.
 ///
-/// It is accepted when this answers 202: then it is durable, and it will be rendered or fail by name. Send an
-/// `Idempotency-Key`, so that a retry after a lost answer does not render twice.
+/// It is accepted when this answers 202: then it is durable, and it will be rendered or fail by name. Its price is held until it
+/// ends: captured when it is delivered, released when it is not. Send an `Idempotency-Key`, so that a retry after a lost answer
+/// does not render twice.
 #[utoipa::path(post, path = "/v1/videos", tag = "videos", security(("bearer" = [])), request_body = VideoRequest,
     params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 printable characters, kept 24 hours")),
-    responses((status = 202, body = VideoResource), (status = 400, body = Problem), (status = 401, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem), (status = 422, body = Problem), (status = 429, body = Problem), (status = 503, body = Problem)))]
+    responses((status = 202, body = VideoResource), (status = 400, body = Problem), (status = 401, body = Problem), (status = 402, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem), (status = 422, body = Problem), (status = 429, body = Problem), (status = 503, body = Problem)))]
 pub(super) async fn create(
     State(app): State<App>,
     principal: Principal,
@@ -65,7 +67,7 @@ impl IntoResponse for Submitted {
     }
 }
 
-/// Checks a wish and writes it down: job, first event and the answer under its name in one transaction. The leader is told
+/// Checks a wish and writes it down: job, first event, the hold of its price and the answer under its name in one transaction. The leader is told
 /// after the commit, never before. `show` makes the answer.
 pub(crate) async fn submit(
     app: &App,
@@ -109,11 +111,18 @@ async fn write_down(
     named: Option<&Named>,
     show: impl Fn(&Video) -> serde_json::Result<Value>,
 ) -> Result<Submitted, ApiError> {
+    let rendering = match plan.final_spec {
+        None => Rendering::Full,
+        Some(_) => Rendering::Draft,
+    };
     let new = NewVideo {
         final_spec: plan.final_spec.as_ref(),
         adapters: &plan.adapters,
         prompt: &plan.prompt,
         parent: plan.parent,
+        class: plan.class,
+        after: plan.after,
+        price: Price::of(&plan.spec, rendering),
         ..NewVideo::new(user, &plan.spec, plan.image)
     };
     let body = show(&new.queued()).map_err(|_| ApiError::Internal)?;
@@ -126,10 +135,14 @@ async fn write_down(
             Ok(Submitted::Replayed { status, body })
         }
         Queueing::InProgress => Err(ApiError::IdempotencyInProgress),
+        Queueing::TooFewCredits { needed, available } => {
+            Err(ApiError::InsufficientCredits { needed, available })
+        }
         Queueing::NoImage => Err(ApiError::NamedNotFound(match plan.image {
             Some(image) => format!("upload {image}"),
             None => "the picture".to_owned(),
         })),
+        Queueing::NoAfter => Err(ApiError::NotFound("the video that this one starts after")),
         Queueing::NoParent => Err(ApiError::NotFound("the video that this one continues")),
         Queueing::NoAdapter => Err(ApiError::NamedNotFound("one of the adapters".to_owned())),
         Queueing::TooMany => Err(ApiError::TooManyQueued {

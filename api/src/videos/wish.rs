@@ -2,6 +2,7 @@
 
 use flowai_actors::ids::{JobId, UploadId};
 use flowai_actors::spec::{AdapterUse, FirstFrame, KeyframeSampler};
+use flowai_actors::state::Class;
 use flowai_store::adapters::Adapter;
 use flowai_store::videos::Video;
 use serde::{Deserialize, Serialize};
@@ -53,6 +54,39 @@ pub(super) struct VideoRequest {
     /// Frames decoded at a time. It changes the picture a little.
     decode_chunk_size: Option<u32>,
     seed: Option<u64>,
+    /// `batch` for one of many that nobody sits and waits for: it has a longer start bound, or none, and may make room for others
+    /// and go on later.
+    #[serde(default)]
+    class: ClassName,
+    /// Another of the caller's videos: this one starts when that is done, and fails when that does.
+    after: Option<Uuid>,
+}
+
+/// Whether somebody sits and waits for a video.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ClassName {
+    #[default]
+    Interactive,
+    Batch,
+}
+
+impl From<Class> for ClassName {
+    fn from(class: Class) -> Self {
+        match class {
+            Class::Interactive => Self::Interactive,
+            Class::Batch => Self::Batch,
+        }
+    }
+}
+
+impl From<ClassName> for Class {
+    fn from(name: ClassName) -> Self {
+        match name {
+            ClassName::Interactive => Self::Interactive,
+            ClassName::Batch => Self::Batch,
+        }
+    }
 }
 
 /// How a first frame is made from a prompt.
@@ -140,6 +174,9 @@ pub(crate) struct Wish {
     pub decode_chunk_size: Option<u32>,
     pub seed: Option<u64>,
     pub parent: Option<JobId>,
+    pub class: ClassName,
+    /// It starts when that one is done.
+    pub after: Option<JobId>,
 }
 
 impl From<VideoRequest> for Wish {
@@ -166,6 +203,8 @@ impl From<VideoRequest> for Wish {
             decode_chunk_size: request.decode_chunk_size,
             seed: request.seed,
             parent: None,
+            class: request.class,
+            after: request.after.map(JobId::from_uuid),
         }
     }
 }
@@ -198,6 +237,8 @@ pub(crate) fn again(video: &Video, adapters: &[Adapter]) -> Result<Wish, ApiErro
         decode_chunk_size: Some(spec.decode_chunk_size),
         seed: Some(spec.seed),
         parent: video.parent,
+        class: ClassName::default(),
+        after: None,
     };
     if let FirstFrame::Keyframe(keyframe) = &spec.first_frame {
         wish.negative_prompt = Some(keyframe.negative_prompt.as_str().to_owned());

@@ -19,7 +19,11 @@ fn remaining(answer: &Answer) -> u32 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn guesses_at_one_account_are_few() {
-    let farm = Farm::start_with(Options { rate_scale: 1 }).await;
+    let farm = Farm::start_with(Options {
+        rate_scale: 1,
+        ..Options::default()
+    })
+    .await;
     let stranger = farm.stranger();
     let guess = async |email: &str, password: &str| {
         let credentials = json!({ "email": email, "password": password });
@@ -56,7 +60,11 @@ async fn guesses_at_one_account_are_few() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_users_haste_is_not_anothers() {
-    let farm = Farm::start_with(Options { rate_scale: 1 }).await;
+    let farm = Farm::start_with(Options {
+        rate_scale: 1,
+        ..Options::default()
+    })
+    .await;
     let (ada, bob) = (farm.user("ada").await, farm.user("bob").await);
     let first = ada.get("/v1/me").await;
     assert_eq!(first.header("ratelimit-policy"), "\"reads\";q=1200;w=60");
@@ -136,7 +144,11 @@ async fn without_redis_strangers_are_refused_and_known_callers_go_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_way_to_a_render_counts_as_one() {
-    let farm = Farm::start_with(Options { rate_scale: 1 }).await;
+    let farm = Farm::start_with(Options {
+        rate_scale: 1,
+        ..Options::default()
+    })
+    .await;
     let ada = farm.user("ada").await;
     let video = ada.video().await;
     for path in [

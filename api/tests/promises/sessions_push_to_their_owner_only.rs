@@ -4,6 +4,7 @@
 
 use flowai_actors::ids::Attempt;
 use flowai_actors::messages::{LiveState, Phase};
+use flowai_actors::waiting::Waits;
 use serde_json::{Value, json};
 
 use crate::farm::{Caller, Farm, Socket, Sse};
@@ -50,7 +51,11 @@ async fn every_tab_of_the_owner_and_nobody_else() {
     };
     let position = LiveState::Position {
         position: 3,
-        reason: "two wait before it".to_owned(),
+        waits: Waits {
+            code: "share".to_owned(),
+            reason: "two wait before it".to_owned(),
+            starts_in: None,
+        },
     };
     farm.leader.say_live(user, &of_ada, position);
     expect(&mut adas, "position", &of_ada).await;

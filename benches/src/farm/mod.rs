@@ -11,6 +11,7 @@ use clap::Subcommand;
 use flowai::client::{Account, Client, NewVideo, Purpose, Secret};
 use flowai::commands::demo;
 use flowai::farm::{Engine, Farm, FarmOptions};
+use flowai_actors::credits::Millicredits;
 use tempfile::TempDir;
 use url::Url;
 
@@ -62,6 +63,8 @@ impl BenchFarm {
         let mut options = FarmOptions::new(data.path().to_owned(), programs()?);
         options.engine = engine;
         options.api.rate_scale = Some(rate_scale);
+        // As many videos as it likes.
+        options.api.signup_gift = Some(Millicredits::MAX_GRANT);
         let farm = Farm::start(options).await?;
         let url = farm.url().context("the api ended right after its start")?;
         Ok(Self {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ClientError;
 use super::transport::Transport;
+use super::types::StartsIn;
 
 /// Something that was said about a job.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,6 +45,8 @@ pub struct Position {
     pub position: u32,
     #[serde(default)]
     pub reason: String,
+    #[serde(default)]
+    pub starts_in: Option<StartsIn>,
 }
 
 /// An open stream of one job's events.
@@ -154,10 +157,14 @@ mod tests {
         check(
             "position",
             "",
-            r#"{"position":2,"reason":"a paying user is served"}"#,
+            r#"{"position":2,"reason":"a paying user is served","starts_in":{"p50_s":4.0,"p90_s":9.5}}"#,
             Some(Event::Position(Position {
                 position: 2,
                 reason: "a paying user is served".to_owned(),
+                starts_in: Some(StartsIn {
+                    p50_s: 4.0,
+                    p90_s: 9.5,
+                }),
             })),
         );
         check("snapshot", "9", "{}", Some(Event::Resync));

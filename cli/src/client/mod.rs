@@ -25,9 +25,9 @@ pub use credentials::{Account, Credentials, DEFAULT_URL, Secret, from_env};
 pub use error::{ClientError, FieldProblem, Problem};
 pub use events::{Event, Position, Progress, RECONNECT_MAX};
 pub use types::{
-    Adapter, AdapterWeight, CLIP_MODELS, JobError, KEYFRAME_MODELS, Me, Model, ModelLimits,
-    NewKeyframe, NewVideo, Node, NodeAdapters, RefusedModel, Running, Status, Tier, Upload, Video,
-    VideoSpec,
+    Adapter, AdapterWeight, CLIP_MODELS, CreditGrant, CreditTransaction, Credits, JobError,
+    KEYFRAME_MODELS, Me, Model, ModelLimits, NewKeyframe, NewVideo, Node, NodeAdapters, QueuePlace,
+    RefusedModel, Running, StartsIn, Status, Tier, Upload, Video, VideoSpec,
 };
 pub use watch::{Update, Watch};
 
@@ -128,6 +128,24 @@ impl Client {
     pub async fn delete_key(&self, id: &str) -> Result<(), ClientError> {
         self.transport.delete(&format!("/v1/api-keys/{id}")).await?;
         Ok(())
+    }
+
+    /// What the caller has, and so many of the newest transactions.
+    pub async fn credits(&self, rows: u32) -> Result<Credits, ClientError> {
+        let path = format!("/v1/credits?limit={}", rows.clamp(1, PAGE_ROWS));
+        self.transport.get(&path).await
+    }
+
+    /// Gives credits to somebody (operators); sent again until it is known that they have them, and given once.
+    pub async fn grant_credits(&self, grant: &CreditGrant) -> Result<CreditGrant, ClientError> {
+        let request = self
+            .transport
+            .request(Method::POST, "/v1/credits/grants")?
+            .header("Idempotency-Key", Uuid::now_v7().to_string())
+            .json(grant);
+        self.transport
+            .json(self.transport.repeat(request).await?)
+            .await
     }
 
     pub async fn me(&self) -> Result<Me, ClientError> {

@@ -1,6 +1,7 @@
 //! What the API says, as far as the commands read it. Fields that a newer server adds are passed over.
 
 use chrono::{DateTime, Utc};
+use flowai_actors::credits::Millicredits;
 use flowai_actors::ids::Sha256;
 use flowai_actors::messages::ModelFamily;
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,36 @@ pub struct Me {
     pub email: String,
     pub tier: String,
     pub role: String,
+}
+
+/// What the caller has, in milli-credits.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Credits {
+    pub available_mc: Millicredits,
+    pub held_mc: Millicredits,
+    /// The newest first.
+    pub transactions: Vec<CreditTransaction>,
+}
+
+/// How credits moved.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CreditTransaction {
+    pub kind: String,
+    pub available_change_mc: i64,
+    pub held_change_mc: i64,
+    /// Of a hold and its end.
+    pub video: Option<String>,
+    /// Of a grant.
+    pub reason: Option<String>,
+    pub at: DateTime<Utc>,
+}
+
+/// Credits that an administrator gave.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CreditGrant {
+    pub email: String,
+    pub amount_mc: Millicredits,
+    pub reason: String,
 }
 
 /// A stored file, before anything was made of it.
@@ -92,6 +123,12 @@ pub struct NewVideo {
     pub keyframe: Option<NewKeyframe>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub draft: bool,
+    /// `interactive` or `batch`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
+    /// The job that it starts after.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub adapters: Vec<AdapterWeight>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -186,11 +223,34 @@ pub struct Video {
     #[serde(default)]
     pub keyframe: Option<String>,
     pub error: Option<JobError>,
+    /// While it waits: why.
+    #[serde(default)]
+    pub queue: Option<QueuePlace>,
     /// Tries so far.
     pub attempt: u32,
     /// Of its newest durable event.
     pub seq: u64,
     pub created_at: DateTime<Utc>,
+}
+
+/// Why a job waits.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct QueuePlace {
+    /// 1 is next; `None` far back.
+    pub position: Option<u32>,
+    pub code: String,
+    pub reason: String,
+    /// `None` when no node can run it now.
+    pub starts_in: Option<StartsIn>,
+}
+
+/// When a job will probably start, seconds from now.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct StartsIn {
+    /// As likely sooner as later.
+    pub p50_s: f64,
+    /// Nine of ten start before.
+    pub p90_s: f64,
 }
 
 /// What of a render's spec a list shows.

@@ -2,7 +2,7 @@ use chrono::{DateTime, Utc};
 
 use super::CommandError;
 use crate::client::{Client, Status, Video};
-use crate::output::{Output, duration_text, table};
+use crate::output::{Output, duration_text, position_text, table};
 
 /// List your jobs, newest first
 #[derive(Debug, clap::Args)]
@@ -13,6 +13,9 @@ pub(super) struct Args {
     /// Only those that stand so
     #[arg(long, value_enum)]
     status: Option<Filter>,
+    /// Of each waiting job: its place, what it waits for, and when it will probably start
+    #[arg(long, conflicts_with = "status")]
+    why: bool,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -39,9 +42,14 @@ impl Filter {
 }
 
 pub(super) async fn run(args: Args, client: &Client, output: Output) -> Result<(), CommandError> {
-    let videos = client
-        .videos(args.limit, args.status.map(Filter::status))
-        .await?;
+    let status = match args.why {
+        true => Some(Status::Queued),
+        false => args.status.map(Filter::status),
+    };
+    let videos = client.videos(args.limit, status).await?;
+    if args.why {
+        return explain(&videos, client, output).await;
+    }
     for video in &videos {
         output.object(video);
     }
@@ -55,6 +63,26 @@ pub(super) async fn run(args: Args, client: &Client, output: Output) -> Result<(
         ["JOB", "STATUS", "MODEL", "SIZE", "FRAMES", "STEPS", "AGE"],
         &rows,
     ));
+    Ok(())
+}
+
+/// Asks for each job by itself: the leader answers that from what it believes at this moment.
+async fn explain(videos: &[Video], client: &Client, output: Output) -> Result<(), CommandError> {
+    let mut rows = Vec::new();
+    for listed in videos {
+        let video = client.video(&listed.id).await?;
+        output.object(&video);
+        let why = match (&video.queue, video.status) {
+            (Some(queue), _) => position_text(queue.position, &queue.reason, queue.starts_in),
+            (None, Status::Queued) => "nobody who leads the farm answers".to_owned(),
+            (None, status) => format!("waits no more: {}", status.as_str()),
+        };
+        rows.push([video.id.clone(), why]);
+    }
+    match rows.is_empty() {
+        true => output.note("no job of yours waits"),
+        false => output.line(table(["JOB", "WHY IT WAITS"], &rows)),
+    }
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 mod account;
 mod cancel;
 mod completions;
+mod credits;
 mod delivery;
 pub mod demo;
 mod error;
@@ -15,6 +16,7 @@ mod migrate;
 mod models;
 mod nodes;
 mod render;
+mod sim;
 mod up;
 mod watch;
 
@@ -67,8 +69,10 @@ enum Command {
     Jobs(jobs::Args),
     Watch(watch::Args),
     Cancel(cancel::Args),
+    Credits(credits::Args),
     Nodes(nodes::Args),
     Models(models::Args),
+    Sim(sim::Args),
     Migrate(migrate::Args),
     Completions(completions::Args),
     Man(man::Args),
@@ -90,8 +94,10 @@ pub async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Jobs(args) => jobs::run(args, &common.client()?, output).await,
         Command::Watch(args) => watch::run(args, &common.client()?, output).await,
         Command::Cancel(args) => cancel::run(args, &common.client()?, output).await,
+        Command::Credits(args) => credits::run(args, &common.client()?, output).await,
         Command::Nodes(args) => nodes::run(args, &common.client()?, output).await,
         Command::Models(args) => models::run(args, || common.client(), output).await,
+        Command::Sim(args) => sim::run(args, output),
         Command::Migrate(args) => migrate::run(args, output).await,
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),

@@ -43,6 +43,12 @@ struct SpecArgs {
     /// Render few steps, frames and pixels, to see whether the full video is worth it: `flowai final` makes that one
     #[arg(long)]
     draft: bool,
+    /// One of many that you do not wait for: others may pass it, and it may make room for them and go on later
+    #[arg(long)]
+    batch: bool,
+    /// Start when that job is done, and fail when it does
+    #[arg(long, value_name = "JOB")]
+    after: Option<String>,
     /// How many pictures the clip has
     #[arg(long)]
     frames: Option<u32>,
@@ -156,6 +162,8 @@ async fn prepare(
             adapters: made_with,
         }),
         draft: spec.draft,
+        class: spec.batch.then(|| "batch".to_owned()),
+        after: spec.after.clone(),
         adapters,
         frames: spec.frames,
         fps: spec.fps,

@@ -2,6 +2,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use flowai_actors::credits::Millicredits;
 use flowai_embedded::{External, default_data_dir};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
@@ -33,6 +34,9 @@ pub(super) struct Args {
     /// Where /metrics of the API is served, on loopback [default: nowhere]
     #[arg(long, env = "FLOWAI_METRICS_LISTEN")]
     metrics_listen: Option<SocketAddr>,
+    /// Credits that a new account begins with [default: 1000]
+    #[arg(long, env = "FLOWAI_SIGNUP_GIFT")]
+    signup_gift: Option<Millicredits>,
     /// Multiplies every rate limit, for load tests [default: 1]
     #[arg(long, env = "FLOWAI_RATE_SCALE")]
     rate_scale: Option<u32>,
@@ -104,6 +108,7 @@ pub(super) async fn run(args: Args, output: Output) -> Result<(), CommandError> 
             public_url: args.public_url,
             is_tls_in_front: args.tls_in_front,
             metrics_listen: args.metrics_listen,
+            signup_gift: args.signup_gift,
             rate_scale: args.rate_scale,
         },
     };

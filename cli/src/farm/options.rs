@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use flowai_actors::credits::Millicredits;
 use flowai_embedded::External;
 use url::Url;
 
@@ -47,6 +48,7 @@ pub struct ApiOptions {
     pub public_url: Option<Url>,
     pub is_tls_in_front: bool,
     pub metrics_listen: Option<SocketAddr>,
+    pub signup_gift: Option<Millicredits>,
     pub rate_scale: Option<u32>,
 }
 

@@ -61,6 +61,7 @@ pub(crate) fn api(
         public_url,
         is_tls_in_front,
         metrics_listen,
+        signup_gift,
         rate_scale,
     } = &options.api;
     let optional = [
@@ -72,6 +73,10 @@ pub(crate) fn api(
         (
             "FLOWAI_METRICS_LISTEN",
             metrics_listen.map(|address| address.to_string()),
+        ),
+        (
+            "FLOWAI_SIGNUP_GIFT",
+            signup_gift.map(|gift| gift.to_string()),
         ),
         (
             "FLOWAI_RATE_SCALE",

@@ -4,6 +4,7 @@
 //! for the same profile: `make test` does it, and a missing one is said by name.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod a_job_starts_after_another;
 mod a_job_that_kills_nodes_is_quarantined;
 mod acked_job_survives_postgres_kill;
 mod adapters_of_the_next_job_come_ahead;
@@ -14,6 +15,7 @@ mod cut_off_node_loses_no_job;
 mod damaged_model_is_not_offered;
 mod demo_makes_a_clip;
 mod frozen_node_is_noticed_and_its_result_refused;
+mod idle_nodes_serve_a_user_beyond_its_cap;
 mod killed_coordinator_loses_no_job;
 mod killed_node_loses_no_job;
 mod nothing_outlives_the_command;
@@ -23,5 +25,5 @@ mod paying_user_starts_first;
 mod previews_are_seen_while_it_renders;
 mod stream_resumes_after_disconnect;
 mod support;
-mod user_gets_only_so_many_nodes_at_once;
+
 mod words_become_a_clip;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::time::Duration;
 
+use flowai_actors::checkpoint::{CheckpointPlaced, PlaceCheckpoint};
 use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::{Epoch, Generation, NodeId};
 use flowai_actors::kit::{
@@ -11,33 +12,40 @@ use flowai_actors::kit::{
 };
 use flowai_actors::link::{Delivery, LinkEvent, Peer, PeerId, ReplyPort, Request, Role};
 use flowai_actors::messages::{
-    Beat, Body, Doorbell, Ended, EventsReady, FarmQuery, Live, Prefetch, Progress, Register, Stop,
-    UploadTargets,
+    Beat, Body, Compare, Compared, Doorbell, Ended, EventsReady, FarmQuery, Live, Prefetch,
+    Progress, Register, Stop, UploadTargets,
 };
 use flowai_actors::preview::{PlacePreview, PreviewPlaced};
+use flowai_actors::waiting::WhyQuery;
 use flowai_actors::wire;
+use flowai_store::idempotency;
 use flowai_store::journal::preview_key;
-use flowai_store::{idempotency, recovery};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::Tools;
+use super::compare::Findings;
 use super::event::{Answer, Effect, Event, ReplyId};
 use super::messages::Message;
 use super::state::State;
 use super::tasks::LeaderTask;
-use super::work;
+use super::work::{self, recover};
+use crate::metrics;
 
 /// Messages that wait. Links keep their own credit: a stalled leader is felt by the peers and not by the memory.
 const MAILBOX_MAX: usize = 1_024;
 /// A mailbox that stays full for so long means that the actor hangs.
 const POST_DEADLINE: Duration = Duration::from_secs(30);
+/// What a term's clock shows at its start: jobs have waited since before it.
+const CLOCK_START: Monotonic = Monotonic::from_millis(30 * 86_400_000);
 /// Leases, sweeps and places in the line need no finer clock.
-const TICK: Duration = Duration::from_millis(100);
+pub const TICK: Duration = Duration::from_millis(100);
 /// Kept answers that are forgotten at a time, so that no statement takes long: a thousand a second, more than come.
 const ANSWERS_FORGOTTEN_MAX: u32 = 10_000;
+/// The queue's figures are taken down this often: they look at every lane.
+const FIGURES_MS: u64 = 5_000;
 /// A node's actor answers at once, or is frozen: its next beat tells.
-const STOP_DEADLINE: Duration = Duration::from_secs(2);
+pub const STOP_DEADLINE: Duration = Duration::from_secs(2);
 
 pub(super) struct LeaderActor;
 
@@ -59,6 +67,8 @@ pub(super) struct Running {
     tools: Tools,
     tasks: Tasks,
     over: watch::Sender<bool>,
+    /// When the queue's figures are taken down next.
+    next_figures: Monotonic,
 }
 
 impl Actor for LeaderActor {
@@ -78,7 +88,8 @@ impl Actor for LeaderActor {
             mailbox,
             over,
         } = arguments;
-        let state = recover(&tools, epoch).await?;
+        let (state, jobs) = recover(&tools.database, epoch, CLOCK_START).await?;
+        tracing::info!(%epoch, jobs, "term begins with what was unfinished");
         // Nodes have their time to come back from when somebody hears them, however long the reading took.
         let start = Instant::now();
         let own = BoundedRef::new(myself, MAILBOX_MAX);
@@ -95,6 +106,7 @@ impl Actor for LeaderActor {
             tools,
             tasks,
             over,
+            next_figures: Monotonic::default(),
         })
     }
 
@@ -110,21 +122,6 @@ impl Actor for LeaderActor {
         }
         Ok(())
     }
-}
-
-/// Reads all unfinished jobs, a page at a time.
-async fn recover(tools: &Tools, epoch: Epoch) -> Result<State, ActorProcessingErr> {
-    let mut state = State::new(epoch);
-    let (mut after, mut count) = (None, 0);
-    loop {
-        let rows = recovery::unfinished(&tools.database, after).await?;
-        let Some(last) = rows.last() else { break };
-        after = Some(last.job);
-        count += rows.len();
-        state.recover(Monotonic::default(), rows);
-    }
-    tracing::info!(%epoch, jobs = count, "term begins with what was unfinished");
-    Ok(state)
 }
 
 impl Running {
@@ -169,6 +166,10 @@ impl Running {
             PreviewPlaced::KIND => wire::open(envelope).map(|placed| {
                 let node = delivery.from.id.as_node()?;
                 Some(Event::PreviewPlaced { node, placed })
+            }),
+            CheckpointPlaced::KIND => wire::open(envelope).map(|placed| {
+                let node = delivery.from.id.as_node()?;
+                Some(Event::CheckpointPlaced { node, placed })
             }),
             _ => return delivery.unsupported(),
         };
@@ -223,7 +224,17 @@ impl Running {
                     question,
                 })
             }),
+            PlaceCheckpoint::KIND => wire::open(&envelope).map(|question: PlaceCheckpoint| {
+                let is_own = is_own(&question.node, question.generation);
+                is_own.then_some(Event::CheckpointAsked {
+                    reply: id,
+                    question,
+                })
+            }),
             FarmQuery::KIND => wire::open(&envelope).map(|FarmQuery {}| Some(Event::FarmAsked(id))),
+            Compare::KIND => wire::open(&envelope).map(|Compare {}| Some(Event::CompareAsked(id))),
+            WhyQuery::KIND => wire::open(&envelope)
+                .map(|WhyQuery { job }| Some(Event::WhyAsked { reply: id, job })),
             _ => return reply.unsupported(),
         };
         match event {
@@ -240,8 +251,16 @@ impl Running {
     }
 
     fn apply(&mut self, event: Event) {
-        let now = Monotonic::from_millis(self.start.elapsed().as_millis() as u64);
-        for effect in self.state.apply(now, event) {
+        let now = CLOCK_START.plus_ms(self.start.elapsed().as_millis() as u64);
+        let is_tick = matches!(event, Event::Tick);
+        let start = Instant::now();
+        let effects = self.state.apply(now, event);
+        metrics::record_decision(start.elapsed().as_secs_f64());
+        if is_tick && self.next_figures <= now {
+            self.next_figures = now.plus_ms(FIGURES_MS);
+            metrics::record(self.state.epoch, &self.state.scheduler.figures());
+        }
+        for effect in effects {
             self.carry_out(effect);
         }
     }
@@ -270,23 +289,30 @@ impl Running {
             } => self.work(LeaderTask::Read, async move {
                 work::sweep(&database, &running, is_thorough).await
             }),
-            Effect::Dispatch { held, models } => {
+            Effect::Compare { after } => self.work(LeaderTask::Read, async move {
+                work::compare(&database, after).await
+            }),
+            Effect::Dispatch {
+                held,
+                models,
+                may_resume,
+            } => {
                 self.work(LeaderTask::Dispatch, async move {
                     let tools = Tools {
                         database,
                         objects,
                         link,
                     };
-                    work::dispatch(&tools, held, models).await
+                    work::dispatch(&tools, held, models, may_resume).await
                 });
             }
             Effect::Forget => self.tasks.spawn(LeaderTask::Forget, |_| async move {
                 idempotency::forget_expired(&database, ANSWERS_FORGOTTEN_MAX).await?;
                 Ok(())
             }),
-            Effect::Stop { node, at } => self.tasks.spawn(LeaderTask::Stop, |_| async move {
+            Effect::Stop { node, at, keep } => self.tasks.spawn(LeaderTask::Stop, |_| async move {
                 let to = PeerId::from(&node);
-                wire::ask(link.as_ref(), &to, epoch, &Stop { at }, STOP_DEADLINE).await?;
+                wire::ask(link.as_ref(), &to, epoch, &Stop { at, keep }, STOP_DEADLINE).await?;
                 Ok(())
             }),
             Effect::Foretell { node, job, models } => {
@@ -321,6 +347,19 @@ impl Running {
                     Ok(())
                 });
             }
+            Effect::PresignCheckpoint { reply, question } => self.answer_later(reply, async move {
+                work::presign_checkpoint(&objects, &question).await
+            }),
+            Effect::DiscardCheckpoints { job, before } => {
+                self.tasks.spawn(LeaderTask::Discard, |_| async move {
+                    work::discard_checkpoints(&database, &objects, job, before).await?;
+                    Ok(())
+                });
+            }
+            Effect::SweepCheckpoints => self.tasks.spawn(LeaderTask::Discard, |_| async move {
+                work::sweep_checkpoints(&database, &objects).await?;
+                Ok(())
+            }),
             Effect::Hint { to, users } => {
                 for user in users {
                     self.send(&to, &EventsReady { user });
@@ -388,7 +427,13 @@ fn send_answer(epoch: Epoch, reply: ReplyPort, answer: &Answer) {
         Answer::Ended(body) => wire::seal(epoch, body),
         Answer::Targets(body) => wire::seal(epoch, body),
         Answer::Preview(body) => wire::seal(epoch, body),
+        Answer::Checkpoint(body) => wire::seal(epoch, body),
         Answer::Farm(body) => wire::seal(epoch, body.as_ref()),
+        Answer::Why(body) => wire::seal(epoch, body),
+        Answer::Compared(Findings { jobs, suspected }) => {
+            let (jobs, suspected) = (*jobs, *suspected);
+            wire::seal(epoch, &Compared { jobs, suspected })
+        }
     };
     let sent = envelope
         .map_err(|error| error.to_string())

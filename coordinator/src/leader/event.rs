@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use flowai_actors::checkpoint::{CheckpointPlace, CheckpointPlaced, PlaceCheckpoint};
 use flowai_actors::ids::{Attempt, Generation, JobId, ModelId, NodeId, Sha256, UserId};
 use flowai_actors::link::PeerId;
 use flowai_actors::messages::{
@@ -10,16 +11,19 @@ use flowai_actors::messages::{
     Register, Registered, UploadTargets, UploadTargetsAnswer,
 };
 use flowai_actors::preview::{PlacePreview, PreviewPlace, PreviewPlaced, PreviewReady};
+use flowai_actors::waiting::WhyAnswer;
 use flowai_store::journal::{Batch, Written};
-use flowai_store::recovery::JobRow;
+use flowai_store::recovery::{JobRow, UnfinishedRow};
+
+use super::compare::Findings;
 
 /// A question that waits for its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct ReplyId(pub(super) u64);
+pub struct ReplyId(pub u64);
 
 /// The actor has checked that a word about a node comes from that very process.
 #[derive(Debug)]
-pub(super) enum Event {
+pub enum Event {
     /// An api instance says that something is new about a job.
     Rang(JobId),
     /// The sweep looked for what no doorbell announced.
@@ -71,6 +75,14 @@ pub(super) enum Event {
         node: NodeId,
         placed: PreviewPlaced,
     },
+    CheckpointAsked {
+        reply: ReplyId,
+        question: PlaceCheckpoint,
+    },
+    CheckpointPlaced {
+        node: NodeId,
+        placed: CheckpointPlaced,
+    },
     /// What became of an assignment after its commit.
     Dispatched {
         held: Holding,
@@ -81,6 +93,15 @@ pub(super) enum Event {
     /// A later term has begun.
     Fenced,
     FarmAsked(ReplyId),
+    /// An operator wants memory to be compared with the rows now.
+    CompareAsked(ReplyId),
+    /// A page of unfinished rows in the order of ids.
+    Compared(Vec<UnfinishedRow>),
+    /// Why does a job wait?
+    WhyAsked {
+        reply: ReplyId,
+        job: JobId,
+    },
     ApiUp(PeerId),
     ApiDown(PeerId),
     Tick,
@@ -88,7 +109,7 @@ pub(super) enum Event {
 
 /// Why a rendered clip does not count as delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum NotDelivered {
+pub enum NotDelivered {
     /// The object store says so.
     Missing(String),
     /// The object store did not answer: it may well lie there.
@@ -97,7 +118,7 @@ pub(super) enum NotDelivered {
 
 /// Why a committed assignment does not run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum NotDispatched {
+pub enum NotDispatched {
     /// This node did not take it; another may.
     NotTaken(String),
     /// No node can ever run it.
@@ -106,7 +127,7 @@ pub(super) enum NotDispatched {
 
 /// What became of one change.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub enum Outcome {
     Written(Written),
     /// The database refuses its content.
     Refused(String),
@@ -114,21 +135,21 @@ pub(super) enum Outcome {
 
 /// The models of a job, as its node has them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct JobModels {
-    pub(super) clip: ModelFiles,
+pub struct JobModels {
+    pub clip: ModelFiles,
     /// Of a job whose first frame is made from words.
-    pub(super) keyframe: Option<ModelFiles>,
+    pub keyframe: Option<ModelFiles>,
 }
 
 /// A model's name, and the hash of what a node has under it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct ModelFiles {
-    pub(super) model: ModelId,
-    pub(super) sha256: Sha256,
+pub struct ModelFiles {
+    pub model: ModelId,
+    pub sha256: Sha256,
 }
 
 #[derive(Debug)]
-pub(super) enum Effect {
+pub enum Effect {
     Answer(ReplyId, Answer),
     /// Answer nothing: the asker hears `Rejected` and asks again.
     Decline(ReplyId),
@@ -148,16 +169,23 @@ pub(super) enum Effect {
         running: Vec<JobId>,
         is_thorough: bool,
     },
+    /// Read a page of unfinished rows, to compare them with what is believed.
+    Compare {
+        after: Option<JobId>,
+    },
     /// Forget the kept answers whose time is over.
     Forget,
     /// The assignment is committed: tell the node.
     Dispatch {
         held: Holding,
         models: JobModels,
+        /// An earlier attempt may have left a checkpoint.
+        may_resume: bool,
     },
     Stop {
         node: NodeId,
         at: AttemptRef,
+        keep: bool,
     },
     /// Tell the node which adapters it will probably need next.
     Foretell {
@@ -201,16 +229,31 @@ pub(super) enum Effect {
         attempt: Attempt,
         step: u32,
     },
+    /// Answer with a presigned upload.
+    PresignCheckpoint {
+        reply: ReplyId,
+        question: PlaceCheckpoint,
+    },
+    /// Those that lie before this attempt and step are not needed any more; without one, the job has ended and needs none.
+    DiscardCheckpoints {
+        job: JobId,
+        before: Option<(Attempt, u32)>,
+    },
+    /// Look for checkpoints of jobs that have ended.
+    SweepCheckpoints,
     /// The term is over.
     StepDown,
 }
 
 #[derive(Debug)]
-pub(super) enum Answer {
+pub enum Answer {
     Registered(Registered),
     Beat(BeatAnswer),
     Ended(EndedAnswer),
     Targets(UploadTargetsAnswer),
     Preview(PreviewPlace),
+    Checkpoint(CheckpointPlace),
     Farm(Box<FarmView>),
+    Why(WhyAnswer),
+    Compared(Findings),
 }

@@ -6,17 +6,47 @@ use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::JobId;
 use flowai_actors::limits::PROGRESS_INTERVAL_MS;
 use flowai_actors::messages::{Live, LiveState};
+use flowai_actors::waiting::{StartsIn, Waits};
 
-use crate::scheduler::{Place, Scheduler, WaitsFor};
+use crate::scheduler::{Place, Range, Scheduler, WaitsFor};
 
 /// Places that are told; whoever stands further back hears of it when the line gets shorter.
 const PLACES_TOLD_MAX: usize = 1_000;
 /// Told at once: half of a link's credit, so that other messages pass. The rest follows at the next interval.
 const TOLD_AT_ONCE_MAX: usize = 32;
 
+/// What of a place is news when it changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Told {
+    position: u32,
+    waits_for: WaitsFor,
+    /// Of the forecast, in steps of about 40 %: it changes all the time.
+    patience: Option<i32>,
+}
+
+impl Told {
+    fn of(place: &Place) -> Self {
+        let steps = |range: Range| (2.0 * range.p90_s.max(5.0).log2()).round() as i32;
+        Self {
+            position: place.position,
+            waits_for: place.waits_for,
+            patience: place.starts_in.map(steps),
+        }
+    }
+}
+
+/// As it is said to people and programs.
+pub(super) fn waits(waits_for: WaitsFor, starts_in: Option<Range>) -> Waits {
+    Waits {
+        code: waits_for.code().to_owned(),
+        reason: waits_for.as_str().to_owned(),
+        starts_in: starts_in.map(|Range { p50_s, p90_s }| StartsIn { p50_s, p90_s }),
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Line {
-    told: HashMap<JobId, (u32, WaitsFor)>,
+    told: HashMap<JobId, Told>,
     /// Of the line that was looked at last.
     revision: u64,
     /// Not everything of it was told.
@@ -25,6 +55,11 @@ pub(super) struct Line {
 }
 
 impl Line {
+    /// The place that was told of a job, if it stands near enough to the front to be told.
+    pub(super) fn position(&self, job: JobId) -> Option<u32> {
+        self.told.get(&job).map(|told| told.position)
+    }
+
     /// Somebody listens who heard nothing so far.
     pub(super) fn tell_all(&mut self) {
         self.told.clear();
@@ -40,9 +75,8 @@ impl Line {
         self.revision = scheduler.revision();
         self.next_at = now.plus_ms(PROGRESS_INTERVAL_MS);
         let places = scheduler.line(PLACES_TOLD_MAX);
-        let is_told = |told: &HashMap<_, _>, place: &Place| {
-            told.get(&place.job) == Some(&(place.position, place.waits_for))
-        };
+        let is_told =
+            |told: &HashMap<_, _>, place: &Place| told.get(&place.job) == Some(&Told::of(place));
         let news: Vec<&Place> = places
             .iter()
             .filter(|place| !is_told(&self.told, place))
@@ -57,14 +91,13 @@ impl Line {
         news.into_iter()
             .take(TOLD_AT_ONCE_MAX)
             .map(|place| {
-                self.told
-                    .insert(place.job, (place.position, place.waits_for));
+                self.told.insert(place.job, Told::of(place));
                 Live {
                     user: place.user,
                     job: place.job,
                     live: LiveState::Position {
                         position: place.position,
-                        reason: place.waits_for.as_str().to_owned(),
+                        waits: waits(place.waits_for, place.starts_in),
                     },
                 }
             })

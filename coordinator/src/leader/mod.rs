@@ -7,18 +7,20 @@
 //! - A clip is delivered when its files lie in the object store, once (INV-3).
 
 mod actor;
-mod event;
+mod checkpoints;
+mod compare;
+pub(crate) mod event;
 mod line;
 mod messages;
 mod nodes;
 mod outbox;
 mod previews;
 mod registry;
-mod state;
+pub(crate) mod state;
 mod tasks;
 #[cfg(test)]
 mod tests;
-mod work;
+pub(crate) mod work;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +31,8 @@ use flowai_actors::link::{LinkEvent, NodeLink};
 use flowai_store::database::Database;
 use flowai_store::objects::Objects;
 use tokio::sync::{oneshot, watch};
+
+pub use actor::{STOP_DEADLINE, TICK};
 
 use actor::{Arguments, LeaderActor};
 use messages::Message;

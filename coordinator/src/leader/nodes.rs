@@ -1,19 +1,22 @@
 //! What nodes say, and what they are told.
 
 use flowai_actors::clock::Monotonic;
-use flowai_actors::ids::{Generation, JobId, NodeId};
+use flowai_actors::credits::StepsDone;
+use flowai_actors::ids::{Generation, GpuSeconds, JobId, NodeId};
 use flowai_actors::limits::{ARTEFACT_BYTES_MAX, SIDE_PX_MAX, SIDE_PX_MIN};
-use flowai_actors::manifest::Manifest;
+use flowai_actors::manifest::{Manifest, StageTimings};
 use flowai_actors::messages::{
     ArtefactFile, AttemptRef, Beat, BeatAnswer, Ended, EndedAnswer, Holding, Live, LiveState,
-    Outcome, Progress, ReadyFile, Register, Registered, UploadTargets, UploadTargetsAnswer,
+    Outcome, Phase, Progress, ReadyFile, Register, Registered, UploadTargets, UploadTargetsAnswer,
     Verdict,
 };
+#[cfg(feature = "planted-bugs")]
+use flowai_actors::planted::{self, Bug};
 use flowai_store::journal::{Artefact, Keyframe};
 
 use super::event::{Answer, Effect, NotDelivered, NotDispatched, ReplyId};
 use super::state::{Announced, State, end_of};
-use crate::scheduler::{AttemptEnd, Event as Heard, NodeOffer};
+use crate::scheduler::{AttemptEnd, Event as Heard, Holds, NodeOffer, Ran};
 
 /// Beats in a row without the job that the node took: one may have been sent before it took it.
 const UNNAMED_BEATS_MAX: u32 = 2;
@@ -47,6 +50,8 @@ impl State {
                 .iter()
                 .map(|offer| offer.id.clone())
                 .collect(),
+            device_class: register.device_class.clone(),
+            memory_bytes: register.memory_bytes,
             running: running.map(|at| (at.job, at.attempt)),
         };
         tracing::info!(%node, %generation, models = offer.models.len(), ?running, "node registers");
@@ -59,7 +64,7 @@ impl State {
                 held.heard_at = now;
             }
             let is_adopted = self.adopt(at.job);
-            if self.scheduler.is_cancel_asked(at.job) {
+            if self.stop_wanted(at.job).is_some() {
                 effects.extend(self.stop(at.job));
             }
             if is_adopted {
@@ -82,15 +87,22 @@ impl State {
         effects: &mut Vec<Effect>,
     ) {
         let (node, generation, running) = (beat.node.clone(), beat.generation, beat.running);
+        #[cfg(feature = "planted-bugs")]
+        let generation = match self.registry.generation(&node) {
+            Some(held) if planted::is(Bug::GhostLease) => held,
+            _ => generation,
+        };
         let answer = match self.registry.generation(&node) {
             Some(held) if held > generation => BeatAnswer::Fenced { held },
             Some(_) if self.scheduler.is_live(&node, generation) => {
                 let verdict = self.verdict(&node, generation, running);
+                let holds = holds(&beat);
                 if self.registry.beat(beat, now) {
                     let heard = Heard::Beat {
                         node: node.clone(),
                         generation,
                         is_astray: verdict == Verdict::Drop,
+                        holds: Some(holds),
                     };
                     self.step(now, heard, effects);
                     self.compare(now, &node, running, effects);
@@ -118,7 +130,7 @@ impl State {
             return;
         };
         let is_named = running.is_some_and(|at| (at.job, at.attempt) == (job, attempt));
-        if is_named && self.scheduler.is_cancel_asked(job) {
+        if is_named && self.stop_wanted(job).is_some() {
             effects.extend(self.stop(job));
         }
         let is_ending = self.ending.contains_key(&(job, attempt));
@@ -183,6 +195,23 @@ impl State {
             return;
         }
         held.heard_at = now;
+        // Steps of the picture that comes before the clip are no steps of the clip.
+        if progress.phase != Phase::Keyframe {
+            held.steps = Some(StepsDone {
+                done: progress.step,
+                total: progress.steps,
+            });
+        }
+        if progress.phase == Phase::Denoising {
+            let (step, steps) = (progress.step, progress.steps);
+            let heard = Heard::Progressed {
+                job: at.job,
+                attempt: at.attempt,
+                step,
+                steps,
+            };
+            self.step(now, heard, effects);
+        }
         let Some(user) = self.scheduler.owner_of(at.job) else {
             return;
         };
@@ -223,11 +252,17 @@ impl State {
         }
         self.ending.insert(key, vec![reply]);
         let end = match ended.outcome {
+            #[cfg(feature = "planted-bugs")]
+            Outcome::Rendered { .. } if planted::is(Bug::PublishBeforeUpload) => {
+                return self.verified(now, *ended, Ok(()), effects);
+            }
             Outcome::Rendered { .. } => {
                 effects.push(Effect::Verify(ended));
                 return;
             }
-            Outcome::Stopped => AttemptEnd::Stopped,
+            Outcome::Stopped { checkpoint } => AttemptEnd::Stopped {
+                checkpoint: self.checkpoint_left(&held, checkpoint),
+            },
             Outcome::Failed {
                 code,
                 detail,
@@ -275,7 +310,8 @@ impl State {
         };
         match artefact {
             Ok(artefact) => {
-                let rendered = end_of(&held, AttemptEnd::Rendered);
+                let ran = Some(ran(&artefact.manifest.timings_ms));
+                let rendered = end_of(&held, AttemptEnd::Rendered { ran });
                 self.step_with(now, rendered, Some(artefact), effects);
             }
             Err(detail) => {
@@ -364,13 +400,14 @@ impl State {
             Ok(()) if !is_held => effects.push(Effect::Stop {
                 node: held.node,
                 at: held.at,
+                keep: false,
             }),
             Ok(()) => {
                 if let Some(held) = self.held.get_mut(&job) {
                     held.is_dispatched = true;
                     held.heard_at = now;
                 }
-                if self.scheduler.is_cancel_asked(job) {
+                if self.stop_wanted(job).is_some() {
                     effects.extend(self.stop(job));
                 }
             }
@@ -387,6 +424,34 @@ impl State {
                 self.step(now, end_of(&held, end), effects);
             }
         }
+    }
+}
+
+/// What the node has at hand, by its own word.
+fn holds(beat: &Beat) -> Holds {
+    let tiers = &beat.adapters;
+    let fused = tiers.fused.as_ref();
+    let used = fused.into_iter().flat_map(|state| &state.adapters);
+    Holds {
+        model: fused.map(|state| state.model.clone()),
+        fused: used.map(|adapter| adapter.sha256).collect(),
+        near: tiers
+            .host
+            .adapters
+            .iter()
+            .chain(&beat.held_adapters)
+            .copied()
+            .collect(),
+    }
+}
+
+/// What of a render's time was the engine's, and what was bringing things to it.
+fn ran(timings: &StageTimings) -> Ran {
+    let busy_ms =
+        timings.prepare + timings.keyframe + timings.denoise + timings.decode + timings.encode_tail;
+    Ran {
+        busy: GpuSeconds(busy_ms / 1_000.0),
+        load: GpuSeconds((timings.fetch + timings.fuse) / 1_000.0),
     }
 }
 

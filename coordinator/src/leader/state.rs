@@ -4,26 +4,37 @@
 //! who has to be told once they are written. Nothing leaves before its commit (INV-4), and a change that the row refuses
 //! makes it read the row again.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use flowai_actors::clock::Monotonic;
+use flowai_actors::credits::StepsDone;
 use flowai_actors::ids::{Attempt, Epoch, JobId, NodeId, Sha256, UserId};
-use flowai_actors::limits::{JOB_NO_PROGRESS_MS, RECOVERY_PAGE_JOBS, SWEEP_MS};
+use flowai_actors::limits::{
+    CHECKPOINT_SWEEP_MS, JOB_NO_PROGRESS_MS, RECOVERY_PAGE_JOBS, SWEEP_MS,
+};
 use flowai_actors::link::PeerId;
 use flowai_actors::messages::{
     AttemptRef, EndedAnswer, FarmView, Holding, Live, QueueView, Registered, Verdict,
 };
+#[cfg(feature = "planted-bugs")]
+use flowai_actors::planted::{self, Bug};
+use flowai_actors::spec::RenderSpec;
 use flowai_actors::state::{JobState, Tier};
-use flowai_store::journal::{Artefact, Change, Written};
+use flowai_actors::waiting::WhyAnswer;
+use flowai_store::journal::{Artefact, Change, Unfinished, Written};
 use flowai_store::recovery::JobRow;
 
+use super::checkpoints::Checkpoints;
+use super::compare::Comparison;
 use super::event::{Answer, Effect, Event, JobModels, NotDispatched, Outcome, ReplyId};
-use super::line::Line;
+use super::line::{self, Line};
 use super::outbox::Outbox;
 use super::previews::{self, Previews};
 use super::registry::Registry;
-use crate::cost;
-use crate::scheduler::{self, AttemptEnd, Event as Heard, Recovered, Scheduler, WaitingJob};
+use crate::scheduler::{
+    self, AttemptEnd, Checkpoint, Event as Heard, Recovered, Scheduler, Shape, WaitingJob,
+};
+use crate::{cost, metrics};
 
 /// Every so many sweeps all unfinished jobs are looked at, not only the newest.
 const THOROUGH_SWEEP_EVERY: u64 = 20;
@@ -38,11 +49,16 @@ pub(super) struct Held {
     /// Its node has said that it works on it.
     pub(super) is_dispatched: bool,
     pub(super) heard_at: Monotonic,
+    /// Of the clip, as its node said last: its owner pays for them who cancels it.
+    pub(super) steps: Option<StepsDone>,
     /// Beats in a row in which its node did not name it.
     pub(super) unnamed_beats: u32,
     /// What its uploads were signed for in this term.
     pub(super) announced: Option<Announced>,
     pub(super) previews: Previews,
+    pub(super) checkpoints: Checkpoints,
+    /// The scheduler wants it to stop: whether with a checkpoint. Told again until its end is heard.
+    stop: Option<bool>,
 }
 
 /// The files of an attempt that become part of what its owner is told.
@@ -53,24 +69,29 @@ pub(super) struct Announced {
     pub(super) keyframe: Option<Sha256>,
 }
 
+/// One term of a leader: whatever happens is applied, and what has to be done about it comes back.
 #[derive(Debug)]
-pub(super) struct State {
+pub struct State {
     pub(super) epoch: Epoch,
     pub(super) scheduler: Scheduler,
-    pub(super) held: HashMap<JobId, Held>,
+    pub(super) held: BTreeMap<JobId, Held>,
     pub(super) registry: Registry,
     pub(super) apis: BTreeSet<PeerId>,
     /// Ends that were told and are not written yet, with whoever waits for the answer.
     pub(super) ending: HashMap<(JobId, Attempt), Vec<ReplyId>>,
     /// Nodes that are welcome once their attempt is adopted.
     pub(super) welcomes: HashMap<(JobId, Attempt), ReplyId>,
+    /// Unfinished jobs of which checkpoints may lie in the store.
+    pub(super) checkpointed: BTreeSet<JobId>,
+    next_checkpoint_sweep: Monotonic,
     outbox: Outbox,
     line: Line,
-    to_read: BTreeSet<JobId>,
+    pub(super) to_read: BTreeSet<JobId>,
     is_reading: bool,
     next_read: Monotonic,
     /// Jobs that changed since the present read began: what it finds of them may be older.
     touched: BTreeSet<JobId>,
+    pub(super) comparison: Comparison,
     next_sweep: Monotonic,
     sweeps: u64,
     is_sweeping: bool,
@@ -78,21 +99,25 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(epoch: Epoch) -> Self {
+    /// A term that has heard nothing yet.
+    pub fn new(epoch: Epoch) -> Self {
         Self {
             epoch,
             scheduler: Scheduler::default(),
-            held: HashMap::new(),
+            held: BTreeMap::new(),
             registry: Registry::default(),
             apis: BTreeSet::new(),
             ending: HashMap::new(),
             welcomes: HashMap::new(),
+            checkpointed: BTreeSet::new(),
+            next_checkpoint_sweep: Monotonic::default().plus_ms(CHECKPOINT_SWEEP_MS),
             outbox: Outbox::default(),
             line: Line::default(),
             to_read: BTreeSet::new(),
             is_reading: false,
             next_read: Monotonic::default(),
             touched: BTreeSet::new(),
+            comparison: Comparison::default(),
             next_sweep: Monotonic::default(),
             sweeps: 0,
             is_sweeping: false,
@@ -101,13 +126,14 @@ impl State {
     }
 
     /// Takes in what another term left unfinished.
-    pub(super) fn recover(&mut self, now: Monotonic, rows: Vec<JobRow>) {
+    pub fn recover(&mut self, now: Monotonic, rows: Vec<JobRow>) {
         for row in rows {
             self.learn(now, row, &mut Vec::new());
         }
     }
 
-    pub(super) fn apply(&mut self, now: Monotonic, event: Event) -> Vec<Effect> {
+    /// Takes one event in and says what follows. Once the term is over nothing does.
+    pub fn apply(&mut self, now: Monotonic, event: Event) -> Vec<Effect> {
         let mut effects = Vec::new();
         if self.is_over {
             return effects;
@@ -142,6 +168,12 @@ impl State {
             Event::PreviewPlaced { node, placed } => {
                 self.preview_placed(&node, placed, &mut effects);
             }
+            Event::CheckpointAsked { reply, question } => {
+                self.checkpoint_asked(reply, question, &mut effects);
+            }
+            Event::CheckpointPlaced { node, placed } => {
+                self.checkpoint_placed(now, &node, placed, &mut effects);
+            }
             Event::Dispatched { held, result } => self.dispatched(now, held, result, &mut effects),
             Event::Committed(outcomes) => self.committed(now, outcomes, &mut effects),
             Event::Fenced => {
@@ -153,11 +185,17 @@ impl State {
                 let view = Box::new(self.view(now));
                 effects.push(Effect::Answer(reply, Answer::Farm(view)));
             }
+            Event::WhyAsked { reply, job } => {
+                let answer = Answer::Why(self.why(job));
+                effects.push(Effect::Answer(reply, answer));
+            }
             Event::ApiUp(api) => {
                 self.apis.insert(api);
                 self.line.tell_all();
             }
             Event::ApiDown(api) => drop(self.apis.remove(&api)),
+            Event::CompareAsked(reply) => self.compare_asked(reply),
+            Event::Compared(rows) => self.compared(rows, &mut effects),
             Event::Tick => self.tick(now, &mut effects),
         }
         self.flush(now, &mut effects);
@@ -182,7 +220,7 @@ impl State {
         }
     }
 
-    fn decide(
+    pub(super) fn decide(
         &mut self,
         now: Monotonic,
         effect: scheduler::Effect,
@@ -211,45 +249,80 @@ impl State {
                     holding: holding.clone(),
                     is_dispatched: false,
                     heard_at: now,
+                    steps: None,
                     unnamed_beats: 0,
                     announced: None,
                     previews: Previews::default(),
+                    checkpoints: Checkpoints::default(),
+                    stop: None,
                 };
                 self.held.insert(job, held);
                 Some(Change::Assign(holding))
             }
-            Decided::Stop { job, .. } => {
+            Decided::Stop { job, keep, .. } => {
+                if let Some(held) = self.held.get_mut(&job) {
+                    // Who wants nothing kept has the last word.
+                    held.stop = Some(keep && held.stop != Some(false));
+                }
                 // An assignment that is still on its way is stopped once the node has it.
                 effects.extend(self.stop(job));
                 None
             }
-            Decided::Settle { job, .. } => self
-                .release(job, effects)
-                .zip(artefact.take())
-                .map(|(held, artefact)| Change::Settle { held, artefact }),
+            Decided::Settle { job, .. } => {
+                self.release(job, effects)
+                    .zip(artefact.take())
+                    .map(|(held, artefact)| Change::Settle {
+                        held: held.holding,
+                        artefact,
+                    })
+            }
             Decided::Requeue {
                 job,
                 outcome,
                 reason,
                 ..
             } => self.release(job, effects).map(|held| Change::Requeue {
-                held,
+                held: held.holding,
                 outcome,
                 reason,
+                // The leader has heard all of it, the scheduler what matters for the next place.
+                checkpoint: held
+                    .checkpoints
+                    .newest
+                    .filter(|_| outcome != Unfinished::Failed),
             }),
             Decided::Fail {
-                job, code, detail, ..
-            } => self
-                .release(job, effects)
-                .map(|held| Change::Fail { held, code, detail }),
-            Decided::Cancel { job, attempt } => Some(match self.release(job, effects) {
-                Some(held) => Change::Cancel(held),
-                None => Change::CancelWaiting { job, attempt },
+                job,
+                attempt,
+                code,
+                detail,
+            } => Some(match self.release(job, effects) {
+                Some(held) => Change::Fail {
+                    held: held.holding,
+                    code,
+                    detail,
+                },
+                None => Change::FailWaiting {
+                    job,
+                    attempt,
+                    code,
+                    detail,
+                },
             }),
+            Decided::Cancel { job, attempt } => {
+                let steps = self.held.get(&job).and_then(|held| held.steps);
+                Some(match self.release(job, effects) {
+                    Some(held) => Change::Cancel {
+                        held: held.holding,
+                        steps,
+                    },
+                    None => Change::CancelWaiting { job, attempt },
+                })
+            }
             Decided::Quarantine {
                 job, node_deaths, ..
             } => self.release(job, effects).map(|held| Change::Quarantine {
-                held,
+                held: held.holding,
                 detail: format!("{node_deaths} times a node died while it ran this"),
             }),
             // Whoever said it is answered by the one who heard it.
@@ -260,15 +333,24 @@ impl State {
         }
     }
 
-    fn write(&mut self, change: Change) {
+    pub(super) fn write(&mut self, change: Change) {
         self.touched.insert(change.job());
+        self.comparison.touch(change.job());
         self.outbox.push(change);
     }
 
-    fn release(&mut self, job: JobId, effects: &mut Vec<Effect>) -> Option<Holding> {
+    fn release(&mut self, job: JobId, effects: &mut Vec<Effect>) -> Option<Held> {
         let held = self.held.remove(&job)?;
         effects.extend(previews::discard_all(&held));
-        Some(held.holding)
+        Some(held)
+    }
+
+    /// Whether its node is to stop the job, and then whether with a checkpoint.
+    pub(super) fn stop_wanted(&self, job: JobId) -> Option<bool> {
+        if self.scheduler.is_cancel_asked(job) {
+            return Some(false);
+        }
+        self.held.get(&job)?.stop
     }
 
     /// Tells the node to stop, once it works on the job.
@@ -277,6 +359,7 @@ impl State {
         Some(Effect::Stop {
             node: held.holding.node.clone(),
             at: held.holding.at,
+            keep: self.stop_wanted(job).unwrap_or(false),
         })
     }
 
@@ -307,6 +390,7 @@ impl State {
                 users.insert(user);
             }
             self.touched.insert(change.job());
+            self.comparison.touch(change.job());
             self.written(now, change, outcome, effects);
         }
         if !users.is_empty() && !self.apis.is_empty() {
@@ -328,6 +412,9 @@ impl State {
             outcome,
             Outcome::Written(Written::Now(_) | Written::Before(_))
         );
+        if outcome == Outcome::Written(Written::Stale) {
+            metrics::record_fenced_write();
+        }
         if let Outcome::Refused(reason) = &outcome {
             tracing::error!(job = %change.job(), reason, "database refuses a change");
         }
@@ -348,8 +435,21 @@ impl State {
                 let answer = Answer::Registered(Registered::Welcome { epoch, running });
                 effects.extend(welcome.map(|reply| Effect::Answer(reply, answer)));
             }
-            // The owner ended it without us.
-            Change::CancelWaiting { .. } => {}
+            // Or the owner ended it without us.
+            Change::CancelWaiting { job, .. } => {
+                self.discard_checkpoints(*job, effects);
+                self.over(now, *job, false, effects);
+            }
+            Change::FailWaiting { job, .. } if is_written => {
+                self.discard_checkpoints(*job, effects);
+                self.over(now, *job, false, effects);
+            }
+            Change::FailWaiting { job, .. } => drop(self.to_read.insert(*job)),
+            Change::Keep { held, checkpoint } if is_written => {
+                self.superseded(held, checkpoint, effects);
+            }
+            // Whether the attempt is over is for its end to say.
+            Change::Keep { .. } => {}
             Change::Settle { held, .. } if matches!(outcome, Outcome::Refused(_)) => {
                 // Whoever waits for the answer gets it when this is written.
                 self.write(Change::Fail {
@@ -361,10 +461,16 @@ impl State {
             Change::Settle { held, .. }
             | Change::Requeue { held, .. }
             | Change::Fail { held, .. }
-            | Change::Cancel(held)
+            | Change::Cancel { held, .. }
             | Change::Quarantine { held, .. } => {
                 if !is_written {
                     self.to_read.insert(held.at.job);
+                } else {
+                    self.left_behind(change, effects);
+                    if change.ends_job() {
+                        let is_done = matches!(change, Change::Settle { .. });
+                        self.over(now, held.at.job, is_done, effects);
+                    }
                 }
                 let answer = if is_written {
                     EndedAnswer::Settled
@@ -373,6 +479,46 @@ impl State {
                 };
                 self.answer_ended((held.at.job, held.at.attempt), answer, effects);
             }
+        }
+    }
+
+    /// The end of a job is durable: what was to start after it may, or never will.
+    fn over(&mut self, now: Monotonic, job: JobId, is_done: bool, effects: &mut Vec<Effect>) {
+        self.step(now, Heard::JobGone { job, is_done }, effects);
+    }
+
+    /// An attempt is over: of its job's checkpoints only what the next one may go on from is kept.
+    fn left_behind(&mut self, change: &Change, effects: &mut Vec<Effect>) {
+        match change {
+            Change::Requeue {
+                held,
+                outcome: Unfinished::Lost | Unfinished::Stopped,
+                checkpoint,
+                ..
+            } => {
+                if let Some(newest) = checkpoint {
+                    self.superseded(held, newest, effects);
+                }
+            }
+            Change::Requeue {
+                held,
+                outcome: Unfinished::Failed,
+                ..
+            } => {
+                if self.checkpointed.remove(&held.at.job) {
+                    effects.push(Effect::DiscardCheckpoints {
+                        job: held.at.job,
+                        before: Some((held.at.attempt.next(), 0)),
+                    });
+                }
+            }
+            Change::Settle { .. }
+            | Change::Fail { .. }
+            | Change::FailWaiting { .. }
+            | Change::Cancel { .. }
+            | Change::Quarantine { .. }
+            | Change::CancelWaiting { .. } => self.discard_checkpoints(change.job(), effects),
+            Change::Assign(_) | Change::Adopt(_) | Change::Keep { .. } => {}
         }
     }
 
@@ -385,6 +531,7 @@ impl State {
             Some(models) => effects.push(Effect::Dispatch {
                 held: held.clone(),
                 models,
+                may_resume: self.checkpointed.contains(&held.at.job),
             }),
             None => {
                 let reason = "it no longer offers the model".to_owned();
@@ -412,7 +559,7 @@ impl State {
         let job = held.at.job;
         if self.is_held(held) {
             self.held.remove(&job);
-            self.step(now, Heard::JobGone(job), effects);
+            self.step(now, Heard::Doubted(job), effects);
         }
         self.to_read.insert(job);
     }
@@ -449,7 +596,9 @@ impl State {
         let touched = std::mem::take(&mut self.touched);
         for job in asked.into_iter().filter(|job| !found.contains(job)) {
             self.held.remove(&job);
-            self.step(now, Heard::JobGone(job), effects);
+            self.discard_checkpoints(job, effects);
+            let is_done = false;
+            self.step(now, Heard::JobGone { job, is_done }, effects);
         }
         for row in rows {
             if touched.contains(&row.job) || self.outbox.holds(row.job) {
@@ -465,11 +614,21 @@ impl State {
         let job = row.job;
         if row.state.is_end() {
             self.held.remove(&job);
-            self.step(now, Heard::JobGone(job), effects);
+            self.discard_checkpoints(job, effects);
+            let is_done = row.state == JobState::Done;
+            self.step(now, Heard::JobGone { job, is_done }, effects);
             return;
         }
         let is_cancelled = row.cancel_requested;
+        let after = row.after.filter(|after| after.has_failed);
+        self.disbelieve_drift(now, &row, effects);
         if !self.scheduler.knows(job) {
+            // Its owner asked between two tries. The scheduler would give it to a node in the step in which it arrives, its row
+            // would refuse that and be read again, and so on for ever.
+            if is_cancelled && row.state == JobState::Queued {
+                let attempt = row.attempt;
+                return self.write(Change::CancelWaiting { job, attempt });
+            }
             let Some(event) = self.news_of(now, row) else {
                 tracing::warn!(%job, "job was written by another version and waits for it");
                 return;
@@ -479,22 +638,57 @@ impl State {
         if is_cancelled {
             self.step(now, Heard::CancelAsked(job), effects);
         }
+        if let Some(after) = after {
+            self.over(now, after.job, false, effects);
+        }
+    }
+
+    /// What is believed of a job that nothing is on its way for must be what its row says. If it is not, the row counts.
+    fn disbelieve_drift(&mut self, now: Monotonic, row: &JobRow, effects: &mut Vec<Effect>) {
+        let job = row.job;
+        let node = row.held.as_ref().map(|held| &held.node);
+        let believed = self.scheduler.believed(job);
+        if believed.is_none_or(|believed| believed == (row.attempt, node)) {
+            return;
+        }
+        tracing::error!(%job, ?believed, attempt = %row.attempt, ?node, "memory differs from the row; the row counts");
+        metrics::record_drift();
+        self.held.remove(&job);
+        self.step(now, Heard::Doubted(job), effects);
     }
 
     fn news_of(&mut self, now: Monotonic, row: JobRow) -> Option<Heard> {
         let spec = row.spec?;
+        if row.kept.is_some() {
+            self.checkpointed.insert(row.job);
+        }
         let waiting = WaitingJob {
             job: row.job,
             owner: row.owner,
             tier: row.tier,
+            class: row.class,
             model: row.model,
             keyframe_model: spec.keyframe().map(|keyframe| keyframe.model.clone()),
+            adapters: adapters_of(&spec),
+            shape: Shape {
+                frames: spec.frames,
+                width: spec.width,
+                height: spec.height,
+                steps: spec.steps,
+            },
             cost: cost::predicted(&spec),
+            queued_at: now.minus(row.waited),
+            after: row.after.map(|after| after.job),
+            preemptions: 0,
             attempt: row.attempt,
             failures: row.failures,
             failed_on: row.failed_on,
             node_deaths: row.node_deaths,
             died_on: row.died_on,
+            resume: row.kept.map(|kept| Checkpoint {
+                device_class: kept.device_class,
+                step: kept.step,
+            }),
         };
         let Some(holding) = row.held.filter(|_| row.state == JobState::Running) else {
             return Some(Heard::JobArrived(waiting));
@@ -509,9 +703,12 @@ impl State {
             holding,
             is_dispatched: false,
             heard_at: now,
+            steps: None,
             unnamed_beats: 0,
             announced: None,
             previews: Previews::default(),
+            checkpoints: Checkpoints::default(),
+            stop: None,
         };
         self.held.insert(row.job, held);
         Some(Heard::JobRecovered(recovered))
@@ -558,6 +755,15 @@ impl State {
             self.step(now, end_of(&held, end), effects);
         }
         self.registry.forget_silent(now);
+        if self.next_checkpoint_sweep <= now {
+            self.next_checkpoint_sweep = now.plus_ms(CHECKPOINT_SWEEP_MS);
+            effects.push(Effect::SweepCheckpoints);
+        }
+        self.begin_comparison(now, effects);
+        #[cfg(feature = "planted-bugs")]
+        if planted::is(Bug::DoorbellOnly) {
+            return;
+        }
         if self.is_sweeping || now < self.next_sweep {
             return;
         }
@@ -603,6 +809,16 @@ impl State {
         }
     }
 
+    fn why(&self, job: JobId) -> WhyAnswer {
+        let Some(waits_for) = self.scheduler.why(job) else {
+            return WhyAnswer::NotWaiting;
+        };
+        WhyAnswer::Waits {
+            position: self.line.position(job),
+            waits: line::waits(waits_for, self.scheduler.starts_in(job)),
+        }
+    }
+
     fn view(&self, now: Monotonic) -> FarmView {
         let queue = |tier| {
             let (queued, running) = self.scheduler.load(tier);
@@ -627,6 +843,12 @@ impl State {
             queues: Tier::ALL.into_iter().map(queue).collect(),
         }
     }
+}
+
+/// Of both stages.
+fn adapters_of(spec: &RenderSpec) -> Vec<Sha256> {
+    let stages = spec.stages().flat_map(|(_, adapters)| adapters);
+    stages.map(|used| used.sha256).collect()
 }
 
 pub(super) fn end_of(held: &Holding, end: AttemptEnd) -> Heard {

@@ -22,7 +22,7 @@ pub(super) enum LeaderTask {
     Forget,
     /// Asks the object store for one clip, or signs uploads of one.
     Store,
-    /// Throws a preview away.
+    /// Throws a preview or checkpoints away.
     Discard,
 }
 
@@ -33,7 +33,7 @@ impl TaskKind for LeaderTask {
     }
 
     /// Each of them owes the leader a word, but for a stop, which is told again with the next beat, for what is forgotten at
-    /// the next sweep as well, for a hint, which a node can do without, and for a picture that takes up room.
+    /// the next sweep as well, for a hint, which a node can do without, and for what only takes up room.
     fn on_failure(self) -> OnFailure {
         match self {
             Self::Stop | Self::Forget | Self::Foretell | Self::Discard => OnFailure::Log,

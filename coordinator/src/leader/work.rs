@@ -1,9 +1,13 @@
 //! What the leader's tasks do: talk to the database, the object store and one node, and say what came of it.
 
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use flowai_actors::ids::{Epoch, JobId};
+use flowai_actors::checkpoint::{
+    CHECKPOINT_CONTENT_TYPE, CheckpointPlace, PlaceCheckpoint, Resume,
+};
+use flowai_actors::clock::Monotonic;
+use flowai_actors::ids::{Attempt, Epoch, JobId};
 use flowai_actors::kit::Backoff;
 use flowai_actors::limits::RECOVERY_PAGE_JOBS;
 use flowai_actors::link::PeerId;
@@ -13,29 +17,59 @@ use flowai_actors::messages::{
 };
 use flowai_actors::preview::{PREVIEW_CONTENT_TYPE, PlacePreview, PreviewPlace};
 use flowai_actors::wire;
+use flowai_store::checkpoints::{
+    self, CHECKPOINTS_PREFIX, StoredCheckpoint, checkpoint_key, checkpoints_prefix, parse_key,
+};
 use flowai_store::database::{Database, DatabaseError};
 use flowai_store::journal::{self, Batch, JournalError, artefact_key, preview_key};
 use flowai_store::objects::{
-    ObjectHead, Objects, PRESIGNED_GET_TTL_MAX, PRESIGNED_PUT_TTL_MAX, ResponseHeaders, UploadTerms,
+    ObjectHead, Objects, ObjectsError, PRESIGNED_GET_TTL_MAX, PRESIGNED_PUT_TTL_MAX,
+    ResponseHeaders, UploadTerms,
 };
 use flowai_store::sources::{self, FirstFrameFiles, SourcesError, StoredFile};
 use flowai_store::{nodes, recovery};
 
 use super::Tools;
 use super::event::{Answer, Event, JobModels, NotDelivered, NotDispatched, Outcome, ReplyId};
+use super::state::State;
+use crate::metrics;
 
 /// Between tries of what the database did not take. No try is the last: the term ends when another begins.
-const RETRY_FIRST: Duration = Duration::from_millis(20);
-const RETRY_MOST: Duration = Duration::from_secs(1);
+pub const RETRY_FIRST: Duration = Duration::from_millis(20);
+pub const RETRY_MOST: Duration = Duration::from_secs(1);
 /// A node answers an assignment at once, or is frozen.
-const ASSIGN_DEADLINE: Duration = Duration::from_secs(2);
+pub const ASSIGN_DEADLINE: Duration = Duration::from_secs(2);
 /// A node that has not heard yet that its last end was written says that it is busy.
-const BUSY_TRIES: u32 = 8;
+pub const BUSY_TRIES: u32 = 8;
 /// Of looking at one file, with all tries of the client itself. If the store does not answer by then, the node is to tell its
 /// end again, and all files are looked at anew.
 const HEAD_DEADLINE: Duration = Duration::from_secs(5);
+/// Objects that are listed at a time, as many as S3 lists at once.
+const CHECKPOINTS_LISTED_MAX: i32 = 1_000;
 /// Waiting jobs younger than this are looked for in each sweep.
-const NEWCOMER_AGE: Duration = Duration::from_secs(10);
+pub const NEWCOMER_AGE: Duration = Duration::from_secs(10);
+
+/// Reads all unfinished jobs, a page at a time. Gives the state that a term begins with, and how many they are.
+///
+/// # Errors
+/// The database does not answer, or holds what another version wrote.
+pub async fn recover(
+    database: &Database,
+    epoch: Epoch,
+    now: Monotonic,
+) -> Result<(State, usize), DatabaseError> {
+    let mut state = State::new(epoch);
+    let mut jobs = 0;
+    let mut page = recovery::unfinished(database, None).await?;
+    while let Some(last) = page.last() {
+        jobs += page.len();
+        // The database looks for the next page while this one is taken in.
+        let next = recovery::unfinished(database, Some(last.job));
+        let (next, ()) = tokio::join!(next, async { state.recover(now, page) });
+        page = next?;
+    }
+    Ok((state, jobs))
+}
 
 /// Commits the batch, however long the database is away. Content that the database refuses is found one by one.
 pub(super) async fn commit_batch(database: &Database, epoch: Epoch, batch: &Batch) -> Event {
@@ -73,8 +107,13 @@ enum Stop {
 async fn commit(database: &Database, epoch: Epoch, batch: &Batch) -> Result<Vec<Outcome>, Stop> {
     let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MOST);
     loop {
+        let start = Instant::now();
         match journal::commit(database, epoch, batch).await {
-            Ok(written) => return Ok(written.into_iter().map(Outcome::Written).collect()),
+            Ok(written) => {
+                let seconds = start.elapsed().as_secs_f64();
+                metrics::record_batch(batch.changes().len(), seconds);
+                return Ok(written.into_iter().map(Outcome::Written).collect());
+            }
             Err(error @ JournalError::Fenced { .. }) => {
                 tracing::warn!(%error, "term is over");
                 return Err(Stop::Fenced);
@@ -129,6 +168,12 @@ pub(super) async fn sweep(database: &Database, running: &[JobId], is_thorough: b
     }
 }
 
+/// A page of unfinished rows, to compare them with memory.
+pub(super) async fn compare(database: &Database, after: Option<JobId>) -> Event {
+    let rows = insist("comparing", || recovery::unfinished_rows(database, after)).await;
+    Event::Compared(rows)
+}
+
 pub(super) async fn admit(database: &Database, reply: ReplyId, register: Box<Register>) -> Event {
     let result = insist("registering a node", || {
         nodes::register(
@@ -147,8 +192,13 @@ pub(super) async fn admit(database: &Database, reply: ReplyId, register: Box<Reg
 }
 
 /// Looks up and signs what the job is made from, and gives it to its node.
-pub(super) async fn dispatch(tools: &Tools, held: Holding, models: JobModels) -> Event {
-    let result = match assignment(tools, held.at, models).await {
+pub(super) async fn dispatch(
+    tools: &Tools,
+    held: Holding,
+    models: JobModels,
+    may_resume: bool,
+) -> Event {
+    let result = match assignment(tools, held.at, models, may_resume).await {
         Ok(assign) => give(tools, &held, &assign).await,
         Err(reason) => Err(reason),
     };
@@ -159,6 +209,7 @@ async fn assignment(
     tools: &Tools,
     at: AttemptRef,
     models: JobModels,
+    may_resume: bool,
 ) -> Result<Assign, NotDispatched> {
     let found = sources::of_job(&tools.database, at.job).await;
     let found = found.map_err(|error| match error {
@@ -184,13 +235,39 @@ async fn assignment(
         }
     };
     let adapters = sources_of(&tools.objects, &found.adapters).await;
+    let resume = match may_resume {
+        true => resume(tools, at.job).await?,
+        false => None,
+    };
     Ok(Assign {
         at,
         spec: found.spec,
         model_sha256: models.clip.sha256,
         first_frame,
         adapters: adapters.map_err(signed)?,
+        resume,
     })
+}
+
+/// The way to what an earlier attempt left. Whether the node can go on from it is for the node to judge, which says so in the
+/// manifest.
+async fn resume(tools: &Tools, job: JobId) -> Result<Option<Resume>, NotDispatched> {
+    let found = checkpoints::of_job(&tools.database, job).await;
+    let found = found.map_err(|error| NotDispatched::NotTaken(error.to_string()))?;
+    let Some(StoredCheckpoint { attempt, file }) = found else {
+        return Ok(None);
+    };
+    let stored = StoredFile {
+        sha256: file.sha256,
+        bytes: file.bytes,
+        key: checkpoint_key(job, attempt, file.step),
+    };
+    let source = source(&tools.objects, &stored).await;
+    Ok(Some(Resume {
+        source: source.map_err(|error| NotDispatched::NotTaken(error.0))?,
+        attempt,
+        file,
+    }))
 }
 
 /// The ways to a waiting job's adapters, for each of its models that has some.
@@ -388,6 +465,91 @@ pub(super) async fn presign_preview(objects: &Objects, question: &PlacePreview) 
         Err(error) => {
             tracing::error!(%error, "upload cannot be signed");
             None
+        }
+    }
+}
+
+/// Where the checkpoint of a step goes.
+pub(super) async fn presign_checkpoint(
+    objects: &Objects,
+    question: &PlaceCheckpoint,
+) -> Option<Answer> {
+    let PlaceCheckpoint { at, file, .. } = question;
+    let terms = UploadTerms {
+        content_type: CHECKPOINT_CONTENT_TYPE.to_owned(),
+        length: file.bytes,
+        sha256: *file.sha256.as_bytes(),
+    };
+    let key = checkpoint_key(at.job, at.attempt, file.step);
+    let signed = objects.presign_put(&key, PRESIGNED_PUT_TTL_MAX, &terms);
+    match signed.await {
+        Ok(signed) => Some(Answer::Checkpoint(CheckpointPlace::Target {
+            url: signed.url,
+            headers: signed.headers,
+        })),
+        Err(error) => {
+            tracing::error!(%error, "upload cannot be signed");
+            None
+        }
+    }
+}
+
+/// Why something that is not needed stays for now.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NotDiscarded {
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    #[error(transparent)]
+    Objects(#[from] ObjectsError),
+}
+
+/// Those of a job that lie before this attempt and step; all of them, with their row, when the job has ended.
+pub(super) async fn discard_checkpoints(
+    database: &Database,
+    objects: &Objects,
+    job: JobId,
+    before: Option<(Attempt, u32)>,
+) -> Result<(), NotDiscarded> {
+    let prefix = checkpoints_prefix(job);
+    let Some(before) = before else {
+        checkpoints::forget(database, job).await?;
+        objects.delete_prefix(&prefix).await?;
+        return Ok(());
+    };
+    // One attempt leaves fewer than this, and each discard leaves one.
+    for entry in objects.list(&prefix, None, CHECKPOINTS_LISTED_MAX).await? {
+        let is_older =
+            parse_key(&entry.key).is_some_and(|(_, attempt, step)| (attempt, step) < before);
+        if is_older {
+            objects.delete(&entry.key).await?;
+        }
+    }
+    Ok(())
+}
+
+/// What no leader heard of: rows and objects of jobs that have ended, and uploads that came after their job's end.
+pub(super) async fn sweep_checkpoints(
+    database: &Database,
+    objects: &Objects,
+) -> Result<(), NotDiscarded> {
+    checkpoints::forget_ended(database).await?;
+    let mut after: Option<String> = None;
+    loop {
+        let listed = objects.list(CHECKPOINTS_PREFIX, after.as_deref(), CHECKPOINTS_LISTED_MAX);
+        let page = listed.await?;
+        let of_jobs: Vec<(JobId, &str)> = page
+            .iter()
+            .filter_map(|entry| Some((parse_key(&entry.key)?.0, entry.key.as_str())))
+            .collect();
+        let mut jobs: Vec<JobId> = of_jobs.iter().map(|(job, _)| *job).collect();
+        jobs.dedup();
+        let unfinished = checkpoints::unfinished(database, &jobs).await?;
+        for (_, key) in of_jobs.iter().filter(|(job, _)| !unfinished.contains(job)) {
+            objects.delete(key).await?;
+        }
+        match page.last() {
+            Some(last) => after = Some(last.key.clone()),
+            None => return Ok(()),
         }
     }
 }

@@ -2,21 +2,52 @@
 
 use std::collections::BTreeSet;
 
-use flowai_actors::ids::{Attempt, Generation, GpuSeconds, JobId, ModelId, NodeId, UserId};
-use flowai_actors::state::Tier;
+use flowai_actors::clock::Monotonic;
+use flowai_actors::ids::{Attempt, Generation, GpuSeconds, JobId, ModelId, NodeId, Sha256, UserId};
+use flowai_actors::state::{Class, Tier};
 use flowai_store::journal::Unfinished;
+
+/// The size of a clip: what its memory and its time follow from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    pub frames: u32,
+    /// px
+    pub width: u32,
+    /// px
+    pub height: u32,
+    /// Denoising steps of the clip.
+    pub steps: u32,
+}
+
+/// What is left of an attempt that stopped at a step boundary: another node of the same device class goes on from it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    pub device_class: String,
+    /// Steps done, of the clip.
+    pub step: u32,
+}
 
 /// A job that waits for a node.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WaitingJob {
     pub job: JobId,
     pub owner: UserId,
+    /// That of its admission.
     pub tier: Tier,
+    pub class: Class,
     pub model: ModelId,
     /// Of a job whose first frame is made from words: the same node makes both.
     pub keyframe_model: Option<ModelId>,
-    /// What the render is predicted to take: the price in fairness.
+    /// Of both stages.
+    pub adapters: Vec<Sha256>,
+    pub shape: Shape,
+    /// What the render is predicted to take before anything was learned: the price in fairness.
     pub cost: GpuSeconds,
+    /// When it was accepted, on the clock of the events. May lie before the first of them.
+    pub queued_at: Monotonic,
+    /// It starts only when that job is done.
+    pub after: Option<JobId>,
+    pub resume: Option<Checkpoint>,
     /// The newest attempt so far; zero before the first.
     pub attempt: Attempt,
     /// Attempts that failed or were lost.
@@ -27,13 +58,8 @@ pub struct WaitingJob {
     pub node_deaths: u32,
     /// Nodes that died.
     pub died_on: BTreeSet<NodeId>,
-}
-
-impl WaitingJob {
-    /// What a node must offer to run it, in the order of its stages.
-    pub fn models(&self) -> impl Iterator<Item = &ModelId> {
-        self.keyframe_model.iter().chain([&self.model])
-    }
+    /// Attempts that were stopped for another job.
+    pub preemptions: u32,
 }
 
 /// A running attempt found in the rows by a new leader: its node has one lease to say that it still works on it.
@@ -50,15 +76,53 @@ pub struct NodeOffer {
     pub node: NodeId,
     pub generation: Generation,
     pub models: Vec<ModelId>,
+    /// Equal classes give equal bits and take equal times.
+    pub device_class: String,
+    pub memory_bytes: u64,
     /// The attempt that it says it works on.
     pub running: Option<(JobId, Attempt)>,
 }
 
+/// What a node has at hand.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Holds {
+    /// Loaded: a job of it starts at once.
+    pub model: Option<ModelId>,
+    /// Fused into that model's weights.
+    pub fused: Vec<Sha256>,
+    /// In its memory or on its disk.
+    pub near: Vec<Sha256>,
+}
+
+/// What an operator, or a machine about to be taken away, wants of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drain {
+    Off,
+    /// It ends its job and gets no other.
+    Lazy,
+    /// Its job stops at the next step boundary and goes on elsewhere.
+    Now,
+}
+
+/// What a render took on its node, by its own clock.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Ran {
+    /// Of the engine, without loads.
+    pub busy: GpuSeconds,
+    /// Of fetching and loading models and adapters.
+    pub load: GpuSeconds,
+}
+
 /// How an attempt ended, as its node tells it. A render that succeeded is settled by the journal, which then says so.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum AttemptEnd {
-    Rendered,
-    Stopped,
+    Rendered {
+        /// `None` where nothing was measured.
+        ran: Option<Ran>,
+    },
+    Stopped {
+        checkpoint: Option<Checkpoint>,
+    },
     Failed {
         code: String,
         detail: String,
@@ -73,19 +137,39 @@ pub enum Event {
     JobRecovered(Recovered),
     /// The owner wants a job no more.
     CancelAsked(JobId),
+    /// Its row may say something else than is believed, and is read again: nothing is believed of it until then.
+    Doubted(JobId),
     /// Its row says that it ended, or is gone: nothing is left to do for it.
-    JobGone(JobId),
+    JobGone {
+        job: JobId,
+        /// Its clip was delivered: jobs that wait for it may start. Otherwise they cannot.
+        is_done: bool,
+    },
     NodeRegistered(NodeOffer),
     Beat {
         node: NodeId,
         generation: Generation,
         /// It works on something that is not its own any more: no other job fits beside it.
         is_astray: bool,
+        /// When it says.
+        holds: Option<Holds>,
     },
-    /// An operator wants no further job on it.
+    /// Of the running attempt. Many are lost.
+    Progressed {
+        job: JobId,
+        attempt: Attempt,
+        step: u32,
+        steps: u32,
+    },
     NodeDraining {
         node: NodeId,
-        is_draining: bool,
+        how: Drain,
+    },
+    /// The running attempt left a checkpoint on its way: whatever becomes of it, the next one may go on there.
+    Checkpointed {
+        job: JobId,
+        attempt: Attempt,
+        checkpoint: Checkpoint,
     },
     Ended {
         node: NodeId,
@@ -118,6 +202,8 @@ pub enum Effect {
         node: NodeId,
         job: JobId,
         attempt: Attempt,
+        /// Store a checkpoint: the job goes on later.
+        keep: bool,
     },
     /// Commit the delivered clip.
     Settle {
@@ -130,6 +216,8 @@ pub enum Effect {
         attempt: Attempt,
         outcome: Unfinished,
         reason: String,
+        /// What the next attempt goes on from.
+        checkpoint: Option<Checkpoint>,
     },
     Fail {
         job: JobId,

@@ -1,17 +1,157 @@
-//! What a busy node will probably be given next.
+//! When waiting jobs will probably start, and what a busy node will probably be given next.
+//!
+//! The base is a fluid: virtual time reaches a claim's finish tag after `(finish - now) * weights / nodes` seconds, were the
+//! farm shared out drop by drop among those who stand now. What really happens differs: users come and go, nodes are lost,
+//! warm jobs pass. So the base is calibrated by what became of the last forecasts: a quantile of `waited / base` over the last
+//! starts of the tier, times the base. That is honest by construction, as long as the near future resembles the near past
+//! (conformal prediction; Vovk, Gammerman, Shafer 2005).
 
 use flowai_actors::ids::{JobId, NodeId};
+use flowai_actors::state::Tier;
 
+use super::durations::Window;
+use super::jobs::{Job, JobIx, Place, Quote};
 use super::state::Scheduler;
+
+/// Added to both sides of a ratio, so that waits of milliseconds say nothing.
+const FLOOR_S: f64 = 1.0;
+/// Until a tier has shown anything: a start may take so many times its base.
+const UNKNOWN_P90: f64 = 3.0;
+
+/// Seconds from now.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Range {
+    pub p50_s: f64,
+    pub p90_s: f64,
+}
+
+/// What became of forecasts.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Calibration {
+    ratios: [Window; Tier::ALL.len()],
+    inside: u64,
+    all: u64,
+}
+
+impl Calibration {
+    /// A job started after so many seconds that was told a forecast when it came.
+    pub(super) fn started(&mut self, tier: Tier, quote: Quote, waited_s: f64) {
+        let ratio = (waited_s + FLOOR_S) / (f64::from(quote.base_s) + FLOOR_S);
+        self.ratios[tier as usize].push(ratio);
+        self.all += 1;
+        self.inside += u64::from(waited_s <= f64::from(quote.p90_s));
+    }
+
+    fn range(&self, tier: Tier, base_s: f64) -> Range {
+        let ratios = &self.ratios[tier as usize];
+        let at = |q, unknown| (base_s + FLOOR_S) * ratios.quantile(q).unwrap_or(unknown) - FLOOR_S;
+        let p50_s = at(0.5, 1.0).max(0.0);
+        // The newest start has not been counted yet when the next is promised: a little more than the tenth keeps it.
+        Range {
+            p50_s,
+            p90_s: at(0.92, UNKNOWN_P90).max(p50_s),
+        }
+    }
+}
 
 impl Scheduler {
     /// The job that the node would be given if the one it has ended now. A forecast: arrivals, ends and other nodes change it.
     /// `None` for a node that is free, or is given nothing, and when nobody waits for it.
     pub fn next_on(&self, node: &NodeId) -> Option<JobId> {
-        let (running, _) = self.running_on(node)?;
-        let leaves = self.owner_of(running);
-        let (heads, claims) = self.candidates(node, leaves);
-        let served = self.shares().next(&claims, self.now())?;
-        heads.get(&served.user).copied()
+        let ix = self.nodes.find(node)?;
+        let known = self.nodes.get(ix).filter(|node| node.takes_work())?;
+        let leaves = self.jobs.get(known.running?.job).map(|job| job.owner);
+        let choice = self.choose(ix, leaves)?;
+        Some(self.jobs.get(choice.job)?.id)
+    }
+
+    /// When a waiting job will probably start. `None` for one that no live node can run, or that waits for another job.
+    pub fn starts_in(&self, id: JobId) -> Option<Range> {
+        let job = self.jobs.by_id(id)?;
+        Some(self.calibration.range(job.tier, self.base_s(job)?))
+    }
+
+    /// When a job of the tier that came now would probably start on nodes of this device class, without anything of it loaded.
+    pub fn predicted_wait(&self, tier: Tier, device_class: &str) -> Option<Range> {
+        let (nodes, busy_s) = self.capacity(|group| {
+            self.kinds
+                .get_group(group)
+                .is_some_and(|group| self.kinds.class_name(group.class) == device_class)
+        });
+        let length = self.durations.mean_charge() / f64::from(tier.weight());
+        let weights = self.shares.weights() + u64::from(tier.weight());
+        (nodes > 0).then(|| {
+            self.calibration
+                .range(tier, busy_s + length * weights as f64 / f64::from(nodes))
+        })
+    }
+
+    /// Share of the jobs that started before the ninetieth percentile of what they were told when they came; `None` before the
+    /// first.
+    pub fn inside_p90(&self) -> Option<f64> {
+        let Calibration { inside, all, .. } = &self.calibration;
+        (*all > 0).then(|| *inside as f64 / *all as f64)
+    }
+
+    /// Remembers what the job's owner is told now.
+    pub(super) fn quote(&mut self, ix: JobIx) {
+        let Some(job) = self.jobs.get(ix) else { return };
+        let Some(base_s) = self.base_s(job) else {
+            return;
+        };
+        let range = self.calibration.range(job.tier, base_s);
+        let quote = Quote {
+            base_s: base_s as f32,
+            p90_s: range.p90_s as f32,
+        };
+        if let Some(job) = self.jobs.get_mut(ix) {
+            job.quote = Some(quote);
+        }
+    }
+
+    fn base_s(&self, job: &Job) -> Option<f64> {
+        let Place::Lane(lane) = job.place else {
+            return None;
+        };
+        let lane = self.lanes.get(lane)?;
+        let group_fits = |group| self.kinds.fits(job.kind, group);
+        let has_free = self.free.groups().any(group_fits);
+        let (nodes, busy_s) = self.capacity(group_fits);
+        if nodes == 0 {
+            return None;
+        }
+        if has_free {
+            return Some(0.0);
+        }
+        let tag = self.shares.get(job.owner)?.tag;
+        let weight = f64::from(job.tier.weight());
+        let ahead_of_it = lane.jobs.iter().take_while(|other| {
+            self.jobs
+                .get(**other)
+                .is_some_and(|other| other.seq < job.seq)
+        });
+        let own: f64 = ahead_of_it
+            .filter_map(|other| self.jobs.get(*other))
+            .map(|other| self.cost_of(other))
+            .sum();
+        let finish = tag.0 + (own + self.cost_of(job)) / weight;
+        let virtual_s = (finish - self.shares.now().0).max(0.0);
+        let others_s = virtual_s * self.shares.weights() as f64 / f64::from(nodes);
+        // Its own length is part of the tag, and not of its wait.
+        Some((others_s - self.cost_of(job) / f64::from(nodes)).max(0.0) + busy_s)
+    }
+
+    /// Nodes of such groups that take work, and seconds until the next of them probably becomes free.
+    fn capacity(&self, is_wanted: impl Fn(super::kinds::GroupIx) -> bool) -> (u32, f64) {
+        let wanted = self.kinds.groups().filter(|group| is_wanted(*group));
+        let nodes: u32 = wanted
+            .filter_map(|group| self.kinds.get_group(group))
+            .map(|group| group.live())
+            .sum();
+        // Of nodes whose ends are spread evenly over a usual run.
+        (
+            nodes,
+            self.durations.mean_charge() / f64::from(nodes.max(1) + 1),
+        )
     }
 }

@@ -1,112 +1,257 @@
 //! The line as those who wait in it see it.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
 
-use flowai_actors::ids::{JobId, ModelId, UserId};
-use flowai_actors::limits::USER_RUNNING_MAX;
+use flowai_actors::ids::{JobId, UserId};
 
-use super::event::WaitingJob;
-use super::shares::{Claim, Turns};
+use super::forecast::Range;
+use super::jobs::{Job, JobIx, Place as Where};
+use super::kinds::Unfit;
+use super::lanes::{Lane, LaneIx};
+use super::shares::{UserIx, Virtual};
 use super::state::Scheduler;
 
 /// A waiting job's place. A forecast: arrivals and ends of other jobs change it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Place {
     pub user: UserId,
     pub job: JobId,
     /// 1 starts next.
     pub position: u32,
     pub waits_for: WaitsFor,
+    /// `None` when no live node can run it.
+    pub starts_in: Option<Range>,
 }
 
 /// What has to happen before a job can start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WaitsFor {
-    /// A node becomes free.
+    /// A node becomes free: nobody is ahead.
     Node,
-    /// One of its owner's running jobs ends.
+    /// Others are served first.
+    Others,
+    /// One of its owner's running jobs ends, or nobody else needs the node.
     OwnJobs,
     /// A node that offers the model registers.
     Model,
     /// A node that offers both the model and the keyframe model registers.
     BothModels,
+    /// A node with more memory registers: those with the model have too little for this size.
+    Memory,
     /// The pause after a failure passes, or another node registers.
     Retry,
+    /// The job that it starts after is done.
+    OtherJob,
 }
 
 impl WaitsFor {
+    /// Every [`WaitsFor::code`].
+    pub const CODES: [&'static str; 7] = [
+        "capacity",
+        "share",
+        "your_cap",
+        "no_node",
+        "no_memory",
+        "retrying",
+        "dependency",
+    ];
+
+    /// As metrics and programs name it.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::Node => "capacity",
+            Self::Others => "share",
+            Self::OwnJobs => "your_cap",
+            Self::Model | Self::BothModels => "no_node",
+            Self::Memory => "no_memory",
+            Self::Retry => "retrying",
+            Self::OtherJob => "dependency",
+        }
+    }
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Node => "waits for a free node",
-            Self::OwnJobs => "waits for one of your running jobs to end",
+            Self::Others => "waits for its turn: others are ahead",
+            Self::OwnJobs => {
+                "waits for one of your running jobs to end: you run as many as your plan allows"
+            }
             Self::Model => "waits for a node that offers the model",
             Self::BothModels => {
                 "waits for a node that offers both the model and the keyframe model"
             }
+            Self::Memory => {
+                "waits for a node with more memory: those with the model have too little for this size"
+            }
             Self::Retry => "waits a moment before it is tried again",
+            Self::OtherJob => "waits for the job that it starts after",
         }
     }
 }
 
-/// Which models some node offers together: the clip's, and the keyframe's before it.
-type Offered<'a> = HashMap<(&'a ModelId, Option<&'a ModelId>), bool>;
-
 impl Scheduler {
     /// The first `most` places, in the order in which the jobs would start were each served as soon as its turn comes.
     pub fn line(&self, most: usize) -> Vec<Place> {
-        let mut queues: HashMap<UserId, _> = self
-            .waiting()
-            .iter()
-            .map(|(user, jobs)| (*user, jobs.iter().copied().peekable()))
-            .collect();
-        let heads = self.waiting().values().filter_map(|jobs| jobs.front());
-        let mut turns = Turns::new(self.shares(), heads.filter_map(|job| self.claim_of(*job)));
-        // Many jobs have few models.
-        let mut offered = HashMap::new();
+        let mut turns = Turns::new(self);
         let mut line = Vec::new();
-        for position in (1..).take(most) {
-            let mut served = None;
-            let user = turns.turn(|user| {
-                let queue = queues.get_mut(&user)?;
-                served = queue.next();
-                self.claim_of(*queue.peek()?)
-            });
-            let (Some(user), Some(job)) = (user, served) else {
+        while line.len() < most {
+            let Some((job, position)) = turns.next() else {
                 break;
             };
-            line.push(Place {
-                user,
-                job,
-                position,
-                waits_for: self.waits_for(user, job, &mut offered),
-            });
+            line.extend(self.place_of(job, position));
         }
         line
     }
 
-    fn claim_of(&self, job: JobId) -> Option<Claim> {
-        self.waiting_job(job).map(Claim::of)
+    /// What a waiting job waits for; `None` for one that runs or is not known.
+    pub fn why(&self, id: JobId) -> Option<WaitsFor> {
+        let job = self.jobs.by_id(id)?;
+        self.waits_for(job)
     }
 
-    fn waits_for<'a>(&'a self, user: UserId, job: JobId, offered: &mut Offered<'a>) -> WaitsFor {
-        let is_offered = |waiting: &'a WaitingJob| {
-            let models = (&waiting.model, waiting.keyframe_model.as_ref());
-            *offered
-                .entry(models)
-                .or_insert_with(|| self.is_offered(waiting))
+    fn place_of(&self, ix: JobIx, position: u32) -> Option<Place> {
+        let job = self.jobs.get(ix)?;
+        Some(Place {
+            user: self.shares.get(job.owner)?.id,
+            job: job.id,
+            position,
+            waits_for: self.waits_for(job)?,
+            starts_in: self.starts_in(job.id),
+        })
+    }
+
+    pub(super) fn waits_for(&self, job: &Job) -> Option<WaitsFor> {
+        let lane = match job.place {
+            Where::Running(_) => return None,
+            Where::Parked => return Some(WaitsFor::OtherJob),
+            Where::Lane(lane) => self.lanes.get(lane)?,
         };
-        let waiting = self.waiting_job(job);
-        if !waiting.is_some_and(is_offered) {
-            match waiting.and_then(|waiting| waiting.keyframe_model.as_ref()) {
-                None => WaitsFor::Model,
-                Some(_) => WaitsFor::BothModels,
+        let unfit = self.kinds.unfit(job.kind).map(|unfit| match unfit {
+            Unfit::Model => WaitsFor::Model,
+            Unfit::BothModels => WaitsFor::BothModels,
+            Unfit::Memory => WaitsFor::Memory,
+        });
+        let is_pausing = || {
+            let back_at = job.story.as_ref().map(|story| story.back_at);
+            back_at.is_some_and(|back_at| back_at > self.now) && !self.has_untried_node(job)
+        };
+        Some(match unfit {
+            Some(unfit) => unfit,
+            None if lane.entry.is_some_and(|entry| entry.is_capped) => WaitsFor::OwnJobs,
+            None if is_pausing() => WaitsFor::Retry,
+            None if self.is_first(lane) => WaitsFor::Node,
+            None => WaitsFor::Others,
+        })
+    }
+
+    /// Whether nobody who could start has a smaller claim.
+    fn is_first(&self, lane: &Lane) -> bool {
+        let kinds = self.kinds.waiting().filter(|(_, kind)| kind.fitting > 0);
+        let first = kinds.filter_map(|(_, kind)| kind.open.first()).min();
+        first.copied() == lane.entry.map(|entry| entry.claim)
+    }
+}
+
+/// Turns to come, were every claim served as soon as its turn comes: each costs the logarithm of the kinds and of the users
+/// that had a turn.
+struct Turns<'a> {
+    scheduler: &'a Scheduler,
+    /// The lanes of each kind in their order, of which the next stands in `coming`.
+    lanes: Vec<Box<dyn Iterator<Item = LaneIx> + 'a>>,
+    coming: BinaryHeap<Reverse<Turn>>,
+    /// What each user is served before, virtual seconds, and in which turn last.
+    served: HashMap<UserIx, (f64, u64)>,
+    turns: u32,
+}
+
+/// A lane's job, in the order of turns: what no node can run comes last.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Turn {
+    is_unfit: bool,
+    finish: Virtual,
+    served: u64,
+    seq: u64,
+    lane: LaneIx,
+    /// In the lane.
+    at: usize,
+    /// Whose next lane may stand once this one had its turn.
+    kind: Option<usize>,
+}
+
+impl<'a> Turns<'a> {
+    fn new(scheduler: &'a Scheduler) -> Self {
+        let mut turns = Self {
+            scheduler,
+            lanes: Vec::new(),
+            coming: BinaryHeap::new(),
+            served: HashMap::new(),
+            turns: 0,
+        };
+        for (_, kind) in scheduler.kinds.waiting() {
+            for claims in [&kind.open, &kind.capped] {
+                turns
+                    .lanes
+                    .push(Box::new(claims.iter().map(|claim| claim.lane)));
+                turns.stand_next(turns.lanes.len() - 1);
             }
-        } else if self.running_of(user) >= USER_RUNNING_MAX {
-            WaitsFor::OwnJobs
-        } else if self.pauses(job) {
-            WaitsFor::Retry
-        } else {
-            WaitsFor::Node
+        }
+        turns
+    }
+
+    fn stand_next(&mut self, kind: usize) {
+        let lane = self.lanes.get_mut(kind).and_then(Iterator::next);
+        let turn = lane.and_then(|lane| self.turn(lane, 0, Some(kind)));
+        self.coming.extend(turn.map(Reverse));
+    }
+
+    /// How the job stands after the turns so far.
+    fn turn(&self, ix: LaneIx, at: usize, kind: Option<usize>) -> Option<Turn> {
+        let scheduler = self.scheduler;
+        let lane = scheduler.lanes.get(ix)?;
+        let job = scheduler.jobs.get(*lane.jobs.get(at)?)?;
+        let user = scheduler.shares.get(lane.user)?;
+        let (served_s, served) = self
+            .served
+            .get(&lane.user)
+            .copied()
+            .unwrap_or((0.0, user.served));
+        Some(Turn {
+            is_unfit: !scheduler.kinds.is_offered(lane.kind),
+            finish: Virtual(user.tag.0 + served_s + scheduler.length_of(job)),
+            served,
+            seq: job.seq,
+            lane: ix,
+            at,
+            kind,
+        })
+    }
+
+    fn next(&mut self) -> Option<(JobIx, u32)> {
+        loop {
+            let Reverse(before) = self.coming.pop()?;
+            let (ix, at) = (before.lane, before.at);
+            if let Some(kind) = before.kind {
+                self.stand_next(kind);
+            }
+            let turn = self.turn(ix, at, None)?;
+            // Another lane of the user was served meanwhile: this one stands further back.
+            if (turn.is_unfit, turn.finish, turn.served)
+                > (before.is_unfit, before.finish, before.served)
+            {
+                self.coming.push(Reverse(turn));
+                continue;
+            }
+            let lane = self.scheduler.lanes.get(ix)?;
+            let job_ix = *lane.jobs.get(at)?;
+            let length = self.scheduler.length_of(self.scheduler.jobs.get(job_ix)?);
+            self.turns += 1;
+            let (served_s, served) = self.served.entry(lane.user).or_default();
+            *served_s += length;
+            *served = u64::MAX / 2 + u64::from(self.turns);
+            let next = self.turn(ix, at + 1, None);
+            self.coming.extend(next.map(Reverse));
+            return Some((job_ix, self.turns));
         }
     }
 }

@@ -3,28 +3,49 @@
 //! No clock, no I/O and no randomness of its own: times come in with the events, and equal events give equal effects, so
 //! that the simulator runs this very code. What it promises:
 //!
-//! - a waiting user of a greater weight starts first when both have used as little ([`shares`]), and nobody waits for ever;
-//! - a user never has more than [`USER_RUNNING_MAX`] jobs running;
-//! - a node never has more than one, and only jobs all of whose models it offers;
-//! - a node without a beat for [`NODE_LEASE_MS`] loses its attempt (INV-5), and what it says later of it is stale (INV-2);
-//! - a job fails at most [`JOB_ATTEMPTS_MAX`] times, each time on another node while there is one, and one during which
-//!   [`JOB_NODE_DEATHS_MAX`] nodes died is quarantined.
+//! - a waiting user of a greater weight starts first when both have used as little, and shares follow weights ([`shares`]);
+//! - a node is given a job whose model and adapters it holds, as far as nobody falls back by more than a bounded deficit
+//!   ([`placement`]);
+//! - whoever waits longer than the start bound of its tier is started by a part of the farm kept for that ([`bounds`]), or
+//!   takes the place of work that can go on later ([`preemption`]);
+//! - a user runs more jobs than its tier's cap only while nobody else could use the node;
+//! - a node never has more than one job, and only jobs all of whose models it offers and whose size fits it ([`kinds`]);
+//! - a node without a beat for `NODE_LEASE_MS` loses its attempt (INV-5), and what it says later of it is stale (INV-2);
+//! - a job fails at most `JOB_ATTEMPTS_MAX` times, each time on another node while there is one, one during which
+//!   `JOB_NODE_DEATHS_MAX` nodes died is quarantined, and a node that fails what others render is given less ([`trust`]);
+//! - every waiting job can say what it waits for and when it will probably start ([`line`]).
 //!
-//! An effect is a wish until the journal has committed it; the journal tells of what it could not write as an event.
-//!
-//! [`USER_RUNNING_MAX`]: flowai_actors::limits::USER_RUNNING_MAX
-//! [`NODE_LEASE_MS`]: flowai_actors::limits::NODE_LEASE_MS
-//! [`JOB_ATTEMPTS_MAX`]: flowai_actors::limits::JOB_ATTEMPTS_MAX
-//! [`JOB_NODE_DEATHS_MAX`]: flowai_actors::limits::JOB_NODE_DEATHS_MAX
+//! A decision costs the logarithm of what waits: users wait in [`lanes`], one for each kind of job, and lanes are kept in the
+//! order of their claims. An effect is a wish until the journal has committed it; the journal tells of what it could not write
+//! as an event.
 
+mod bounds;
+mod deadlines;
+mod durations;
+mod ended;
 mod event;
+mod figures;
 mod forecast;
+mod free;
+mod jobs;
+mod kinds;
+mod lanes;
 mod line;
+mod nodes;
+mod placement;
+mod preemption;
+mod registration;
 mod shares;
 mod state;
 #[cfg(test)]
 mod tests;
+mod trust;
 
-pub use event::{AttemptEnd, Effect, Event, NodeOffer, Recovered, WaitingJob};
+pub use event::{
+    AttemptEnd, Checkpoint, Drain, Effect, Event, Holds, NodeOffer, Ran, Recovered, Shape,
+    WaitingJob,
+};
+pub use figures::{ClassFigures, Figures};
+pub use forecast::Range;
 pub use line::{Place, WaitsFor};
 pub use state::Scheduler;

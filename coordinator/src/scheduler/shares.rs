@@ -1,32 +1,32 @@
 //! Fair queueing in virtual time: who of the waiting users is served next.
 //!
 //! A user who begins to wait gets a tag, the later of the farm's virtual time and the end of what it was served before; a
-//! claim's finish tag is that plus `cost / weight`, and the smallest is served first. Each start moves virtual time by its
-//! cost over the weights of all who stood for it: as far as it would come were the farm shared out to them drop by drop.
-//! (Weighted fair queueing: Demers, Keshav, Shenker 1989; Parekh, Gallager 1993.)
+//! claim's finish tag is that plus `cost / weight`, and the smallest is served first. Virtual time moves while jobs run, by
+//! what is charged for them over the weights of all who wait or run: as far as each would come were the farm shared out drop
+//! by drop (weighted fair queueing: Demers, Keshav, Shenker 1989; generalized processor sharing: Parekh, Gallager 1993).
 //!
-//! - A newcomer begins at the present virtual time, so that a stream of newcomers, whatever they pay, carries it past the
-//!   finish tag of whoever waits: with `n` users of weight `w` always waiting beside it, a job of weight 1 starts within
-//!   about `w n` starts of its own cost. Virtual time that jumped to the served finish tag instead would put a paying
-//!   newcomer behind all free users who came before it.
-//! - A claim that virtual time has passed is due. Due claims start in the order of waiting and carry nothing over, so that
-//!   neither a user who was away nor one whose jobs could not run gathers claims.
-//! - In overload shares alone starve for long, since a light claim is one of many: of every [`FORCED_START_EVERY`] starts
-//!   one goes to the user who has waited longest, once that is longer than [`START_BOUND_MS`]. Whoever stands behind `k`
-//!   users who wait longer therefore starts within `FORCED_START_EVERY * (k + 1)` starts from then on.
+//! - A newcomer begins at the present virtual time, so that a stream of newcomers, whatever they pay, is passed by whoever
+//!   waits (docs/adr/0007).
+//! - A user whose jobs cannot run, or who has as many running as its tier allows, does not stand: its tag is lifted to
+//!   virtual time when it stands again, so that nobody gathers claims.
+//! - The charge is what the render is predicted to take on its node. It is corrected when the render ends, and what was not
+//!   run is given back; loads are the farm's cost.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::collections::{BTreeSet, BinaryHeap, HashMap};
 
 use flowai_actors::clock::Monotonic;
-use flowai_actors::ids::{GpuSeconds, UserId};
-use flowai_actors::limits::{FORCED_START_EVERY, START_BOUND_MS};
+use flowai_actors::ids::UserId;
 
-use super::event::WaitingJob;
+use super::jobs::JobIx;
+use super::lanes::LaneIx;
 
-/// Virtual seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct UserIx(u32);
+
+/// Virtual seconds: GPU-seconds over weight.
 #[derive(Debug, Clone, Copy, Default)]
-struct Virtual(f64);
+pub(super) struct Virtual(pub(super) f64);
 
 impl Ord for Virtual {
     fn cmp(&self, other: &Self) -> Ordering {
@@ -48,239 +48,239 @@ impl PartialEq for Virtual {
 
 impl Eq for Virtual {}
 
-/// Since when a user waits: began to, or was served last. It runs on while none of the user's jobs may start, because
-/// `USER_RUNNING_MAX` of them run or no node offers their model: then the next start comes early, and the one after it waits
-/// like all others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-struct Since {
-    at: Monotonic,
-    /// Orders what happened at one moment.
-    turn: u64,
+#[derive(Debug, Clone)]
+pub(super) struct User {
+    pub(super) id: UserId,
+    pub(super) tag: Virtual,
+    /// Of the job that it stands with or runs.
+    weight: u32,
+    pub(super) running: u32,
+    /// Jobs that are neither running nor ended.
+    pub(super) waiting: u32,
+    pub(super) lanes: Vec<LaneIx>,
+    /// Of them, those that may be served now.
+    standing: u32,
+    /// The number of its last start, of all; zero before the first.
+    pub(super) served: u64,
+    /// The running job that the start bound began: one at a time.
+    pub(super) forced: Option<JobIx>,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Standing {
-    tag: Virtual,
-    since: Since,
-    /// The turn of the last start; zero when there was none that still counts.
-    served: u64,
-}
+impl User {
+    fn is_idle(&self) -> bool {
+        self.running == 0 && self.waiting == 0
+    }
 
-/// In which order claims are served. A due one's is the farm's virtual time, then since when its user waits; among equal
-/// finish tags beyond it the least recently served comes first.
-type Order = (Virtual, u64, Since);
+    /// Its part of the farm's weights.
+    #[cfg(test)]
+    pub(super) fn counted_weight(&self) -> u64 {
+        if self.counts() {
+            u64::from(self.weight)
+        } else {
+            0
+        }
+    }
+
+    /// Whether a part of the farm is its.
+    fn counts(&self) -> bool {
+        self.running > 0 || self.standing > 0
+    }
+}
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct Shares {
     now: Virtual,
-    /// Where each user stands: those who wait, and those who were served beyond the farm's virtual time.
-    standings: BTreeMap<UserId, Standing>,
-    turns: u64,
-    starts_since_forced: u32,
-}
-
-/// What a candidate's next job would cost it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Claim {
-    pub user: UserId,
-    pub cost: GpuSeconds,
-    pub weight: u32,
-}
-
-impl Claim {
-    pub(super) fn of(job: &WaitingJob) -> Self {
-        Self {
-            user: job.owner,
-            cost: job.cost,
-            weight: job.tier.weight(),
-        }
-    }
-
-    /// Virtual seconds that the job takes when this many weights share the farm.
-    fn length(&self, weights: u64) -> f64 {
-        self.cost.0.max(0.0) / weights.max(1) as f64
-    }
+    at: Monotonic,
+    users: Vec<Option<User>>,
+    free: Vec<UserIx>,
+    by_id: HashMap<UserId, UserIx>,
+    /// Sum of the weights of all who stand or run.
+    weights: u64,
+    /// Jobs that run, by when the time is over that was charged for them: what is charged is what moves virtual time, so that a
+    /// wrong prediction changes no order.
+    working: BTreeSet<(Monotonic, JobIx)>,
+    until: HashMap<JobIx, Monotonic>,
+    starts: u64,
+    /// Users who left with a tag beyond virtual time, which they would begin at when they come back.
+    left: BinaryHeap<Reverse<(Virtual, UserIx)>>,
 }
 
 impl Shares {
-    /// Chooses whose turn it is among the claims that stand beside each other, and charges it. Users who wait keep their standing
-    /// although the farm's virtual time passes it.
-    pub(super) fn serve_next(
-        &mut self,
-        claims: &[Claim],
-        now: Monotonic,
-        is_waiting: impl Fn(UserId) -> bool,
-    ) -> Option<Claim> {
-        let overdue = self.overdue(claims, now);
-        let claim = self.next(claims, now)?;
-        self.starts_since_forced = if overdue.is_some() {
-            0
-        } else {
-            self.starts_since_forced.saturating_add(1)
-        };
-        self.charge(&claim, weights(claims), now);
-        let passed = self.now;
-        self.standings
-            .retain(|user, standing| standing.tag > passed || is_waiting(*user));
-        Some(claim)
+    pub(super) fn now(&self) -> Virtual {
+        self.now
     }
 
-    /// Whom [`Shares::serve_next`] would choose, without charging anybody.
-    pub(super) fn next(&self, claims: &[Claim], now: Monotonic) -> Option<Claim> {
-        self.overdue(claims, now).or_else(|| self.first(claims))
+    /// Sum of the weights of all who stand or run.
+    pub(super) fn weights(&self) -> u64 {
+        self.weights
     }
 
-    fn first(&self, claims: &[Claim]) -> Option<Claim> {
-        claims.iter().min_by_key(|claim| self.order(claim)).copied()
+    pub(super) fn find(&self, id: UserId) -> Option<UserIx> {
+        self.by_id.get(&id).copied()
     }
 
-    fn order(&self, claim: &Claim) -> Order {
-        let (finish, standing) = (self.finish_tag(claim), self.standing(claim.user));
-        let served = if finish > self.now {
-            standing.served
-        } else {
-            0
-        };
-        (finish, served, standing.since)
+    pub(super) fn get(&self, ix: UserIx) -> Option<&User> {
+        self.users.get(ix.0 as usize)?.as_ref()
     }
 
-    fn overdue(&self, claims: &[Claim], now: Monotonic) -> Option<Claim> {
-        if self.starts_since_forced < FORCED_START_EVERY - 1 {
-            return None;
+    pub(super) fn get_mut(&mut self, ix: UserIx) -> Option<&mut User> {
+        self.users.get_mut(ix.0 as usize)?.as_mut()
+    }
+
+    pub(super) fn user(&mut self, id: UserId) -> UserIx {
+        if let Some(ix) = self.find(id) {
+            return ix;
         }
-        let longest = claims
-            .iter()
-            .min_by_key(|claim| self.standing(claim.user).since)?;
-        self.is_overdue(longest.user, now).then_some(*longest)
-    }
-
-    fn is_overdue(&self, user: UserId, now: Monotonic) -> bool {
-        self.standing(user).since.at.plus_ms(START_BOUND_MS) <= now
-    }
-
-    /// The user had nothing waiting and now has.
-    pub(super) fn join(&mut self, user: UserId, now: Monotonic) {
-        let before = self.standing(user);
-        let standing = Standing {
-            tag: before.tag.max(self.now),
-            since: self.turn(now),
-            ..before
-        };
-        self.standings.insert(user, standing);
-    }
-
-    fn charge(&mut self, claim: &Claim, weights: u64, now: Monotonic) {
-        let since = self.turn(now);
-        let standing = Standing {
-            tag: self.finish_tag(claim),
-            since,
-            served: since.turn,
-        };
-        self.standings.insert(claim.user, standing);
-        self.now = Virtual(self.now.0 + claim.length(weights));
-    }
-
-    fn turn(&mut self, now: Monotonic) -> Since {
-        self.turns += 1;
-        Since {
-            at: now,
-            turn: self.turns,
-        }
-    }
-
-    fn standing(&self, user: UserId) -> Standing {
-        let standing = self.standings.get(&user);
-        standing.copied().unwrap_or(Standing {
+        let ix = self.free.pop().unwrap_or(UserIx(self.users.len() as u32));
+        let user = User {
+            id,
             tag: self.now,
-            since: Since::default(),
+            weight: 0,
+            running: 0,
+            waiting: 0,
+            lanes: Vec::new(),
+            standing: 0,
             served: 0,
-        })
-    }
-
-    /// Never before the farm's virtual time: a claim that is due gathers nothing.
-    fn finish_tag(&self, claim: &Claim) -> Virtual {
-        let finish = self.standing(claim.user).tag.0 + claim.length(u64::from(claim.weight));
-        Virtual(finish).max(self.now)
-    }
-}
-
-fn weights(claims: &[Claim]) -> u64 {
-    claims.iter().map(|claim| u64::from(claim.weight)).sum()
-}
-
-/// Turns to come by the shares alone, were every claim served as soon as its turn comes. Whoever had a turn stands again with
-/// its next claim; each turn costs the logarithm of the users.
-#[derive(Debug)]
-pub(super) struct Turns {
-    shares: Shares,
-    now: Monotonic,
-    claims: HashMap<UserId, Claim>,
-    weights: u64,
-    /// Those that virtual time has passed move to `due`, since their order changes then.
-    coming: BinaryHeap<Reverse<(Order, UserId)>>,
-    due: BinaryHeap<Reverse<(Since, UserId)>>,
-}
-
-impl Turns {
-    pub(super) fn new(shares: &Shares, claims: impl IntoIterator<Item = Claim>) -> Self {
-        let mut turns = Self {
-            shares: shares.clone(),
-            now: Monotonic::default(),
-            claims: HashMap::new(),
-            weights: 0,
-            coming: BinaryHeap::new(),
-            due: BinaryHeap::new(),
+            forced: None,
         };
-        claims.into_iter().for_each(|claim| turns.stand(claim));
-        turns
+        self.by_id.insert(id, ix);
+        match self.users.get_mut(ix.0 as usize) {
+            Some(slot) => *slot = Some(user),
+            None => self.users.push(Some(user)),
+        }
+        ix
     }
 
-    fn stand(&mut self, claim: Claim) {
-        let order = self.shares.order(&claim);
-        self.coming.push(Reverse((order, claim.user)));
-        self.weights += u64::from(claim.weight);
-        self.claims.insert(claim.user, claim);
-    }
-
-    /// Whose turn it is; `next` is what that user claims afterwards.
-    pub(super) fn turn(&mut self, next: impl FnOnce(UserId) -> Option<Claim>) -> Option<UserId> {
-        while let Some(Reverse(((finish, _, since), user))) = self.coming.peek().copied()
-            && finish <= self.shares.now
+    /// Time passes.
+    pub(super) fn advance(&mut self, at: Monotonic) {
+        while let Some((until, job)) = self.working.first().copied()
+            && until <= at
         {
-            self.coming.pop();
-            self.due.push(Reverse((since, user)));
+            self.advance_evenly(until);
+            self.working.remove(&(until, job));
+            self.until.remove(&job);
         }
-        let due = self.due.pop().map(|Reverse((_, user))| user);
-        let user = due.or_else(|| self.coming.pop().map(|Reverse((_, user))| user))?;
-        let claim = self.claims.remove(&user)?;
-        self.shares.charge(&claim, self.weights, self.now);
-        self.weights -= u64::from(claim.weight);
-        if let Some(claim) = next(user) {
-            self.stand(claim);
+        self.advance_evenly(at);
+        self.forget_the_past();
+    }
+
+    /// As long as the same jobs work.
+    fn advance_evenly(&mut self, at: Monotonic) {
+        let passed_s = at.since(self.at).as_secs_f64();
+        self.at = self.at.max(at);
+        if self.weights > 0 {
+            self.now.0 += passed_s * self.working.len() as f64 / self.weights as f64;
         }
-        Some(user)
-    }
-}
-
-/// Running jobs by user.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Running(HashMap<UserId, u32>);
-
-impl Running {
-    pub(super) fn of(&self, user: UserId) -> u32 {
-        self.0.get(&user).copied().unwrap_or(0)
     }
 
-    pub(super) fn add(&mut self, user: UserId) {
-        *self.0.entry(user).or_insert(0) += 1;
+    /// One more lane of the user may be served, with a job of this weight. `true` when its tag was lifted: all its lanes have
+    /// another claim now.
+    pub(super) fn stand(&mut self, ix: UserIx, weight: u32) -> bool {
+        let now = self.now;
+        self.count(ix, weight, |user| user.standing += 1);
+        let Some(user) = self.get_mut(ix).filter(|user| user.standing == 1) else {
+            return false;
+        };
+        let is_lifted = user.tag < now;
+        user.tag = user.tag.max(now);
+        is_lifted
     }
 
-    pub(super) fn remove(&mut self, user: UserId) {
-        if let Some(count) = self.0.get_mut(&user) {
-            *count -= 1;
-            if *count == 0 {
-                self.0.remove(&user);
+    /// One lane less.
+    pub(super) fn sit(&mut self, ix: UserIx) {
+        self.count(ix, 0, |user| user.standing -= 1);
+    }
+
+    /// A waiting job of this weight runs, for so many GPU-seconds.
+    pub(super) fn run(&mut self, ix: UserIx, weight: u32, job: JobIx, charged: f64) {
+        let until = self.at.plus_ms((1_000.0 * charged) as u64);
+        self.working.insert((until, job));
+        self.until.insert(job, until);
+        self.count(ix, weight, |user| {
+            user.waiting -= 1;
+            user.running += 1;
+        });
+    }
+
+    /// A running job does not run any more.
+    pub(super) fn rest(&mut self, ix: UserIx, job: JobIx) {
+        if let Some(until) = self.until.remove(&job) {
+            self.working.remove(&(until, job));
+        }
+        self.count(ix, 0, |user| {
+            user.waiting += 1;
+            user.running -= 1;
+        });
+    }
+
+    /// `weight`: with which the user counts if it did not before.
+    fn count(&mut self, ix: UserIx, weight: u32, change: impl FnOnce(&mut User)) {
+        let Some(user) = self.get_mut(ix) else { return };
+        let before = user.counts();
+        change(user);
+        let after = user.counts();
+        match (before, after) {
+            (false, true) => {
+                user.weight = weight;
+                self.weights += u64::from(weight);
             }
+            (true, false) => {
+                let weight = u64::from(user.weight);
+                self.weights -= weight;
+            }
+            (true, true) | (false, false) => {}
+        }
+    }
+
+    /// A job of `cost` GPU-seconds and `weight` starts.
+    pub(super) fn charge(&mut self, ix: UserIx, cost: f64, weight: u32) {
+        self.starts += 1;
+        let starts = self.starts;
+        if let Some(user) = self.get_mut(ix) {
+            user.served = starts;
+        }
+        self.correct(ix, cost, weight);
+    }
+
+    /// It took so much more, or less, than was charged.
+    pub(super) fn correct(&mut self, ix: UserIx, cost: f64, weight: u32) {
+        if let Some(user) = self.get_mut(ix) {
+            user.tag.0 += cost / f64::from(weight);
+        }
+    }
+
+    /// To be called when a user may have nothing left.
+    pub(super) fn leave(&mut self, ix: UserIx) {
+        let now = self.now;
+        let Some(user) = self.get(ix).filter(|user| user.is_idle()) else {
+            return;
+        };
+        if user.tag > now {
+            self.left.push(Reverse((user.tag, ix)));
+        } else {
+            self.remove(ix);
+        }
+    }
+
+    fn forget_the_past(&mut self) {
+        while let Some(Reverse((tag, ix))) = self.left.peek().copied()
+            && tag <= self.now
+        {
+            self.left.pop();
+            let now = self.now;
+            let is_over = self
+                .get(ix)
+                .is_some_and(|user| user.is_idle() && user.tag <= now);
+            if is_over {
+                self.remove(ix);
+            }
+        }
+    }
+
+    fn remove(&mut self, ix: UserIx) {
+        if let Some(user) = self.users.get_mut(ix.0 as usize).and_then(Option::take) {
+            self.by_id.remove(&user.id);
+            self.free.push(ix);
         }
     }
 }

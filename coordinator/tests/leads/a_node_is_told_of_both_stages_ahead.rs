@@ -36,7 +36,9 @@ async fn a_node_is_told_of_both_stages_ahead() {
         objects: farm.objects.clone(),
         running: Arc::default(),
         is_stuck: true,
+        stops: Arc::default(),
         hints: Arc::default(),
+        taken: Arc::default(),
     };
     let (running, hints) = (Arc::clone(&node.running), Arc::clone(&node.hints));
     let mut world = JoinSet::new();

@@ -51,7 +51,9 @@ async fn each_job_ends_once_on_a_rough_network() {
             objects: farm.objects.clone(),
             running: Arc::default(),
             is_stuck: false,
+            stops: Arc::default(),
             hints: Arc::default(),
+            taken: Arc::default(),
         };
         world.spawn(node.run(events));
     }

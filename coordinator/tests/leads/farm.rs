@@ -105,6 +105,7 @@ impl Farm {
                  values ('{user}', '{user}', 'image', '{}', 1, 'image/png', 8, 8, 'k')",
                 r"\x".to_owned() + &"01".repeat(32)
             ),
+            format!("select ledger_grant('{user}', 'gift', 'gift:{user}:test', 1000000000, null, 'test')"),
         ] {
             self.run(&statement).await;
         }

@@ -1,8 +1,10 @@
 //! A render node that keeps to the protocol and renders nothing.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use flowai_actors::checkpoint::{CheckpointFile, CheckpointPlace, PlaceCheckpoint};
 use flowai_actors::ids::{Epoch, Generation, NodeId, Sha256};
 use flowai_actors::limits::NODE_BEAT_MS;
 use flowai_actors::link::{LinkEvent, LinkEvents, PeerId, Request, SimLink};
@@ -14,6 +16,7 @@ use flowai_actors::messages::{
 };
 use flowai_actors::spec::{AdapterUse, FirstFrame, SpecLimits};
 use flowai_actors::wire;
+use flowai_store::checkpoints::checkpoint_key;
 use flowai_store::journal::artefact_key;
 use flowai_store::objects::Objects;
 use tokio::task::JoinSet;
@@ -21,6 +24,7 @@ use tokio::task::JoinSet;
 const GENERATION: Generation = Generation::new(1);
 const BEAT: Duration = Duration::from_millis(NODE_BEAT_MS);
 const ASK_DEADLINE: Duration = Duration::from_millis(500);
+pub(crate) const CHECKPOINT: &[u8] = b"a checkpoint";
 const CLIP: &[u8] = b"a clip";
 pub(crate) const CLIP_MODEL: Sha256 = Sha256::from_bytes([2; 32]);
 pub(crate) const KEYFRAME_MODEL: Sha256 = Sha256::from_bytes([6; 32]);
@@ -34,8 +38,12 @@ pub(crate) struct ScriptedNode {
     pub(crate) running: Arc<Mutex<Option<AttemptRef>>>,
     /// Takes jobs and never ends them.
     pub(crate) is_stuck: bool,
+    /// So many of the jobs that it takes are stopped with a checkpoint.
+    pub(crate) stops: Arc<AtomicU32>,
     /// What it was told that comes next.
     pub(crate) hints: Arc<Mutex<Vec<Prefetch>>>,
+    /// What it took, in order.
+    pub(crate) taken: Arc<Mutex<Vec<Assign>>>,
 }
 
 impl ScriptedNode {
@@ -47,6 +55,7 @@ impl ScriptedNode {
             match event {
                 LinkEvent::Request(request) => {
                     let taken = self.asked(request);
+                    self.taken.lock().unwrap().extend(taken.clone());
                     if let Some(assign) = taken.filter(|_| !self.is_stuck) {
                         renders.spawn(self.clone().render(assign));
                     }
@@ -134,8 +143,47 @@ impl ScriptedNode {
         }
     }
 
+    /// Uploads a checkpoint where the leader says, and ends with it.
+    async fn stop(self, assign: Assign) {
+        let at = assign.at;
+        let place = PlaceCheckpoint {
+            at,
+            node: self.id.clone(),
+            generation: GENERATION,
+            file: checkpoint(),
+        };
+        match self.insist(at, &place).await {
+            Some(CheckpointPlace::Target { url, .. }) => assert!(url.contains("checkpoints/")),
+            Some(CheckpointPlace::Refused) => panic!("refused"),
+            None => return self.drop_attempt(Some(at)),
+        }
+        let key = checkpoint_key(at.job, at.attempt, checkpoint().step);
+        let put = self
+            .objects
+            .put(&key, CHECKPOINT.into(), "application/octet-stream");
+        put.await.unwrap();
+        let ended = Ended {
+            at,
+            node: self.id.clone(),
+            generation: GENERATION,
+            outcome: Outcome::Stopped {
+                checkpoint: Some(checkpoint()),
+            },
+        };
+        match self.insist(at, &ended).await {
+            Some(EndedAnswer::Settled | EndedAnswer::Stale) | None => self.drop_attempt(Some(at)),
+        }
+    }
+
     async fn render(self, assign: Assign) {
         let at = assign.at;
+        let left = |stops: u32| stops.checked_sub(1);
+        let stops = self
+            .stops
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, left);
+        if stops.is_ok() {
+            return self.stop(assign).await;
+        }
         let files = ArtefactFile::of(&assign.spec);
         for file in files.iter().copied() {
             let key = artefact_key(at.job, at.attempt, file);
@@ -238,6 +286,7 @@ impl ScriptedNode {
                     tokens_cut: [0, 0],
                 }),
             },
+            resumed: Vec::new(),
             engine: EngineInfo {
                 name: "svd".to_owned(),
                 version: "1".to_owned(),
@@ -290,6 +339,19 @@ fn offer(id: &str, family: ModelFamily, sha256: Sha256) -> ModelOffer {
             side_multiple: 8,
             frames_max: 8,
         },
+    }
+}
+
+/// What it leaves.
+pub(crate) fn checkpoint() -> CheckpointFile {
+    CheckpointFile {
+        sha256: Sha256::from_bytes([8; 32]),
+        bytes: CHECKPOINT.len() as u64,
+        step: 1,
+        steps: 2,
+        device_class: "cpu".to_owned(),
+        engine: "svd 1".to_owned(),
+        resumed: Vec::new(),
     }
 }
 

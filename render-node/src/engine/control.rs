@@ -10,8 +10,10 @@ use super::EngineError;
 #[derive(Debug, Clone, Default)]
 pub struct Control {
     shared: Arc<Shared>,
-    /// Cancelled by [`Control::stop`], for the parts of a job that wait for the network.
+    /// Cancelled by both ways to stop, for the parts of a job that wait for the network.
     stop: CancellationToken,
+    /// Cancelled by [`Control::stop`] alone, for the parts that save what was made.
+    drop: CancellationToken,
 }
 
 #[derive(Debug, Default)]
@@ -25,6 +27,7 @@ enum Wish {
     #[default]
     Go,
     Pause,
+    Keep,
     Stop,
 }
 
@@ -39,15 +42,33 @@ impl Control {
         self.want(Wish::Go);
     }
 
-    /// Ends the job at its next boundary, also a paused one. Final.
-    pub fn stop(&self) {
-        self.want(Wish::Stop);
+    /// Ends the job at its next boundary, also a paused one, and lets it write down how far it got. Only [`Control::stop`] takes
+    /// that back.
+    pub fn stop_and_keep(&self) {
+        self.want(Wish::Keep);
         self.stop.cancel();
     }
 
-    /// Resolves when the job was stopped.
+    /// Ends the job at its next boundary, also a paused one; nothing of it is wanted. Final.
+    pub fn stop(&self) {
+        self.want(Wish::Stop);
+        self.stop.cancel();
+        self.drop.cancel();
+    }
+
+    /// Resolves when the job was stopped, in either way.
     pub async fn stopped(&self) {
         self.stop.cancelled().await;
+    }
+
+    /// Resolves when nothing of the job is wanted.
+    pub async fn dropped(&self) {
+        self.drop.cancelled().await;
+    }
+
+    /// Whether the job was stopped to go on elsewhere.
+    pub fn keeps(&self) -> bool {
+        *self.wish() == Wish::Keep
     }
 
     /// Called by the job where it can stop. Blocks while it is paused.
@@ -63,14 +84,19 @@ impl Control {
                 .unwrap_or_else(PoisonError::into_inner);
         }
         match *wish {
-            Wish::Stop => Err(EngineError::Stopped),
+            Wish::Keep | Wish::Stop => Err(EngineError::Stopped),
             Wish::Go | Wish::Pause => Ok(()),
         }
     }
 
     fn want(&self, wanted: Wish) {
         let mut wish = self.wish();
-        if *wish != Wish::Stop {
+        let is_open = match *wish {
+            Wish::Go | Wish::Pause => true,
+            Wish::Keep => wanted == Wish::Stop,
+            Wish::Stop => false,
+        };
+        if is_open {
             *wish = wanted;
         }
         self.shared.changed.notify_all();
@@ -119,6 +145,17 @@ mod tests {
         );
         control.resume();
         assert_eq!(seen.recv_timeout(LONG), Ok(true));
+    }
+
+    #[test]
+    fn what_is_to_be_kept_can_still_be_dropped_and_not_the_other_way_round() {
+        let control = Control::default();
+        control.stop_and_keep();
+        control.resume();
+        assert!(control.keeps() && control.boundary().is_err());
+        control.stop();
+        control.stop_and_keep();
+        assert!(!control.keeps() && control.boundary().is_err());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! inside it).
 
 mod control;
+mod keep;
 mod order;
 mod render;
 mod stand_in;
@@ -19,6 +20,7 @@ use flowai_actors::messages::{FusedState, KeptAdapters};
 use flowai_actors::spec::{KeyframeSpec, RenderSpec};
 
 pub use control::Control;
+pub use keep::WrittenCheckpoint;
 pub(crate) use order::EVENTS_QUEUED_MAX;
 pub use order::{
     EngineEvent, FirstFrameInputs, Keyframe, Order, PreviewOrder, Rendered, StageInputs,
@@ -29,7 +31,7 @@ pub(crate) use svd::{cache_usage, kept, not_checked};
 pub use thread::{EngineHandle, EngineLost};
 
 use crate::encoder::RgbFrame;
-use crate::failure::JobFailure;
+use crate::failure::{FailureCode, JobFailure};
 use crate::models::LocalModel;
 
 /// Has one model at a time, and the adapters that are fused into it.
@@ -64,6 +66,20 @@ pub trait RenderEngine: StageEngine {
         spec: &RenderSpec,
         image: &Path,
     ) -> Result<Box<dyn EngineRun + 'a>, EngineError>;
+
+    /// Goes on from what [`EngineRun::checkpoint`] gave on a device of this class, to the same clip. Gives the run and the steps
+    /// that it has behind it.
+    ///
+    /// # Errors
+    /// Whatever would make another clip, by name. The engine is then as it was before.
+    fn resume<'a>(
+        &'a mut self,
+        _spec: &RenderSpec,
+        _checkpoint: &Path,
+    ) -> Result<(Box<dyn EngineRun + 'a>, u32), EngineError> {
+        let detail = "engine reads no checkpoints";
+        Err(JobFailure::new(FailureCode::EngineFailed, detail).into())
+    }
 }
 
 /// Makes pictures from words.
@@ -105,6 +121,12 @@ pub trait EngineRun {
 
     /// What the clip is guessed to be after the last step: small frames, for people to look at. `None` when it cannot be told.
     fn preview(&self) -> Result<Option<Vec<RgbFrame>>, EngineError> {
+        Ok(None)
+    }
+
+    /// The run after its last step, for [`RenderEngine::resume`]: equal runs give equal bytes. `None` for an engine that reads
+    /// none.
+    fn checkpoint(&self) -> Result<Option<Vec<u8>>, EngineError> {
         Ok(None)
     }
 

@@ -9,7 +9,7 @@ use flowai_actors::messages::Phase;
 use flowai_actors::spec::{KeyframeSpec, RenderSpec};
 use tokio::sync::{mpsc, watch};
 
-use super::{AdapterFile, Control, EngineError};
+use super::{AdapterFile, Control, EngineError, WrittenCheckpoint};
 use crate::cache::Held;
 use crate::encoder::{Encoded, EncodedFile};
 use crate::models::LocalModel;
@@ -29,6 +29,10 @@ pub struct Order {
     pub out_dir: PathBuf,
     pub control: Control,
     pub previews: PreviewOrder,
+    /// Where an earlier attempt got to.
+    pub resume: Option<Held>,
+    /// So often the run is written down while it is denoised.
+    pub checkpoint_every: Duration,
     /// Dropping the other end stops the job as well.
     pub events: mpsc::Sender<EngineEvent>,
 }
@@ -63,6 +67,12 @@ pub enum FirstFrameInputs {
 #[derive(Debug)]
 pub enum EngineEvent {
     Began(Phase),
+    /// The order's checkpoint was looked at: `None` says that the clip goes on from it, and a reason that it begins anew.
+    Resumed {
+        anew: Option<String>,
+    },
+    /// The run was written down.
+    Kept(WrittenCheckpoint),
     /// Steps done, 1..=steps of the keyframe in its phase and else of the clip, and how long the last one took.
     Step {
         done: u32,

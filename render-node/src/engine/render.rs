@@ -1,5 +1,6 @@
 //! One order on its way through the engine: models and adapters, the keyframe, the clip.
 
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use flowai_actors::ids::Sha256;
@@ -8,6 +9,7 @@ use flowai_actors::messages::Phase;
 use flowai_actors::spec::{AdapterUse, KeyframeSpec, RenderSpec};
 use tokio::sync::watch;
 
+use super::keep::Keeper;
 use super::order::{FirstFrameInputs, Keyframe, PreviewOrder, StageInputs};
 use super::{
     EngineError, EngineEvent, EngineRun, Holdings, Order, RenderEngine, Rendered, StageEngine,
@@ -49,10 +51,51 @@ pub(super) fn render(
 
     order.control.boundary()?;
     let clock = Instant::now();
-    let mut run = engine.start(spec, &image)?;
+    let (mut run, begun) = 'begun: {
+        if let Some(checkpoint) = &order.resume {
+            match engine.resume(spec, checkpoint.path()) {
+                Ok(resumed) => {
+                    order.say(EngineEvent::Resumed { anew: None })?;
+                    break 'begun resumed;
+                }
+                Err(error @ EngineError::Lost(_)) => return Err(error),
+                Err(error) => {
+                    let anew = Some(error.to_string());
+                    order.say(EngineEvent::Resumed { anew })?;
+                }
+            }
+        }
+        (engine.start(spec, &image)?, 0)
+    };
     timings_ms.prepare = loading_ms + ms(clock.elapsed());
 
     order.begin(Phase::Denoising)?;
+    let mut keeper = Keeper::new(order.checkpoint_every, begun);
+    let mut done = begun;
+    let encoded = match denoise(order, run.as_mut(), &mut done, &mut keeper, &mut timings_ms) {
+        Ok(()) => decode(order, run.as_mut(), &mut timings_ms),
+        Err(error) => Err(error),
+    };
+    if matches!(encoded, Err(EngineError::Stopped)) && order.control.keeps() {
+        keeper.keep(order, run.as_ref(), done);
+    }
+    Ok(Rendered {
+        encoded: encoded?,
+        adapters: fused,
+        keyframe,
+        timings_ms,
+    })
+}
+
+/// All steps that are not done yet.
+fn denoise(
+    order: &Order,
+    run: &mut dyn EngineRun,
+    done: &mut u32,
+    keeper: &mut Keeper,
+    timings_ms: &mut StageTimings,
+) -> Result<(), EngineError> {
+    let spec = &order.spec;
     let clock = Instant::now();
     let PreviewOrder {
         every_steps,
@@ -60,30 +103,28 @@ pub(super) fn render(
     } = &order.previews;
     let mut previews = PreviewMaker::start(*every_steps, spec.fps, newest.clone());
     let mut painting = Duration::ZERO;
+    let remaining = *done + 1..=spec.steps;
     take_steps(
         order,
-        spec.steps,
-        run.as_mut(),
+        remaining,
+        run,
         |run| run.step(),
-        |run, done| {
+        |run, step| {
+            *done = step;
             // After the last step the decoder shows more.
-            if done < spec.steps && previews.wants(done) {
+            if step < spec.steps && previews.wants(step) {
                 let started = Instant::now();
-                preview(run, done, &mut previews);
+                preview(run, step, &mut previews);
                 painting += started.elapsed();
+            }
+            if keeper.is_due() {
+                keeper.keep(order, run, step);
             }
         },
     )?;
     timings_ms.denoise = ms(clock.elapsed());
     timings_ms.previews = ms(painting + previews.encoding());
-
-    let encoded = decode(order, run.as_mut(), &mut timings_ms)?;
-    Ok(Rendered {
-        encoded,
-        adapters: fused,
-        keyframe,
-        timings_ms,
-    })
+    Ok(())
 }
 
 /// A model that computes with exactly the adapters of the job.
@@ -132,7 +173,8 @@ fn make_keyframe(
     order.begin(Phase::Keyframe)?;
     let keyframes = engine.keyframes().ok_or_else(no_keyframes)?;
     let mut run = keyframes.start(spec)?;
-    take_steps(order, spec.steps, run.as_mut(), |run| run.step(), |_, _| ())?;
+    let steps = 1..=spec.steps;
+    take_steps(order, steps, run.as_mut(), |run| run.step(), |_, _| ())?;
     order.control.boundary()?;
     let picture = run.decode()?;
     Ok(Keyframe {
@@ -157,12 +199,12 @@ fn preview(run: &dyn EngineRun, step: u32, previews: &mut PreviewMaker) {
 /// Can be stopped and paused before each step. `after` may look at the run when a step is done and was told.
 fn take_steps<R: ?Sized>(
     order: &Order,
-    steps: u32,
+    steps: RangeInclusive<u32>,
     run: &mut R,
     step: impl Fn(&mut R) -> Result<(), EngineError>,
     mut after: impl FnMut(&R, u32),
 ) -> Result<(), EngineError> {
-    for done in 1..=steps {
+    for done in steps {
         order.control.boundary()?;
         let started = Instant::now();
         step(run)?;

@@ -9,11 +9,13 @@ use flowai_actors::manifest::FusedAdapter;
 use flowai_actors::spec::{KeyframeSpec, RenderSpec};
 use flowai_model::Sha256Digest;
 use flowai_svd::PREVIEW_SIDE_MAX;
+use serde::{Deserialize, Serialize};
 
 use super::{
     AdapterFile, EngineError, EngineRun, KeyframeEngine, KeyframeRun, RenderEngine, StageEngine,
 };
 use crate::encoder::RgbFrame;
+use crate::failure::{FailureCode, JobFailure};
 use crate::models::LocalModel;
 
 /// Renders a drifting gradient, and a still one for a keyframe. Its manifests say `stand-in`, so nobody takes its clips for a model's.
@@ -63,7 +65,35 @@ impl RenderEngine for StandInEngine {
         Ok(Box::new(StandInRun {
             step: self.step,
             spec: spec.clone(),
+            done: 0,
+            state: spec.seed,
         }))
+    }
+
+    fn resume<'a>(
+        &'a mut self,
+        spec: &RenderSpec,
+        checkpoint: &Path,
+    ) -> Result<(Box<dyn EngineRun + 'a>, u32), EngineError> {
+        let unusable = |reason: String| {
+            let detail = format!("checkpoint: {reason}");
+            EngineError::from(JobFailure::new(FailureCode::EngineFailed, detail))
+        };
+        let bytes = std::fs::read(checkpoint).map_err(|error| unusable(error.to_string()))?;
+        let kept: StandInCheckpoint =
+            serde_json::from_slice(&bytes).map_err(|error| unusable(error.to_string()))?;
+        if kept.spec != *spec {
+            return Err(unusable("was made with another spec".to_owned()));
+        }
+        let StandInCheckpoint { spec, done, state } = kept;
+        let step = self.step;
+        let run = StandInRun {
+            step,
+            spec,
+            done,
+            state,
+        };
+        Ok((Box::new(run), done))
     }
 }
 
@@ -94,12 +124,37 @@ fn require_unchanged(adapter: &AdapterFile<'_>) -> Result<(), EngineError> {
 struct StandInRun {
     step: Duration,
     spec: RenderSpec,
+    done: u32,
+    /// What the steps made of the seed: a step that is left out or taken twice gives another clip.
+    state: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StandInCheckpoint {
+    spec: RenderSpec,
+    done: u32,
+    state: u64,
 }
 
 impl EngineRun for StandInRun {
     fn step(&mut self) -> Result<(), EngineError> {
         thread::sleep(self.step);
+        self.done += 1;
+        // Knuth's multiplier for linear congruential generators modulo 2^64.
+        self.state = self.state.wrapping_mul(6_364_136_223_846_793_005);
+        self.state = self.state.wrapping_add(u64::from(self.done));
         Ok(())
+    }
+
+    fn checkpoint(&self) -> Result<Option<Vec<u8>>, EngineError> {
+        let checkpoint = StandInCheckpoint {
+            spec: self.spec.clone(),
+            done: self.done,
+            state: self.state,
+        };
+        let bytes = serde_json::to_vec(&checkpoint);
+        let bytes = bytes.map_err(|error| JobFailure::new(FailureCode::EngineFailed, error))?;
+        Ok(Some(bytes))
     }
 
     fn preview(&self) -> Result<Option<Vec<RgbFrame>>, EngineError> {
@@ -108,14 +163,15 @@ impl EngineRun for StandInRun {
             height: self.spec.height.min(PREVIEW_SIDE_MAX),
             ..self.spec.clone()
         };
-        Ok(Some((0..small.frames).map(|i| frame(&small, i)).collect()))
+        let frames = 0..small.frames;
+        Ok(Some(frames.map(|i| frame(&small, self.state, i)).collect()))
     }
 
     fn decode(
         &mut self,
         sink: &mut dyn FnMut(RgbFrame) -> Result<(), EngineError>,
     ) -> Result<(), EngineError> {
-        (0..self.spec.frames).try_for_each(|index| sink(frame(&self.spec, index)))
+        (0..self.spec.frames).try_for_each(|index| sink(frame(&self.spec, self.state, index)))
     }
 }
 
@@ -160,9 +216,9 @@ impl KeyframeRun for StandInKeyframe {
     }
 }
 
-/// Colours from the position, drifting with the frame, from an offset that the seed gives.
-fn frame(spec: &RenderSpec, index: u32) -> RgbFrame {
-    let offset = (spec.seed % 251) as u32;
+/// Colours from the position, drifting with the frame, from an offset that the steps made of the seed.
+fn frame(spec: &RenderSpec, state: u64, index: u32) -> RgbFrame {
+    let offset = (state % 251) as u32;
     RgbFrame::from_fn(spec.width, spec.height, |x, y| {
         let ramp = |position: u32, length: u32| ((position * 256 / length + offset) % 256) as u8;
         image::Rgb([

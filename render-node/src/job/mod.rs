@@ -4,11 +4,12 @@ mod ahead;
 mod estimate;
 mod folder;
 mod inputs;
+mod resume;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flowai_actors::manifest::{FusedAdapter, StageTimings};
+use flowai_actors::manifest::{FusedAdapter, Resumed, StageTimings};
 use flowai_actors::messages::{
     ArtefactFile, Assign, FirstFrameSource, Phase, ReadyFile, Source, Target,
 };
@@ -23,6 +24,7 @@ use crate::engine::{
     Control, EngineError, EngineEvent, EngineHandle, Keyframe, Order, PreviewOrder, Rendered,
 };
 use crate::failure::{FailureCode, JobFailure};
+use crate::manifest::Maker;
 use crate::models::Models;
 use crate::preview::MovingPicture;
 use crate::pulse::Pulse;
@@ -30,9 +32,12 @@ use crate::uploader::{UploadError, Uploader};
 use estimate::Estimate;
 use folder::JobFolder;
 use inputs::Inputs;
+use resume::Beginning;
 
 pub use estimate::Pace;
+pub use flowai_node_machine::{NotRendered, NotUploaded, Standing};
 pub use folder::JobFolders;
+pub use resume::LocalCheckpoint;
 
 /// Everything that rendering a job takes. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -40,6 +45,7 @@ pub struct Workshop {
     pub models: Arc<Models>,
     pub pictures: Cache,
     pub adapters: Cache,
+    pub checkpoints: Cache,
     /// Where the engine finds adapters that were read and checked ahead; `None` for an engine that reads none.
     pub host_adapters: Option<HostAdapters>,
     pub uploader: Uploader,
@@ -49,18 +55,15 @@ pub struct Workshop {
     pub pace: Arc<Pace>,
     /// A preview after so many steps each; 0 for none.
     pub preview_steps: u32,
+    /// So often a run is kept while it is denoised.
+    pub checkpoint_every: Duration,
 }
 
-/// How far a job is.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Standing {
-    pub phase: Phase,
-    /// Steps done, 0..=steps.
-    pub step: u32,
-    /// Of the keyframe in its phase, and else of the clip.
-    pub steps: u32,
-    /// Seconds left, as far as it can be known.
-    pub left_s: Option<f64>,
+/// Where what is made beside a running job goes.
+#[derive(Debug)]
+pub struct Outlets {
+    pub previews: watch::Sender<Option<MovingPicture>>,
+    pub checkpoints: watch::Sender<Option<Arc<LocalCheckpoint>>>,
 }
 
 /// A rendered clip on this machine's disk. Its files go when it is dropped.
@@ -70,29 +73,13 @@ pub struct Ready {
     /// `None` where the picture was given.
     pub keyframe: Option<Keyframe>,
     pub adapters: Vec<FusedAdapter>,
+    /// The checkpoints on the way of the clip.
+    pub resumed: Vec<Resumed>,
     /// All stages but the upload.
     pub timings_ms: StageTimings,
     /// Each of [`ArtefactFile::of`] the spec once.
     files: Vec<(ArtefactFile, EncodedFile)>,
-    _folder: JobFolder,
-}
-
-/// Why a job gave no clip.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NotRendered {
-    Stopped,
-    Failed(JobFailure),
-}
-
-/// Why files do not lie in the store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NotUploaded {
-    Stopped,
-    /// The URLs are not good any more: ask for new ones.
-    Expired(String),
-    /// The store is down.
-    Unreachable(JobFailure),
-    Failed(JobFailure),
+    _folder: Arc<JobFolder>,
 }
 
 impl Ready {
@@ -100,8 +87,9 @@ impl Ready {
     fn new(
         spec: &RenderSpec,
         rendered: Rendered,
+        beginning: Beginning,
         fetch_ms: f64,
-        folder: JobFolder,
+        folder: Arc<JobFolder>,
     ) -> Result<Self, JobFailure> {
         let Rendered {
             encoded,
@@ -129,6 +117,7 @@ impl Ready {
             encoded,
             keyframe,
             adapters,
+            resumed: beginning.into_resumed(),
             timings_ms,
             _folder: folder,
         })
@@ -157,12 +146,14 @@ impl Ready {
 
 impl Workshop {
     /// Renders a job that was assigned, up to the files on this disk. `report` hears of every change, and while inputs are
-    /// fetched that they still come; `previews` has the newest preview.
+    /// fetched that they still come; `outlets` have the newest preview and the newest checkpoint. A job that was stopped to go on
+    /// elsewhere has left its last checkpoint there when this returns.
     pub async fn render(
         &self,
         assign: &Assign,
+        maker: &Maker,
         control: &Control,
-        previews: watch::Sender<Option<MovingPicture>>,
+        outlets: Outlets,
         report: impl Fn(Standing) + Clone + Send + Sync + 'static,
     ) -> Result<Ready, NotRendered> {
         let plan = self.plan(assign)?;
@@ -174,6 +165,14 @@ impl Workshop {
         let still = report.clone();
         let pulse = Pulse::new(move || still(fetching));
         let inputs = self.fetch(&plan, control, &pulse).await?;
+        let (resume, unfit) = match &assign.resume {
+            None => (None, None),
+            Some(resume) => match self.fetch_checkpoint(resume, maker, &pulse).await {
+                Ok(held) => (Some(held), None),
+                Err(reason) => (None, Some(reason)),
+            },
+        };
+        let mut beginning = Beginning::begun(assign, unfit);
         // One that does not fit fails the job before the engine hears of it.
         let mut checked = match self.check_all_ahead(&inputs).await {
             Ok(checked) => checked,
@@ -184,7 +183,7 @@ impl Workshop {
         };
         let fetch_ms = started.elapsed().as_secs_f64() * 1e3;
 
-        let folder = self.folders.make().map_err(disk)?;
+        let folder = Arc::new(self.folders.make().map_err(disk)?);
         let (events, mut heard) = mpsc::channel(crate::engine::EVENTS_QUEUED_MAX);
         let Inputs { clip, first_frame } = inputs;
         let order = Order {
@@ -195,8 +194,10 @@ impl Workshop {
             control: control.clone(),
             previews: PreviewOrder {
                 every_steps: self.preview_steps,
-                newest: previews,
+                newest: outlets.previews,
             },
+            resume,
+            checkpoint_every: self.checkpoint_every,
             events,
         };
         if self.engine.render(order).await.is_err() {
@@ -211,10 +212,19 @@ impl Workshop {
                     }
                     estimate.begin(phase);
                 }
+                EngineEvent::Resumed { anew } => {
+                    beginning = Beginning::begun(assign, anew);
+                    continue;
+                }
+                EngineEvent::Kept(written) => {
+                    let kept = beginning.checkpoint(assign, maker, written, &folder);
+                    outlets.checkpoints.send_replace(Some(Arc::new(kept)));
+                    continue;
+                }
                 EngineEvent::Step { done, elapsed } => estimate.step(done, elapsed),
                 EngineEvent::Frame { done } => estimate.frame(done),
                 EngineEvent::Ended(Ok(rendered)) => {
-                    let ready = Ready::new(&assign.spec, *rendered, fetch_ms, folder);
+                    let ready = Ready::new(&assign.spec, *rendered, beginning, fetch_ms, folder);
                     return ready.map_err(NotRendered::Failed);
                 }
                 EngineEvent::Ended(Err(error)) => {
@@ -226,7 +236,8 @@ impl Workshop {
         end_with_the_process().await
     }
 
-    /// Puts the files where the targets say. Gives the time it took. `pulse` beats while that goes on.
+    /// Puts the files where the targets say, also those of a job that was stopped to go on elsewhere. Gives the time it took.
+    /// `pulse` beats while that goes on.
     pub async fn upload(
         &self,
         ready: &Ready,
@@ -245,7 +256,7 @@ impl Workshop {
             .map(|(file, target)| self.uploader.put(target, &file.path, pulse));
         tokio::select! {
             biased;
-            () = control.stopped() => Err(NotUploaded::Stopped),
+            () = control.dropped() => Err(NotUploaded::Stopped),
             done = try_join_all(puts) => match done {
                 Ok(_) => Ok(started.elapsed()),
                 Err(error) => Err(not_uploaded(error)),

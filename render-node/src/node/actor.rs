@@ -18,17 +18,18 @@ use flowai_actors::messages::{
     Target, UploadTargets,
 };
 use flowai_actors::wire::{self, Question};
+use flowai_node_machine::{Clip, Effect, Ending, Event, RunId, State};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use super::Setup;
+use super::checkpoints;
 use super::messages::Message;
 use super::previews::{Leader, Way};
-use super::state::{Clip, Effect, Ending, Event, RunId, State};
 use super::tasks::NodeTask;
 use crate::engine::{Control, cache_usage, kept};
 use crate::failure::JobFailure;
-use crate::job::{NotRendered, Ready, Workshop};
+use crate::job::{LocalCheckpoint, NotRendered, Outlets, Ready, Workshop};
 use crate::pulse::Pulse;
 
 /// Messages that wait; the link's own credit keeps its share below a quarter of it.
@@ -209,7 +210,9 @@ impl Running {
             Assign::KIND => {
                 wire::open(&envelope).map(|assign: Assign| Event::Assigned(Box::new(assign)))
             }
-            Stop::KIND => wire::open(&envelope).map(|Stop { at }| Event::StopAsked(at)),
+            Stop::KIND => {
+                wire::open(&envelope).map(|Stop { at, keep }| Event::StopAsked { at, keep })
+            }
             _ => return reply.unsupported(),
         };
         match event {
@@ -272,6 +275,9 @@ impl Running {
                 self.control(run, "lease is in doubt; job pauses", Control::pause)
             }
             Effect::Resume(run) => self.control(run, "job goes on", Control::resume),
+            Effect::Keep(run) => {
+                self.control(run, "job stops, to go on elsewhere", Control::stop_and_keep)
+            }
             Effect::Stop(run) => self.control(run, "job stops", Control::stop),
             Effect::Forget(run) => {
                 self.control(run, "job leaves the node", Control::stop);
@@ -392,7 +398,12 @@ impl Running {
             way.send_all(newest).await;
             Ok(())
         });
+        let outlets = Outlets {
+            previews,
+            checkpoints: self.keep(id, assign.at, control.clone()),
+        };
         let (workshop, mailbox) = (self.workshop.clone(), self.mailbox.clone());
+        let maker = self.setup.maker.clone();
         self.tasks.spawn(NodeTask::Render, |_| async move {
             let reports_to = mailbox.clone();
             let report = move |standing| {
@@ -400,9 +411,38 @@ impl Running {
                 // The next one says more.
                 reports_to.try_send(Message::Happened(moved)).ok();
             };
-            let result = Box::new(workshop.render(&assign, &control, previews, report).await);
+            let result = Box::new(
+                workshop
+                    .render(&assign, &maker, &control, outlets, report)
+                    .await,
+            );
             post(&mailbox, Message::Rendered { run: id, result }).await
         });
+    }
+
+    /// Where the run's checkpoints go.
+    fn keep(
+        &self,
+        run: RunId,
+        at: AttemptRef,
+        control: Control,
+    ) -> watch::Sender<Option<Arc<LocalCheckpoint>>> {
+        let (checkpoints, newest) = watch::channel(None);
+        let way = checkpoints::Way {
+            at,
+            node: self.setup.maker.node.clone(),
+            generation: self.setup.maker.generation,
+            leader: self.leader.subscribe(),
+            link: self.link.clone(),
+            uploader: self.workshop.uploader.clone(),
+        };
+        let mailbox = self.mailbox.clone();
+        self.tasks.spawn(NodeTask::Checkpoints, |_| async move {
+            let checkpoint = way.send_all(newest, &control).await;
+            let left = Event::Left { run, checkpoint };
+            post(&mailbox, Message::Happened(left)).await
+        });
+        checkpoints
     }
 
     fn upload(&self, id: RunId, targets: Vec<Target>) {

@@ -1,8 +1,8 @@
 //! What comes into the node actor's mailbox.
 
 use flowai_actors::link::LinkEvent;
+use flowai_node_machine::{Event, RunId};
 
-use super::state::{Event, RunId};
 use crate::job::{NotRendered, Ready};
 
 /// Never leaves the process. The mailbox is bounded; only progress is shed when it is full.

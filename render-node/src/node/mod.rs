@@ -9,21 +9,18 @@
 //! - A job is taken only when the engine is free. A stopped one that does not leave it in its time ends the process.
 
 mod actor;
-mod attempt;
+mod checkpoints;
 mod error;
-mod leaving;
 mod messages;
 mod previews;
-mod state;
 mod tasks;
-#[cfg(test)]
-mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use flowai_actors::kit::{Actor, BoundedRef, Tasks};
 use flowai_actors::link::{LinkEvents, NodeLink};
+use flowai_node_machine::Event;
 use tokio::sync::{oneshot, watch};
 
 use crate::device::Device;
@@ -31,10 +28,9 @@ use crate::job::Workshop;
 use crate::manifest::Maker;
 use actor::{Arguments, NodeActor};
 use messages::Message;
-use state::Event;
 
 pub use error::NodeError;
-pub use state::Ending;
+pub use flowai_node_machine::Ending;
 
 /// What the node says about itself.
 #[derive(Debug, Clone)]
@@ -91,7 +87,8 @@ impl Node {
         }
     }
 
-    /// Asks the node to take no more work, to stop its job at the next step boundary, to tell that, and to end.
+    /// Asks the node to take no more work, to stop its job at the next step boundary and keep what is done, to tell that, and to
+    /// end. A clip that is complete is delivered before.
     ///
     /// # Errors
     /// The node has ended already.

@@ -16,6 +16,8 @@ pub(super) enum NodeTask {
     Upload,
     /// Sends one job's previews.
     Previews,
+    /// Sends one job's checkpoints.
+    Checkpoints,
     /// Brings the next job's adapters near.
     Prefetch,
 }
@@ -30,9 +32,12 @@ impl TaskKind for NodeTask {
     fn on_failure(self) -> OnFailure {
         match self {
             Self::Prefetch | Self::Previews => OnFailure::Log,
-            Self::Pump | Self::Timer | Self::Ask | Self::Render | Self::Upload => {
-                OnFailure::EndProcess
-            }
+            Self::Pump
+            | Self::Timer
+            | Self::Ask
+            | Self::Render
+            | Self::Upload
+            | Self::Checkpoints => OnFailure::EndProcess,
         }
     }
 }

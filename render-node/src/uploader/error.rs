@@ -1,20 +1,18 @@
 use std::io;
 use std::path::PathBuf;
 
-use flowai_actors::messages::ArtefactFile;
-
 use crate::http::{Again, HttpError};
 
 /// Why a file does not lie where it should.
 #[derive(Debug, thiserror::Error)]
 pub enum UploadError {
     /// The store does not take the URL: expired, or signed for other bytes. Ask for new targets.
-    #[error("{file:?}: object store refused the upload with status {status}; ask for a new target")]
-    Refused { file: ArtefactFile, status: u16 },
+    #[error("{what}: object store refused the upload with status {status}; ask for a new target")]
+    Refused { what: &'static str, status: u16 },
     /// The store is down or breaks off, for longer than one URL is used.
-    #[error("{file:?}: {source}")]
+    #[error("{what}: {source}")]
     Http {
-        file: ArtefactFile,
+        what: &'static str,
         source: HttpError,
     },
     #[error("target has a header that HTTP does not allow: {0}")]

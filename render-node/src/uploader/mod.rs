@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use flowai_actors::limits::TARGET_PATIENCE_MS;
-use flowai_actors::messages::{ArtefactFile, Target};
+use flowai_actors::messages::Target;
 use futures::StreamExt as _;
 use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Body, StatusCode};
@@ -43,7 +43,8 @@ impl Uploader {
         pulse: &Pulse,
     ) -> Result<(), UploadError> {
         const PATIENCE: Duration = Duration::from_millis(TARGET_PATIENCE_MS);
-        let send = || self.send(target, path, pulse);
+        let Target { file, url, headers } = target;
+        let send = || self.send(file.file_name(), url, headers, path, pulse);
         http::retry(PATIENCE, pulse, UploadError::again, send).await
     }
 
@@ -57,16 +58,33 @@ impl Uploader {
         headers: &[(String, String)],
         webp: Bytes,
     ) -> Result<(), UploadError> {
-        let target = Target {
-            file: ArtefactFile::Preview,
-            url: url.to_owned(),
-            headers: headers.to_vec(),
-        };
         let bytes = webp.len() as u64;
-        self.request(&target, webp.into(), bytes).await
+        self.request("preview", url, headers, webp.into(), bytes)
+            .await
     }
 
-    async fn send(&self, target: &Target, path: &Path, pulse: &Pulse) -> Result<(), UploadError> {
+    /// Sends a checkpoint: once, for whoever waits for it asks for a new URL as well.
+    ///
+    /// # Errors
+    /// As [`Uploader::put`].
+    pub async fn put_checkpoint(
+        &self,
+        url: &str,
+        headers: &[(String, String)],
+        path: &Path,
+    ) -> Result<(), UploadError> {
+        let pulse = Pulse::unheard();
+        self.send("checkpoint", url, headers, path, &pulse).await
+    }
+
+    async fn send(
+        &self,
+        what: &'static str,
+        url: &str,
+        headers: &[(String, String)],
+        path: &Path,
+        pulse: &Pulse,
+    ) -> Result<(), UploadError> {
         let disk = |source| UploadError::Disk {
             path: path.to_owned(),
             source,
@@ -75,18 +93,23 @@ impl Uploader {
         let bytes = file.metadata().await.map_err(disk)?.len();
         let pulse = pulse.clone();
         let body = ReaderStream::new(file).inspect(move |_| pulse.beat());
-        self.request(target, Body::wrap_stream(body), bytes).await
+        self.request(what, url, headers, Body::wrap_stream(body), bytes)
+            .await
     }
 
-    async fn request(&self, target: &Target, body: Body, bytes: u64) -> Result<(), UploadError> {
-        let http = |source: HttpError| UploadError::Http {
-            file: target.file,
-            source,
-        };
-        let mut headers = headers(target)?;
+    async fn request(
+        &self,
+        what: &'static str,
+        url: &str,
+        signed: &[(String, String)],
+        body: Body,
+        bytes: u64,
+    ) -> Result<(), UploadError> {
+        let http = |source: HttpError| UploadError::Http { what, source };
+        let mut headers = headers(signed)?;
         // Without it a stream would go out in chunks of unknown length, which S3 refuses.
         headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes));
-        let request = self.client.put(&target.url).headers(headers).body(body);
+        let request = self.client.put(url).headers(headers).body(body);
         let answer = tokio::time::timeout(http::transfer_deadline(bytes), request.send());
         let answer = match answer.await {
             Ok(answer) => answer.map_err(|error| http(error.into()))?,
@@ -96,16 +119,16 @@ impl Uploader {
             status if status.is_success() || status == StatusCode::PRECONDITION_FAILED => Ok(()),
             status if HttpError::from(status).is_outage() => Err(http(status.into())),
             status => Err(UploadError::Refused {
-                file: target.file,
+                what,
                 status: status.as_u16(),
             }),
         }
     }
 }
 
-fn headers(target: &Target) -> Result<HeaderMap, UploadError> {
+fn headers(signed: &[(String, String)]) -> Result<HeaderMap, UploadError> {
     let mut headers = HeaderMap::new();
-    for (name, value) in &target.headers {
+    for (name, value) in signed {
         let refused = || UploadError::Header(name.clone());
         let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_| refused())?;
         headers.insert(parsed, HeaderValue::from_str(value).map_err(|_| refused())?);

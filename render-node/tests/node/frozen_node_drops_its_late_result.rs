@@ -87,9 +87,11 @@ async fn said_of(farm: &mut Farm, late: AttemptRef, next: AttemptRef) -> (usize,
         let heard = |heard: &Heard| match heard {
             Heard::Targets(question) => Some((question.at, None)),
             Heard::Ended(ended) => Some((ended.at, Some(ended.outcome.clone()))),
-            Heard::Register(_) | Heard::Progress(_) | Heard::Preview(_) | Heard::PreviewRefused => {
-                None
-            }
+            Heard::Register(_)
+            | Heard::Progress(_)
+            | Heard::Preview(_)
+            | Heard::PreviewRefused
+            | Heard::Checkpoint(_) => None,
         };
         match farm.hear(heard).await {
             (at, None) if at.job == late.job => targets += 1,

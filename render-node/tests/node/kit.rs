@@ -4,6 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use flowai_actors::checkpoint::{
+    CHECKPOINT_CONTENT_TYPE, CheckpointFile, CheckpointPlace, CheckpointPlaced, PlaceCheckpoint,
+    Resume,
+};
 use flowai_actors::ids::{Attempt, Epoch, Generation, JobId, Sha256};
 use flowai_actors::kit::{OnCancel, OnFailure, TaskKind, TaskResult, Tasks};
 use flowai_actors::link::{
@@ -12,8 +16,8 @@ use flowai_actors::link::{
 use flowai_actors::manifest::EngineInfo;
 use flowai_actors::messages::{
     Assign, AssignAnswer, AttemptRef, Beat, BeatAnswer, Body, Ended, EndedAnswer, FirstFrameSource,
-    Prefetch, PrefetchStage, Progress, Register, Registered, Source, Stop, Target, UploadTargets,
-    UploadTargetsAnswer, Verdict,
+    Outcome, Prefetch, PrefetchStage, Progress, Register, Registered, Source, Stop, Target,
+    UploadTargets, UploadTargetsAnswer, Verdict,
 };
 use flowai_actors::preview::{PREVIEW_CONTENT_TYPE, PlacePreview, PreviewPlace, PreviewPlaced};
 use flowai_actors::spec::{AdapterUse, FirstFrame, KeyframeSampler, KeyframeSpec, RenderSpec};
@@ -38,6 +42,8 @@ use tokio::sync::{mpsc, watch};
 
 /// Far more than anything takes; a test that reaches it has failed.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
+/// An end of which nothing is kept.
+pub(crate) const STOPPED: Outcome = Outcome::Stopped { checkpoint: None };
 const URL_TTL: Duration = Duration::from_secs(60);
 const HEARD_MAX: usize = 4_096;
 
@@ -53,6 +59,7 @@ pub(crate) enum Heard {
     Targets(UploadTargets),
     Preview(PreviewPlaced),
     PreviewRefused,
+    Checkpoint(CheckpointPlaced),
     Ended(Box<Ended>),
 }
 
@@ -66,6 +73,7 @@ pub(crate) struct Policy {
     /// So many ends are heard and not answered.
     pub(crate) ends_unanswered: u32,
     pub(crate) are_previews_taken: bool,
+    pub(crate) are_checkpoints_taken: bool,
 }
 
 impl Default for Policy {
@@ -76,6 +84,7 @@ impl Default for Policy {
             ended: EndedAnswer::Settled,
             ends_unanswered: 0,
             are_previews_taken: true,
+            are_checkpoints_taken: true,
         }
     }
 }
@@ -200,6 +209,22 @@ impl Store {
         }
     }
 
+    async fn checkpoint_place(&self, question: &PlaceCheckpoint) -> CheckpointPlace {
+        let PlaceCheckpoint { at, file, .. } = question;
+        let terms = UploadTerms {
+            content_type: CHECKPOINT_CONTENT_TYPE.to_owned(),
+            length: file.bytes,
+            sha256: *file.sha256.as_bytes(),
+        };
+        let key = artefact_key(*at, &checkpoint_file(file.step));
+        let put = self.objects.presign_put(&key, URL_TTL, &terms);
+        let put = put.await.unwrap();
+        CheckpointPlace::Target {
+            url: put.url,
+            headers: put.headers,
+        }
+    }
+
     async fn targets(&self, question: &UploadTargets) -> Vec<Target> {
         let mut targets = Vec::new();
         for ready in &question.files {
@@ -252,8 +277,18 @@ pub(crate) fn preview_file(step: u32) -> String {
     format!("step-{step}.webp")
 }
 
+fn checkpoint_file(step: u32) -> String {
+    format!("step-{step}.checkpoint")
+}
+
 fn artefact_key(at: AttemptRef, file_name: &str) -> String {
     format!("clips/{}/{}/{file_name}", at.job, at.attempt)
+}
+
+/// How a node keeps its runs.
+pub(crate) struct Keeping {
+    pub(crate) every: Duration,
+    pub(crate) device_class: &'static str,
 }
 
 /// The node, its network, its leader.
@@ -306,6 +341,21 @@ impl Farm {
         host_adapters: Option<HostAdapters>,
         make: impl FnOnce() -> E + Send + 'static,
     ) -> Self {
+        let keeping = Keeping {
+            every: LONG,
+            device_class: "a class",
+        };
+        Self::start_keeping(faults, name, keeping, host_adapters, make).await
+    }
+
+    /// The same, which keeps its runs so often and is of this device class.
+    pub(crate) async fn start_keeping<E: RenderEngine + 'static>(
+        faults: Faults,
+        name: &str,
+        keeping: Keeping,
+        host_adapters: Option<HostAdapters>,
+        make: impl FnOnce() -> E + Send + 'static,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::start(&folder.path().join("s3")).await;
         let models_dir = folder.path().join("models");
@@ -328,12 +378,14 @@ impl Farm {
             models: models.clone(),
             pictures: cache("pictures"),
             adapters: cache("adapters"),
+            checkpoints: cache("checkpoints"),
             host_adapters,
             uploader: Uploader::new(client.clone()),
             engine: engine.clone(),
             folders: JobFolders::open(&folder.path().join("jobs")).unwrap(),
             pace: Arc::default(),
             preview_steps: 1,
+            checkpoint_every: keeping.every,
         };
         let setup = Setup {
             maker: Maker {
@@ -347,7 +399,7 @@ impl Farm {
                     dtype: "float32".to_owned(),
                     noise_dtype: "float32".to_owned(),
                 },
-                device_class: "a class".to_owned(),
+                device_class: keeping.device_class.to_owned(),
             },
             version: "test".to_owned(),
             device: Device {
@@ -423,6 +475,7 @@ impl Farm {
             },
             first_frame: FirstFrameSource::Image(image),
             adapters: sources,
+            resume: None,
         }
     }
 
@@ -481,7 +534,37 @@ impl Farm {
     }
 
     pub(crate) async fn stop(&self, at: AttemptRef) -> bool {
-        self.ask(&Stop { at }).await
+        self.ask(&Stop { at, keep: false }).await
+    }
+
+    /// Stops a job that goes on elsewhere.
+    pub(crate) async fn stop_and_keep(&self, at: AttemptRef) -> bool {
+        self.ask(&Stop { at, keep: true }).await
+    }
+
+    /// The next attempt of a job of `before`, here, from what its first attempt left there.
+    pub(crate) async fn resumed(
+        &self,
+        before: &Self,
+        job: &Assign,
+        file: CheckpointFile,
+    ) -> Assign {
+        let bytes = before
+            .store
+            .artefact(job.at, &checkpoint_file(file.step))
+            .await;
+        assert_eq!(
+            (sha256(&bytes), bytes.len() as u64),
+            (file.sha256, file.bytes)
+        );
+        let mut next = job.clone();
+        next.at.attempt = job.at.attempt.next();
+        next.resume = Some(Resume {
+            attempt: job.at.attempt,
+            source: self.store.put(&bytes).await,
+            file,
+        });
+        next
     }
 
     /// Tells the node what comes next, as the leader does.
@@ -571,6 +654,14 @@ impl Farm {
             .await;
     }
 
+    pub(crate) async fn hear_checkpoint(&mut self) -> CheckpointFile {
+        self.hear(|heard| match heard {
+            Heard::Checkpoint(placed) => Some(placed.file.clone()),
+            _ => None,
+        })
+        .await
+    }
+
     pub(crate) async fn hear_end(&mut self) -> Ended {
         self.hear(|heard| match heard {
             Heard::Ended(ended) => Some((**ended).clone()),
@@ -619,6 +710,7 @@ impl Leader {
                     let envelope = &delivery.envelope;
                     let heard = match envelope.kind {
                         PreviewPlaced::KIND => Heard::Preview(wire::open(envelope)?),
+                        CheckpointPlaced::KIND => Heard::Checkpoint(wire::open(envelope)?),
                         _ => Heard::Progress(wire::open(envelope)?),
                     };
                     self.hears.send(heard).await?;
@@ -670,6 +762,14 @@ impl Leader {
                         self.hears.send(Heard::PreviewRefused).await?;
                         PreviewPlace::Refused
                     }
+                };
+                wire::seal(epoch, &place)?
+            }
+            PlaceCheckpoint::KIND => {
+                let question = wire::open(&envelope)?;
+                let place = match policy.are_checkpoints_taken {
+                    true => self.store.checkpoint_place(&question).await,
+                    false => CheckpointPlace::Refused,
                 };
                 wire::seal(epoch, &place)?
             }

@@ -65,7 +65,11 @@ async fn check(step: fn() -> Result<(), EngineError>, reason: &str) {
     let next = |heard: &Heard| match heard {
         Heard::Register(register) => Some(register.running),
         Heard::Ended(ended) => panic!("{ended:?}"),
-        Heard::Progress(_) | Heard::Targets(_) | Heard::Preview(_) | Heard::PreviewRefused => None,
+        Heard::Progress(_)
+        | Heard::Targets(_)
+        | Heard::Preview(_)
+        | Heard::PreviewRefused
+        | Heard::Checkpoint(_) => None,
     };
     assert_eq!(farm.hear(next).await, Some(job.at));
 }

@@ -10,6 +10,7 @@ mod lost_engine_is_not_used_again;
 mod next_adapters_come_ahead;
 mod previews_come_beside_the_job;
 mod stays_true_when_messages_do_not;
+mod stopped_jobs_go_on_elsewhere;
 mod stops_at_step_boundaries;
 mod store_outage_costs_no_try;
 mod svd_makes_the_clip;

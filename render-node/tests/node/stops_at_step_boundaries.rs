@@ -16,7 +16,7 @@ use flowai_render_node::engine::{
 use flowai_render_node::models::LocalModel;
 use flowai_render_node::node::Ending;
 
-use crate::kit::{Farm, LONG, leader_id, node_id};
+use crate::kit::{Farm, LONG, STOPPED, leader_id, node_id};
 
 #[tokio::test]
 async fn a_stopped_job_takes_no_further_step() {
@@ -31,7 +31,7 @@ async fn a_stopped_job_takes_no_further_step() {
     assert!(farm.stop(job.at).await);
     // The second step had begun; the job must not ask for a third.
     gate.let_one_through();
-    assert_eq!(farm.hear_end().await.outcome, Outcome::Stopped);
+    assert_eq!(farm.hear_end().await.outcome, STOPPED);
 }
 
 #[tokio::test]
@@ -47,7 +47,7 @@ async fn a_job_stopped_in_its_keyframe_takes_no_further_step_and_makes_no_clip()
     assert!(farm.stop(job.at).await);
     // As above.
     gate.let_one_through();
-    assert_eq!(farm.hear_end().await.outcome, Outcome::Stopped);
+    assert_eq!(farm.hear_end().await.outcome, STOPPED);
     while farm.job_folders() > 0 {
         tokio::task::yield_now().await;
     }
@@ -66,7 +66,7 @@ async fn closing_stops_the_job_and_tells_its_end() {
     // Asked after the order to end, so it is answered after it: the node has heard both.
     assert_eq!(farm.assign(&job).await, AssignAnswer::Accepted);
     gate.let_one_through();
-    assert_eq!(farm.hear_end().await.outcome, Outcome::Stopped);
+    assert_eq!(farm.hear_end().await.outcome, STOPPED);
     let ended = tokio::time::timeout(LONG, farm.node.ended()).await.unwrap();
     assert_eq!(ended.unwrap(), Ending::Closed);
 }

@@ -11,7 +11,7 @@ use flowai_actors::messages::{Assign, AssignAnswer, Outcome, Phase};
 use flowai_render_node::engine::StandInEngine;
 use tokio::time::Instant;
 
-use crate::kit::{Farm, Heard, sha256};
+use crate::kit::{Farm, Heard, STOPPED, sha256};
 
 /// Waits between two tries are at most 3 s, and a try against a store that is gone fails within 5 s.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -49,7 +49,7 @@ async fn a_stop_is_heard_while_the_store_is_down() {
     farm.hear_progress(|progress| progress.phase == Phase::Fetching)
         .await;
     assert!(farm.stop(job.at).await);
-    assert_eq!(farm.hear_end().await.outcome, Outcome::Stopped);
+    assert_eq!(farm.hear_end().await.outcome, STOPPED);
 }
 
 async fn farm(steps: u32) -> (Farm, Assign) {
@@ -71,7 +71,9 @@ async fn outlast(farm: &mut Farm, outage: Duration, phase: Phase) -> u32 {
             None
         }
         Heard::Ended(ended) => panic!("{ended:?}"),
-        Heard::Register(_) | Heard::Preview(_) | Heard::PreviewRefused => None,
+        Heard::Register(_) | Heard::Preview(_) | Heard::PreviewRefused | Heard::Checkpoint(_) => {
+            None
+        }
     };
     tokio::time::pause();
     let until = Instant::now() + outage;

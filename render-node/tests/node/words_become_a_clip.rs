@@ -209,7 +209,10 @@ async fn the_leader_hears_of_the_keyframes_own_steps_and_of_five_files() {
             Heard::Progress(progress) => Some(Ok(progress.clone())),
             Heard::Targets(targets) => Some(Err(targets.clone())),
             Heard::Ended(ended) => panic!("{ended:?}"),
-            Heard::Register(_) | Heard::Preview(_) | Heard::PreviewRefused => None,
+            Heard::Register(_)
+            | Heard::Preview(_)
+            | Heard::PreviewRefused
+            | Heard::Checkpoint(_) => None,
         });
         match heard.await {
             Ok(progress) => {

@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use flowai_actors::checkpoint::CheckpointFile;
+use flowai_actors::credits::StepsDone;
 use flowai_actors::ids::{Attempt, JobId, Sha256};
 use flowai_actors::limits::JOURNAL_BATCH_MAX;
 use flowai_actors::manifest::Manifest;
@@ -16,6 +18,11 @@ pub enum Change {
     Assign(Holding),
     /// The present term takes over an attempt of an earlier one; `held` names the earlier epoch.
     Adopt(Holding),
+    /// The running attempt left a checkpoint on its way.
+    Keep {
+        held: Holding,
+        checkpoint: CheckpointFile,
+    },
     /// The clip is delivered: the job's only one (INV-3).
     Settle {
         held: Holding,
@@ -26,18 +33,30 @@ pub enum Change {
         held: Holding,
         outcome: Unfinished,
         reason: String,
+        /// From where the next one may go on. Without one that of an earlier attempt stays, unless this attempt failed.
+        checkpoint: Option<CheckpointFile>,
     },
     Fail {
         held: Holding,
         code: String,
         detail: String,
     },
-    /// Its owner wanted the running job no more.
-    Cancel(Holding),
+    /// Its owner wanted the running job no more, and pays for the steps that were done; for none where they are not known.
+    Cancel {
+        held: Holding,
+        steps: Option<StepsDone>,
+    },
     /// Nodes died while they ran it.
     Quarantine { held: Holding, detail: String },
     /// A job that waits after this many attempts was asked to end.
     CancelWaiting { job: JobId, attempt: Attempt },
+    /// A job that waits after this many attempts can never start.
+    FailWaiting {
+        job: JobId,
+        attempt: Attempt,
+        code: String,
+        detail: String,
+    },
 }
 
 /// How an attempt ended that another will follow.
@@ -95,23 +114,30 @@ pub fn clips_prefix(job: JobId) -> String {
 impl Change {
     pub fn job(&self) -> JobId {
         match self {
-            Self::CancelWaiting { job, .. } => *job,
-            Self::Assign(held) | Self::Adopt(held) | Self::Cancel(held) => held.at.job,
+            Self::CancelWaiting { job, .. } | Self::FailWaiting { job, .. } => *job,
+            Self::Assign(held) | Self::Adopt(held) => held.at.job,
             Self::Settle { held, .. }
+            | Self::Cancel { held, .. }
+            | Self::Keep { held, .. }
             | Self::Requeue { held, .. }
             | Self::Fail { held, .. }
             | Self::Quarantine { held, .. } => held.at.job,
         }
     }
 
+    /// Whether nothing follows it.
+    pub fn ends_job(&self) -> bool {
+        self.next_state().is_end()
+    }
+
     /// The job's state once the change is written.
     pub(super) fn next_state(&self) -> JobState {
         match self {
-            Self::Assign(_) | Self::Adopt(_) => JobState::Running,
+            Self::Assign(_) | Self::Adopt(_) | Self::Keep { .. } => JobState::Running,
             Self::Settle { .. } => JobState::Done,
             Self::Requeue { .. } => JobState::Queued,
-            Self::Fail { .. } => JobState::Failed,
-            Self::Cancel(_) | Self::CancelWaiting { .. } => JobState::Cancelled,
+            Self::Fail { .. } | Self::FailWaiting { .. } => JobState::Failed,
+            Self::Cancel { .. } | Self::CancelWaiting { .. } => JobState::Cancelled,
             Self::Quarantine { .. } => JobState::Quarantined,
         }
     }

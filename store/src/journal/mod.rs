@@ -1,11 +1,14 @@
 //! The one writer of what the leader decides: batches of [`Change`]s, each compared with the row it changes.
 //!
 //! A transaction holds the lease row for share and checks the epoch, so that no later term begins while it lasts and none of
-//! an ended term commits. Rows are locked in one order (lease, job states, the users' streams by user), and whoever else takes
-//! more than one of them takes them in that order.
+//! an ended term commits. Rows are locked in one order (lease, job states, the users' streams by user, their balances by user, and
+//! behind these their lots), and whoever else takes more than one of them takes them in that order. The holds of jobs that end here
+//! end in the same transaction: only rows that moved move money.
 
 mod artefacts;
 mod change;
+mod checkpoints;
+mod credits;
 mod statements;
 
 use std::collections::HashMap;
@@ -81,10 +84,14 @@ pub async fn commit(
     let mut moved: HashMap<JobId, Moved> = HashMap::new();
     moved.extend(statements::assign(&mut transaction, epoch, changes).await?);
     moved.extend(statements::adopt(&mut transaction, epoch, changes).await?);
+    moved.extend(checkpoints::kept(&mut transaction, changes).await?);
     moved.extend(statements::end_attempts(&mut transaction, changes).await?);
     moved.extend(statements::cancel_waiting(&mut transaction, changes).await?);
+    moved.extend(statements::fail_waiting(&mut transaction, changes).await?);
     artefacts::insert(&mut transaction, changes, &moved).await?;
+    checkpoints::write(&mut transaction, changes, &moved).await?;
     statements::append_events(&mut transaction, changes, &moved).await?;
+    credits::end_holds(&mut transaction, changes, &moved).await?;
     let before = if moved.len() < changes.len() {
         statements::written_before(&mut transaction, epoch, changes, &moved).await?
     } else {

@@ -13,16 +13,16 @@ use super::Moved;
 use super::change::{Change, Unfinished};
 use crate::number::int;
 
-type Rows = Vec<(JobId, Moved)>;
+pub(super) type Rows = Vec<(JobId, Moved)>;
 
 /// Holdings as one array a column.
 #[derive(Default)]
-struct Columns {
-    jobs: Vec<Uuid>,
-    attempts: Vec<i32>,
-    epochs: Vec<i32>,
-    nodes: Vec<String>,
-    generations: Vec<i32>,
+pub(super) struct Columns {
+    pub(super) jobs: Vec<Uuid>,
+    pub(super) attempts: Vec<i32>,
+    pub(super) epochs: Vec<i32>,
+    pub(super) nodes: Vec<String>,
+    pub(super) generations: Vec<i32>,
 }
 
 impl Columns {
@@ -34,14 +34,14 @@ impl Columns {
         self.generations.push(int(held.generation.get()));
     }
 
-    fn of<'a>(held: impl IntoIterator<Item = &'a Holding>) -> Self {
+    pub(super) fn of<'a>(held: impl IntoIterator<Item = &'a Holding>) -> Self {
         let mut columns = Self::default();
         held.into_iter().for_each(|held| columns.push(held));
         columns
     }
 }
 
-fn rows(found: Vec<(Uuid, Uuid, i64)>) -> Rows {
+pub(super) fn rows(found: Vec<(Uuid, Uuid, i64)>) -> Rows {
     found
         .into_iter()
         .map(|(job, owner, seq)| {
@@ -143,13 +143,18 @@ fn end_of(change: &Change) -> Option<End<'_>> {
         detail: None,
     };
     match change {
-        Change::Assign(_) | Change::Adopt(_) | Change::CancelWaiting { .. } => None,
+        Change::Assign(_)
+        | Change::Adopt(_)
+        | Change::Keep { .. }
+        | Change::CancelWaiting { .. }
+        | Change::FailWaiting { .. } => None,
         Change::Settle { held, .. } => Some(end(held, "done")),
-        Change::Cancel(held) => Some(end(held, "stopped")),
+        Change::Cancel { held, .. } => Some(end(held, "stopped")),
         Change::Requeue {
             held,
             outcome,
             reason,
+            ..
         } => {
             let outcome_name = match outcome {
                 Unfinished::Lost => "lost",
@@ -263,10 +268,46 @@ pub(super) async fn cancel_waiting(
     Ok(rows(moved))
 }
 
-/// What the owner hears of a change. Adoption changes nothing for them.
+pub(super) async fn fail_waiting(
+    connection: &mut PgConnection,
+    changes: &[Change],
+) -> Result<Rows, sqlx::Error> {
+    let (mut jobs, mut attempts, mut errors) = (Vec::new(), Vec::new(), Vec::new());
+    for change in changes {
+        if let Change::FailWaiting {
+            job,
+            attempt,
+            code,
+            detail,
+        } = change
+        {
+            jobs.push(job.as_uuid());
+            attempts.push(int(attempt.get()));
+            errors.push(json!({ "code": code, "detail": detail }));
+        }
+    }
+    if jobs.is_empty() {
+        return Ok(Vec::new());
+    }
+    let moved = sqlx::query_as(
+        "update job_state s
+            set state = 'failed', error = c.error, finished_at = now(), seq = s.seq + 1
+           from unnest($1::uuid[], $2::int[], $3::jsonb[]) as c (job_id, attempt, error)
+          where s.job_id = c.job_id and s.state = 'queued' and s.attempt = c.attempt
+         returning s.job_id, s.owner_id, s.seq",
+    )
+    .bind(jobs)
+    .bind(attempts)
+    .bind(errors)
+    .fetch_all(connection)
+    .await?;
+    Ok(rows(moved))
+}
+
+/// What the owner hears of a change. Adoption and what is kept on the way change nothing for them.
 fn event_of(change: &Change) -> Option<(EventKind, Value)> {
     Some(match change {
-        Change::Adopt(_) => return None,
+        Change::Adopt(_) | Change::Keep { .. } => return None,
         Change::Assign(held) => (
             EventKind::Assigned,
             json!({ "attempt": held.at.attempt, "node": held.node }),
@@ -287,7 +328,18 @@ fn event_of(change: &Change) -> Option<(EventKind, Value)> {
             EventKind::Failed,
             json!({ "attempt": held.at.attempt, "code": code, "detail": detail }),
         ),
-        Change::Cancel(held) => (EventKind::Cancelled, json!({ "attempt": held.at.attempt })),
+        Change::FailWaiting {
+            attempt,
+            code,
+            detail,
+            ..
+        } => (
+            EventKind::Failed,
+            json!({ "attempt": attempt, "code": code, "detail": detail }),
+        ),
+        Change::Cancel { held, .. } => {
+            (EventKind::Cancelled, json!({ "attempt": held.at.attempt }))
+        }
         Change::CancelWaiting { attempt, .. } => {
             (EventKind::Cancelled, json!({ "attempt": attempt }))
         }
@@ -363,12 +415,15 @@ pub(super) async fn written_before(
         match change {
             // Ended by its owner, who needs no leader for it.
             Change::CancelWaiting { .. } => continue,
+            // Its row is read again, and says so.
+            Change::FailWaiting { .. } => continue,
             Change::Assign(held) | Change::Adopt(held) => {
                 let mut held = held.clone();
                 held.at.epoch = epoch;
                 columns.push(&held);
             }
-            Change::Cancel(held)
+            Change::Cancel { held, .. }
+            | Change::Keep { held, .. }
             | Change::Settle { held, .. }
             | Change::Requeue { held, .. }
             | Change::Fail { held, .. }

@@ -51,6 +51,7 @@ impl Farm {
             held: held(job, 1),
             outcome: Unfinished::Lost,
             reason: "its node fell silent".to_owned(),
+            checkpoint: None,
         })
         .await;
         self.write(Change::Assign(held(job, 2))).await;
@@ -134,7 +135,11 @@ async fn a_video_that_was_made_of_it_takes_it_along_only_when_nothing_else_names
         let new = NewVideo::new(farm.user, &spec, Some(keyframe));
         let job = farm.submit(&new).await;
         farm.write(Change::Assign(held(job, 1))).await;
-        farm.write(Change::Cancel(held(job, 1))).await;
+        farm.write(Change::Cancel {
+            held: held(job, 1),
+            steps: None,
+        })
+        .await;
         job
     };
     let (first, second) = (ended().await, ended().await);

@@ -27,6 +27,7 @@ async fn a_new_leader_knows_where_a_job_failed() {
             held,
             outcome,
             reason: "told so".to_owned(),
+            checkpoint: None,
         })
         .await;
     }

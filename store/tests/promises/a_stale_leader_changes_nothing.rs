@@ -20,6 +20,7 @@ fn ends(held: &Holding) -> Vec<Change> {
         held: held(),
         outcome,
         reason: "its node fell silent".to_owned(),
+        checkpoint: None,
     };
     vec![
         settle(held()),
@@ -31,7 +32,10 @@ fn ends(held: &Holding) -> Vec<Change> {
             code: "bad_input".to_owned(),
             detail: "no picture".to_owned(),
         },
-        Change::Cancel(held()),
+        Change::Cancel {
+            held: held(),
+            steps: None,
+        },
         Change::Quarantine {
             held: held(),
             detail: "2 nodes died".to_owned(),
@@ -44,6 +48,7 @@ fn requeue(held: Holding) -> Change {
         held,
         outcome: Unfinished::Lost,
         reason: "its node fell silent".to_owned(),
+        checkpoint: None,
     }
 }
 

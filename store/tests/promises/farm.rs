@@ -48,7 +48,12 @@ impl Farm {
         farm
     }
 
+    /// Somebody with more credits than any test spends.
     pub(crate) async fn sign_up(&mut self, user: UserId) {
+        self.sign_up_with(user, 1_000_000_000).await;
+    }
+
+    pub(crate) async fn sign_up_with(&mut self, user: UserId, gift_mc: u64) {
         for statement in [
             format!("insert into account (id, email) values ('{user}', '{user}@example.org')"),
             format!(
@@ -58,6 +63,7 @@ impl Farm {
             "insert into model (id, sha256, family, offer) values ('tiny', sha256('m'), 'svd', '{}')
              on conflict do nothing"
                 .to_owned(),
+            format!("select ledger_grant('{user}', 'gift', 'gift:{user}:test', {gift_mc}, null, 'test') where {gift_mc} > 0"),
         ] {
             self.run(&statement).await;
         }
@@ -78,6 +84,30 @@ impl Farm {
         .fetch_one(&mut self.owner)
         .await
         .unwrap()
+    }
+
+    /// What the database answers to the owner of the tables instead of carrying it out.
+    pub(crate) async fn refusal(&mut self, statement: &str) -> String {
+        let refused = sqlx::query(AssertSqlSafe(statement.to_owned()))
+            .execute(&mut self.owner)
+            .await;
+        refused.expect_err(statement).to_string()
+    }
+
+    /// The letters of the invariants that are broken after a statement to which no trigger applies, which is then taken back.
+    pub(crate) async fn seen_after(&mut self, statement: &str) -> String {
+        let mut transaction = self.owner.begin().await.unwrap();
+        for statement in ["set local session_replication_role = replica", statement] {
+            sqlx::query(AssertSqlSafe(statement.to_owned()))
+                .execute(&mut *transaction)
+                .await
+                .unwrap();
+        }
+        let letters = "select coalesce(string_agg(distinct invariant, '' order by invariant), '') from ledger_imbalances";
+        sqlx::query_scalar(letters)
+            .fetch_one(&mut *transaction)
+            .await
+            .unwrap()
     }
 
     pub(crate) async fn queue_for(&self, user: UserId) -> JobId {
@@ -208,6 +238,7 @@ pub(crate) fn settle_with(held: Holding, spec: RenderSpec, keyframe: Option<Keyf
         model_sha256: Sha256::from_bytes([2; 32]),
         adapters: Vec::new(),
         keyframe: None,
+        resumed: Vec::new(),
         engine: EngineInfo {
             name: "svd".to_owned(),
             version: "0.1.0".to_owned(),

@@ -1,11 +1,13 @@
 //! What the rows promise to leaders, nodes and users, kept against a migrated PostgreSQL.
 #![allow(clippy::unwrap_used)]
 
+mod a_checkpoint_waits_for_the_next_attempt;
 mod a_keyframe_becomes_a_picture;
 mod a_model_is_offered_while_a_node_has_it;
 mod a_new_leader_knows_where_a_job_failed;
 mod a_stale_leader_changes_nothing;
 mod farm;
+mod money_balances;
 mod older_rows_are_read;
 mod tenant_sees_only_its_own;
 mod what_was_removed_is_missed_by_its_kind;

@@ -71,4 +71,16 @@ async fn specs_and_manifests_that_named_an_image() {
         .await
         .unwrap();
     assert_eq!(read, artefact.manifest);
+
+    // Whoever was there before there were credits can go on, and what they had is no imbalance.
+    let available: i64 = sqlx::query_scalar("select available_mc from credit_balances")
+        .fetch_one(&mut owner)
+        .await
+        .unwrap();
+    assert_eq!(available, 1_000_000);
+    let imbalances: i64 = sqlx::query_scalar("select count(*) from ledger_imbalances")
+        .fetch_one(&mut owner)
+        .await
+        .unwrap();
+    assert_eq!(imbalances, 0);
 }

@@ -35,7 +35,7 @@ async fn farm() -> Farm {
 impl Farm {
     async fn sign_up(&self, email: &str) -> UserId {
         let user = UserId::generate();
-        sqlx::query("select auth_sign_up($1, $2, 'hash')")
+        sqlx::query("select auth_sign_up($1, $2, 'hash', 1000000)")
             .bind(user.as_uuid())
             .bind(email)
             .execute(self.app.pool())
@@ -104,6 +104,21 @@ async fn a_stranger_reads_and_changes_nothing() {
         assert_eq!(farm.run_as(alice, &all).await, Ok(1), "{table}");
         assert_eq!(farm.run_as(bob, &all).await, Ok(0), "{table}");
     }
+    // A gift and a hold; of the house's accounts, nothing.
+    for (table, of_alice, of_bob) in [
+        ("ledger_accounts", 2, 2),
+        ("ledger_txns", 2, 1),
+        ("ledger_entries", 3, 1),
+        ("credit_lots", 1, 1),
+        ("credit_holds", 1, 0),
+        ("credit_balances", 1, 1),
+    ] {
+        let all = format!("select from {table}");
+        assert_eq!(farm.run_as(alice, &all).await, Ok(of_alice), "{table}");
+        assert_eq!(farm.run_as(bob, &all).await, Ok(of_bob), "{table}");
+    }
+    let whose = "select from credit_holds where owner_id <> (select app_user())";
+    assert_eq!(farm.run_as(alice, whose).await, Ok(0));
     assert_eq!(farm.run_as(bob, "select from account").await, Ok(1));
     assert_eq!(
         farm.run_as(bob, &format!("delete from job where id = '{job}'"))
@@ -149,6 +164,9 @@ async fn an_owner_cannot_play_the_leader() {
         "select key_hash from api_key",
         "select from credential",
         "select from sign_in",
+        "select actor from ledger_txns",
+        "select from ledger_imbalances",
+        "update credit_balances set available_mc = 1000000000",
     ] {
         let refusal = farm.run_as(alice, change).await.expect_err(change);
         assert!(
@@ -276,9 +294,9 @@ async fn the_catalogue_has_no_hole() {
            from pg_proc p join pg_namespace n on n.oid = p.pronamespace
           where n.nspname = 'public' and p.proacl is null
          union all
-         select 'definer function owned by a role that is not flowai_auth: ' || p.proname
+         select 'definer function owned by a role that can log in: ' || p.proname
            from pg_proc p join pg_namespace n on n.oid = p.pronamespace join pg_roles r on r.oid = p.proowner
-          where n.nspname = 'public' and p.prosecdef and r.rolname <> 'flowai_auth'
+          where n.nspname = 'public' and p.prosecdef and r.rolname not in ('flowai_auth', 'flowai_ledger')
          union all
          select 'granted to everybody: ' || c.relname
            from pg_class c join pg_namespace n on n.oid = c.relnamespace, aclexplode(c.relacl) acl

@@ -69,6 +69,7 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
         public_url,
         is_behind_proxy: settings.is_behind_proxy,
         password_cost: PasswordCost::SAFE,
+        signup_gift: settings.signup_gift,
         rate_scale: settings.rate_scale,
         database_connections: settings.database_connections,
     };

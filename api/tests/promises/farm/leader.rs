@@ -129,6 +129,7 @@ impl Leader {
                 bytes: keyframe.bytes,
                 tokens_cut: [0, 0],
             }),
+            resumed: Vec::new(),
             engine: EngineInfo {
                 name: "stand-in".to_owned(),
                 version: "0".to_owned(),

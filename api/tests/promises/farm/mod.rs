@@ -9,6 +9,7 @@ mod streams;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use flowai_actors::credits::Millicredits;
 use flowai_actors::ids::Generation;
 use flowai_actors::link::{Faults, Peer, PeerId, SimNet};
 use flowai_actors::messages::ModelOffer;
@@ -48,12 +49,23 @@ pub(crate) struct Farm {
 /// What a farm under test may be told.
 pub(crate) struct Options {
     pub(crate) rate_scale: u32,
+    /// Of each user, in credits.
+    pub(crate) gift: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            rate_scale: 1_000,
+            gift: 1_000,
+        }
+    }
 }
 
 impl Farm {
     /// A farm that offers the model `tiny`, and counts no requests worth speaking of.
     pub(crate) async fn start() -> Self {
-        Self::start_with(Options { rate_scale: 1_000 }).await
+        Self::start_with(Options::default()).await
     }
 
     pub(crate) async fn start_with(options: Options) -> Self {
@@ -77,6 +89,7 @@ impl Farm {
             public_url: url.clone(),
             is_behind_proxy: false,
             password_cost: PasswordCost::TEST,
+            signup_gift: Millicredits::from_credits(options.gift),
             rate_scale: options.rate_scale,
             database_connections: 8,
         };

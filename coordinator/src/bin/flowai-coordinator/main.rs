@@ -13,6 +13,7 @@ use flowai_actors::program::{
 };
 use flowai_actors::wire;
 use flowai_coordinator::Coordinator;
+use flowai_coordinator::metrics;
 use flowai_coordinator::settings::Settings;
 use flowai_store::database::Database;
 use flowai_store::objects::{Objects, ObjectsConfig};
@@ -94,6 +95,9 @@ async fn run(settings: &Settings, secrets: &Secrets) -> anyhow::Result<()> {
         schemas: wire::schemas(),
         may_send: wire::may_send,
     };
+    if let Some(address) = settings.metrics_listen {
+        metrics::serve(address).with_context(|| format!("FLOWAI_METRICS_LISTEN: {address}"))?;
+    }
     let (link, events) = RactorLink::start(config).await?;
     let bound = link
         .listen(settings.listen)

@@ -1,6 +1,8 @@
 //! Goal: nothing leaves before its commit, and no lost, doubled or late word changes anything for the worse.
 //! Method: the leader's pure state, event by event.
 
+mod checkpoints;
+mod comparison;
 mod delivery;
 mod hints;
 mod keyframes;
@@ -10,7 +12,10 @@ mod terms;
 
 use std::collections::BTreeSet;
 
+use std::time::Duration;
+
 use flowai_actors::clock::Monotonic;
+use flowai_actors::credits::StepsDone;
 use flowai_actors::ids::{Attempt, Epoch, Generation, JobId, ModelId, NodeId, Sha256, UserId};
 use flowai_actors::limits::{JOB_NO_PROGRESS_MS, NODE_BEAT_MS, NODE_LEASE_MS};
 use flowai_actors::link::{PeerId, Role};
@@ -21,7 +26,7 @@ use flowai_actors::messages::{
     Phase, Progress, ReadyFile, Register, Registered, UploadTargets, UploadTargetsAnswer, Verdict,
 };
 use flowai_actors::spec::{FirstFrame, KeyframeSpec, RenderSpec, SpecLimits};
-use flowai_actors::state::{JobState, Tier};
+use flowai_actors::state::{Class, JobState, Tier};
 use flowai_store::journal::{Change, Unfinished, Written};
 use flowai_store::recovery::JobRow;
 
@@ -64,6 +69,9 @@ impl Leader {
             job,
             owner: self.user,
             tier: Tier::Free,
+            class: Class::Interactive,
+            waited: Duration::ZERO,
+            after: None,
             model: model(),
             spec: Some(spec()),
             state,
@@ -74,6 +82,7 @@ impl Leader {
             died_on: BTreeSet::new(),
             held: None,
             cancel_requested: false,
+            kept: None,
         }
     }
 
@@ -251,6 +260,7 @@ fn rendered(held: &Holding) -> Told {
             model_sha256: hash(2),
             adapters: Vec::new(),
             keyframe: None,
+            resumed: Vec::new(),
             engine: EngineInfo {
                 name: "svd".into(),
                 version: "1".into(),

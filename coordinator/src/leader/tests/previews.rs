@@ -93,6 +93,6 @@ fn the_newest_preview_is_told_and_the_one_before_it_goes() {
     }
     // The word that it was placed may be lost.
     assert!(is_signed(&ask_at(&mut leader, &held, 7, 10)));
-    let (_, effects) = leader.end(&held, Told::Stopped);
+    let (_, effects) = leader.end(&held, Told::Stopped { checkpoint: None });
     assert_eq!(steps(&effects), (vec![], vec![5, 7]), "{effects:?}");
 }

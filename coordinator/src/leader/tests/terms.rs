@@ -48,7 +48,7 @@ fn a_new_term_adopts_before_it_welcomes() {
     assert_eq!(welcome(&effects), None);
     assert_eq!(welcome(&leader.committed(1)), Some((TERM, Verdict::GoOn)));
 
-    let (_, effects) = leader.end(&before, Told::Stopped);
+    let (_, effects) = leader.end(&before, Told::Stopped { checkpoint: None });
     let [Change::Requeue { held, .. }] = &changes(&effects)[..] else {
         panic!("{effects:?}")
     };
@@ -104,6 +104,7 @@ fn a_cancel_reaches_a_job_whose_node_is_about_to_take_it() {
     leader.committed(1);
     leader.apply(Event::Rang(job));
     let mut row = leader.row(job, JobState::Running, 1);
+    row.held = Some(held.clone());
     row.cancel_requested = true;
     assert_eq!(stops(&leader.read(row)), []);
     let effects = leader.apply(Event::Dispatched {
@@ -113,8 +114,45 @@ fn a_cancel_reaches_a_job_whose_node_is_about_to_take_it() {
     assert_eq!(stops(&effects), [held.at]);
     // That word may be lost: the next beat brings another.
     assert_eq!(stops(&leader.beat("a", Some(held.at))), [held.at]);
-    let (_, effects) = leader.end(held, Told::Stopped);
-    assert_eq!(changes(&effects), [Change::Cancel(held.clone())]);
+    let (_, effects) = leader.end(held, Told::Stopped { checkpoint: None });
+    let cancel = Change::Cancel {
+        held: held.clone(),
+        steps: None,
+    };
+    assert_eq!(changes(&effects), [cancel]);
+}
+
+#[test]
+fn a_cancel_says_how_many_steps_of_the_clip_were_done() {
+    let progress = |held: &Holding, phase, step| Event::Progress {
+        node: held.node.clone(),
+        progress: Progress {
+            at: held.at,
+            phase,
+            step,
+            steps: 4,
+            left_s: None,
+        },
+    };
+    let check = |told: &[(Phase, u32)], expected: Option<u32>| {
+        let mut leader = Leader::new();
+        let held = leader.running("a");
+        for (phase, step) in told {
+            leader.apply(progress(&held, *phase, *step));
+        }
+        let mut row = leader.row(held.at.job, JobState::Running, 1);
+        row.held = Some(held.clone());
+        row.cancel_requested = true;
+        leader.apply(Event::Rang(held.at.job));
+        leader.read(row);
+        let (_, effects) = leader.end(&held, Told::Stopped { checkpoint: None });
+        let steps = expected.map(|done| StepsDone { done, total: 4 });
+        assert_eq!(changes(&effects), [Change::Cancel { held, steps }]);
+    };
+    check(&[], None);
+    check(&[(Phase::Keyframe, 3)], None);
+    check(&[(Phase::Keyframe, 4), (Phase::Denoising, 1)], Some(1));
+    check(&[(Phase::Denoising, 3), (Phase::Decoding, 4)], Some(4));
 }
 
 #[test]
@@ -222,4 +260,19 @@ fn a_quarantined_job_says_how_often_a_node_died() {
         ),
         "{effects:?}"
     );
+}
+
+#[test]
+fn a_job_that_its_owner_cancelled_between_two_tries_ends() {
+    let mut leader = Leader::new();
+    leader.register("a", None);
+    let mut row = leader.row(JobId::generate(), JobState::Queued, 1);
+    row.cancel_requested = true;
+    let cancel = Change::CancelWaiting {
+        job: row.job,
+        attempt: Attempt::new(1),
+    };
+    // The node is free, and yet does not get it.
+    assert_eq!(changes(&leader.read(row)), [cancel]);
+    assert_eq!(changes(&leader.committed(1)), []);
 }

@@ -49,7 +49,7 @@ fn starts_under_a_stream(free: u64, arrivals: u64, render_ms: u64, starts: u32) 
         }
         farm.pass(render_ms, &["a"]);
         let ended = running.as_uuid().as_u64_pair().1;
-        let effects = farm.ended("a", ended, 1, AttemptEnd::Rendered);
+        let effects = farm.ended("a", ended, 1, rendered());
         let [Effect::Settle { .. }, Effect::Assign { job, .. }] = effects[..] else {
             panic!("{effects:?}")
         };
@@ -61,22 +61,23 @@ fn starts_under_a_stream(free: u64, arrivals: u64, render_ms: u64, starts: u32) 
 
 #[test]
 fn a_stream_of_new_paying_users_holds_a_free_one_up_for_few_starts() {
-    let order = starts_under_a_stream(1, 1, 0, 40);
-    // At most as many of the others as their weight is greater.
-    let bound = Tier::Studio.weight() as usize + 1;
+    let order = starts_under_a_stream(1, 1, 10_000, 40);
+    // At most as many of the others as their weight is greater, of whom one runs and one waits at each time.
+    let bound = 2 * Tier::Studio.weight() as usize + 1;
     assert!(order.iter().take(bound).any(|job| *job == 1), "{order:?}");
 }
 
 #[test]
 fn a_paying_user_who_comes_later_still_starts_before_free_ones() {
-    let order = starts_under_a_stream(20, 1, 0, 3);
+    let order = starts_under_a_stream(20, 1, 10_000, 3);
     assert!(order.iter().all(|job| *job > 10_000), "{order:?}");
 }
 
 #[test]
 fn in_overload_the_longest_wait_is_ended_by_the_start_bound() {
     let render_ms = 10_000;
-    let until_bound = (START_BOUND_MS / render_ms) as usize;
+    let bound_ms = Tier::Free.start_bound_ms(Class::Interactive).unwrap();
+    let until_bound = (bound_ms / render_ms) as usize;
     let order = starts_under_a_stream(3, 4, render_ms, until_bound as u32 + 40);
     for (place, free) in [1, 2, 3].into_iter().enumerate() {
         let start = order.iter().position(|job| *job == free);
@@ -112,7 +113,7 @@ fn a_user_whose_jobs_cannot_run_gathers_no_claims() {
         farm.arrive(waiting(200 + n, 1, Tier::Free));
         farm.arrive(waiting(300 + n, 2, Tier::Free));
     }
-    let effects = farm.step(Event::JobGone(job_id(200)));
+    let effects = farm.step(Event::Doubted(job_id(200)));
     let order = start_order(&mut farm, effects);
     let first = order.iter().take(4).filter(|n| **n < 300).count();
     assert!(first <= 2, "{order:?}");
@@ -127,29 +128,24 @@ fn one_user_with_many_jobs_does_not_hold_up_another() {
     let effects = farm.register("a", FIRST, None);
     assert_eq!(effects, [assign(100, 1, "a")]);
     farm.arrive(waiting(1, 2, Tier::Free));
-    assert_eq!(
-        farm.ended("a", 100, 1, AttemptEnd::Rendered)[1],
-        assign(1, 1, "a")
-    );
+    assert_eq!(farm.ended("a", 100, 1, rendered())[1], assign(1, 1, "a"));
 }
 
 #[test]
-fn a_user_runs_no_more_jobs_than_the_limit() {
+fn a_user_runs_more_than_its_cap_only_while_nobody_else_could_use_the_node() {
     let mut farm = Farm::new();
     for node in ["a", "b", "c", "d"] {
         farm.register(node, FIRST, None);
     }
-    let effects: Vec<Effect> = (0..4)
-        .flat_map(|n| farm.arrive(waiting(n, 1, Tier::Free)))
-        .collect();
-    assert_eq!(effects.len() as u32, USER_RUNNING_MAX);
-    assert!(matches!(
-        farm.arrive(waiting(9, 2, Tier::Free))[..],
-        [Effect::Assign { .. }]
-    ));
-    let effects = farm.ended("a", 0, 1, AttemptEnd::Rendered);
-    assert!(
-        matches!(effects[..], [Effect::Settle { .. }, Effect::Assign { .. }]),
-        "{effects:?}"
-    );
+    assert_eq!(Tier::Free.running_max(), 1);
+    for (n, node) in [(1, "a"), (2, "b"), (3, "c"), (4, "d")] {
+        assert_eq!(farm.arrive(waiting(n, 1, Tier::Free)), [assign(n, 1, node)]);
+    }
+    // Of less claim by the shares, and within its cap.
+    let mut long = waiting(20, 2, Tier::Free);
+    long.cost = GpuSeconds(1_000.0);
+    farm.arrive(waiting(5, 1, Tier::Free));
+    farm.arrive(long);
+    assert_eq!(farm.ended("a", 1, 1, rendered())[1..], [assign(20, 1, "a")]);
+    assert_eq!(farm.ended("b", 2, 1, rendered())[1..], [assign(5, 1, "b")]);
 }

@@ -18,7 +18,7 @@ fn what_is_foretold_for_a_busy_node_is_what_it_is_given() {
     let mut running = 1;
     for _ in 2..=20 {
         let next = farm.scheduler.next_on(&node_id("a"));
-        let effects = farm.ended("a", running, 1, AttemptEnd::Rendered);
+        let effects = farm.ended("a", running, 1, rendered());
         let given = effects.iter().find_map(|effect| match effect {
             Effect::Assign { job, .. } => Some(*job),
             _ => None,
@@ -32,17 +32,17 @@ fn what_is_foretold_for_a_busy_node_is_what_it_is_given() {
 #[test]
 fn a_user_with_enough_running_jobs_is_next_where_one_of_them_ends() {
     let mut farm = Farm::new();
-    for node in ["a", "b", "c"] {
+    for node in ["a", "b"] {
         farm.register(node, FIRST, None);
     }
-    for n in 1..=3 {
-        farm.arrive(waiting(n, 1, Tier::Free));
-    }
-    farm.arrive(waiting(4, 2, Tier::Free));
-    assert_eq!(USER_RUNNING_MAX, 2);
+    farm.arrive(waiting(1, 1, Tier::Free));
+    farm.arrive(waiting(2, 2, Tier::Free));
+    farm.arrive(waiting(3, 1, Tier::Free));
+    let mut long = waiting(4, 3, Tier::Free);
+    long.cost = GpuSeconds(1_000.0);
+    farm.arrive(long);
     let next_on = |node: &str| farm.scheduler.next_on(&node_id(node));
     assert_eq!(next_on("a"), Some(job_id(3)));
-    assert_eq!(next_on("b"), Some(job_id(3)));
-    // There the other user's job ends, and both of the first go on.
-    assert_eq!(next_on("c"), None);
+    // There the other user's job ends, and the first's goes on.
+    assert_eq!(next_on("b"), Some(job_id(4)));
 }

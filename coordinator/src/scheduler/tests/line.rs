@@ -40,16 +40,24 @@ fn a_place_in_the_line_says_what_it_waits_for() {
     farm.arrive(big);
     farm.arrive(waiting(5, 3, Tier::Free));
     farm.arrive(waiting(6, 4, Tier::Free));
-    let waits = |n: u64| {
-        let line = farm.scheduler.line(10);
-        line.iter()
-            .find(|place| place.job == job_id(n))
-            .unwrap()
-            .waits_for
-    };
-    assert_eq!(waits(3), WaitsFor::OwnJobs);
-    assert_eq!(waits(4), WaitsFor::Model);
-    assert_eq!(waits(5), WaitsFor::Node);
+    let mut last = waiting(7, 5, Tier::Free);
+    last.after = Some(job_id(6));
+    farm.arrive(last);
+    let why = |n: u64| farm.scheduler.why(job_id(n));
+    assert_eq!(why(1), None, "it runs");
+    assert_eq!(why(3), Some(WaitsFor::OwnJobs));
+    assert_eq!(why(4), Some(WaitsFor::Model));
+    assert_eq!(why(5), Some(WaitsFor::Node));
+    assert_eq!(why(6), Some(WaitsFor::Others));
+    assert_eq!(why(7), Some(WaitsFor::OtherJob));
+    // The line says the same.
+    for place in farm.scheduler.line(10) {
+        assert_eq!(
+            farm.scheduler.why(place.job),
+            Some(place.waits_for),
+            "{place:?}"
+        );
+    }
 }
 
 #[test]
@@ -95,6 +103,44 @@ fn time_and_beats_that_change_nothing_move_no_line() {
     let before = farm.scheduler.revision();
     farm.pass(NODE_LEASE_MS - NODE_BEAT_MS, &["a"]);
     assert_eq!(farm.scheduler.revision(), before);
-    farm.ended("a", 1, 1, AttemptEnd::Rendered);
+    farm.ended("a", 1, 1, rendered());
     assert_ne!(farm.scheduler.revision(), before);
+}
+
+#[test]
+fn figures_say_what_waits_for_what_and_how_long() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    for n in 1..=3 {
+        farm.arrive(waiting(n, 1, Tier::Free));
+    }
+    farm.arrive(waiting(4, 2, Tier::Pro));
+    let mut big = waiting(5, 3, Tier::Studio);
+    big.model = model("svd-xt");
+    farm.arrive(big);
+    let figures = farm.scheduler.figures();
+    let waits = |tier, code| figures.waiting.get(&(tier, code)).copied();
+    assert_eq!(waits(Tier::Free, WaitsFor::OwnJobs.code()), Some(2));
+    assert_eq!(waits(Tier::Pro, WaitsFor::Node.code()), Some(1));
+    assert_eq!(waits(Tier::Studio, WaitsFor::Model.code()), Some(1));
+    assert_eq!(figures.waiting.values().sum::<u64>(), 4);
+    assert_eq!(figures.running, [1, 0, 0]);
+    let class = &figures.classes["gpu"];
+    assert_eq!((class.nodes, class.idle), (1, 0));
+    // What no node here offers is no backlog of theirs.
+    assert!((class.backlog_s - 30.0).abs() < 1e-9, "{class:?}");
+    let p50 = |tier: Tier| class.wait[tier as usize].unwrap().p50_s;
+    assert!(p50(Tier::Studio) < p50(Tier::Free), "{class:?}");
+    for why in [
+        WaitsFor::Node,
+        WaitsFor::Others,
+        WaitsFor::OwnJobs,
+        WaitsFor::Model,
+        WaitsFor::BothModels,
+        WaitsFor::Memory,
+        WaitsFor::Retry,
+        WaitsFor::OtherJob,
+    ] {
+        assert!(WaitsFor::CODES.contains(&why.code()));
+    }
 }

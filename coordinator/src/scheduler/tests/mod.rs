@@ -1,10 +1,17 @@
+mod anything;
+mod bounds;
 mod cancels;
+mod deadlines;
+mod dependencies;
 mod failures;
 mod fairness;
 mod forecast;
 mod keyframes;
 mod line;
+mod locality;
+mod preemption;
 mod recovery;
+mod trust;
 
 use std::collections::BTreeSet;
 
@@ -12,9 +19,8 @@ use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::{Attempt, Generation, GpuSeconds, JobId, ModelId, NodeId, UserId};
 use flowai_actors::limits::{
     FORCED_START_EVERY, JOB_ATTEMPTS_MAX, JOB_RETRY_MS, NODE_BEAT_MS, NODE_LEASE_MS,
-    START_BOUND_MS, USER_RUNNING_MAX,
 };
-use flowai_actors::state::Tier;
+use flowai_actors::state::{Class, Tier};
 use flowai_store::journal::Unfinished;
 use uuid::Uuid;
 
@@ -47,14 +53,27 @@ fn waiting(n: u64, user: u64, tier: Tier) -> WaitingJob {
         job: job_id(n),
         owner: user_id(user),
         tier,
+        class: Class::Interactive,
         model: model("tiny"),
         keyframe_model: None,
+        adapters: Vec::new(),
+        shape: Shape {
+            frames: 14,
+            width: 256,
+            height: 192,
+            steps: 10,
+        },
         cost: GpuSeconds(10.0),
+        // The latest that counts is now.
+        queued_at: Monotonic::from_millis(u64::MAX / 2),
+        after: None,
+        resume: None,
         attempt: Attempt::ZERO,
         failures: 0,
         failed_on: BTreeSet::new(),
         node_deaths: 0,
         died_on: BTreeSet::new(),
+        preemptions: 0,
     }
 }
 
@@ -98,6 +117,8 @@ impl Farm {
             node: node_id(node),
             generation,
             models: models.iter().map(|name| model(name)).collect(),
+            device_class: "gpu".to_owned(),
+            memory_bytes: 1 << 34,
             running: running.map(|(job, attempt)| (job_id(job), Attempt::new(attempt))),
         }))
     }
@@ -123,6 +144,7 @@ impl Farm {
                     node: node_id(node),
                     generation: FIRST,
                     is_astray: false,
+                    holds: None,
                 }));
             }
             effects.extend(self.step(Event::Tick));
@@ -140,10 +162,18 @@ fn assign(job: u64, attempt: u32, node: &str) -> Effect {
     }
 }
 
+fn rendered() -> AttemptEnd {
+    AttemptEnd::Rendered { ran: None }
+}
+
+fn stopped() -> AttemptEnd {
+    AttemptEnd::Stopped { checkpoint: None }
+}
+
 fn failure(retryable: bool) -> AttemptEnd {
     AttemptEnd::Failed {
-        code: "out_of_memory".into(),
-        detail: "9 GB wanted".into(),
+        code: "engine_failed".into(),
+        detail: "a device was lost".into(),
         retryable,
     }
 }
@@ -167,7 +197,7 @@ fn start_order_of(farm: &mut Farm, effects: Vec<Effect>, most: usize) -> Vec<u64
         if order.len() >= most {
             break;
         }
-        effects = farm.ended("a", n, attempt.get(), AttemptEnd::Rendered);
+        effects = farm.ended("a", n, attempt.get(), rendered());
     }
     order
 }

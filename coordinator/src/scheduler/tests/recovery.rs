@@ -25,7 +25,7 @@ fn a_new_leader_adopts_what_runs_and_restarts_only_what_nobody_claims() {
     );
     assert_eq!(effects[1..], [assign(2, 2, "c")]);
     assert!(matches!(
-        farm.ended("a", 1, 1, AttemptEnd::Rendered)[..],
+        farm.ended("a", 1, 1, rendered())[..],
         [Effect::Settle { .. }]
     ));
 }
@@ -56,16 +56,16 @@ fn a_draining_node_ends_its_job_and_gets_no_other() {
     farm.register("a", FIRST, None);
     farm.arrive(waiting(1, 1, Tier::Free));
     farm.arrive(waiting(2, 1, Tier::Free));
-    let drain = |is_draining| Event::NodeDraining {
+    let drain = |how| Event::NodeDraining {
         node: node_id("a"),
-        is_draining,
+        how,
     };
-    assert_eq!(farm.step(drain(true)), []);
+    assert_eq!(farm.step(drain(Drain::Lazy)), []);
     assert!(matches!(
-        farm.ended("a", 1, 1, AttemptEnd::Rendered)[..],
+        farm.ended("a", 1, 1, rendered())[..],
         [Effect::Settle { .. }]
     ));
-    assert_eq!(farm.step(drain(false)), [assign(2, 1, "a")]);
+    assert_eq!(farm.step(drain(Drain::Off)), [assign(2, 1, "a")]);
 }
 
 #[test]
@@ -93,6 +93,7 @@ fn a_node_that_did_not_take_a_job_gets_none_until_its_next_beat() {
             node: node_id("a"),
             generation: FIRST,
             is_astray,
+            holds: None,
         })
     };
     assert_eq!(beat(true), []);
@@ -105,7 +106,7 @@ fn what_was_nobodys_fault_does_not_use_up_the_tries() {
     farm.register("a", FIRST, None);
     farm.arrive(waiting(1, 1, Tier::Free));
     for attempt in 1..=5 {
-        let effects = farm.ended("a", 1, attempt, AttemptEnd::Stopped);
+        let effects = farm.ended("a", 1, attempt, stopped());
         assert_eq!(effects[1], assign(1, attempt + 1, "a"), "{effects:?}");
     }
     for attempt in 6..8 {
@@ -126,7 +127,7 @@ fn a_job_that_is_gone_frees_its_node_and_leaves_the_line() {
     for n in 1..=3 {
         farm.arrive(waiting(n, n, Tier::Free));
     }
-    assert_eq!(farm.step(Event::JobGone(job_id(2))), []);
-    assert_eq!(farm.step(Event::JobGone(job_id(1))), [assign(3, 1, "a")]);
+    assert_eq!(farm.step(Event::Doubted(job_id(2))), []);
+    assert_eq!(farm.step(Event::Doubted(job_id(1))), [assign(3, 1, "a")]);
     assert!(!farm.scheduler.knows(job_id(2)));
 }

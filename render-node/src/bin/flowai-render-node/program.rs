@@ -6,7 +6,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use flowai_actors::ids::Generation;
 use flowai_actors::kit::Tasks;
-use flowai_actors::limits::{ADAPTER_BYTES_MAX, IMAGE_BYTES_MAX};
+use flowai_actors::limits::{
+    ADAPTER_BYTES_MAX, CHECKPOINT_BYTES_MAX, CHECKPOINT_INTERVAL_MS, IMAGE_BYTES_MAX,
+};
 use flowai_actors::link::pki::Identity;
 use flowai_actors::link::{LinkConfig, PeerId, RactorLink};
 use flowai_actors::manifest::EngineInfo;
@@ -35,7 +37,9 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 const PICTURES_CACHE_BYTES_MAX: u64 = 1 << 30;
 /// Stored pictures were encoded anew, without loss, and may be larger than what was uploaded.
 const PICTURE_BYTES_MAX: u64 = 2 * IMAGE_BYTES_MAX;
-/// For the present step and the leader's answer. A supervisor that waits less kills a node that is about to end.
+/// A checkpoint is used once, and again when the job stops before the next one.
+const CHECKPOINTS_CACHE_BYTES_MAX: u64 = 2 * CHECKPOINT_BYTES_MAX;
+/// For the present step, the checkpoint's upload and the leader's answer. A supervisor that waits less kills a node that is about to end.
 const CLOSING_GRACE: Duration = Duration::from_secs(30);
 const STOP_GRACE: Duration = Duration::from_secs(2);
 
@@ -188,6 +192,11 @@ fn build(
         models,
         pictures: cache("pictures", PICTURES_CACHE_BYTES_MAX, PICTURE_BYTES_MAX)?,
         adapters: cache("adapters", settings.adapter_bytes.disk, ADAPTER_BYTES_MAX)?,
+        checkpoints: cache(
+            "checkpoints",
+            CHECKPOINTS_CACHE_BYTES_MAX,
+            CHECKPOINT_BYTES_MAX,
+        )?,
         host_adapters: chosen.host_adapters,
         uploader: Uploader::new(client),
         engine: chosen.engine,
@@ -195,6 +204,7 @@ fn build(
             .context("FLOWAI_DATA_DIR: jobs")?,
         pace: Arc::default(),
         preview_steps: settings.preview_steps,
+        checkpoint_every: Duration::from_millis(CHECKPOINT_INTERVAL_MS),
     };
     let setup = Setup {
         maker: Maker {

@@ -14,8 +14,8 @@ use flowai_model::lru::LruUsage;
 use flowai_model::{ModelIdentity, Sha256Digest};
 use flowai_svd::lora::HostAdapters;
 use flowai_svd::{
-    DeviceClass, DeviceName, Dtype, Engine, EngineError as SvdError, Keyframer, Picture,
-    PreviewMap, Run, Spec,
+    Checkpoint, DeviceClass, DeviceName, Dtype, Engine, EngineError as SvdError, Keyframer,
+    Picture, PreviewMap, Run, Spec,
 };
 
 use self::slot::Slot;
@@ -163,6 +163,27 @@ impl RenderEngine for SvdEngine {
             height: spec.height,
         }))
     }
+
+    fn resume<'a>(
+        &'a mut self,
+        spec: &RenderSpec,
+        checkpoint: &Path,
+    ) -> Result<(Box<dyn EngineRun + 'a>, u32), EngineError> {
+        let bytes = std::fs::read(checkpoint)
+            .map_err(|error| JobFailure::new(FailureCode::DiskFailed, error))?;
+        let checkpoint = Checkpoint::from_bytes(bytes)?;
+        let same_spec = checkpoint.header.require_same_spec(&svd_spec(spec));
+        same_spec.map_err(SvdError::Checkpoint)?;
+        let run = self.clips.model()?.resume(&checkpoint)?;
+        let done = u32::try_from(run.steps_done()).unwrap_or(u32::MAX);
+        let run = SvdRun {
+            run,
+            preview_map: self.preview_map.as_ref().and_then(|(_, map)| map.as_ref()),
+            width: spec.width,
+            height: spec.height,
+        };
+        Ok((Box::new(run), done))
+    }
 }
 
 /// A tier in the words of the link.
@@ -204,6 +225,10 @@ impl EngineRun for SvdRun<'_> {
     fn step(&mut self) -> Result<(), EngineError> {
         self.run.step()?;
         Ok(())
+    }
+
+    fn checkpoint(&self) -> Result<Option<Vec<u8>>, EngineError> {
+        Ok(Some(self.run.checkpoint()?.to_bytes()?))
     }
 
     fn preview(&self) -> Result<Option<Vec<RgbFrame>>, EngineError> {

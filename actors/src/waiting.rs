@@ -1,0 +1,44 @@
+//! Why a job waits and when it will probably start: what is said of it between the programs.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::JobId;
+
+/// What has to happen before a waiting job starts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Waits {
+    /// For programs: `capacity`, `share`, `your_cap`, `no_node`, `no_memory`, `retrying` or `dependency`.
+    pub code: String,
+    /// For people.
+    pub reason: String,
+    /// `None` when no node can run it now.
+    pub starts_in: Option<StartsIn>,
+}
+
+/// A forecast, seconds from when it is told.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct StartsIn {
+    /// As likely sooner as later.
+    pub p50_s: f64,
+    /// Nine of ten jobs start before.
+    pub p90_s: f64,
+}
+
+/// Why does it wait? (api to leader, ask.)
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WhyQuery {
+    pub job: JobId,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub enum WhyAnswer {
+    Waits {
+        /// 1 starts next. `None` far back in the line.
+        position: Option<u32>,
+        #[serde(flatten)]
+        waits: Waits,
+    },
+    /// It runs, has ended, or is not known yet.
+    NotWaiting,
+}

@@ -1,0 +1,87 @@
+//! The longest that a job may wait and that an attempt may run.
+
+use flowai_actors::clock::Monotonic;
+use flowai_actors::limits::{
+    ATTEMPT_MS_MIN, ATTEMPT_PREDICTIONS_MAX, DEADLINES_LOOK_MS, JOB_QUEUED_MS_MAX,
+};
+use flowai_store::journal::Unfinished;
+
+use super::event::Effect;
+use super::jobs::{JobIx, Place};
+use super::nodes::Running;
+use super::state::{Scheduler, Used};
+
+impl Scheduler {
+    /// Ends what has waited for too long, and takes back what has run for too long.
+    pub(super) fn expire_jobs(&mut self, effects: &mut Vec<Effect>) {
+        if self.now < self.next_deadlines {
+            return;
+        }
+        self.next_deadlines = self.now.plus_ms(DEADLINES_LOOK_MS);
+        for ix in self.overslept() {
+            let Some(job) = self.jobs.get(ix) else {
+                continue;
+            };
+            effects.push(Effect::Fail {
+                job: job.id,
+                attempt: job.attempt,
+                code: "waited_too_long".to_owned(),
+                detail: format!(
+                    "no node could start it within {} days",
+                    JOB_QUEUED_MS_MAX / 86_400_000
+                ),
+            });
+            self.forget(ix, Used::Elapsed);
+        }
+        for running in self.overrun() {
+            let Some(job) = self.jobs.get(running.job) else {
+                continue;
+            };
+            let Some(held) = job.holder() else { continue };
+            let (job, node) = (job.id, self.nodes.name(held.node).clone());
+            effects.push(Effect::Stop {
+                node,
+                job,
+                attempt: running.attempt,
+                keep: false,
+            });
+            let reason = format!("ran for more than {} s", limit_ms(&running) / 1_000);
+            self.requeue(running.job, Unfinished::Failed, reason, None, effects);
+        }
+    }
+
+    /// The first jobs of the lanes wait longest: only they and those that wait for another job are looked at.
+    fn overslept(&self) -> Vec<JobIx> {
+        let is_over = |ix: &JobIx| {
+            let queued_at = self.jobs.get(*ix).map(|job| job.queued_at);
+            queued_at.is_some_and(|at| at.plus_ms(JOB_QUEUED_MS_MAX) <= self.now)
+        };
+        let first = self
+            .lanes
+            .iter()
+            .flat_map(|(_, lane)| lane.jobs.iter().copied().take_while(is_over));
+        let parked = self.children.values().flatten().copied().filter(is_over);
+        let waits = |ix: &JobIx| {
+            self.jobs
+                .get(*ix)
+                .is_some_and(|job| !matches!(job.place, Place::Running(_)))
+        };
+        first.chain(parked).filter(waits).collect()
+    }
+
+    fn overrun(&self) -> Vec<Running> {
+        let is_over = |running: &Running| running.since.plus_ms(limit_ms(running)) <= self.now;
+        self.nodes
+            .iter()
+            .filter_map(|(_, node)| node.running.filter(is_over))
+            .collect()
+    }
+}
+
+/// What an attempt may take, ms.
+fn limit_ms(running: &Running) -> u64 {
+    let predicted_ms = 1_000.0 * ATTEMPT_PREDICTIONS_MAX * running.expected_s;
+    ATTEMPT_MS_MIN.max(predicted_ms as u64)
+}
+
+const _: () = assert!(Monotonic::from_millis(JOB_QUEUED_MS_MAX).as_millis() > ATTEMPT_MS_MIN);

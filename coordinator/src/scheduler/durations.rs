@@ -1,0 +1,159 @@
+//! What renders and loads take, learned from those that ended.
+//!
+//! A render is predicted as its baseline, which grows with steps, frames and pixels (`cost.rs`), times the ratio that renders
+//! of its kind showed: of the same model, size and device class if enough of them are known, else of wider circles.
+
+use std::collections::HashMap;
+use std::collections::VecDeque;
+
+use super::kinds::{ClassIx, ModelIx, Needs, SizeBucket};
+
+/// Renders that a quantile is of: old ones say little of a node's present software and clocks.
+const WINDOW: usize = 200;
+/// Fewer say less than what a wider circle says.
+const SAMPLES_MIN: usize = 5;
+/// Before anything was learned a render may take so many times its baseline; published times of one model on one card differ
+/// by two to three.
+const UNKNOWN: Spread = Spread { p50: 1.0, p90: 3.0 };
+/// Of reading a checkpoint of some gigabytes from a local disk, until one was measured, seconds.
+const MODEL_LOAD_S: f64 = 20.0;
+/// Of fetching one adapter of some ten megabytes, seconds.
+const ADAPTER_LOAD_S: f64 = 4.0;
+/// Of fusing an adapter that is at hand, seconds.
+const ADAPTER_FUSE_S: f64 = 0.1;
+/// Weight of the newest charge in the mean.
+const MEAN_WEIGHT: f64 = 0.01;
+
+/// Quantiles.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Spread {
+    pub(super) p50: f64,
+    pub(super) p90: f64,
+}
+
+/// The newest [`WINDOW`] values.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Window {
+    by_age: VecDeque<f64>,
+    sorted: Vec<f64>,
+}
+
+impl Window {
+    pub(super) fn push(&mut self, value: f64) {
+        if !value.is_finite() {
+            return;
+        }
+        if self.by_age.len() == WINDOW
+            && let Some(oldest) = self.by_age.pop_front()
+        {
+            let at = self.sorted.partition_point(|other| *other < oldest);
+            self.sorted.remove(at);
+        }
+        self.by_age.push_back(value);
+        let at = self.sorted.partition_point(|other| *other < value);
+        self.sorted.insert(at, value);
+    }
+
+    /// `None` when too few are known.
+    pub(super) fn quantile(&self, q: f64) -> Option<f64> {
+        if self.sorted.len() < SAMPLES_MIN {
+            return None;
+        }
+        let at = (q * (self.sorted.len() - 1) as f64).round() as usize;
+        self.sorted.get(at).copied()
+    }
+
+    fn spread(&self) -> Option<Spread> {
+        Some(Spread {
+            p50: self.quantile(0.5)?,
+            p90: self.quantile(0.9)?,
+        })
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Durations {
+    by_size: HashMap<(ModelIx, Option<ClassIx>, SizeBucket), Window>,
+    by_model: HashMap<(ModelIx, Option<ClassIx>), Window>,
+    all: Window,
+    model_loads: HashMap<(ModelIx, ClassIx), Window>,
+    adapter_loads: HashMap<ClassIx, Window>,
+    mean_charge: Option<f64>,
+}
+
+/// What had to be brought before a render could begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Cold {
+    pub(super) model: bool,
+    pub(super) adapters: u32,
+}
+
+impl Durations {
+    /// A render of this baseline took so many seconds on a node of the class.
+    pub(super) fn learn(&mut self, needs: Needs, class: ClassIx, baseline_s: f64, busy_s: f64) {
+        if baseline_s <= 0.0 || busy_s <= 0.0 {
+            return;
+        }
+        let ratio = busy_s / baseline_s;
+        for class in [Some(class), None] {
+            self.by_size
+                .entry((needs.model, class, needs.size))
+                .or_default()
+                .push(ratio);
+            self.by_model
+                .entry((needs.model, class))
+                .or_default()
+                .push(ratio);
+        }
+        self.all.push(ratio);
+    }
+
+    pub(super) fn learn_load(&mut self, model: ModelIx, class: ClassIx, cold: Cold, load_s: f64) {
+        if cold.model {
+            let adapters_s = f64::from(cold.adapters) * self.adapter_load_s(class);
+            let window = self.model_loads.entry((model, class)).or_default();
+            window.push((load_s - adapters_s).max(0.0));
+        } else if cold.adapters > 0 {
+            let window = self.adapter_loads.entry(class).or_default();
+            window.push(load_s / f64::from(cold.adapters));
+        }
+    }
+
+    /// What renders take, over their baseline. `class`: `None` for a node that is not known yet.
+    pub(super) fn ratio(&self, needs: Needs, class: Option<ClassIx>) -> Spread {
+        let of_size = self.by_size.get(&(needs.model, class, needs.size));
+        let of_model = || self.by_model.get(&(needs.model, class));
+        let known = of_size.and_then(Window::spread);
+        let known = known.or_else(|| of_model().and_then(Window::spread));
+        known.or_else(|| self.all.spread()).unwrap_or(UNKNOWN)
+    }
+
+    pub(super) fn model_load_s(&self, model: ModelIx, class: ClassIx) -> f64 {
+        let window = self.model_loads.get(&(model, class));
+        window
+            .and_then(|window| window.quantile(0.5))
+            .unwrap_or(MODEL_LOAD_S)
+    }
+
+    pub(super) fn adapter_load_s(&self, class: ClassIx) -> f64 {
+        let window = self.adapter_loads.get(&class);
+        window
+            .and_then(|window| window.quantile(0.5))
+            .unwrap_or(ADAPTER_LOAD_S)
+    }
+
+    pub(super) const fn adapter_fuse_s(&self) -> f64 {
+        ADAPTER_FUSE_S
+    }
+
+    /// A start was charged.
+    pub(super) fn charged(&mut self, cost: f64) {
+        let mean = self.mean_charge.get_or_insert(cost);
+        *mean += MEAN_WEIGHT * (cost - *mean);
+    }
+
+    /// GPU-seconds of a usual job.
+    pub(super) fn mean_charge(&self) -> f64 {
+        self.mean_charge.unwrap_or(0.0)
+    }
+}

@@ -1,0 +1,319 @@
+//! How attempts end, and what becomes of their jobs.
+
+use flowai_actors::ids::{Attempt, Generation, JobId, NodeId};
+use flowai_actors::limits::{
+    JOB_ASSIGNMENTS_MAX, JOB_ATTEMPTS_MAX, JOB_NODE_DEATHS_MAX, JOB_RETRY_MS,
+};
+#[cfg(feature = "planted-bugs")]
+use flowai_actors::planted::{self, Bug};
+use flowai_store::journal::Unfinished;
+
+use super::event::{AttemptEnd, Checkpoint, Effect, Ran};
+use super::jobs::JobIx;
+use super::nodes::NodeIx;
+use super::state::{Scheduler, Used};
+
+/// As a node names a failure for lack of memory.
+const OUT_OF_MEMORY: &str = "out_of_memory";
+
+impl Scheduler {
+    pub(super) fn ended(
+        &mut self,
+        node: NodeId,
+        generation: Generation,
+        id: JobId,
+        attempt: Attempt,
+        end: AttemptEnd,
+        effects: &mut Vec<Effect>,
+    ) {
+        let holder = self
+            .holder_of(id, attempt)
+            .filter(|_| self.is_holder(&node, generation, id, attempt));
+        let (Some(held), Some(ix)) = (holder, self.jobs.find(id)) else {
+            effects.push(Effect::Stale {
+                node,
+                job: id,
+                attempt,
+            });
+            return;
+        };
+        match end {
+            // The clip came before the cancel could stop it: a late cancel destroys nothing.
+            AttemptEnd::Rendered { ran } => {
+                self.learn(ix, held.node, ran);
+                self.forget(
+                    ix,
+                    ran.map_or(Used::AsCharged, |ran| Used::Measured(ran.busy.0)),
+                );
+                effects.push(Effect::Settle { job: id, attempt });
+            }
+            AttemptEnd::Stopped { .. } if self.is_cancel_asked(id) => {
+                self.forget(ix, Used::Elapsed);
+                effects.push(Effect::Cancel { job: id, attempt });
+            }
+            AttemptEnd::Stopped { checkpoint } => {
+                let reason = match (&checkpoint, self.is_stop_asked(id)) {
+                    (Some(checkpoint), _) => {
+                        format!("stopped after step {}, to go on later", checkpoint.step)
+                    }
+                    (None, true) => "stopped, to begin anew later".to_owned(),
+                    (None, false) => "its node stopped it".to_owned(),
+                };
+                self.requeue(ix, Unfinished::Stopped, reason, checkpoint, effects);
+            }
+            AttemptEnd::Failed {
+                code,
+                detail,
+                retryable,
+            } => {
+                if retryable {
+                    self.blame(ix, held.node, &code);
+                    let reason = format!("{code}: {detail}");
+                    self.requeue(ix, Unfinished::Failed, reason, None, effects);
+                } else {
+                    self.forget(ix, Used::Elapsed);
+                    effects.push(Effect::Fail {
+                        job: id,
+                        attempt,
+                        code,
+                        detail,
+                    });
+                }
+            }
+        }
+    }
+
+    /// What a render says of its node and of renders like it.
+    fn learn(&mut self, ix: JobIx, node_ix: NodeIx, ran: Option<Ran>) {
+        let Some(job) = self.jobs.get(ix) else { return };
+        let Some(needs) = self.kinds.get(job.kind).map(|kind| kind.needs) else {
+            return;
+        };
+        let failed_on = job
+            .story
+            .iter()
+            .flat_map(|story| story.failed_on.iter().copied());
+        let failed_on: Vec<NodeIx> = failed_on.filter(|other| *other != node_ix).collect();
+        for model in needs.models() {
+            self.trust.succeeded(node_ix, model);
+        }
+        for other in failed_on {
+            self.trust.proven(other, needs.model, self.now);
+        }
+        self.trust_due = self.trust.next_due(self.now);
+        let (baseline_s, adapters) = (job.cost, job.adapters.clone());
+        let Some(node) = self.nodes.get(node_ix) else {
+            return;
+        };
+        let (class, cold) = (
+            self.kinds.get_group(node.group).map(|group| group.class),
+            self.cold(job, node),
+        );
+        if let (Some(class), Some(ran)) = (class, ran) {
+            self.durations.learn(needs, class, baseline_s, ran.busy.0);
+            self.durations
+                .learn_load(needs.model, class, cold, ran.load.0);
+        }
+        // Its next beat says so too; until then it counts as what it has just used.
+        if let Some(node) = self.nodes.get_mut(node_ix) {
+            node.model = Some(needs.model);
+            node.fused = adapters.iter().copied().collect();
+            node.near.extend(adapters);
+        }
+    }
+
+    /// A failure that may be the node's.
+    fn blame(&mut self, ix: JobIx, node_ix: NodeIx, code: &str) {
+        let Some(job) = self.jobs.get(ix) else { return };
+        let (id, kind) = (job.id, job.kind);
+        let Some(needs) = self.kinds.get(kind).map(|kind| kind.needs) else {
+            return;
+        };
+        if code == OUT_OF_MEMORY
+            && let Some(group) = self.nodes.get(node_ix).map(|node| node.group)
+        {
+            let flipped = self.kinds.ran_out_of_memory(kind, group, self.now);
+            self.flipped(flipped);
+            return;
+        }
+        self.trust.failed(node_ix, needs.model, id, self.now);
+        self.trust_due = self.trust.next_due(self.now);
+        if let Some(at) = self.trust_due {
+            self.wake_by(at);
+        }
+    }
+
+    /// A job that failed on more than one node, until nobody tries it any more, says nothing against them.
+    fn exonerate(&mut self, ix: JobIx) {
+        let Some(job) = self.jobs.get(ix) else { return };
+        let Some(kind) = self.kinds.get(job.kind) else {
+            return;
+        };
+        let nodes = job.story.iter().flat_map(|story| &story.failed_on);
+        let nodes: Vec<NodeIx> = nodes.copied().collect();
+        if nodes.len() < 2 {
+            return;
+        }
+        let (id, model) = (job.id, kind.needs.model);
+        for node in nodes {
+            self.trust.exonerated(node, model, id);
+            self.touch_node(node);
+        }
+    }
+
+    /// The attempt's node died. The job waits again, unless it looks like the killer or nobody wants it any more.
+    pub(super) fn lose(&mut self, ix: JobIx, reason: &str, effects: &mut Vec<Effect>) {
+        let Some(job) = self.jobs.get_mut(ix) else {
+            return;
+        };
+        let (id, attempt, node) = (job.id, job.attempt, job.holder().map(|held| held.node));
+        let cancel_asked = job.cancel_asked();
+        let story = job.story();
+        story.node_deaths += 1;
+        story.died_on.extend(node);
+        let node_deaths = story.node_deaths;
+        // One bad node dies of any job: it takes two to blame the job, or all tries where there is no second.
+        let is_last_try = story.failures + 1 >= JOB_ATTEMPTS_MAX;
+        let is_killer = story.died_on.len() >= JOB_NODE_DEATHS_MAX as usize
+            || is_last_try && node_deaths >= JOB_NODE_DEATHS_MAX;
+        #[cfg(feature = "planted-bugs")]
+        let is_killer = is_killer && !planted::is(Bug::NoQuarantine);
+        if cancel_asked {
+            self.forget(ix, Used::Elapsed);
+            effects.push(Effect::Cancel { job: id, attempt });
+        } else if is_killer {
+            self.forget(ix, Used::Elapsed);
+            effects.push(Effect::Quarantine {
+                job: id,
+                attempt,
+                node_deaths,
+            });
+        } else {
+            self.requeue(ix, Unfinished::Lost, reason.to_owned(), None, effects);
+        }
+    }
+
+    /// The job waits again, if it may be tried again.
+    pub(super) fn requeue(
+        &mut self,
+        ix: JobIx,
+        outcome: Unfinished,
+        reason: String,
+        checkpoint: Option<Checkpoint>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let checkpoint = self.newest_left(ix, outcome, checkpoint);
+        let left = checkpoint
+            .as_ref()
+            .and_then(|checkpoint| self.left_after(ix, checkpoint));
+        let node = self.release(ix, Used::Elapsed);
+        let now = self.now;
+        let Some(job) = self.jobs.get_mut(ix) else {
+            return;
+        };
+        let (id, attempt, cancel_asked) = (job.id, job.attempt, job.cancel_asked());
+        if let Some(left) = left {
+            job.cost *= left;
+        }
+        let story = job.story();
+        story.stop_asked = false;
+        story.resume = checkpoint.clone().or(story.resume.take());
+        match outcome {
+            Unfinished::Stopped => {}
+            Unfinished::Failed | Unfinished::Lost => {
+                story.back_at = now.plus_ms(JOB_RETRY_MS << story.failures.min(16));
+                story.failures += 1;
+                story.failed_on.extend(node);
+            }
+        }
+        if outcome == Unfinished::Failed {
+            story.resume = None;
+        }
+        let (failures, back_at) = (story.failures, story.back_at);
+        let is_used_up = failures >= JOB_ATTEMPTS_MAX || attempt.get() >= JOB_ASSIGNMENTS_MAX;
+        #[cfg(feature = "planted-bugs")]
+        let is_used_up = is_used_up && !planted::is(Bug::NoQuarantine);
+        if cancel_asked {
+            self.forget(ix, Used::Elapsed);
+            effects.push(Effect::Cancel { job: id, attempt });
+        } else if is_used_up {
+            self.exonerate(ix);
+            self.forget(ix, Used::Elapsed);
+            let detail = format!(
+                "given to a node {attempt} times, failed {failures} times; the last time: {reason}"
+            );
+            effects.push(Effect::Fail {
+                job: id,
+                attempt,
+                code: "attempts_used_up".to_owned(),
+                detail,
+            });
+        } else {
+            self.enqueue(ix);
+            if now < back_at {
+                self.pausing.insert((back_at, ix));
+                self.wake_by(back_at);
+            }
+            effects.push(Effect::Requeue {
+                job: id,
+                attempt,
+                outcome,
+                reason,
+                checkpoint,
+            });
+        }
+    }
+
+    /// The running attempt left a checkpoint on its way.
+    pub(super) fn checkpointed(&mut self, id: JobId, attempt: Attempt, checkpoint: Checkpoint) {
+        let ix = self.jobs.find(id);
+        let job = ix.and_then(|ix| self.jobs.get_mut(ix));
+        if let Some(job) = job.filter(|job| job.attempt == attempt && job.holder().is_some()) {
+            job.story().left = Some(checkpoint);
+        }
+    }
+
+    /// What the next attempt may go on from: the last word of the one that ends, or what it left on its way. A failed one leaves
+    /// nothing: what it left may be why it failed.
+    fn newest_left(
+        &mut self,
+        ix: JobIx,
+        outcome: Unfinished,
+        last_word: Option<Checkpoint>,
+    ) -> Option<Checkpoint> {
+        let story = self.jobs.get_mut(ix)?.story.as_mut();
+        let left = story.and_then(|story| story.left.take());
+        match outcome {
+            Unfinished::Stopped | Unfinished::Lost => last_word.or(left),
+            Unfinished::Failed => None,
+        }
+    }
+
+    /// The part of the present attempt's work that is left after a checkpoint, 0 to 1.
+    fn left_after(&self, ix: JobIx, checkpoint: &Checkpoint) -> Option<f64> {
+        let job = self.jobs.get(ix)?;
+        let steps = f64::from(job.steps.max(1));
+        let before = job
+            .story
+            .as_ref()
+            .and_then(|story| story.resume.as_ref())
+            .map_or(0, |resume| resume.step);
+        let (before, now) = (f64::from(before), f64::from(checkpoint.step));
+        (before < steps).then(|| ((steps - now) / (steps - before)).clamp(0.0, 1.0))
+    }
+
+    pub(super) fn progressed(&mut self, id: JobId, attempt: Attempt, step: u32, steps: u32) {
+        let Some(held) = self.holder_of(id, attempt) else {
+            return;
+        };
+        let now = self.now;
+        if let Some(running) = self
+            .nodes
+            .get_mut(held.node)
+            .and_then(|node| node.running.as_mut())
+            && steps > 0
+        {
+            running.progress = Some((f64::from(step.min(steps)) / f64::from(steps), now));
+        }
+    }
+}

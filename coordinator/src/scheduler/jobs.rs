@@ -1,0 +1,191 @@
+//! The unfinished jobs. A million of them wait in memory, so that what few of them need lies apart ([`Story`]).
+
+use std::collections::{BTreeSet, HashMap};
+
+use flowai_actors::clock::Monotonic;
+use flowai_actors::ids::{Attempt, Generation, JobId, Sha256};
+use flowai_actors::state::{Class, Tier};
+
+use super::bounds::Bound;
+use super::event::Checkpoint;
+use super::kinds::KindIx;
+use super::lanes::LaneIx;
+use super::nodes::NodeIx;
+use super::shares::UserIx;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct JobIx(u32);
+
+/// The first eight bytes of an adapter's hash: enough to say where it probably is at hand. Never more is decided by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct AdapterKey(u64);
+
+impl From<&Sha256> for AdapterKey {
+    fn from(sha256: &Sha256) -> Self {
+        let bytes = sha256.as_bytes();
+        let head = [
+            bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5], bytes[6], bytes[7],
+        ];
+        Self(u64::from_be_bytes(head))
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Job {
+    pub(super) id: JobId,
+    pub(super) owner: UserIx,
+    pub(super) kind: KindIx,
+    pub(super) tier: Tier,
+    pub(super) class: Class,
+    /// Baseline GPU-seconds of what is left of it.
+    pub(super) cost: f64,
+    /// Of the clip.
+    pub(super) steps: u32,
+    pub(super) adapters: Box<[AdapterKey]>,
+    pub(super) queued_at: Monotonic,
+    /// In the order of arrival.
+    pub(super) seq: u64,
+    pub(super) attempt: Attempt,
+    /// How often another job was given a node whose turn was this one's.
+    pub(super) skips: u16,
+    pub(super) place: Place,
+    /// What its owner was told at first, seconds from `queued_at`.
+    pub(super) quote: Option<Quote>,
+    pub(super) story: Option<Box<Story>>,
+}
+
+/// The forecast of a start when the job arrived.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Quote {
+    /// Before calibration, seconds.
+    pub(super) base_s: f32,
+    pub(super) p90_s: f32,
+}
+
+/// Where a job is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Until the job that it starts after is done.
+    Parked,
+    Lane(LaneIx),
+    Running(Holder),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Holder {
+    pub(super) node: NodeIx,
+    pub(super) generation: Generation,
+    /// For an attempt whose node is not known here yet, when that node's silence becomes its loss.
+    pub(super) lost_at: Option<Monotonic>,
+}
+
+/// What only a job has that did not go straight from the line to its clip.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Story {
+    /// Attempts that failed or were lost.
+    pub(super) failures: u32,
+    pub(super) failed_on: BTreeSet<NodeIx>,
+    /// Attempts that were lost because their node died.
+    pub(super) node_deaths: u32,
+    pub(super) died_on: BTreeSet<NodeIx>,
+    /// From when it may go back to a node where it failed. A new leader does not know it: taking over is pause enough.
+    pub(super) back_at: Monotonic,
+    pub(super) cancel_asked: bool,
+    /// Its node was told to stop it and to keep what it has.
+    pub(super) stop_asked: bool,
+    /// What the next attempt goes on from.
+    pub(super) resume: Option<Checkpoint>,
+    /// The newest that the present attempt left on its way.
+    pub(super) left: Option<Checkpoint>,
+    pub(super) preemptions: u32,
+    pub(super) preempted_at: Option<Monotonic>,
+    pub(super) after: Option<JobId>,
+}
+
+impl Story {
+    /// Whether the job may go to any node of its kind, like all others.
+    fn is_plain(&self) -> bool {
+        self.failed_on.is_empty() && self.resume.is_none()
+    }
+}
+
+impl Job {
+    pub(super) fn holder(&self) -> Option<&Holder> {
+        match &self.place {
+            Place::Running(holder) => Some(holder),
+            Place::Parked | Place::Lane(_) => None,
+        }
+    }
+
+    pub(super) fn cancel_asked(&self) -> bool {
+        self.story.as_ref().is_some_and(|story| story.cancel_asked)
+    }
+
+    pub(super) fn story(&mut self) -> &mut Story {
+        self.story.get_or_insert_default()
+    }
+
+    /// Whether nodes have to be asked one by one if it may go to them.
+    pub(super) fn is_choosy(&self) -> bool {
+        self.story.as_ref().is_some_and(|story| !story.is_plain())
+    }
+
+    /// Its tier's start bound.
+    pub(super) fn bound(&self) -> Option<Bound> {
+        Some(Bound {
+            within_ms: self.tier.start_bound_ms(self.class)?,
+            since: self.queued_at,
+        })
+    }
+}
+
+/// Jobs by a short number each, which is used again when its job is gone.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Jobs {
+    slots: Vec<Option<Job>>,
+    free: Vec<JobIx>,
+    by_id: HashMap<JobId, JobIx>,
+    arrivals: u64,
+}
+
+impl Jobs {
+    pub(super) fn find(&self, id: JobId) -> Option<JobIx> {
+        self.by_id.get(&id).copied()
+    }
+
+    pub(super) fn get(&self, ix: JobIx) -> Option<&Job> {
+        self.slots.get(ix.0 as usize)?.as_ref()
+    }
+
+    pub(super) fn get_mut(&mut self, ix: JobIx) -> Option<&mut Job> {
+        self.slots.get_mut(ix.0 as usize)?.as_mut()
+    }
+
+    pub(super) fn by_id(&self, id: JobId) -> Option<&Job> {
+        self.get(self.find(id)?)
+    }
+
+    pub(super) fn insert(&mut self, mut job: Job) -> JobIx {
+        self.arrivals += 1;
+        job.seq = self.arrivals;
+        let ix = self.free.pop().unwrap_or(JobIx(self.slots.len() as u32));
+        self.by_id.insert(job.id, ix);
+        match self.slots.get_mut(ix.0 as usize) {
+            Some(slot) => *slot = Some(job),
+            None => self.slots.push(Some(job)),
+        }
+        ix
+    }
+
+    pub(super) fn remove(&mut self, ix: JobIx) -> Option<Job> {
+        let job = self.slots.get_mut(ix.0 as usize)?.take()?;
+        self.by_id.remove(&job.id);
+        self.free.push(ix);
+        Some(job)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (JobIx, &Job)> {
+        let numbered = self.slots.iter().zip(0..);
+        numbered.filter_map(|(slot, ix)| Some((JobIx(ix), slot.as_ref()?)))
+    }
+}

@@ -1,0 +1,135 @@
+//! The nodes, as far as work is given to them.
+
+use std::collections::{BTreeSet, HashMap};
+
+use flowai_actors::clock::Monotonic;
+use flowai_actors::ids::{Attempt, Generation, NodeId};
+
+use super::event::Drain;
+use super::jobs::{AdapterKey, JobIx};
+use super::kinds::{GroupIx, ModelIx};
+
+/// A node's name. It stays, so that a job knows where it failed when the node has gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct NodeIx(u32);
+
+#[derive(Debug, Clone)]
+pub(super) struct Node {
+    pub(super) generation: Generation,
+    pub(super) group: GroupIx,
+    pub(super) lease_until: Monotonic,
+    pub(super) running: Option<Running>,
+    pub(super) drain: Drain,
+    /// It did not do as it was told, and nothing was heard of it since.
+    pub(super) is_doubtful: bool,
+    /// Loaded.
+    pub(super) model: Option<ModelIx>,
+    pub(super) fused: BTreeSet<AdapterKey>,
+    pub(super) near: BTreeSet<AdapterKey>,
+    /// Whose start it was stopped for.
+    pub(super) reserved: Option<JobIx>,
+    /// Since when it has nothing to do.
+    pub(super) idle_since: Monotonic,
+}
+
+/// What a node works on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Running {
+    pub(super) job: JobIx,
+    pub(super) attempt: Attempt,
+    pub(super) since: Monotonic,
+    /// GPU-seconds that its owner was charged at the start.
+    pub(super) charged: f64,
+    /// Seconds from `since` to the end, as predicted.
+    pub(super) expected_s: f64,
+    /// Of them, loads.
+    pub(super) load_s: f64,
+    /// Steps done of all, and when that was heard.
+    pub(super) progress: Option<(f64, Monotonic)>,
+    /// It was told to stop.
+    pub(super) is_stopping: bool,
+}
+
+impl Running {
+    /// Seconds until it ends, as far as its progress and its prediction tell.
+    pub(super) fn left_s(&self, now: Monotonic) -> f64 {
+        let ran_s = now.since(self.since).as_secs_f64();
+        match self.progress {
+            // Decoding and loading are no steps: the first few say little.
+            Some((done, at)) if done >= 0.1 => {
+                let until_then = (at.since(self.since).as_secs_f64() - self.load_s).max(0.0);
+                let left_then = until_then * (1.0 - done) / done;
+                (left_then - now.since(at).as_secs_f64()).max(0.0)
+            }
+            _ => (self.expected_s - ran_s).max(0.0),
+        }
+    }
+}
+
+impl Node {
+    /// Whether it may be given a job, once it is free.
+    pub(super) fn takes_work(&self) -> bool {
+        self.drain == Drain::Off && !self.is_doubtful
+    }
+
+    pub(super) fn is_free(&self) -> bool {
+        self.running.is_none() && self.takes_work()
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Nodes {
+    names: Vec<NodeId>,
+    live: Vec<Option<Node>>,
+    by_name: HashMap<NodeId, NodeIx>,
+}
+
+impl Nodes {
+    pub(super) fn named(&mut self, name: &NodeId) -> NodeIx {
+        if let Some(ix) = self.find(name) {
+            return ix;
+        }
+        let ix = NodeIx(self.names.len() as u32);
+        self.names.push(name.clone());
+        self.live.push(None);
+        self.by_name.insert(name.clone(), ix);
+        ix
+    }
+
+    pub(super) fn find(&self, name: &NodeId) -> Option<NodeIx> {
+        self.by_name.get(name).copied()
+    }
+
+    /// # Panics
+    /// For a number that [`Nodes::named`] did not give.
+    pub(super) fn name(&self, ix: NodeIx) -> &NodeId {
+        &self.names[ix.0 as usize]
+    }
+
+    pub(super) fn get(&self, ix: NodeIx) -> Option<&Node> {
+        self.live.get(ix.0 as usize)?.as_ref()
+    }
+
+    pub(super) fn get_mut(&mut self, ix: NodeIx) -> Option<&mut Node> {
+        self.live.get_mut(ix.0 as usize)?.as_mut()
+    }
+
+    pub(super) fn by_name(&self, name: &NodeId) -> Option<&Node> {
+        self.get(self.find(name)?)
+    }
+
+    pub(super) fn insert(&mut self, ix: NodeIx, node: Node) {
+        if let Some(slot) = self.live.get_mut(ix.0 as usize) {
+            *slot = Some(node);
+        }
+    }
+
+    pub(super) fn remove(&mut self, ix: NodeIx) -> Option<Node> {
+        self.live.get_mut(ix.0 as usize)?.take()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (NodeIx, &Node)> {
+        let numbered = self.live.iter().zip(0..);
+        numbered.filter_map(|(slot, ix)| Some((NodeIx(ix), slot.as_ref()?)))
+    }
+}

@@ -1,0 +1,338 @@
+//! Which waiting job a free node is given, and which free node a job.
+//!
+//! A node that becomes free takes the job of the smallest claim, or one that it can start sooner because it holds its model or
+//! adapters: what is saved in loads is worth more to all than the exact turn. The claim of whoever passes is at most
+//! [`LOCALITY_DEFICIT_JOBS`] usual jobs behind (a bounded deficit: arXiv 2501.14312), nobody passes who came later by ten times
+//! what is saved, and a job is passed a bounded number of times (delay scheduling: Zaharia et al., EuroSys 2010).
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap};
+
+use flowai_actors::limits::{
+    CANDIDATES_MAX, LOCALITY_DEFICIT_JOBS, LOCALITY_NODES_A_SKIP, LOCALITY_SKIPS_MIN,
+    WAITED_SECOND_WORTH_S,
+};
+
+use super::durations::Cold;
+use super::event::Effect;
+use super::jobs::{Job, JobIx, Place};
+use super::kinds::{Kind, KindIx};
+use super::lanes::{Claim, Lane};
+use super::nodes::{Node, NodeIx};
+use super::shares::{UserIx, Virtual};
+use super::state::Scheduler;
+
+/// Free nodes that a job is compared with, of those that have its model loaded and of the others.
+const NODES_COMPARED_MAX: usize = 16;
+
+/// What a node is given next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Choice {
+    pub(super) job: JobIx,
+    pub(super) is_forced: bool,
+    /// Whose turn it was.
+    pub(super) passes: Option<JobIx>,
+}
+
+impl Choice {
+    /// By its turn.
+    fn of(job: JobIx) -> Self {
+        Self {
+            job,
+            is_forced: false,
+            passes: None,
+        }
+    }
+}
+
+impl Scheduler {
+    /// Gives free nodes work: first those that have just become free, then the jobs that have just come.
+    pub(super) fn place(&mut self, effects: &mut Vec<Effect>) {
+        while let Some(node) = self.dirty_nodes.pop_first() {
+            if !self.nodes.get(node).is_some_and(Node::is_free) {
+                continue;
+            }
+            if let Some(choice) = self.choose(node, None) {
+                self.start(choice, node, effects);
+            }
+        }
+        let mut kinds = std::mem::take(&mut self.dirty_kinds);
+        while !self.free.is_empty() {
+            let Some((job, node)) = self.match_newcomer(&kinds) else {
+                break;
+            };
+            self.start(Choice::of(job), node, effects);
+            kinds.append(&mut self.dirty_kinds);
+        }
+        self.dirty_kinds.clear();
+    }
+
+    /// What the node would be given. `leaves`: whose running job there is taken as ended.
+    pub(super) fn choose(&self, node: NodeIx, leaves: Option<UserIx>) -> Option<Choice> {
+        let forced = self.reserved_for(node).or_else(|| self.overdue(node));
+        if let Some(job) = forced {
+            return Some(Choice {
+                is_forced: true,
+                ..Choice::of(job)
+            });
+        }
+        self.best(node, leaves, false)
+            .or_else(|| self.best(node, leaves, true))
+    }
+
+    /// The best of the claims that are not too far behind the first. `with_capped`: also of users who run enough already.
+    fn best(&self, node: NodeIx, leaves: Option<UserIx>, with_capped: bool) -> Option<Choice> {
+        let known = self.nodes.get(node)?;
+        let kinds = self
+            .kinds
+            .waiting_for(known.group)
+            .filter(|(_, kind)| self.trusts(node, kind.needs));
+        let claims = Claims::new(kinds.flat_map(|(_, kind)| {
+            let capped = self.capped(kind, leaves, with_capped);
+            [Box::new(kind.open.iter().copied()) as Stream<'_>, capped]
+        }));
+        let can_run = |(lane, ix): &(&Lane, JobIx)| self.may_run(lane, *ix, node);
+        let heads =
+            claims.filter_map(|claim| self.head(claim).filter(can_run).map(|(_, ix)| (claim, ix)));
+        let mut heads = heads.filter_map(|(claim, ix)| Some((claim, ix, self.jobs.get(ix)?)));
+        let (first_claim, first, first_job) = heads.next()?;
+        let stays = Choice::of(first);
+        if u32::from(first_job.skips) >= self.skips_max(first_job) {
+            return Some(stays);
+        }
+        let last = first_claim.finish.0 + LOCALITY_DEFICIT_JOBS * self.durations.mean_charge();
+        let first_load_s = self.load_s(first_job, known);
+        let mut best = (0.0, stays);
+        for (_, job, rival) in heads
+            .take_while(|(claim, ..)| claim.finish.0 <= last)
+            .take(CANDIDATES_MAX)
+        {
+            let later_s = rival.queued_at.since(first_job.queued_at).as_secs_f64();
+            let gain_s = first_load_s - self.load_s(rival, known) - WAITED_SECOND_WORTH_S * later_s;
+            if gain_s > best.0 {
+                best = (
+                    gain_s,
+                    Choice {
+                        passes: Some(first),
+                        ..Choice::of(job)
+                    },
+                );
+            }
+        }
+        Some(best.1)
+    }
+
+    /// How often a job may be passed by others: the more nodes there are, the sooner one comes that suits it.
+    fn skips_max(&self, job: &Job) -> u32 {
+        let nodes = self.kinds.get(job.kind).map_or(0, |kind| kind.fitting);
+        LOCALITY_SKIPS_MIN.max(nodes / LOCALITY_NODES_A_SKIP)
+    }
+
+    /// Of the users who run enough already: all, or only whoever has one running job less when that of `leaves` ends.
+    fn capped<'a>(&'a self, kind: &'a Kind, leaves: Option<UserIx>, with_all: bool) -> Stream<'a> {
+        if with_all {
+            return Box::new(kind.capped.iter().copied());
+        }
+        let Some(user) = leaves.and_then(|user| self.shares.get(user)) else {
+            return Box::new(std::iter::empty());
+        };
+        let would_stand = user.lanes.iter().filter_map(|ix| {
+            let lane = self.lanes.get(*ix)?;
+            let claim = lane.entry.filter(|entry| entry.is_capped)?.claim;
+            let job = self.jobs.get(*lane.jobs.front()?)?;
+            let is_here = kind.capped.contains(&claim) && user.running <= job.tier.running_max();
+            let lift = (self.shares.now().0 - user.tag.0).max(0.0);
+            let finish = Virtual(claim.finish.0 + lift);
+            is_here.then_some(Claim { finish, ..claim })
+        });
+        let mut claims: Vec<Claim> = would_stand.collect();
+        claims.sort_unstable();
+        Box::new(claims.into_iter())
+    }
+
+    fn head(&self, claim: Claim) -> Option<(&Lane, JobIx)> {
+        let lane = self.lanes.get(claim.lane)?;
+        Some((lane, *lane.jobs.front()?))
+    }
+
+    /// What has to be brought to the node before the job can begin.
+    pub(super) fn cold(&self, job: &Job, node: &Node) -> Cold {
+        let needs = self.kinds.get(job.kind).map(|kind| kind.needs);
+        let model = needs.is_some_and(|needs| node.model != Some(needs.model));
+        let far = job
+            .adapters
+            .iter()
+            .filter(|key| !node.fused.contains(key) && !node.near.contains(key));
+        Cold {
+            model,
+            adapters: far.count() as u32,
+        }
+    }
+
+    /// Seconds until a job can begin on the node, as predicted.
+    pub(super) fn load_s(&self, job: &Job, node: &Node) -> f64 {
+        let (Some(kind), Some(group)) =
+            (self.kinds.get(job.kind), self.kinds.get_group(node.group))
+        else {
+            return 0.0;
+        };
+        let cold = self.cold(job, node);
+        let model_s = if cold.model {
+            self.durations.model_load_s(kind.needs.model, group.class)
+        } else {
+            0.0
+        };
+        let adapters_s = f64::from(cold.adapters) * self.durations.adapter_load_s(group.class);
+        let wanted: BTreeSet<_> = job.adapters.iter().copied().collect();
+        let fuse_s = if !cold.model && wanted == node.fused {
+            0.0
+        } else {
+            self.durations.adapter_fuse_s()
+        };
+        model_s + adapters_s + fuse_s
+    }
+
+    /// Whether the lane's job may go to this node of its kind.
+    pub(super) fn may_run(&self, lane: &Lane, job: JobIx, node: NodeIx) -> bool {
+        !lane.is_choosy() || self.is_chosen(job, node)
+    }
+
+    fn is_chosen(&self, ix: JobIx, node: NodeIx) -> bool {
+        let Some(job) = self.jobs.get(ix) else {
+            return false;
+        };
+        let Some(story) = &job.story else { return true };
+        // A job goes back to a node where it failed only after a pause, and only while no other could run it.
+        let may_go_back = || story.back_at <= self.now && !self.has_untried_node(job);
+        if story.failed_on.contains(&node) && !may_go_back() {
+            return false;
+        }
+        let class = self
+            .nodes
+            .get(node)
+            .and_then(|node| self.kinds.get_group(node.group))
+            .map(|group| group.class);
+        let is_of_class = |checkpoint: &super::event::Checkpoint| {
+            class.is_some_and(|class| self.kinds.class_name(class) == checkpoint.device_class)
+        };
+        match &story.resume {
+            Some(checkpoint) if self.has_class(job, checkpoint) => is_of_class(checkpoint),
+            _ => true,
+        }
+    }
+
+    /// Whether a node that takes work, free or not, can run the job and did not fail it yet.
+    pub(super) fn has_untried_node(&self, job: &Job) -> bool {
+        let fitting = self.kinds.get(job.kind).map_or(0, |kind| kind.fitting);
+        let Some(story) = &job.story else {
+            return fitting > 0;
+        };
+        let could = |ix: &&NodeIx| {
+            self.nodes
+                .get(**ix)
+                .is_some_and(|node| node.takes_work() && self.kinds.fits(job.kind, node.group))
+        };
+        fitting as usize > story.failed_on.iter().filter(could).count()
+    }
+
+    /// Whether some node can go on from the checkpoint; otherwise the job begins anew wherever it fits.
+    fn has_class(&self, job: &Job, checkpoint: &super::event::Checkpoint) -> bool {
+        self.kinds.groups().any(|ix| {
+            let group = self.kinds.get_group(ix).filter(|group| group.live() > 0);
+            group.is_some_and(|group| self.kinds.class_name(group.class) == checkpoint.device_class)
+                && self.kinds.fits(job.kind, ix)
+        })
+    }
+
+    /// The first claim of these kinds that a free node can serve, and the node that starts it soonest.
+    fn match_newcomer(&self, kinds: &BTreeSet<KindIx>) -> Option<(JobIx, NodeIx)> {
+        let of_kinds = || kinds.iter().filter_map(|ix| self.kinds.get(*ix));
+        let open =
+            Claims::new(of_kinds().map(|kind| Box::new(kind.open.iter().copied()) as Stream<'_>));
+        let capped =
+            Claims::new(of_kinds().map(|kind| Box::new(kind.capped.iter().copied()) as Stream<'_>));
+        let mut claims = open.take(CANDIDATES_MAX).chain(capped.take(CANDIDATES_MAX));
+        claims.find_map(|claim| {
+            let (lane, job) = self.head(claim)?;
+            Some((job, self.free_node_for(lane, job)?))
+        })
+    }
+
+    fn free_node_for(&self, lane: &Lane, ix: JobIx) -> Option<NodeIx> {
+        let job = self.jobs.get(ix)?;
+        let needs = self.kinds.get(lane.kind)?.needs;
+        let warm = self.free.with_model(needs.model).take(NODES_COMPARED_MAX);
+        let groups = self
+            .free
+            .groups()
+            .filter(|group| self.kinds.fits(lane.kind, *group));
+        let cold = groups.flat_map(|group| self.free.of_group(group).take(NODES_COMPARED_MAX));
+        let can = |node: &NodeIx| {
+            let group = self.nodes.get(*node).map(|node| node.group);
+            group.is_some_and(|group| self.kinds.fits(lane.kind, group))
+                && self.trusts(*node, needs)
+                && self.may_run(lane, ix, *node)
+                && self.reserved_for(*node).is_none_or(|other| other == ix)
+        };
+        let load = |node: NodeIx| {
+            self.nodes
+                .get(node)
+                .map_or(f64::MAX, |node| self.load_s(job, node))
+        };
+        let mut best: Option<(f64, NodeIx)> = None;
+        for node in warm.chain(cold).filter(can) {
+            let load_s = load(node);
+            if best.is_none_or(|(least_s, _)| load_s < least_s) {
+                best = Some((load_s, node));
+            }
+        }
+        best.map(|(_, node)| node)
+    }
+
+    /// Whose start the node was stopped for, if it still waits.
+    pub(super) fn reserved_for(&self, node: NodeIx) -> Option<JobIx> {
+        let job = self.nodes.get(node)?.reserved?;
+        let is_waiting = self
+            .jobs
+            .get(job)
+            .is_some_and(|job| matches!(job.place, Place::Lane(_)));
+        is_waiting.then_some(job)
+    }
+}
+
+type Stream<'a> = Box<dyn Iterator<Item = Claim> + 'a>;
+
+/// Ordered streams of claims as one.
+struct Claims<'a> {
+    heads: BinaryHeap<Reverse<(Claim, usize)>>,
+    streams: Vec<Stream<'a>>,
+}
+
+impl<'a> Claims<'a> {
+    fn new(streams: impl Iterator<Item = Stream<'a>>) -> Self {
+        let mut claims = Self {
+            heads: BinaryHeap::new(),
+            streams: streams.collect(),
+        };
+        for at in 0..claims.streams.len() {
+            claims.refill(at);
+        }
+        claims
+    }
+
+    fn refill(&mut self, at: usize) {
+        if let Some(claim) = self.streams.get_mut(at).and_then(Iterator::next) {
+            self.heads.push(Reverse((claim, at)));
+        }
+    }
+}
+
+impl Iterator for Claims<'_> {
+    type Item = Claim;
+
+    fn next(&mut self) -> Option<Claim> {
+        let Reverse((claim, at)) = self.heads.pop()?;
+        self.refill(at);
+        Some(claim)
+    }
+}

@@ -1,0 +1,379 @@
+//! Goal: whatever happens, in whatever order, the scheduler's own books agree and no node stands idle without need.
+//! Method: thousands of random events of a seeded farm, with the books compared after each.
+
+use std::collections::BTreeMap;
+
+use flowai_actors::state::JobState;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+
+use super::super::jobs::Place;
+use super::*;
+
+const MODELS: [&str; 3] = ["one", "two", "three"];
+
+/// What a job's row would say.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Row {
+    state: JobState,
+    attempt: Attempt,
+}
+
+struct Chaos {
+    farm: Farm,
+    random: StdRng,
+    rows: BTreeMap<JobId, Row>,
+    /// What each node works on.
+    works_on: BTreeMap<NodeId, (JobId, Attempt)>,
+    generations: BTreeMap<NodeId, Generation>,
+    jobs: u64,
+}
+
+impl Chaos {
+    fn new(seed: u64) -> Self {
+        Self {
+            farm: Farm::new(),
+            random: StdRng::seed_from_u64(seed),
+            rows: BTreeMap::new(),
+            works_on: BTreeMap::new(),
+            generations: BTreeMap::new(),
+            jobs: 0,
+        }
+    }
+
+    fn node(&mut self) -> NodeId {
+        node_id(&format!("n{}", self.random.random_range(0..5)))
+    }
+
+    fn of_all(&mut self, is_wanted: impl Fn(&Row) -> bool) -> Option<JobId> {
+        let found: Vec<JobId> = self
+            .rows
+            .iter()
+            .filter(|(_, row)| is_wanted(row))
+            .map(|(id, _)| *id)
+            .collect();
+        (!found.is_empty()).then(|| found[self.random.random_range(0..found.len())])
+    }
+
+    fn event(&mut self) -> Option<Event> {
+        let node = self.node();
+        let generation = self.generations.get(&node).copied();
+        Some(match self.random.random_range(0..100) {
+            0..30 => {
+                self.jobs += 1;
+                let tier = Tier::ALL[self.random.random_range(0..3)];
+                let mut job = waiting(self.jobs, self.random.random_range(0..6), tier);
+                job.model = model(MODELS[self.random.random_range(0..3)]);
+                job.class = Class::ALL[self.random.random_range(0..2)];
+                job.cost = GpuSeconds(self.random.random_range(1.0..200.0));
+                if self.random.random_bool(0.1) {
+                    job.after = self.of_all(|row| !row.state.is_end());
+                }
+                self.rows.insert(
+                    job.job,
+                    Row {
+                        state: JobState::Queued,
+                        attempt: Attempt::ZERO,
+                    },
+                );
+                Event::JobArrived(job)
+            }
+            30..38 => {
+                let before = generation.unwrap_or(Generation::ZERO);
+                let generation = if self.random.random_bool(0.5) {
+                    before.next()
+                } else {
+                    before.max(FIRST)
+                };
+                let is_same = generation == before;
+                self.generations.insert(node.clone(), generation);
+                let running = self.works_on.get(&node).copied().filter(|_| is_same);
+                if !is_same {
+                    self.works_on.remove(&node);
+                }
+                let count = self.random.random_range(1..=3);
+                Event::NodeRegistered(NodeOffer {
+                    device_class: ["gpu", "cpu"][self.random.random_range(0..2)].to_owned(),
+                    memory_bytes: 1 << 34,
+                    models: MODELS.iter().take(count).map(|name| model(name)).collect(),
+                    node,
+                    generation,
+                    running,
+                })
+            }
+            38..60 => Event::Beat {
+                generation: generation?,
+                is_astray: self.random.random_bool(0.1),
+                holds: self.random.random_bool(0.5).then(|| Holds {
+                    model: Some(model(MODELS[self.random.random_range(0..3)])),
+                    ..Holds::default()
+                }),
+                node,
+            },
+            60..80 => {
+                let (job, attempt) = *self.works_on.get(&node)?;
+                let end = match self.random.random_range(0..10) {
+                    0..5 => AttemptEnd::Rendered {
+                        ran: Some(Ran {
+                            busy: GpuSeconds(self.random.random_range(1.0..300.0)),
+                            load: GpuSeconds(3.0),
+                        }),
+                    },
+                    5 => AttemptEnd::Stopped { checkpoint: None },
+                    6 => AttemptEnd::Stopped {
+                        checkpoint: Some(Checkpoint {
+                            device_class: "gpu".to_owned(),
+                            step: self.random.random_range(0..10),
+                        }),
+                    },
+                    7 => failure(false),
+                    8 => AttemptEnd::Failed {
+                        code: "out_of_memory".into(),
+                        detail: String::new(),
+                        retryable: true,
+                    },
+                    _ => failure(true),
+                };
+                self.works_on.remove(&node);
+                Event::Ended {
+                    node,
+                    generation: generation?,
+                    job,
+                    attempt,
+                    end,
+                }
+            }
+            80..84 => Event::CancelAsked(self.of_all(|row| !row.state.is_end())?),
+            84..87 => Event::NodeDraining {
+                node,
+                how: [Drain::Off, Drain::Off, Drain::Lazy, Drain::Now]
+                    [self.random.random_range(0..4)],
+            },
+            87..90 => {
+                let (job, attempt) = *self.works_on.get(&node)?;
+                self.works_on.remove(&node);
+                Event::NotTaken { job, attempt }
+            }
+            90..92 => Event::Doubted(self.of_all(|row| row.state == JobState::Queued)?),
+            92..96 => {
+                let (job, attempt) = *self.works_on.get(&node)?;
+                Event::Progressed {
+                    job,
+                    attempt,
+                    step: self.random.random_range(0..10),
+                    steps: 10,
+                }
+            }
+            _ => {
+                self.farm.now_ms += self.random.random_range(0..120_000);
+                Event::Tick
+            }
+        })
+    }
+
+    /// What the rows say once the effects are written.
+    fn write(&mut self, effects: &[Effect]) {
+        for effect in effects {
+            let mut ends = |job: &JobId, state: JobState| {
+                let row = self.rows.get_mut(job).unwrap();
+                assert!(row.state.may_become(state), "{row:?} -> {state:?}");
+                row.state = state;
+            };
+            match effect {
+                Effect::Assign {
+                    job, attempt, node, ..
+                } => {
+                    ends(job, JobState::Running);
+                    let row = self.rows.get_mut(job).unwrap();
+                    assert_eq!(
+                        *attempt,
+                        row.attempt.next(),
+                        "attempts are numbered without a gap"
+                    );
+                    row.attempt = *attempt;
+                    self.works_on.insert(node.clone(), (*job, *attempt));
+                }
+                Effect::Settle { job, .. } => ends(job, JobState::Done),
+                Effect::Requeue { job, .. } => ends(job, JobState::Queued),
+                Effect::Fail { job, .. } => ends(job, JobState::Failed),
+                Effect::Cancel { job, .. } => ends(job, JobState::Cancelled),
+                Effect::Quarantine { job, .. } => ends(job, JobState::Quarantined),
+                Effect::Stop { .. } | Effect::Stale { .. } => {}
+            }
+        }
+    }
+
+    fn step(&mut self) {
+        let Some(event) = self.event() else { return };
+        let doubted = match &event {
+            Event::Doubted(job) => Some(*job),
+            _ => None,
+        };
+        let effects = self.farm.step(event.clone());
+        self.write(&effects);
+        // The journal tells of ends.
+        let over: Vec<(JobId, bool)> = effects
+            .iter()
+            .filter_map(|effect| match effect {
+                Effect::Settle { job, .. } => Some((*job, true)),
+                Effect::Fail { job, .. }
+                | Effect::Cancel { job, .. }
+                | Effect::Quarantine { job, .. } => Some((*job, false)),
+                _ => None,
+            })
+            .collect();
+        for (job, is_done) in over {
+            let effects = self.farm.step(Event::JobGone { job, is_done });
+            self.write(&effects);
+        }
+        if let Some(job) = doubted {
+            self.rows.remove(&job);
+            let effects = self.farm.step(Event::JobGone {
+                job,
+                is_done: false,
+            });
+            self.write(&effects);
+        }
+        self.compare(&event);
+    }
+
+    fn compare(&self, event: &Event) {
+        let scheduler = &self.farm.scheduler;
+        let believed: BTreeMap<JobId, (Attempt, bool)> = scheduler
+            .unfinished()
+            .map(|(job, attempt, node)| (job, (attempt, node.is_some())))
+            .collect();
+        let written = self.rows.iter().filter(|(_, row)| !row.state.is_end());
+        let written: BTreeMap<JobId, (Attempt, bool)> = written
+            .map(|(job, row)| (*job, (row.attempt, row.state == JobState::Running)))
+            .collect();
+        assert_eq!(
+            believed, written,
+            "memory is what the rows say, after {event:?}"
+        );
+        audit(scheduler, event);
+    }
+}
+
+/// Every index says what the jobs and nodes say, and no node stands idle that could work.
+fn audit(scheduler: &Scheduler, event: &Event) {
+    let (mut waiting, mut running) = (BTreeMap::new(), BTreeMap::new());
+    for (ix, job) in scheduler.jobs.iter() {
+        match &job.place {
+            Place::Running(_) => *running.entry(job.owner).or_insert(0) += 1,
+            Place::Parked => *waiting.entry(job.owner).or_insert(0) += 1,
+            Place::Lane(lane) => {
+                *waiting.entry(job.owner).or_insert(0) += 1;
+                let lane = scheduler.lanes.get(*lane).unwrap();
+                assert_eq!(
+                    lane.jobs.iter().filter(|other| **other == ix).count(),
+                    1,
+                    "{event:?}"
+                );
+            }
+        }
+    }
+    let mut weights = 0;
+    for (ix, lane) in scheduler.lanes.iter() {
+        let user = scheduler.shares.get(lane.user).unwrap();
+        assert!(user.lanes.contains(&ix));
+        let (entry, kind) = (lane.entry.unwrap(), scheduler.kinds.get(lane.kind).unwrap());
+        let job = scheduler.jobs.get(lane.jobs[0]).unwrap();
+        let finish = user.tag.0 + scheduler.length_of(job);
+        // Learning changes lengths a little between two filings.
+        assert!(
+            (entry.claim.finish.0 - finish).abs() <= finish.abs() * 10.0 + 3_000.0,
+            "{event:?}"
+        );
+        assert_eq!(
+            entry.is_capped,
+            user.running >= job.tier.running_max(),
+            "{event:?}"
+        );
+        assert_eq!(
+            entry.stands,
+            !entry.is_capped && kind.fitting > 0,
+            "{event:?}"
+        );
+        let set = if entry.is_capped {
+            &kind.capped
+        } else {
+            &kind.open
+        };
+        assert!(set.contains(&entry.claim), "{event:?}");
+    }
+    for (user, count) in waiting.iter().chain(&running) {
+        assert!(scheduler.shares.get(*user).is_some(), "{count}");
+    }
+    for n in 0..6 {
+        let Some(ix) = scheduler.shares.find(user_id(n)) else {
+            continue;
+        };
+        let user = scheduler.shares.get(ix).unwrap();
+        assert_eq!(
+            user.running,
+            running.get(&ix).copied().unwrap_or(0),
+            "{event:?}"
+        );
+        assert_eq!(
+            user.waiting,
+            waiting.get(&ix).copied().unwrap_or(0),
+            "{event:?}"
+        );
+        weights += user.counted_weight();
+    }
+    assert_eq!(scheduler.shares.weights(), weights, "{event:?}");
+    for tier in Tier::ALL {
+        let of_tier: Vec<_> = scheduler
+            .jobs
+            .iter()
+            .filter(|(_, job)| job.tier == tier)
+            .collect();
+        let runs = of_tier
+            .iter()
+            .filter(|(_, job)| job.holder().is_some())
+            .count() as u32;
+        let waits = of_tier.len() as u32 - runs;
+        assert_eq!(scheduler.load(tier), (waits, runs), "{event:?}");
+    }
+    for (node_ix, node) in scheduler.nodes.iter() {
+        if let Some(running) = node.running {
+            let held = scheduler.jobs.get(running.job).and_then(|job| job.holder());
+            assert_eq!(held.map(|held| held.node), Some(node_ix), "{event:?}");
+        } else if node.is_free() {
+            assert_eq!(
+                scheduler.choose(node_ix, None),
+                None,
+                "a free node could work, after {event:?}"
+            );
+            assert!(scheduler.free.of_group(node.group).any(|ix| ix == node_ix));
+        }
+    }
+}
+
+#[test]
+fn books_agree_and_no_node_stands_idle_whatever_happens() {
+    for seed in 0..60 {
+        let mut chaos = Chaos::new(seed);
+        for _ in 0..400 {
+            chaos.step();
+        }
+    }
+}
+
+#[test]
+fn equal_events_give_equal_effects() {
+    let run = |seed| {
+        let mut chaos = Chaos::new(seed);
+        let mut trace = Vec::new();
+        for _ in 0..500 {
+            if let Some(event) = chaos.event() {
+                let effects = chaos.farm.step(event);
+                trace.push(effects);
+            }
+        }
+        trace
+    };
+    assert_eq!(run(7), run(7));
+    assert_ne!(run(7), run(8));
+}

@@ -1,0 +1,116 @@
+//! Who passes whom because its model or adapters are at hand.
+
+use flowai_actors::ids::Sha256;
+use flowai_actors::limits::LOCALITY_SKIPS_MIN;
+
+use super::*;
+
+fn adapter(n: u8) -> Sha256 {
+    Sha256::from_bytes([n; 32])
+}
+
+fn with_model(name: &str, job: WaitingJob) -> WaitingJob {
+    WaitingJob {
+        model: model(name),
+        ..job
+    }
+}
+
+fn holds(farm: &mut Farm, node: &str, loaded: &str, near: &[Sha256]) -> Vec<Effect> {
+    farm.step(Event::Beat {
+        node: node_id(node),
+        generation: FIRST,
+        is_astray: false,
+        holds: Some(Holds {
+            model: Some(model(loaded)),
+            fused: Vec::new(),
+            near: near.to_vec(),
+        }),
+    })
+}
+
+/// A node with two models of which it has loaded the second, and works.
+fn warm_and_busy(farm: &mut Farm) {
+    farm.offer("a", FIRST, &["cold", "warm"], None);
+    farm.arrive(with_model("warm", waiting(900, 900, Tier::Free)));
+    holds(farm, "a", "warm", &[]);
+}
+
+#[test]
+fn a_job_whose_model_is_loaded_passes_one_whose_is_not() {
+    let mut farm = Farm::new();
+    warm_and_busy(&mut farm);
+    farm.arrive(with_model("cold", waiting(1, 1, Tier::Free)));
+    farm.arrive(with_model("warm", waiting(2, 2, Tier::Free)));
+    let effects = farm.ended("a", 900, 1, rendered());
+    assert_eq!(effects[1..], [assign(2, 1, "a")]);
+}
+
+#[test]
+fn a_job_is_passed_only_so_often() {
+    let mut farm = Farm::new();
+    warm_and_busy(&mut farm);
+    farm.arrive(with_model("cold", waiting(1, 1, Tier::Free)));
+    for n in 2..20 {
+        farm.arrive(with_model("warm", waiting(n, n, Tier::Free)));
+    }
+    let effects = farm.ended("a", 900, 1, rendered());
+    let order = start_order_of(&mut farm, effects, 19);
+    let place = order.iter().position(|n| *n == 1).unwrap();
+    assert_eq!(place as u32, LOCALITY_SKIPS_MIN, "{order:?}");
+}
+
+#[test]
+fn nobody_passes_whose_claim_is_further_behind_than_the_deficit() {
+    let mut farm = Farm::new();
+    warm_and_busy(&mut farm);
+    farm.arrive(with_model("cold", waiting(1, 1, Tier::Free)));
+    let mut greedy = with_model("warm", waiting(2, 2, Tier::Free));
+    greedy.cost = GpuSeconds(1_000.0);
+    farm.arrive(greedy);
+    let effects = farm.ended("a", 900, 1, rendered());
+    assert_eq!(effects[1..], [assign(1, 1, "a")]);
+}
+
+#[test]
+fn a_paying_user_is_not_passed_for_the_seconds_of_an_adapter_for_long() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    farm.arrive(waiting(900, 900, Tier::Free));
+    holds(&mut farm, "a", "tiny", &[adapter(1)]);
+    let mut paying = waiting(1, 1, Tier::Studio);
+    paying.adapters = vec![adapter(2)];
+    farm.arrive(paying);
+    for n in 2..20 {
+        let mut job = waiting(n, n, Tier::Free);
+        job.adapters = vec![adapter(1)];
+        farm.arrive(job);
+    }
+    let effects = farm.ended("a", 900, 1, rendered());
+    let order = start_order_of(&mut farm, effects, 19);
+    let place = order.iter().position(|n| *n == 1).unwrap();
+    assert!(place as u32 <= LOCALITY_SKIPS_MIN, "{order:?}");
+}
+
+#[test]
+fn of_free_nodes_the_one_that_starts_soonest_gets_the_job() {
+    let mut farm = Farm::new();
+    for node in ["a", "b", "c"] {
+        farm.offer(node, FIRST, &["cold", "warm"], None);
+    }
+    holds(&mut farm, "a", "warm", &[]);
+    holds(&mut farm, "b", "warm", &[adapter(1)]);
+    holds(&mut farm, "c", "cold", &[adapter(1)]);
+    let mut job = with_model("warm", waiting(1, 1, Tier::Free));
+    job.adapters = vec![adapter(1)];
+    assert_eq!(farm.arrive(job), [assign(1, 1, "b")]);
+    assert_eq!(
+        farm.arrive(with_model("warm", waiting(2, 2, Tier::Free))),
+        [assign(2, 1, "a")]
+    );
+    assert_eq!(
+        farm.arrive(with_model("warm", waiting(3, 3, Tier::Free))),
+        [assign(3, 1, "c")],
+        "no node stands idle"
+    );
+}

@@ -1,0 +1,158 @@
+//! Work that makes room and goes on later.
+
+use flowai_actors::limits::{JOB_PREEMPTIONS_MAX, PREEMPTION_SWAP_S};
+
+use super::*;
+
+/// A long batch job runs on the only node, and a studio user waits.
+fn about_to_miss_a_bound() -> Farm {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    let mut export = waiting(1, 1, Tier::Pro);
+    export.class = Class::Batch;
+    export.cost = GpuSeconds(3_600.0);
+    assert_eq!(farm.arrive(export), [assign(1, 1, "a")]);
+    farm.arrive(waiting(2, 2, Tier::Studio));
+    farm
+}
+
+fn stop(job: u64, attempt: u32) -> Effect {
+    Effect::Stop {
+        node: node_id("a"),
+        job: job_id(job),
+        attempt: Attempt::new(attempt),
+        keep: true,
+    }
+}
+
+fn stopped_after(step: u32) -> AttemptEnd {
+    AttemptEnd::Stopped {
+        checkpoint: Some(Checkpoint {
+            device_class: "gpu".to_owned(),
+            step,
+        }),
+    }
+}
+
+#[test]
+fn a_batch_job_makes_room_for_a_bound_and_goes_on_afterwards() {
+    let mut farm = about_to_miss_a_bound();
+    let bound_ms = Tier::Studio.start_bound_ms(Class::Interactive).unwrap();
+    let lead_ms = (1_000.0 * PREEMPTION_SWAP_S) as u64;
+    assert_eq!(farm.pass(bound_ms - lead_ms - 2 * NODE_BEAT_MS, &["a"]), []);
+    assert_eq!(farm.pass(3 * NODE_BEAT_MS, &["a"]), [stop(1, 1)]);
+    // Until the node says so it is not free, and it is told once.
+    assert_eq!(farm.pass(3 * NODE_BEAT_MS, &["a"]), []);
+    let effects = farm.ended("a", 1, 1, stopped_after(4));
+    assert!(
+        matches!(&effects[0], Effect::Requeue { outcome: Unfinished::Stopped, checkpoint: Some(kept), .. } if kept.step == 4),
+        "{effects:?}"
+    );
+    assert_eq!(effects[1..], [assign(2, 1, "a")]);
+    assert_eq!(farm.ended("a", 2, 1, rendered())[1..], [assign(1, 2, "a")]);
+}
+
+#[test]
+fn nothing_makes_room_that_soon_ends_or_is_of_a_tier_as_high() {
+    for (cost, class, tier) in [
+        (20.0, Class::Batch, Tier::Pro),
+        (3_600.0, Class::Interactive, Tier::Studio),
+    ] {
+        let mut farm = Farm::new();
+        farm.register("a", FIRST, None);
+        let mut job = waiting(1, 1, tier);
+        (job.cost, job.class) = (GpuSeconds(cost), class);
+        farm.arrive(job);
+        farm.arrive(waiting(2, 2, Tier::Studio));
+        let bound_ms = Tier::Studio.start_bound_ms(Class::Interactive).unwrap();
+        assert_eq!(farm.pass(2 * bound_ms, &["a"]), [], "{cost} {class:?}");
+    }
+}
+
+#[test]
+fn a_job_makes_room_only_so_often() {
+    let mut farm = about_to_miss_a_bound();
+    let bound_ms = Tier::Studio.start_bound_ms(Class::Interactive).unwrap();
+    for n in 0..u64::from(JOB_PREEMPTIONS_MAX) {
+        let attempt = n as u32 + 1;
+        assert_eq!(farm.pass(bound_ms, &["a"]), [stop(1, attempt)]);
+        farm.ended("a", 1, attempt, stopped_after(attempt));
+        let effects = farm.ended("a", 2 + n, 1, rendered());
+        assert_eq!(effects[1..], [assign(1, attempt + 1, "a")]);
+        farm.arrive(waiting(3 + n, 3 + n, Tier::Studio));
+    }
+    assert_eq!(farm.pass(2 * bound_ms, &["a"]), []);
+}
+
+#[test]
+fn a_checkpoint_goes_on_where_the_device_is_the_same_and_anew_where_none_is_left() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    farm.arrive(waiting(1, 1, Tier::Free));
+    let other = NodeOffer {
+        node: node_id("b"),
+        generation: FIRST,
+        models: vec![model("tiny")],
+        device_class: "cpu".to_owned(),
+        memory_bytes: 1 << 34,
+        running: None,
+    };
+    farm.step(Event::NodeRegistered(other));
+    let drain = Event::NodeDraining {
+        node: node_id("a"),
+        how: Drain::Now,
+    };
+    assert_eq!(farm.step(drain), [stop(1, 1)]);
+    // No node of its class takes work: the other one begins anew.
+    let effects = farm.ended("a", 1, 1, stopped_after(3));
+    assert_eq!(effects[1..], [assign(1, 2, "b")]);
+
+    let mut farm = Farm::new();
+    for node in ["a", "c"] {
+        farm.register(node, FIRST, None);
+    }
+    farm.arrive(waiting(1, 1, Tier::Free));
+    farm.arrive(waiting(2, 2, Tier::Free));
+    let other = NodeOffer {
+        node: node_id("b"),
+        generation: FIRST,
+        models: vec![model("tiny")],
+        device_class: "cpu".to_owned(),
+        memory_bytes: 1 << 34,
+        running: None,
+    };
+    farm.step(Event::NodeRegistered(other));
+    farm.step(Event::NodeDraining {
+        node: node_id("a"),
+        how: Drain::Now,
+    });
+    let effects = farm.ended("a", 1, 1, stopped_after(3));
+    assert!(
+        matches!(effects[..], [Effect::Requeue { .. }]),
+        "{effects:?}"
+    );
+    assert_eq!(farm.ended("c", 2, 1, rendered())[1..], [assign(1, 2, "c")]);
+}
+
+#[test]
+fn what_was_stopped_pays_only_for_what_ran() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    let mut job = waiting(1, 1, Tier::Free);
+    job.cost = GpuSeconds(1_000.0);
+    farm.arrive(job);
+    farm.step(Event::NodeDraining {
+        node: node_id("a"),
+        how: Drain::Now,
+    });
+    farm.ended("a", 1, 1, stopped_after(0));
+    farm.arrive(waiting(2, 2, Tier::Free));
+    farm.arrive(waiting(3, 1, Tier::Free));
+    let effects = farm.step(Event::NodeDraining {
+        node: node_id("a"),
+        how: Drain::Off,
+    });
+    // Had it paid for its hour, the other's would be all that starts.
+    let order = start_order(&mut farm, effects);
+    assert_eq!(order[..2], [2, 3], "{order:?}");
+}

@@ -1,0 +1,165 @@
+//! Bad nodes and bad jobs.
+
+use flowai_actors::limits::{
+    NODE_FAULTS_MAX, NODE_QUARANTINE_MS, NODE_SUSPECT_FAILURES, NODE_SUSPECT_MS,
+};
+
+use super::*;
+
+fn given(effects: &[Effect]) -> Vec<(u64, String)> {
+    let assigns = effects.iter().filter_map(|effect| match effect {
+        Effect::Assign { job, node, .. } => Some((job.as_uuid().as_u64_pair().1, node.to_string())),
+        _ => None,
+    });
+    assigns.collect()
+}
+
+/// `a` fails all it is given, `b` renders all. Jobs come one by one. Gives how many `a` ate.
+fn eaten_by_a_bad_node(farm: &mut Farm, jobs: std::ops::Range<u64>) -> u64 {
+    let mut eaten = 0;
+    for n in jobs {
+        // It starts soonest.
+        farm.step(Event::Beat {
+            node: node_id("a"),
+            generation: FIRST,
+            is_astray: false,
+            holds: Some(Holds {
+                model: Some(model("tiny")),
+                ..Holds::default()
+            }),
+        });
+        let mut effects = farm.arrive(waiting(n, n, Tier::Free));
+        for attempt in 1..=3 {
+            let on = given(&effects);
+            let Some((job, node)) = on.first() else { break };
+            assert_eq!(*job, n);
+            let is_bad = node == "a";
+            eaten += u64::from(is_bad);
+            let end = if is_bad { failure(true) } else { rendered() };
+            effects = farm.ended(node, n, attempt, end);
+            if !is_bad {
+                break;
+            }
+        }
+    }
+    eaten
+}
+
+#[test]
+fn a_bad_node_eats_few_jobs_and_comes_back_when_it_is_well() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    farm.register("b", FIRST, None);
+    let eaten = eaten_by_a_bad_node(&mut farm, 0..100);
+    assert_eq!(eaten, NODE_FAULTS_MAX as u64);
+    assert_eq!(
+        farm.scheduler.quarantined_on(&node_id("a")),
+        [model("tiny")]
+    );
+    // One job tries it when its time is over, and it gets no second one soon.
+    farm.pass(NODE_QUARANTINE_MS, &["a", "b"]);
+    assert_eq!(farm.scheduler.quarantined_on(&node_id("a")), []);
+    let eaten = eaten_by_a_bad_node(&mut farm, 100..150);
+    assert!(eaten <= 1, "{eaten}");
+    farm.pass(2 * NODE_QUARANTINE_MS, &["a", "b"]);
+    farm.arrive(waiting(200, 1, Tier::Free));
+    let on_a = given(&farm.arrive(waiting(201, 2, Tier::Free)));
+    let job = if farm.scheduler.running_on(&node_id("a")) == Some((job_id(200), Attempt::new(1))) {
+        200
+    } else {
+        201
+    };
+    farm.ended("a", job, 1, rendered());
+    assert_eq!(farm.scheduler.quarantined_on(&node_id("a")), [], "{on_a:?}");
+}
+
+#[test]
+fn bad_jobs_get_no_good_node_quarantined() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    farm.register("b", FIRST, None);
+    for n in 0..10 {
+        let mut effects = farm.arrive(waiting(n, n, Tier::Free));
+        for attempt in 1..=3 {
+            for _ in 0..40 {
+                if !given(&effects).is_empty() {
+                    break;
+                }
+                effects = farm.pass(NODE_SUSPECT_MS / 2, &["a", "b"]);
+            }
+            let on = given(&effects);
+            let (job, node) = on
+                .first()
+                .unwrap_or_else(|| panic!("{n} {attempt}: {effects:?}"));
+            assert_eq!(*job, n);
+            effects = farm.ended(node, n, attempt, failure(true));
+        }
+        // A good one now and then.
+        let good = 1_000 + n;
+        let mut effects = farm.arrive(waiting(good, good, Tier::Free));
+        while given(&effects).is_empty() {
+            effects = farm.pass(NODE_SUSPECT_MS, &["a", "b"]);
+        }
+        let on = given(&effects);
+        farm.ended(&on[0].1, good, 1, rendered());
+    }
+    farm.pass(NODE_QUARANTINE_MS / 10, &["a", "b"]);
+    for node in ["a", "b"] {
+        assert_eq!(farm.scheduler.quarantined_on(&node_id(node)), []);
+    }
+}
+
+#[test]
+fn a_suspected_node_is_tried_now_and_then() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    let jobs = NODE_SUSPECT_FAILURES as u64;
+    for n in 0..jobs {
+        assert_eq!(farm.arrive(waiting(n, n, Tier::Free)), [assign(n, 1, "a")]);
+        farm.ended("a", n, 1, failure(false));
+        // That was the job's own fault, as far as the node could tell.
+    }
+    for n in jobs..2 * jobs {
+        assert_eq!(farm.arrive(waiting(n, n, Tier::Free)), [assign(n, 1, "a")]);
+        farm.ended("a", n, 1, failure(true));
+    }
+    assert_eq!(farm.arrive(waiting(99, 99, Tier::Free)), []);
+    let effects = farm.pass(NODE_SUSPECT_MS, &["a"]);
+    assert_eq!(given(&effects).len(), 1, "{effects:?}");
+}
+
+#[test]
+fn a_size_that_ran_out_of_memory_goes_to_nodes_with_more() {
+    let mut farm = Farm::new();
+    let offer = |name: &str, gib: u64| {
+        Event::NodeRegistered(NodeOffer {
+            node: node_id(name),
+            generation: FIRST,
+            models: vec![model("tiny")],
+            device_class: "gpu".to_owned(),
+            memory_bytes: gib << 30,
+            running: None,
+        })
+    };
+    farm.step(offer("small", 8));
+    let large = |n: u64| {
+        let mut job = waiting(n, n, Tier::Free);
+        (job.shape.width, job.shape.height) = (1_024, 576);
+        job
+    };
+    farm.arrive(large(1));
+    let out_of_memory = AttemptEnd::Failed {
+        code: "out_of_memory".into(),
+        detail: "9 GB wanted".into(),
+        retryable: true,
+    };
+    farm.ended("small", 1, 1, out_of_memory);
+    assert_eq!(farm.arrive(large(2)), []);
+    assert_eq!(farm.scheduler.why(job_id(2)), Some(WaitsFor::Memory));
+    assert_eq!(
+        farm.arrive(waiting(3, 3, Tier::Free)),
+        [assign(3, 1, "small")],
+        "smaller ones still fit"
+    );
+    assert_eq!(given(&farm.step(offer("big", 80))).len(), 1);
+}

@@ -1,0 +1,192 @@
+//! What is thought of a node, by the model of its jobs: a bad driver fails everything, a damaged file one model only.
+//!
+//! A failure says nothing yet: the job may be at fault. It is the node's when the same job then succeeds elsewhere, and the job's
+//! when it fails on two nodes until nobody tries it any more. Until that is known, three different jobs that fail in a row make a node suspect, and it is given one only now and then. Proven three
+//! times, it is given none for half an hour; then one job tries it, and each failure doubles the time.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use flowai_actors::clock::Monotonic;
+use flowai_actors::ids::JobId;
+use flowai_actors::limits::{
+    NODE_FAULTS_MAX, NODE_FAULTS_WINDOW_MS, NODE_QUARANTINE_MS, NODE_QUARANTINE_MS_MAX,
+    NODE_SUSPECT_FAILURES, NODE_SUSPECT_MS,
+};
+
+use super::kinds::{ModelIx, Needs};
+use super::nodes::NodeIx;
+use super::state::Scheduler;
+
+/// How a node stands with one model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Trusted,
+    /// One job from then on, and longer pauses while it goes on failing.
+    Suspect {
+        from: Monotonic,
+        pause_ms: u64,
+    },
+    /// None before then.
+    Quarantined {
+        until: Monotonic,
+        pause_ms: u64,
+    },
+}
+
+#[derive(Debug, Clone)]
+struct Record {
+    /// Different jobs that failed here since the last success.
+    in_a_row: BTreeSet<JobId>,
+    /// When failures were proven to be the node's.
+    proven: VecDeque<Monotonic>,
+    standing: Standing,
+}
+
+/// Of nodes that failed something. A node without a record is trusted.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Trust {
+    records: BTreeMap<(NodeIx, ModelIx), Record>,
+}
+
+impl Trust {
+    /// Whether the node may be given a job of the model.
+    fn allows(&self, node: NodeIx, model: ModelIx, now: Monotonic) -> bool {
+        if self.records.is_empty() {
+            return true;
+        }
+        let of_model = self.records.get(&(node, model));
+        let waits = |record: &Record| match record.standing {
+            Standing::Trusted => false,
+            Standing::Suspect { from: at, .. } | Standing::Quarantined { until: at, .. } => {
+                now < at
+            }
+        };
+        !of_model.is_some_and(waits) && self.quarantines(node, now) < 2
+    }
+
+    /// Models of which the node is given nothing: two of them are the node's own fault, and it is given nothing at all.
+    fn quarantines(&self, node: NodeIx, now: Monotonic) -> usize {
+        let of_node = self.of_node(node);
+        of_node.filter(|(_, record)| matches!(record.standing, Standing::Quarantined { until, .. } if now < until)).count()
+    }
+
+    fn of_node(&self, node: NodeIx) -> impl Iterator<Item = (ModelIx, &Record)> {
+        let from = self.records.range((node, ModelIx::FIRST)..);
+        from.take_while(move |((of, _), _)| *of == node)
+            .map(|((_, model), record)| (*model, record))
+    }
+
+    fn record(&mut self, node: NodeIx, model: ModelIx) -> &mut Record {
+        self.records.entry((node, model)).or_insert_with(|| Record {
+            in_a_row: BTreeSet::new(),
+            proven: VecDeque::new(),
+            standing: Standing::Trusted,
+        })
+    }
+
+    /// A job failed there in a way that may pass elsewhere.
+    pub(super) fn failed(&mut self, node: NodeIx, model: ModelIx, job: JobId, now: Monotonic) {
+        let record = self.record(node, model);
+        record.in_a_row.insert(job);
+        record.standing = match record.standing {
+            // The job that was to show whether it is well again.
+            Standing::Quarantined { pause_ms, .. } => {
+                let pause_ms = (2 * pause_ms).min(NODE_QUARANTINE_MS_MAX);
+                Standing::Quarantined {
+                    until: now.plus_ms(pause_ms),
+                    pause_ms,
+                }
+            }
+            Standing::Suspect { pause_ms, .. } => {
+                let pause_ms = (2 * pause_ms).min(NODE_QUARANTINE_MS);
+                Standing::Suspect {
+                    from: now.plus_ms(pause_ms),
+                    pause_ms,
+                }
+            }
+            Standing::Trusted if record.in_a_row.len() >= NODE_SUSPECT_FAILURES => {
+                Standing::Suspect {
+                    from: now.plus_ms(NODE_SUSPECT_MS),
+                    pause_ms: NODE_SUSPECT_MS,
+                }
+            }
+            Standing::Trusted => Standing::Trusted,
+        };
+    }
+
+    /// A job that had failed there was rendered elsewhere.
+    pub(super) fn proven(&mut self, node: NodeIx, model: ModelIx, now: Monotonic) {
+        let record = self.record(node, model);
+        record.proven.push_back(now);
+        while record
+            .proven
+            .front()
+            .is_some_and(|at| at.plus_ms(NODE_FAULTS_WINDOW_MS) <= now)
+        {
+            record.proven.pop_front();
+        }
+        let is_quarantined = matches!(record.standing, Standing::Quarantined { .. });
+        if record.proven.len() >= NODE_FAULTS_MAX && !is_quarantined {
+            record.standing = Standing::Quarantined {
+                until: now.plus_ms(NODE_QUARANTINE_MS),
+                pause_ms: NODE_QUARANTINE_MS,
+            };
+        }
+    }
+
+    /// A job that failed there failed elsewhere too, until nobody would try it any more: it was the job.
+    pub(super) fn exonerated(&mut self, node: NodeIx, model: ModelIx, job: JobId) {
+        let Some(record) = self.records.get_mut(&(node, model)) else {
+            return;
+        };
+        record.in_a_row.remove(&job);
+        let is_suspect = matches!(record.standing, Standing::Suspect { .. });
+        if is_suspect && record.in_a_row.len() < NODE_SUSPECT_FAILURES {
+            record.standing = Standing::Trusted;
+        }
+    }
+
+    /// It rendered a job: all is forgiven.
+    pub(super) fn succeeded(&mut self, node: NodeIx, model: ModelIx) {
+        self.records.remove(&(node, model));
+    }
+
+    /// When a pause is over that is not yet.
+    pub(super) fn next_due(&self, now: Monotonic) -> Option<Monotonic> {
+        let ends =
+            self.records
+                .values()
+                .filter_map(|record| match record.standing {
+                    Standing::Trusted => None,
+                    Standing::Suspect { from: at, .. }
+                    | Standing::Quarantined { until: at, .. } => Some(at),
+                });
+        ends.filter(|at| now < *at).min()
+    }
+}
+
+impl Scheduler {
+    /// Whether the node may be given a job of the kind, as far as its failures tell.
+    pub(super) fn trusts(&self, node: NodeIx, needs: Needs) -> bool {
+        needs
+            .models()
+            .all(|model| self.trust.allows(node, model, self.now))
+    }
+
+    /// Models of which the node is given nothing for now, because it failed what others rendered.
+    pub fn quarantined_on(
+        &self,
+        node: &flowai_actors::ids::NodeId,
+    ) -> Vec<flowai_actors::ids::ModelId> {
+        let Some(ix) = self.nodes.find(node) else {
+            return Vec::new();
+        };
+        let records = self
+            .trust
+            .of_node(ix)
+            .filter(|(model, _)| !self.trust.allows(ix, *model, self.now));
+        records
+            .filter_map(|(model, _)| self.kinds.model_name(model).cloned())
+            .collect()
+    }
+}

@@ -1,0 +1,129 @@
+//! How long a run that was told to stop may keep the engine: a pure judgement from the boundaries that it came to.
+
+use flowai_actors::clock::Monotonic;
+use flowai_actors::limits::{
+    ENGINE_LEAVE_GRACE_MS, ENGINE_LEAVE_MS_MAX, ENGINE_LEAVE_MS_MIN, ENGINE_LEAVE_STEPS,
+};
+use flowai_actors::messages::AttemptRef;
+
+use crate::state::RunId;
+
+/// The boundaries that a run has come to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    last: Monotonic,
+    /// `None` until a step was seen.
+    longest_ms: Option<u64>,
+}
+
+impl Pace {
+    pub(crate) fn new(now: Monotonic) -> Self {
+        Self {
+            last: now,
+            longest_ms: None,
+        }
+    }
+
+    /// The run came to a boundary. What came before a stage's first step tells nothing about the next one: the steps of a
+    /// keyframe are shorter than those of its clip.
+    pub(crate) fn boundary(&mut self, now: Monotonic, steps_done: u32) {
+        self.longest_ms = (steps_done > 0).then(|| {
+            let stretch_ms = now.since(self.last).as_millis() as u64;
+            self.longest_ms.unwrap_or(0).max(stretch_ms)
+        });
+        self.last = now;
+    }
+
+    /// The run goes on after a pause, which was no stretch of work.
+    pub(crate) fn resumed(&mut self, now: Monotonic) {
+        self.last = now;
+    }
+
+    /// By when a run that is told to stop now has left the engine, if the engine is alive.
+    fn leaves_by(&self, now: Monotonic) -> Monotonic {
+        let patience_ms = self.longest_ms.map_or(ENGINE_LEAVE_MS_MAX, |longest_ms| {
+            let steps_ms = longest_ms.saturating_mul(ENGINE_LEAVE_STEPS);
+            steps_ms.clamp(ENGINE_LEAVE_MS_MIN, ENGINE_LEAVE_MS_MAX)
+        });
+        let since_boundary = self.last.plus_ms(patience_ms);
+        since_boundary.max(now.plus_ms(ENGINE_LEAVE_GRACE_MS))
+    }
+}
+
+/// A run that was told to stop and has not said that it is out of the engine. While there is one, the engine is taken.
+#[derive(Debug)]
+pub(crate) struct Leaving {
+    pub(crate) run: RunId,
+    pub(crate) at: AttemptRef,
+    /// `None` when it was waited for in vain.
+    pub(crate) by: Option<Monotonic>,
+}
+
+impl Leaving {
+    pub(crate) fn new(now: Monotonic, run: RunId, at: AttemptRef, pace: &Pace) -> Self {
+        Self {
+            run,
+            at,
+            by: Some(pace.leaves_by(now)),
+        }
+    }
+
+    /// `true` once, when the time is over.
+    pub(crate) fn is_overdue(&mut self, now: Monotonic) -> bool {
+        self.by.take_if(|by| *by <= now).is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Boundaries as (ms, steps done), the time of the stop, and by when the run must have left.
+    fn check(boundaries: &[(u64, u32)], stopped_ms: u64, expected_ms: u64) {
+        let mut pace = Pace::new(Monotonic::default());
+        for (ms, steps_done) in boundaries {
+            pace.boundary(Monotonic::from_millis(*ms), *steps_done);
+        }
+        let by = pace.leaves_by(Monotonic::from_millis(stopped_ms));
+        assert_eq!(by.as_millis(), expected_ms, "{boundaries:?}");
+    }
+
+    #[test]
+    fn the_longest_step_sets_the_bound_between_a_floor_and_a_cap() {
+        check(&[(5_000, 0)], 6_000, 5_000 + ENGINE_LEAVE_MS_MAX);
+        check(
+            &[(5_000, 0), (5_100, 1)],
+            6_000,
+            5_100 + ENGINE_LEAVE_MS_MIN,
+        );
+        let steps = [(0, 0), (100_000, 1), (190_000, 2)];
+        check(&steps, 200_000, 190_000 + 3 * 100_000);
+        check(
+            &[(0, 0), (500_000, 1)],
+            500_000,
+            500_000 + ENGINE_LEAVE_MS_MAX,
+        );
+        // The engine was silent for longer than that already: what is left is the time to wake up.
+        check(
+            &[(0, 0), (1_000, 1)],
+            600_000,
+            600_000 + ENGINE_LEAVE_GRACE_MS,
+        );
+    }
+
+    #[test]
+    fn the_steps_of_a_keyframe_are_no_measure_for_those_of_its_clip() {
+        let boundaries = [(0, 0), (1_000, 1), (2_000, 2), (3_000, 0)];
+        check(&boundaries, 3_000, 3_000 + ENGINE_LEAVE_MS_MAX);
+    }
+
+    #[test]
+    fn a_pause_is_no_stretch_of_work() {
+        let mut pace = Pace::new(Monotonic::default());
+        pace.boundary(Monotonic::from_millis(1_000), 1);
+        pace.resumed(Monotonic::from_millis(400_000));
+        pace.boundary(Monotonic::from_millis(401_000), 2);
+        let by = pace.leaves_by(Monotonic::from_millis(401_000));
+        assert_eq!(by.as_millis(), 401_000 + ENGINE_LEAVE_MS_MIN);
+    }
+}

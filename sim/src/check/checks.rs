@@ -1,0 +1,269 @@
+//! The checks, named as in the reliability page, each with the invariants that it speaks for.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use flowai_actors::ids::{Attempt, JobId, UserId};
+use flowai_actors::limits::{JOB_ASSIGNMENTS_MAX, USER_QUEUED_MAX, USER_RUNNING_MAX};
+use flowai_actors::state::JobState;
+
+use super::store::{Hold, Moved, PRICE_MC, Store};
+
+/// What must hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Check {
+    /// Whoever was told that a job is accepted finds its row; a retry gets the same job (INV-1, INV-4).
+    AckedExists,
+    /// Every job ends within its time once nothing fails any more (INV-5).
+    EveryJobEnds,
+    /// One delivered clip a job, and no row moves under an ended term or to what may not follow (INV-2, INV-3).
+    DeliveredOnce,
+    /// Nothing is made or lost, a delivered job is paid once, any other costs nothing (INV-3, INV-6).
+    LedgerBalances,
+    /// What is delivered lies in the object store (INV-3).
+    ArtefactIsReal,
+    /// A user has no more running jobs than the cap, and nothing else passes its bound (INV-8).
+    BoundsHeld,
+    /// Nobody waits past the start bound by more than a turn of those before them.
+    StartBound,
+    /// An attempt is one process's, nothing is told before it is committed, nobody renews another's lease, and an attempt is
+    /// taken only from a process that has stopped by itself (INV-2).
+    Lease,
+}
+
+impl Check {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::AckedExists => "acked_exists",
+            Self::EveryJobEnds => "every_job_ends",
+            Self::DeliveredOnce => "delivered_once",
+            Self::LedgerBalances => "ledger_balances",
+            Self::ArtefactIsReal => "artefact_is_real",
+            Self::BoundsHeld => "bounds_held",
+            Self::StartBound => "start_bound",
+            Self::Lease => "lease",
+        }
+    }
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A check that does not hold, and what was seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broken {
+    pub check: Check,
+    pub seen: String,
+}
+
+/// What the checks remember of what has happened.
+#[derive(Debug, Default)]
+pub(super) struct Checks {
+    running: BTreeMap<UserId, u32>,
+    epochs: BTreeMap<JobId, u32>,
+    /// The process that each attempt was begun by.
+    begun: BTreeMap<(JobId, Attempt), usize>,
+    broken: Option<Broken>,
+}
+
+impl Checks {
+    /// The first check that did not hold: what breaks after it may be its consequence.
+    pub(super) fn broken(&self) -> Option<&Broken> {
+        self.broken.as_ref()
+    }
+
+    pub(super) fn require(&mut self, check: Check, holds: bool, seen: impl FnOnce() -> String) {
+        if !holds && self.broken.is_none() {
+            self.broken = Some(Broken {
+                check,
+                seen: seen(),
+            });
+        }
+    }
+
+    /// One transaction has moved jobs. `is_uploaded`: whether an attempt's files lie in the object store.
+    pub(super) fn moved(
+        &mut self,
+        store: &Store,
+        moved: &[Moved],
+        is_uploaded: impl Fn(JobId, u32) -> bool,
+    ) {
+        for moved in moved {
+            self.moved_one(store, *moved, &is_uploaded);
+        }
+        // Together, because one job of a user may end where another begins.
+        let owners = moved
+            .iter()
+            .filter_map(|moved| Some(store.row(moved.job)?.owner));
+        for owner in owners {
+            let running = self.running.get(&owner).copied().unwrap_or(0);
+            self.require(Check::BoundsHeld, running <= USER_RUNNING_MAX, || {
+                format!("{owner} has {running} running jobs, {USER_RUNNING_MAX} are allowed")
+            });
+        }
+    }
+
+    fn moved_one(&mut self, store: &Store, moved: Moved, is_uploaded: impl Fn(JobId, u32) -> bool) {
+        let Some(row) = store.row(moved.job) else {
+            return;
+        };
+        let Moved {
+            job,
+            from,
+            to,
+            term,
+        } = moved;
+        if let Some(term) = term {
+            let newest = store.leader.epoch;
+            self.require(Check::DeliveredOnce, term == newest, || {
+                format!(
+                    "{job} became {} under term {term}, and {newest} leads",
+                    to.as_str()
+                )
+            });
+        }
+        // Adoption and the wish to cancel leave the state as it is.
+        let is_allowed = from.is_none_or(|from| from == to && !to.is_end() || from.may_become(to));
+        self.require(Check::DeliveredOnce, is_allowed, || {
+            format!("{job} became {} out of {from:?}", to.as_str())
+        });
+        let epoch = self.epochs.insert(job, row.epoch).unwrap_or(0);
+        self.require(Check::DeliveredOnce, epoch <= row.epoch, || {
+            format!("the epoch of {job} fell from {epoch} to {}", row.epoch)
+        });
+        self.require(
+            Check::BoundsHeld,
+            row.attempt <= JOB_ASSIGNMENTS_MAX,
+            || format!("{job} was assigned {} times", row.attempt),
+        );
+        self.count_running(row.owner, from, to);
+        self.account(job, to, store.ledger.of(job));
+        if from != Some(JobState::Done) && to == JobState::Done {
+            self.delivered(job, &row.artefacts, is_uploaded);
+        }
+    }
+
+    fn count_running(&mut self, owner: UserId, from: Option<JobState>, to: JobState) {
+        let running = self.running.entry(owner).or_insert(0);
+        if from == Some(JobState::Running) {
+            *running = running.saturating_sub(1);
+        }
+        if to == JobState::Running {
+            *running += 1;
+        }
+    }
+
+    fn account(&mut self, job: JobId, state: JobState, hold: Hold) {
+        let expected = match state {
+            JobState::Queued | JobState::Running => Hold {
+                held: PRICE_MC,
+                ..Hold::default()
+            },
+            JobState::Done => Hold {
+                captured: PRICE_MC,
+                captures: 1,
+                ..Hold::default()
+            },
+            JobState::Failed | JobState::Cancelled | JobState::Quarantined => Hold {
+                released: PRICE_MC,
+                ..Hold::default()
+            },
+        };
+        self.require(Check::LedgerBalances, hold == expected, || {
+            format!("{job} is {}, and of its price {hold:?}", state.as_str())
+        });
+    }
+
+    fn delivered(
+        &mut self,
+        job: JobId,
+        attempts: &[u32],
+        is_uploaded: impl Fn(JobId, u32) -> bool,
+    ) {
+        self.require(Check::DeliveredOnce, attempts.len() == 1, || {
+            format!("{job} was delivered by attempts {attempts:?}")
+        });
+        for attempt in attempts {
+            self.require(Check::ArtefactIsReal, is_uploaded(job, *attempt), || {
+                format!(
+                    "attempt {attempt} of {job} is delivered, and its files are not in the store"
+                )
+            });
+        }
+    }
+
+    /// A process begins to render an attempt.
+    pub(super) fn begun(&mut self, job: JobId, attempt: Attempt, process: usize) {
+        let first = *self.begun.entry((job, attempt)).or_insert(process);
+        self.require(Check::Lease, first == process, || {
+            format!("attempt {attempt} of {job} is begun by process {process} and by {first}")
+        });
+    }
+
+    /// Everything at once: what the single steps cannot see.
+    pub(super) fn look_at_all(&mut self, store: &Store) {
+        let sum = store.ledger.sum();
+        self.require(Check::LedgerBalances, sum == 0, || {
+            format!("the ledger's balances add up to {sum}")
+        });
+        let mut running: BTreeMap<UserId, u32> = BTreeMap::new();
+        let mut queued: BTreeMap<UserId, u32> = BTreeMap::new();
+        let mut held = 0;
+        for (job, row) in store.rows() {
+            let is_running = row.state == JobState::Running;
+            self.require(
+                Check::DeliveredOnce,
+                is_running == row.node.is_some(),
+                || format!("{job} is {} and held by {:?}", row.state.as_str(), row.node),
+            );
+            self.require(
+                Check::DeliveredOnce,
+                row.attempts.len() == row.attempt as usize,
+                || {
+                    format!(
+                        "{job} has {} attempts and says {}",
+                        row.attempts.len(),
+                        row.attempt
+                    )
+                },
+            );
+            let open = row
+                .attempts
+                .iter()
+                .filter(|attempt| attempt.outcome.is_none())
+                .count();
+            self.require(
+                Check::DeliveredOnce,
+                open == usize::from(is_running),
+                || {
+                    format!(
+                        "{job} is {} and has {open} open attempts",
+                        row.state.as_str()
+                    )
+                },
+            );
+            self.account(job, row.state, store.ledger.of(job));
+            *running.entry(row.owner).or_insert(0) += u32::from(is_running);
+            *queued.entry(row.owner).or_insert(0) += u32::from(row.state == JobState::Queued);
+            held += store.ledger.of(job).held;
+        }
+        self.require(Check::LedgerBalances, held == store.ledger.held, || {
+            format!("jobs hold {held}, the ledger {}", store.ledger.held)
+        });
+        for (user, count) in running {
+            self.require(Check::BoundsHeld, count <= USER_RUNNING_MAX, || {
+                format!("{user} has {count} running jobs")
+            });
+        }
+        for (user, count) in queued {
+            // Those that were requeued do not count when the next is submitted.
+            let bound = USER_QUEUED_MAX + USER_RUNNING_MAX;
+            self.require(Check::BoundsHeld, count <= bound, || {
+                format!("{user} has {count} waiting jobs")
+            });
+        }
+    }
+}
