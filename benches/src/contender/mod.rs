@@ -15,6 +15,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Subcommand;
+use flowai_actors::credits::{Price, Rendering};
 use flowai_actors::ids::{Sha256, UserId};
 use flowai_actors::spec::RenderSpec;
 use flowai_store::database::{Database, RolePasswords, migrate};
@@ -24,6 +25,8 @@ use uuid::Uuid;
 
 /// Enough that no user's cap of waiting or running jobs is reached by a backlog of 25,000 or by a hundred nodes.
 const USERS: u128 = 512;
+/// For every user, in milli-credits: nobody's run out.
+const CREDITS_MC: i64 = 1_000_000_000;
 const MODEL: &str = "noop";
 
 /// What the benchmark asks of every contender.
@@ -113,7 +116,8 @@ impl Settings {
              insert into account (id, email)
              select lpad(to_hex(n), 32, '0')::uuid, n || '@example.org' from generate_series(1, {USERS}) n;
              insert into upload (id, owner_id, purpose, sha256, bytes, content_type, width, height, object_key)
-             select id, id, 'image', decode(repeat('01', 32), 'hex'), 1, 'image/png', 8, 8, 'k' from account"
+             select id, id, 'image', decode(repeat('01', 32), 'hex'), 1, 'image/png', 8, 8, 'k' from account;
+             select ledger_grant(id, 'gift', 'gift:' || id || ':bench', {CREDITS_MC}, null, 'bench') from account"
         );
         sqlx::raw_sql(AssertSqlSafe(statements))
             .execute(&mut owner)
@@ -121,10 +125,14 @@ impl Settings {
         Ok(())
     }
 
-    /// The same rows that `submit_video` writes, but for the answers under the requests' own keys.
+    /// The same rows that `submit_video` writes, but for the answers under the requests' own keys and the ledger's entries about
+    /// the holds.
     async fn preload(&self, count: u64) -> Result<()> {
         let mut owner = PgConnection::connect(self.url.as_str()).await?;
-        let spec = serde_json::to_string(&spec())?;
+        let spec = spec();
+        let price = Price::of(&spec, Rendering::Full);
+        let (mc, book) = (price.amount.get(), price.book);
+        let spec = serde_json::to_string(&spec)?;
         let statements = format!(
             "begin;
              create temporary table loaded on commit drop as
@@ -137,6 +145,15 @@ impl Settings {
              select id, owner_id, '{spec}', '{MODEL}', owner_id from loaded;
              insert into job_state (job_id, owner_id) select id, owner_id from loaded;
              insert into job_event (owner_id, user_seq, job_id, seq, kind) select owner_id, seq, id, 1, 'queued' from loaded;
+             insert into credit_holds (job_id, owner_id, amount_mc, price_book, lot_ids, lot_mcs)
+             select j.id, j.owner_id, {mc}, {book}, array[l.id], array[{mc}]::bigint[]
+               from loaded j join credit_lots l on l.owner_id = j.owner_id;
+             update credit_lots l set remaining_mc = l.remaining_mc - h.mc
+               from (select owner_id, sum(amount_mc)::bigint as mc from credit_holds group by owner_id) h
+              where h.owner_id = l.owner_id;
+             update credit_balances b set available_mc = b.available_mc - h.mc, held_mc = h.mc
+               from (select owner_id, sum(amount_mc)::bigint as mc from credit_holds group by owner_id) h
+              where h.owner_id = b.owner_id;
              commit"
         );
         sqlx::raw_sql(AssertSqlSafe(statements))

@@ -54,7 +54,7 @@ impl Node {
         let answer = match envelope.kind {
             Stop::KIND => wire::open::<Stop>(&envelope)
                 .ok()
-                .and_then(|Stop { at }| wire::seal(at.epoch, &(*running == Some(at))).ok()),
+                .and_then(|Stop { at, .. }| wire::seal(at.epoch, &(*running == Some(at))).ok()),
             _ => wire::open::<Assign>(&envelope).ok().and_then(|assign| {
                 let at = assign.at;
                 let answer = match *running {
@@ -197,6 +197,7 @@ impl Node {
             device_class: "cpu".to_owned(),
             clip_sha256: CLIP,
             clip_bytes: FILE_BYTES,
+            resumed: Vec::new(),
             timings_ms: StageTimings::default(),
         }
     }

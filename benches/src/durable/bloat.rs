@@ -98,6 +98,7 @@ impl Load {
                         held,
                         outcome: Unfinished::Stopped,
                         reason: "bench".to_owned(),
+                        checkpoint: None,
                     },
                 };
                 ensure!(batch.push(change).is_ok(), "a batch takes no more");
