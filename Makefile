@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test up bench bench-farm bench-peers bench-fanout fuzz soak lint tiny-model clean
+.PHONY: help setup demo test up bench bench-farm bench-peers bench-fanout plots fuzz soak torture lint tiny-model sim clean
 
 # rustup's folder, which a non-login shell may not have in PATH.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -15,6 +15,9 @@ ORACLE := $(patsubst %,--features %,$(shell awk '/^name = /{gsub(/"/,"",$$3); na
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+# Crash points are compiled into what tests run, and into nothing else.
+FAILPOINTS := $(patsubst %,--features %,$(shell awk '/^name = /{gsub(/"/,"",$$3); name=$$3} /^failpoints = /{print name "/failpoints"}' */Cargo.toml))
 
 setup: ## install what building and testing needs
 	ops/setup/all.sh test
@@ -30,9 +33,13 @@ up: ## start the farm and keep it running
 	$(TARGET)/release/flowai up
 
 test: setup ## run every test
-	cargo build --workspace --all-targets $(ORACLE)
-	cargo test --workspace $(ORACLE)
+	cargo build --workspace --all-targets $(ORACLE) $(FAILPOINTS)
+	cargo test --workspace $(ORACLE) $(FAILPOINTS)
 	cargo test -p flowai-sim --features planted-bugs --test planted_bugs
+
+SEEDS ?= 2000
+sim: ## break SEEDS=2000 simulated farms and check every invariant after every step
+	cargo run --release -p flowai -- sim check --seeds $(SEEDS)
 
 lint: setup ## formatting, clippy, shell syntax
 	for script in ops/setup/*.sh ops/tiny-model/*.sh render-node/fuzz/run.sh .ci/run; do bash -n "$$script"; done
@@ -63,6 +70,20 @@ bench-fanout: ## 10,000 open event streams on one api, into target/bench/fanout.
 	ops/setup/rust.sh
 	cargo build --release -p flowai-api -p flowai-benches
 	$(TARGET)/release/flowai-benches fanout --out $(TARGET)/bench/fanout.json
+
+FARM_SEEDS ?= 20
+plots: ## simulate farms under four policies, FARM_SEEDS each, into target/sim/farm.json and docs/plots
+	ops/setup/rust.sh
+	cargo build --release -p flowai -p flowai-benches
+	$(TARGET)/release/flowai sim farm --compare --seeds $(FARM_SEEDS) --out $(TARGET)/sim/farm.json
+	$(TARGET)/release/flowai-benches plots --from $(TARGET)/sim/farm.json --into docs/plots
+
+JOBS ?= 300
+FAULTS ?= 20
+SEED ?= 1
+torture: setup ## the real programs under faults, into target/torture/report.json; JOBS, FAULTS, SEED, and TORTURE for more options
+	cargo build $(PROGRAMS) -p flowai-torture $(FAILPOINTS)
+	$(TARGET)/debug/flowai-torture run --jobs $(JOBS) --faults $(FAULTS) --seed $(SEED) --out $(TARGET)/torture/report.json $(TORTURE)
 
 soak: setup ## render 200 jobs of changing sizes and adapters in one process, and compare its memory
 	FLOWAI_SOAK_JOBS=200 cargo test -p flowai-svd --test memory_stays_after_many_jobs -- --nocapture

@@ -76,6 +76,8 @@ pub const CANDIDATES_MAX: usize = 64;
 pub const WAITED_SECOND_WORTH_S: f64 = 0.1;
 /// A size that ran out of memory is not given to nodes alike for so long.
 pub const MEMORY_CEILING_MS: u64 = 3_600_000;
+/// Where no other nodes could run it, for so long only: the shortage may have passed.
+pub const MEMORY_CEILING_ALONE_MS: u64 = 120_000;
 /// Bounds of those who wait are looked at this often.
 pub const CARE_MS: u64 = 1_000;
 

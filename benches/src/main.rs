@@ -11,6 +11,7 @@ mod farm;
 mod figures;
 mod machine;
 mod peers;
+mod plots;
 mod scheduler;
 mod statistics;
 
@@ -40,6 +41,8 @@ enum Command {
     /// FlowAI as one of those that `peers` compares.
     #[command(subcommand, hide = true)]
     Contender(contender::Command),
+    /// Pictures of what `flowai sim farm --compare` found.
+    Plots(plots::Options),
     /// The durable side alone: a new leader's reading, and tables under an old snapshot.
     #[command(subcommand)]
     Durable(durable::Command),
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Command::Fanout(options) => fanout::run(&options),
         Command::Peers(options) => peers::run(&options),
         Command::Contender(command) => contender::run(&command),
+        Command::Plots(options) => plots::run(&options),
         Command::Durable(command) => durable::run(&command),
         Command::Scheduler(options) => scheduler::run(&options),
     };

@@ -15,6 +15,8 @@ use flowai_svd::{DeviceName, Dtype};
 /// How long a step of the stand-in engine takes, in ms. For fault tests only, so there is no flag.
 const STAND_IN_STEP_MS: &str = "FLOWAI_STAND_IN_STEP_MS";
 const STAND_IN_STEP_MS_DEFAULT: u64 = 10;
+/// Whether jobs may take the stand-in engine down, `true` or `false`. For fault tests only, so there is no flag.
+const STAND_IN_POISON: &str = "FLOWAI_STAND_IN_POISON";
 
 /// Everything that the program must know.
 #[derive(Debug, Clone, PartialEq)]
@@ -67,6 +69,8 @@ pub enum EngineKind {
     /// For fault tests: renders no model.
     StandIn {
         step: Duration,
+        /// Seeds of [`Poison`](crate::engine::Poison) take the process down.
+        obeys_poison: bool,
     },
 }
 
@@ -338,7 +342,11 @@ fn engine_kind<E: Fn(&str) -> Option<String>>(
             let default = STAND_IN_STEP_MS_DEFAULT.to_string();
             let step_ms = source.or(None, STAND_IN_STEP_MS, &default)?;
             let step = Duration::from_millis(step_ms.number(0..=600_000)?);
-            Ok(EngineKind::StandIn { step })
+            let obeys_poison = source.or(None, STAND_IN_POISON, "false")?;
+            Ok(EngineKind::StandIn {
+                step,
+                obeys_poison: obeys_poison.parsed("true or false")?,
+            })
         }
         _ => Err(value.invalid("svd or stand-in")),
     }
@@ -427,6 +435,7 @@ mod tests {
     fn the_stand_in_is_never_the_default() {
         let stand_in = |step_ms| EngineKind::StandIn {
             step: Duration::from_millis(step_ms),
+            obeys_poison: false,
         };
         let engine = |env: &[(&str, &str)]| read(&[], env).unwrap().engine;
         let chosen = ("FLOWAI_ENGINE", "stand-in");
@@ -434,6 +443,14 @@ mod tests {
         assert_eq!(engine(&[step]), EngineKind::Svd);
         assert_eq!(engine(&[chosen]), stand_in(10));
         assert_eq!(engine(&[chosen, step]), stand_in(250));
+        let poison = engine(&[chosen, (STAND_IN_POISON, "true")]);
+        assert!(matches!(
+            poison,
+            EngineKind::StandIn {
+                obeys_poison: true,
+                ..
+            }
+        ));
     }
 
     #[test]

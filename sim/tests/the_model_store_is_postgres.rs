@@ -4,14 +4,17 @@
 #![allow(clippy::unwrap_used)]
 
 use std::rc::Rc;
+use std::time::Duration;
 
+use flowai_actors::checkpoint::CheckpointFile;
+use flowai_actors::credits::{Millicredits, Price, StepsDone};
 use flowai_actors::ids::{Attempt, Epoch, Generation, JobId, Sha256, UploadId, UserId};
 use flowai_actors::manifest::{EngineInfo, Manifest, StageTimings};
 use flowai_actors::messages::{AttemptRef, Holding};
 use flowai_actors::spec::RenderSpec;
-use flowai_actors::state::Tier;
+use flowai_actors::state::{Class, Tier};
 use flowai_embedded::{Listen, Postgres};
-use flowai_sim::check::store::{Cancelled, NewJob, Store, Submitted};
+use flowai_sim::check::store::{Cancelled, NewJob, PRICE_MC, Store, Submitted};
 use flowai_store::database::{Database, RolePasswords, commit as commit_user, migrate};
 use flowai_store::journal::{Artefact, Batch, Change, JournalError, Unfinished, commit};
 use flowai_store::videos::{self, Cancelling, NewVideo, Queueing};
@@ -83,6 +86,10 @@ impl Both {
              values ('{user}', '{user}', 'image', sha256('i'), 1, 'image/png', 8, 8, 'k')"
         ))
         .await;
+        self.run(format!(
+            "select ledger_grant('{user}', 'gift', 'gift:{user}:test', 1000000, null, 'test')"
+        ))
+        .await;
         self.run(
             "insert into model (id, sha256, family, offer) values ('tiny', sha256('m'), 'svd', '{}')
              on conflict do nothing"
@@ -92,19 +99,31 @@ impl Both {
         user
     }
 
-    async fn submit(&mut self, owner: UserId) -> JobId {
+    async fn submit(&mut self, owner: UserId, after: Option<JobId>) -> JobId {
         let spec = spec();
-        let video = NewVideo::new(owner, &spec, Some(UploadId::from_uuid(owner.as_uuid())));
+        let image = Some(UploadId::from_uuid(owner.as_uuid()));
+        let class = Class::ALL[self.rng.random_range(0..Class::ALL.len())];
+        let video = NewVideo {
+            class,
+            after,
+            price: Price {
+                amount: Millicredits::new(PRICE_MC as u64),
+                book: 1,
+            },
+            ..NewVideo::new(owner, &spec, image)
+        };
         let queued = videos::queue(&self.app, &video, None, (202, &json!({}))).await;
         assert_eq!(queued.unwrap(), Queueing::Queued);
         let new = NewJob {
             job: video.id,
             owner,
             tier: Tier::Free,
+            class,
+            after,
             spec: Rc::new(spec.clone()),
             key: self.rng.random(),
         };
-        assert_eq!(self.model.submit(&new), Submitted::Queued);
+        assert_eq!(self.model.submit(0, &new), Submitted::Queued);
         video.id
     }
 
@@ -150,7 +169,11 @@ impl Both {
     async fn compare(&mut self, jobs: &[JobId], owner: UserId) {
         let wanted: Vec<JobId> = jobs.to_vec();
         let mut real = recovery::jobs(&self.leader, &wanted).await.unwrap();
-        let mut modelled = self.model.jobs(&wanted);
+        let mut modelled = self.model.jobs(0, &wanted);
+        // By the clock of each.
+        for row in real.iter_mut().chain(&mut modelled) {
+            row.waited = Duration::ZERO;
+        }
         real.sort_by_key(|row| row.job);
         modelled.sort_by_key(|row| row.job);
         assert_eq!(real, modelled);
@@ -220,8 +243,20 @@ impl Both {
         }
     }
 
+    fn checkpoint(&mut self) -> CheckpointFile {
+        CheckpointFile {
+            sha256: Sha256::from_bytes([3; 32]),
+            bytes: 1,
+            step: self.rng.random_range(1..5),
+            steps: 5,
+            device_class: "cpu".to_owned(),
+            engine: "stand-in 0".to_owned(),
+            resumed: Vec::new(),
+        }
+    }
+
     fn change(&mut self, job: JobId) -> Change {
-        let kind = self.rng.random_range(0..12);
+        let kind = self.rng.random_range(0..15);
         let held = self.holding(job, kind < 4);
         let text = String::new;
         match kind {
@@ -235,6 +270,7 @@ impl Both {
                     held,
                     outcome,
                     reason: text(),
+                    checkpoint: self.rng.random::<bool>().then(|| self.checkpoint()),
                 }
             }
             8 => Change::Fail {
@@ -242,7 +278,23 @@ impl Both {
                 code: text(),
                 detail: text(),
             },
-            9 => Change::Cancel(held),
+            9 => Change::Cancel {
+                held,
+                steps: self.rng.random::<bool>().then(|| StepsDone {
+                    done: self.rng.random_range(0..5),
+                    total: self.rng.random_range(0..4),
+                }),
+            },
+            11 | 12 => Change::Keep {
+                held,
+                checkpoint: self.checkpoint(),
+            },
+            13 => Change::FailWaiting {
+                job,
+                attempt: held.at.attempt,
+                code: text(),
+                detail: text(),
+            },
             10 => Change::Quarantine {
                 held,
                 detail: text(),
@@ -301,6 +353,7 @@ fn settle(held: Holding) -> Change {
         model_sha256: Sha256::from_bytes([2; 32]),
         adapters: Vec::new(),
         keyframe: None,
+        resumed: Vec::new(),
         engine: EngineInfo {
             name: "stand-in".to_owned(),
             version: "0".to_owned(),
@@ -325,10 +378,12 @@ fn settle(held: Holding) -> Change {
     }
 }
 
-/// What recovery does not read: the job's number of events, each attempt, the delivered one.
+/// What recovery does not read: the job's number of events, its hold, each attempt, the delivered one.
 fn shape_of(job: JobId) -> String {
     format!(
         "select concat_ws('; ', s.seq, s.finished_at is not null,
+                (select concat_ws(' ', amount_mc - coalesce(captured_mc, 0), coalesce(captured_mc, 0), ended_at is not null)
+                   from credit_holds h where h.job_id = s.job_id),
                 (select string_agg(concat_ws(' ', attempt, epoch, node_id, generation, coalesce(outcome, '-')), ', ' order by attempt)
                    from attempt where job_id = s.job_id),
                 (select attempt from artefact where job_id = s.job_id))
@@ -339,7 +394,10 @@ fn shape_of(job: JobId) -> String {
 fn modelled_shape(model: &Store, job: JobId) -> String {
     let row = model.row(job).unwrap();
     let finished = if row.state.is_end() { "t" } else { "f" };
-    let mut parts = vec![row.seq.to_string(), finished.to_owned()];
+    let hold = model.ledger.of(job);
+    let is_over = if hold.held == 0 { "t" } else { "f" };
+    let hold = format!("{} {} {is_over}", hold.held + hold.released, hold.captured);
+    let mut parts = vec![row.seq.to_string(), finished.to_owned(), hold];
     let attempts: Vec<String> = row
         .attempts
         .iter()
@@ -367,7 +425,8 @@ async fn the_model_and_postgres_agree_on_every_outcome_and_row() {
         let owner = both.sign_up().await;
         let mut jobs = Vec::new();
         for _ in 0..JOBS {
-            jobs.push(both.submit(owner).await);
+            let after = jobs.last().copied().filter(|_| both.rng.random());
+            jobs.push(both.submit(owner, after).await);
         }
         let mut last = None;
         for _ in 0..STEPS {

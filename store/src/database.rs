@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use flowai_actors::ids::UserId;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Postgres, Transaction};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions, Connection, PgConnection, Postgres, SqlSafeStr as _, Transaction,
+};
 
 /// A query that runs longer is ended by the server.
 const STATEMENT_TIMEOUT: &str = "10s";
@@ -157,7 +159,22 @@ impl Database {
     pub async fn begin_as(&self, user: UserId) -> Result<UserTransaction, DatabaseError> {
         // One way to the server and back instead of two, for every request. A user's id is hex digits and dashes.
         let statement = format!("begin; set local app.user_id = '{user}'");
-        Ok(self.pool.begin_with(AssertSqlSafe(statement)).await?)
+        Ok(self.begin_by(statement).await?)
+    }
+
+    /// Opens a transaction on nobody's behalf.
+    pub(crate) async fn begin(&self) -> Result<UserTransaction, sqlx::Error> {
+        self.begin_by("begin".to_owned()).await
+    }
+
+    /// The answer is waited for also when the caller is dropped, as one is whose client has gone. sqlx 0.9 knows of a transaction
+    /// from the answer on: without it the connection would go back to the pool within one, and what came next there would be
+    /// said to be durable and be rolled back.
+    async fn begin_by(&self, statement: String) -> Result<UserTransaction, sqlx::Error> {
+        let connection = self.pool.acquire().await?;
+        let statement = AssertSqlSafe(statement).into_sql_str();
+        let begun = tokio::spawn(Transaction::begin(connection, Some(statement)));
+        begun.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
     }
 
     /// The pool itself, for statements on nobody's behalf, and for the one that says itself on whose behalf it acts

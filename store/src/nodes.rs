@@ -17,7 +17,7 @@ pub async fn register(
     generation: Generation,
     offers: &[ModelOffer],
 ) -> Result<Result<(), Generation>, DatabaseError> {
-    let mut transaction = database.pool().begin().await?;
+    let mut transaction = database.begin().await?;
     // Locks the node's row: a newer process waits until the offers of this one are written, and then replaces them.
     let held: i32 = sqlx::query_scalar(
         "insert into node (id, generation) values ($1, $2)

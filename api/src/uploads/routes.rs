@@ -216,6 +216,7 @@ pub(crate) async fn store_picture(
     app.objects
         .put(&upload.object_key, png, &upload.content_type)
         .await?;
+    fail::fail_point!("after_upload_put");
     insert(app, owner, upload).await
 }
 

@@ -67,6 +67,7 @@ pub(crate) async fn cancel(app: &App, user: UserId, id: JobId) -> Result<Video, 
     let video = video.ok_or(ApiError::NotFound("a video of this id"))?;
     if has_changed {
         commit(transaction).await?;
+        fail::fail_point!("after_cancel_commit");
         app.link.ring(id);
         app.sessions.events_ready(user);
     }

@@ -3,6 +3,7 @@
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use fail::fail_point;
 use flowai_actors::credits::{Price, Rendering};
 use flowai_actors::ids::{JobId, UserId};
 use flowai_actors::limits::USER_QUEUED_MAX;
@@ -128,8 +129,12 @@ async fn write_down(
     let body = show(&new.queued()).map_err(|_| ApiError::Internal)?;
     let answer = (StatusCode::ACCEPTED.as_u16(), &body);
     let request = named.map(Named::request);
+    fail_point!("before_submit_commit");
     match videos::queue(&app.database, &new, request.as_ref(), answer).await? {
-        Queueing::Queued => Ok(Submitted::Accepted { id: new.id, body }),
+        Queueing::Queued => {
+            fail_point!("before_ack_202");
+            Ok(Submitted::Accepted { id: new.id, body })
+        }
         Queueing::Known(known) => {
             let (status, body) = idempotency::answer_of(known)?;
             Ok(Submitted::Replayed { status, body })

@@ -25,7 +25,7 @@ async fn submit_after(user: &User, job: &str) -> String {
 async fn a_job_starts_after_another() {
     let farm = TestFarm::stand_in(Duration::from_millis(100), |options| options.nodes = 2).await;
     let user = farm.user().await;
-    let first = user.submit(20).await;
+    let first = user.submit(60).await;
     user.follow(&first).until_denoising().await;
     let second = submit_after(&user, &first).await;
     let says_why = async {

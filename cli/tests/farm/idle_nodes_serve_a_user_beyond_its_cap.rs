@@ -23,7 +23,7 @@ async fn idle_nodes_serve_a_user_beyond_its_cap() {
     assert!((Tier::Free.running_max() as usize) < NODES);
     let mut jobs = Vec::new();
     for _ in 0..=NODES {
-        jobs.push(eager.submit(30).await);
+        jobs.push(eager.submit(80).await);
     }
     let everywhere = async {
         while farm.one::<i64>(RUNNING, &jobs[0]).await < NODES as i64 {

@@ -25,5 +25,4 @@ mod paying_user_starts_first;
 mod previews_are_seen_while_it_renders;
 mod stream_resumes_after_disconnect;
 mod support;
-
 mod words_become_a_clip;

@@ -56,6 +56,7 @@ impl State {
         };
         tracing::info!(%node, %generation, models = offer.models.len(), ?running, "node registers");
         self.registry.registered(register, now);
+        self.take_back_untold(now, &node, generation, effects);
         self.step(now, Heard::NodeRegistered(offer), effects);
 
         let verdict = self.verdict(&node, generation, running);
@@ -77,6 +78,26 @@ impl State {
             running: verdict,
         };
         effects.push(Effect::Answer(reply, Answer::Registered(answer)));
+    }
+
+    /// What this term gave to an older process and no process has said that it takes: its end is no death of a job.
+    fn take_back_untold(
+        &mut self,
+        now: Monotonic,
+        node: &NodeId,
+        generation: Generation,
+        effects: &mut Vec<Effect>,
+    ) {
+        let untold: Vec<AttemptRef> = self
+            .held
+            .values()
+            .filter(|held| !held.is_dispatched && held.holding.at.epoch == self.epoch)
+            .filter(|held| held.holding.node == *node && held.holding.generation < generation)
+            .map(|held| held.holding.at)
+            .collect();
+        for AttemptRef { job, attempt, .. } in untold {
+            self.step(now, Heard::NotTaken { job, attempt }, effects);
+        }
     }
 
     pub(super) fn beat(
@@ -285,6 +306,7 @@ impl State {
     ) {
         let held = holding(&ended);
         if !self.is_held(&held) {
+            tracing::info!(at = ?held.at, node = %held.node, "stale end is refused");
             let key = (held.at.job, held.at.attempt);
             self.answer_ended(key, EndedAnswer::Stale, effects);
             return;
@@ -370,6 +392,7 @@ impl State {
             generation: question.generation,
         };
         if !self.is_held(&held) {
+            tracing::info!(at = ?held.at, node = %held.node, "stale question for upload targets is refused");
             let answer = Answer::Targets(UploadTargetsAnswer::Stale);
             effects.push(Effect::Answer(reply, answer));
             return;

@@ -51,16 +51,30 @@ impl State {
         effects: &mut Vec<Effect>,
     ) {
         let PreviewPlaced { at, step } = placed;
+        if !(1..=STEPS_MAX).contains(&step) {
+            return;
+        }
+        let present = self.held.get_mut(&at.job);
+        let Some(held) = present.filter(|held| held.holding.at.attempt == at.attempt) else {
+            // Its upload ended after its attempt, whose pictures have gone.
+            effects.push(Effect::DiscardPreview {
+                job: at.job,
+                attempt: at.attempt,
+                step,
+            });
+            return;
+        };
         let Some(user) = self.scheduler.owner_of(at.job) else {
             return;
         };
-        let Some(held) = self.held.get_mut(&at.job) else {
-            return;
-        };
-        let is_its_own = held.holding.node == *node && held.holding.at.attempt == at.attempt;
         let previews = &mut held.previews;
         // One that was not signed in this term may be of an earlier one: it is shown as well.
-        if !is_its_own || !(1..=STEPS_MAX).contains(&step) || previews.newest >= step {
+        if held.holding.node != *node || previews.newest == step {
+            return;
+        }
+        if step < previews.newest {
+            // Its upload ended after a newer one had taken its place.
+            effects.push(discard(&held.holding, step));
             return;
         }
         previews.newest = step;
@@ -82,8 +96,7 @@ impl State {
     }
 }
 
-/// An attempt has ended: its pictures go. What was signed under an earlier term, or comes after this, stays until the video is
-/// deleted.
+/// An attempt has ended: its pictures go. What was signed under an earlier term stays until the video is deleted.
 pub(super) fn discard_all(held: &Held) -> impl Iterator<Item = Effect> {
     let signed = held.previews.signed.iter();
     signed.map(|&step| discard(&held.holding, step))

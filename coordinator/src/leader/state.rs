@@ -125,6 +125,11 @@ impl State {
         }
     }
 
+    /// What it believes of jobs and nodes, to be looked at.
+    pub fn scheduler(&self) -> &Scheduler {
+        &self.scheduler
+    }
+
     /// Takes in what another term left unfinished.
     pub fn recover(&mut self, now: Monotonic, rows: Vec<JobRow>) {
         for row in rows {
@@ -464,6 +469,7 @@ impl State {
             | Change::Cancel { held, .. }
             | Change::Quarantine { held, .. } => {
                 if !is_written {
+                    tracing::info!(at = ?held.at, node = %held.node, "stale write is refused");
                     self.to_read.insert(held.at.job);
                 } else {
                     self.left_behind(change, effects);
@@ -558,7 +564,7 @@ impl State {
     fn doubt(&mut self, now: Monotonic, held: &Holding, effects: &mut Vec<Effect>) {
         let job = held.at.job;
         if self.is_held(held) {
-            self.held.remove(&job);
+            self.release(job, effects);
             self.step(now, Heard::Doubted(job), effects);
         }
         self.to_read.insert(job);
@@ -595,7 +601,7 @@ impl State {
         let found: BTreeSet<JobId> = rows.iter().map(|row| row.job).collect();
         let touched = std::mem::take(&mut self.touched);
         for job in asked.into_iter().filter(|job| !found.contains(job)) {
-            self.held.remove(&job);
+            self.release(job, effects);
             self.discard_checkpoints(job, effects);
             let is_done = false;
             self.step(now, Heard::JobGone { job, is_done }, effects);
@@ -613,14 +619,14 @@ impl State {
     fn learn(&mut self, now: Monotonic, row: JobRow, effects: &mut Vec<Effect>) {
         let job = row.job;
         if row.state.is_end() {
-            self.held.remove(&job);
+            self.release(job, effects);
             self.discard_checkpoints(job, effects);
             let is_done = row.state == JobState::Done;
             self.step(now, Heard::JobGone { job, is_done }, effects);
             return;
         }
         let is_cancelled = row.cancel_requested;
-        let after = row.after.filter(|after| after.has_failed);
+        let after = row.after;
         self.disbelieve_drift(now, &row, effects);
         if !self.scheduler.knows(job) {
             // Its owner asked between two tries. The scheduler would give it to a node in the step in which it arrives, its row
@@ -638,8 +644,11 @@ impl State {
         if is_cancelled {
             self.step(now, Heard::CancelAsked(job), effects);
         }
-        if let Some(after) = after {
-            self.over(now, after.job, false, effects);
+        match after {
+            Some(after) if after.has_failed => self.over(now, after.job, false, effects),
+            // It may have ended since the row was read: its own row says so.
+            Some(after) if !self.scheduler.knows(after.job) => drop(self.to_read.insert(after.job)),
+            Some(_) | None => {}
         }
     }
 
@@ -653,7 +662,7 @@ impl State {
         }
         tracing::error!(%job, ?believed, attempt = %row.attempt, ?node, "memory differs from the row; the row counts");
         metrics::record_drift();
-        self.held.remove(&job);
+        self.release(job, effects);
         self.step(now, Heard::Doubted(job), effects);
     }
 

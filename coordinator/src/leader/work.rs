@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::time::{Duration, Instant};
 
+use fail::fail_point;
 use flowai_actors::checkpoint::{
     CHECKPOINT_CONTENT_TYPE, CheckpointPlace, PlaceCheckpoint, Resume,
 };
@@ -21,7 +22,7 @@ use flowai_store::checkpoints::{
     self, CHECKPOINTS_PREFIX, StoredCheckpoint, checkpoint_key, checkpoints_prefix, parse_key,
 };
 use flowai_store::database::{Database, DatabaseError};
-use flowai_store::journal::{self, Batch, JournalError, artefact_key, preview_key};
+use flowai_store::journal::{self, Batch, Change, JournalError, artefact_key, preview_key};
 use flowai_store::objects::{
     ObjectHead, Objects, ObjectsError, PRESIGNED_GET_TTL_MAX, PRESIGNED_PUT_TTL_MAX,
     ResponseHeaders, UploadTerms,
@@ -106,12 +107,27 @@ enum Stop {
 
 async fn commit(database: &Database, epoch: Epoch, batch: &Batch) -> Result<Vec<Outcome>, Stop> {
     let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MOST);
+    let has = |kind: fn(&Change) -> bool| batch.changes().iter().any(kind);
+    let assigns = has(|change| matches!(change, Change::Assign(_)));
+    let settles = has(|change| matches!(change, Change::Settle { .. }));
     loop {
         let start = Instant::now();
+        if assigns {
+            fail_point!("before_assign_commit");
+        }
+        if settles {
+            fail_point!("before_settle_commit");
+        }
         match journal::commit(database, epoch, batch).await {
             Ok(written) => {
                 let seconds = start.elapsed().as_secs_f64();
                 metrics::record_batch(batch.changes().len(), seconds);
+                if assigns {
+                    fail_point!("after_assign_commit");
+                }
+                if settles {
+                    fail_point!("after_settle_commit");
+                }
                 return Ok(written.into_iter().map(Outcome::Written).collect());
             }
             Err(error @ JournalError::Fenced { .. }) => {
@@ -184,6 +200,7 @@ pub(super) async fn admit(database: &Database, reply: ReplyId, register: Box<Reg
         )
     })
     .await;
+    fail_point!("after_registration_commit");
     Event::Admitted {
         reply,
         register,
@@ -403,11 +420,11 @@ async fn head(objects: &Objects, key: &str) -> Result<Option<ObjectHead>, String
 /// What a node is told that asks about an attempt which is not its any more.
 pub(super) async fn look_back(database: &Database, held: &Holding) -> Answer {
     let was_settled = insist("looking back", || recovery::was_settled(database, held)).await;
-    Answer::Ended(if was_settled {
-        EndedAnswer::Settled
-    } else {
-        EndedAnswer::Stale
-    })
+    if was_settled {
+        return Answer::Ended(EndedAnswer::Settled);
+    }
+    tracing::info!(at = ?held.at, node = %held.node, "stale end is refused");
+    Answer::Ended(EndedAnswer::Stale)
 }
 
 pub(super) async fn presign(

@@ -66,6 +66,9 @@ async fn look(
     }
     let asked_at = Instant::now();
     let epoch = leader::take_over(database, &candidate.holder, &candidate.address).await?;
+    if epoch.is_some() {
+        fail::fail_point!("after_take_over");
+    }
     Ok(epoch.map(|epoch| Term { epoch, asked_at }))
 }
 

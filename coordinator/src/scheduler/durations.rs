@@ -63,6 +63,12 @@ impl Window {
         self.sorted.get(at).copied()
     }
 
+    /// `None` when too few are known.
+    fn mean(&self) -> Option<f64> {
+        let count = self.sorted.len();
+        (count >= SAMPLES_MIN).then(|| self.sorted.iter().sum::<f64>() / count as f64)
+    }
+
     fn spread(&self) -> Option<Spread> {
         Some(Spread {
             p50: self.quantile(0.5)?,
@@ -77,12 +83,14 @@ pub(super) struct Durations {
     by_model: HashMap<(ModelIx, Option<ClassIx>), Window>,
     all: Window,
     model_loads: HashMap<(ModelIx, ClassIx), Window>,
+    /// Of all models.
+    class_loads: HashMap<ClassIx, Window>,
     adapter_loads: HashMap<ClassIx, Window>,
     mean_charge: Option<f64>,
 }
 
 /// What had to be brought before a render could begin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Cold {
     pub(super) model: bool,
     pub(super) adapters: u32,
@@ -111,8 +119,10 @@ impl Durations {
     pub(super) fn learn_load(&mut self, model: ModelIx, class: ClassIx, cold: Cold, load_s: f64) {
         if cold.model {
             let adapters_s = f64::from(cold.adapters) * self.adapter_load_s(class);
-            let window = self.model_loads.entry((model, class)).or_default();
-            window.push((load_s - adapters_s).max(0.0));
+            let model_s = (load_s - adapters_s).max(0.0);
+            let of_model = self.model_loads.entry((model, class)).or_default();
+            of_model.push(model_s);
+            self.class_loads.entry(class).or_default().push(model_s);
         } else if cold.adapters > 0 {
             let window = self.adapter_loads.entry(class).or_default();
             window.push(load_s / f64::from(cold.adapters));
@@ -129,10 +139,15 @@ impl Durations {
     }
 
     pub(super) fn model_load_s(&self, model: ModelIx, class: ClassIx) -> f64 {
-        let window = self.model_loads.get(&(model, class));
-        window
-            .and_then(|window| window.quantile(0.5))
-            .unwrap_or(MODEL_LOAD_S)
+        self.learned_load_s(model, class).unwrap_or(MODEL_LOAD_S)
+    }
+
+    /// Of the model on nodes of the class, or of any model there; `None` when too few loads were seen. The mean: what is saved in
+    /// the long run, where loads are short or long and seldom in between.
+    pub(super) fn learned_load_s(&self, model: ModelIx, class: ClassIx) -> Option<f64> {
+        let of_model = self.model_loads.get(&(model, class));
+        let of_class = || self.class_loads.get(&class).and_then(Window::mean);
+        of_model.and_then(Window::mean).or_else(of_class)
     }
 
     pub(super) fn adapter_load_s(&self, class: ClassIx) -> f64 {

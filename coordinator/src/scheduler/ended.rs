@@ -105,10 +105,8 @@ impl Scheduler {
         let Some(node) = self.nodes.get(node_ix) else {
             return;
         };
-        let (class, cold) = (
-            self.kinds.get_group(node.group).map(|group| group.class),
-            self.cold(job, node),
-        );
+        let class = self.kinds.get_group(node.group).map(|group| group.class);
+        let cold = node.running.map(|running| running.cold).unwrap_or_default();
         if let (Some(class), Some(ran)) = (class, ran) {
             self.durations.learn(needs, class, baseline_s, ran.busy.0);
             self.durations

@@ -121,7 +121,7 @@ impl Scheduler {
             return None;
         }
         if has_free {
-            return Some(0.0);
+            return Some(job.hold_until.since(self.now).as_secs_f64());
         }
         let tag = self.shares.get(job.owner)?.tag;
         let weight = f64::from(job.tier.weight());

@@ -51,6 +51,8 @@ pub(super) struct Job {
     pub(super) place: Place,
     /// What its owner was told at first, seconds from `queued_at`.
     pub(super) quote: Option<Quote>,
+    /// Until then it waits for a node that has its model loaded.
+    pub(super) hold_until: Monotonic,
     pub(super) story: Option<Box<Story>>,
 }
 

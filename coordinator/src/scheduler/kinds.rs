@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::ModelId;
-use flowai_actors::limits::MEMORY_CEILING_MS;
+use flowai_actors::limits::{MEMORY_CEILING_ALONE_MS, MEMORY_CEILING_MS};
 
 use super::bounds::Bounds;
 use super::event::Shape;
@@ -289,7 +289,18 @@ impl Kinds {
         let Some(needs) = self.get(kind).map(|kind| kind.needs) else {
             return Vec::new();
         };
-        let until = now.plus_ms(MEMORY_CEILING_MS);
+        let others = self
+            .groups
+            .iter()
+            .zip(0..)
+            .filter(|(_, ix)| GroupIx(*ix) != group);
+        let fit_elsewhere = others.filter(|(other, _)| other.nodes > 0 && other.fits(&needs));
+        // Where all nodes are alike, a passing shortage must not stop them all for long.
+        let ceiling_ms = match fit_elsewhere.count() {
+            0 => MEMORY_CEILING_ALONE_MS,
+            _ => MEMORY_CEILING_MS,
+        };
+        let until = now.plus_ms(ceiling_ms);
         if let Some(group) = self.groups.get_mut(group.0 as usize) {
             let ceiling = group
                 .ceilings

@@ -5,7 +5,7 @@
 //!
 //! - a waiting user of a greater weight starts first when both have used as little, and shares follow weights ([`shares`]);
 //! - a node is given a job whose model and adapters it holds, as far as nobody falls back by more than a bounded deficit
-//!   ([`placement`]);
+//!   ([`placement`]), and waits for a node that holds its model where that is sooner than loading it ([`hold`]);
 //! - whoever waits longer than the start bound of its tier is started by a part of the farm kept for that ([`bounds`]), or
 //!   takes the place of work that can go on later ([`preemption`]);
 //! - a user runs more jobs than its tier's cap only while nobody else could use the node;
@@ -27,6 +27,7 @@ mod event;
 mod figures;
 mod forecast;
 mod free;
+mod hold;
 mod jobs;
 mod kinds;
 mod lanes;
@@ -35,6 +36,7 @@ mod nodes;
 mod placement;
 mod preemption;
 mod registration;
+mod rivals;
 mod shares;
 mod state;
 #[cfg(test)]
@@ -48,4 +50,5 @@ pub use event::{
 pub use figures::{ClassFigures, Figures};
 pub use forecast::Range;
 pub use line::{Place, WaitsFor};
+pub use rivals::Rival;
 pub use state::Scheduler;

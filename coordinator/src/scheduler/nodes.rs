@@ -3,8 +3,9 @@
 use std::collections::{BTreeSet, HashMap};
 
 use flowai_actors::clock::Monotonic;
-use flowai_actors::ids::{Attempt, Generation, NodeId};
+use flowai_actors::ids::{Attempt, Generation, JobId, NodeId};
 
+use super::durations::Cold;
 use super::event::Drain;
 use super::jobs::{AdapterKey, JobIx};
 use super::kinds::{GroupIx, ModelIx};
@@ -27,7 +28,7 @@ pub(super) struct Node {
     pub(super) fused: BTreeSet<AdapterKey>,
     pub(super) near: BTreeSet<AdapterKey>,
     /// Whose start it was stopped for.
-    pub(super) reserved: Option<JobIx>,
+    pub(super) reserved: Option<JobId>,
     /// Since when it has nothing to do.
     pub(super) idle_since: Monotonic,
 }
@@ -44,6 +45,8 @@ pub(super) struct Running {
     pub(super) expected_s: f64,
     /// Of them, loads.
     pub(super) load_s: f64,
+    /// What had to be brought when it began: by its end the node has all of it.
+    pub(super) cold: Cold,
     /// Steps done of all, and when that was heard.
     pub(super) progress: Option<(f64, Monotonic)>,
     /// It was told to stop.

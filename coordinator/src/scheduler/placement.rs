@@ -94,6 +94,7 @@ impl Scheduler {
         let can_run = |(lane, ix): &(&Lane, JobIx)| self.may_run(lane, *ix, node);
         let heads =
             claims.filter_map(|claim| self.head(claim).filter(can_run).map(|(_, ix)| (claim, ix)));
+        let heads = heads.filter(|(_, ix)| !self.is_held(*ix, node));
         let mut heads = heads.filter_map(|(claim, ix)| Some((claim, ix, self.jobs.get(ix)?)));
         let (first_claim, first, first_job) = heads.next()?;
         let stays = Choice::of(first);
@@ -261,26 +262,31 @@ impl Scheduler {
     fn free_node_for(&self, lane: &Lane, ix: JobIx) -> Option<NodeIx> {
         let job = self.jobs.get(ix)?;
         let needs = self.kinds.get(lane.kind)?.needs;
-        let warm = self.free.with_model(needs.model).take(NODES_COMPARED_MAX);
-        let groups = self
-            .free
-            .groups()
-            .filter(|group| self.kinds.fits(lane.kind, *group));
-        let cold = groups.flat_map(|group| self.free.of_group(group).take(NODES_COMPARED_MAX));
         let can = |node: &NodeIx| {
             let group = self.nodes.get(*node).map(|node| node.group);
             group.is_some_and(|group| self.kinds.fits(lane.kind, group))
                 && self.trusts(*node, needs)
                 && self.may_run(lane, ix, *node)
                 && self.reserved_for(*node).is_none_or(|other| other == ix)
+                && !self.is_held(ix, *node)
         };
+        let warm = self.free.with_model(needs.model).filter(&can);
+        let groups = self
+            .free
+            .groups()
+            .filter(|group| self.kinds.fits(lane.kind, *group));
+        // Those that may not have it are passed over first: distrusted nodes idle longest.
+        let cold = groups.flat_map(|group| {
+            let of_group = self.free.of_group(group).filter(&can);
+            of_group.take(NODES_COMPARED_MAX)
+        });
         let load = |node: NodeIx| {
             self.nodes
                 .get(node)
                 .map_or(f64::MAX, |node| self.load_s(job, node))
         };
         let mut best: Option<(f64, NodeIx)> = None;
-        for node in warm.chain(cold).filter(can) {
+        for node in warm.take(NODES_COMPARED_MAX).chain(cold) {
             let load_s = load(node);
             if best.is_none_or(|(least_s, _)| load_s < least_s) {
                 best = Some((load_s, node));
@@ -289,14 +295,19 @@ impl Scheduler {
         best.map(|(_, node)| node)
     }
 
-    /// Whose start the node was stopped for, if it still waits.
+    /// Whose start the node was stopped for, if it still waits and may run there.
     pub(super) fn reserved_for(&self, node: NodeIx) -> Option<JobIx> {
-        let job = self.nodes.get(node)?.reserved?;
-        let is_waiting = self
-            .jobs
-            .get(job)
-            .is_some_and(|job| matches!(job.place, Place::Lane(_)));
-        is_waiting.then_some(job)
+        let known = self.nodes.get(node)?;
+        let ix = self.jobs.find(known.reserved?)?;
+        let job = self.jobs.get(ix)?;
+        let Place::Lane(lane) = job.place else {
+            return None;
+        };
+        let needs = self.kinds.get(job.kind)?.needs;
+        let may_run = self.kinds.fits(job.kind, known.group)
+            && self.trusts(node, needs)
+            && self.may_run(self.lanes.get(lane)?, ix, node);
+        may_run.then_some(ix)
     }
 }
 

@@ -20,9 +20,10 @@ impl Scheduler {
     /// Stops what has to make room. The node is free only when it says so: until then it is kept for the one it stops for.
     pub(super) fn preempt_for_bounds(&mut self, effects: &mut Vec<Effect>) {
         for job in self.endangered() {
+            let id = self.jobs.get(job).map(|job| job.id);
             if let Some(node) = self.victim_for(job) {
                 if let Some(node) = self.nodes.get_mut(node) {
-                    node.reserved = Some(job);
+                    node.reserved = id;
                 }
                 self.stop_and_keep(node, effects);
             }
@@ -61,9 +62,10 @@ impl Scheduler {
 
     /// Whether a node is being freed for the job, or becomes free by itself in time.
     fn has_promise(&self, job: JobIx, kind: &Kind, lead_ms: u64) -> bool {
+        let id = self.jobs.get(job).map(|job| job.id);
         let lead_s = lead_ms as f64 / 1_000.0;
         self.nodes.iter().any(|(_, node)| {
-            let is_for_it = node.reserved == Some(job);
+            let is_for_it = id.is_some() && node.reserved == id;
             let ends_in_time =
                 |running: Running| node.reserved.is_none() && running.left_s(self.now) <= lead_s;
             let fits = self

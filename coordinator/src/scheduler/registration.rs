@@ -5,6 +5,7 @@ use flowai_actors::ids::{Attempt, Generation, JobId, NodeId};
 use flowai_actors::limits::NODE_LEASE_MS;
 use flowai_store::journal::Unfinished;
 
+use super::durations::Cold;
 use super::event::{Drain, Effect, Holds, NodeOffer, Recovered};
 use super::jobs::{Holder, Job, JobIx, Place};
 use super::nodes::{Node, NodeIx, Running};
@@ -119,6 +120,7 @@ impl Scheduler {
             None => (None, self.drains.get(&ix).copied().unwrap_or(Drain::Off)),
         };
         let known_run = same.as_ref().and_then(|node| node.running);
+        let reserved = same.as_ref().and_then(|node| node.reserved);
         let running = running.map(|(job, attempt)| {
             known_run
                 .filter(|run| run.job == job)
@@ -137,7 +139,7 @@ impl Scheduler {
             model,
             fused,
             near,
-            reserved: None,
+            reserved,
             idle_since: self.now,
         };
         self.put_node(ix, node);
@@ -158,6 +160,7 @@ impl Scheduler {
             charged: cost,
             expected_s: cost,
             load_s: 0.0,
+            cold: Cold::default(),
             progress: None,
             is_stopping: false,
         }
@@ -309,10 +312,11 @@ impl Scheduler {
             .map(|(ix, _)| ix)
             .collect();
         for ix in silent {
-            let running = self.take_node(ix).and_then(|node| node.running);
-            if let Some(running) = running {
+            // While it is known what was charged for it.
+            if let Some(running) = self.nodes.get(ix).and_then(|node| node.running) {
                 self.lose(running.job, "its node fell silent", effects);
             }
+            self.take_node(ix);
         }
         // Dialling may take longer than this, so it proves no death and counts as none. Only a next process of the node that
         // comes sooner tells of one.

@@ -232,7 +232,10 @@ impl Scheduler {
                 self.children.entry(parent).or_default().push(ix);
                 self.changed();
             }
-            None => self.enqueue(ix),
+            None => {
+                self.enqueue(ix);
+                self.hold(ix);
+            }
         }
         self.quote(ix);
     }
@@ -267,6 +270,7 @@ impl Scheduler {
             skips: 0,
             place: Place::Parked,
             quote: None,
+            hold_until: Monotonic::default(),
             story: None,
         };
         let mut nodes =
@@ -539,7 +543,7 @@ impl Scheduler {
             return;
         };
         let charged = job.cost * self.durations.ratio(kind.needs, Some(group.class)).p50;
-        let load_s = self.load_s(job, node);
+        let (load_s, cold) = (self.load_s(job, node), self.cold(job, node));
         let (owner, tier, is_first, queued_at, quote) = (
             job.owner,
             job.tier,
@@ -586,6 +590,7 @@ impl Scheduler {
             charged,
             expected_s: charged + load_s,
             load_s,
+            cold,
             progress: None,
             is_stopping: false,
         });

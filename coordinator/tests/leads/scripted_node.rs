@@ -154,8 +154,11 @@ impl ScriptedNode {
         };
         match self.insist(at, &place).await {
             Some(CheckpointPlace::Target { url, .. }) => assert!(url.contains("checkpoints/")),
-            Some(CheckpointPlace::Refused) => panic!("refused"),
-            None => return self.drop_attempt(Some(at)),
+            // A busy machine heard its beats too late: the next attempt stops instead.
+            Some(CheckpointPlace::Refused) | None => {
+                self.stops.fetch_add(1, Ordering::Relaxed);
+                return self.drop_attempt(Some(at));
+            }
         }
         let key = checkpoint_key(at.job, at.attempt, checkpoint().step);
         let put = self

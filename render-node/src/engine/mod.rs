@@ -25,7 +25,7 @@ pub(crate) use order::EVENTS_QUEUED_MAX;
 pub use order::{
     EngineEvent, FirstFrameInputs, Keyframe, Order, PreviewOrder, Rendered, StageInputs,
 };
-pub use stand_in::StandInEngine;
+pub use stand_in::{Poison, StandInEngine};
 pub use svd::{AdapterMemory, SvdEngine, SvdOptions};
 pub(crate) use svd::{cache_usage, kept, not_checked};
 pub use thread::{EngineHandle, EngineLost};

@@ -1,6 +1,8 @@
 //! An engine without a model, for fault tests: the same way through the node in milliseconds, with frames that are a function
 //! of the spec.
 
+mod poison;
+
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -17,11 +19,13 @@ use super::{
 use crate::encoder::RgbFrame;
 use crate::failure::{FailureCode, JobFailure};
 use crate::models::LocalModel;
+pub use poison::Poison;
 
 /// Renders a drifting gradient, and a still one for a keyframe. Its manifests say `stand-in`, so nobody takes its clips for a model's.
 #[derive(Debug, Clone)]
 pub struct StandInEngine {
     step: Duration,
+    obeys_poison: bool,
 }
 
 impl StandInEngine {
@@ -29,7 +33,19 @@ impl StandInEngine {
 
     /// `step` is how long one denoising step takes.
     pub fn new(step: Duration) -> Self {
-        Self { step }
+        Self {
+            step,
+            obeys_poison: false,
+        }
+    }
+
+    /// Lets seeds that are a [`Poison`]'s do to this process what such a job does.
+    #[must_use]
+    pub fn with_poison(self) -> Self {
+        Self {
+            obeys_poison: true,
+            ..self
+        }
     }
 }
 
@@ -62,11 +78,13 @@ impl RenderEngine for StandInEngine {
         spec: &RenderSpec,
         _: &Path,
     ) -> Result<Box<dyn EngineRun + 'a>, EngineError> {
+        let poison = Poison::of_seed(spec.seed).filter(|_| self.obeys_poison);
         Ok(Box::new(StandInRun {
             step: self.step,
             spec: spec.clone(),
             done: 0,
             state: spec.seed,
+            poison,
         }))
     }
 
@@ -86,9 +104,9 @@ impl RenderEngine for StandInEngine {
             return Err(unusable("was made with another spec".to_owned()));
         }
         let StandInCheckpoint { spec, done, state } = kept;
-        let step = self.step;
         let run = StandInRun {
-            step,
+            step: self.step,
+            poison: Poison::of_seed(spec.seed).filter(|_| self.obeys_poison),
             spec,
             done,
             state,
@@ -127,6 +145,7 @@ struct StandInRun {
     done: u32,
     /// What the steps made of the seed: a step that is left out or taken twice gives another clip.
     state: u64,
+    poison: Option<Poison>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -138,6 +157,10 @@ struct StandInCheckpoint {
 
 impl EngineRun for StandInRun {
     fn step(&mut self) -> Result<(), EngineError> {
+        // In the middle of the job: the farm has heard of a step by then.
+        if let Some(poison) = self.poison.filter(|_| self.done == 1) {
+            poison.act();
+        }
         thread::sleep(self.step);
         self.done += 1;
         // Knuth's multiplier for linear congruential generators modulo 2^64.

@@ -9,6 +9,7 @@ mod resume;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use fail::fail_point;
 use flowai_actors::manifest::{FusedAdapter, Resumed, StageTimings};
 use flowai_actors::messages::{
     ArtefactFile, Assign, FirstFrameSource, Phase, ReadyFile, Source, Target,
@@ -250,6 +251,7 @@ impl Workshop {
             let failure = JobFailure::new(FailureCode::UploadFailed, detail);
             return Err(NotUploaded::Failed(failure));
         };
+        fail_point!("before_upload");
         let started = Instant::now();
         let puts = placed
             .into_iter()
@@ -258,7 +260,10 @@ impl Workshop {
             biased;
             () = control.dropped() => Err(NotUploaded::Stopped),
             done = try_join_all(puts) => match done {
-                Ok(_) => Ok(started.elapsed()),
+                Ok(_) => {
+                    fail_point!("after_s3_put");
+                    Ok(started.elapsed())
+                }
                 Err(error) => Err(not_uploaded(error)),
             }
         }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fail::fail_point;
 use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::Sha256;
 use flowai_actors::kit::{
@@ -378,6 +379,7 @@ impl Running {
 
     fn start(&mut self, id: RunId, assign: Assign) {
         tracing::info!(attempt = ?assign.at, model = %assign.spec.model, "job is taken");
+        fail_point!("after_job_taken");
         let run = Run {
             assign: Arc::new(assign),
             control: Control::default(),
@@ -477,6 +479,7 @@ impl Running {
     }
 
     fn tell(&self, to: PeerId, run: RunId, ended: Ended) {
+        fail_point!("before_end_told");
         self.ask(to, ended, ASK_DEADLINE, move |answer| {
             Event::EndedAnswered { run, answer }
         });

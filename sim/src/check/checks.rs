@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use flowai_actors::ids::{Attempt, JobId, UserId};
-use flowai_actors::limits::{JOB_ASSIGNMENTS_MAX, USER_QUEUED_MAX, USER_RUNNING_MAX};
+use flowai_actors::limits::{JOB_ASSIGNMENTS_MAX, USER_QUEUED_MAX};
 use flowai_actors::state::JobState;
 
 use super::store::{Hold, Moved, PRICE_MC, Store};
@@ -62,7 +62,8 @@ pub struct Broken {
 /// What the checks remember of what has happened.
 #[derive(Debug, Default)]
 pub(super) struct Checks {
-    running: BTreeMap<UserId, u32>,
+    /// Queued jobs of each user.
+    waiting: BTreeMap<UserId, u32>,
     epochs: BTreeMap<JobId, u32>,
     /// The process that each attempt was begun by.
     begun: BTreeMap<(JobId, Attempt), usize>,
@@ -93,16 +94,6 @@ impl Checks {
     ) {
         for moved in moved {
             self.moved_one(store, *moved, &is_uploaded);
-        }
-        // Together, because one job of a user may end where another begins.
-        let owners = moved
-            .iter()
-            .filter_map(|moved| Some(store.row(moved.job)?.owner));
-        for owner in owners {
-            let running = self.running.get(&owner).copied().unwrap_or(0);
-            self.require(Check::BoundsHeld, running <= USER_RUNNING_MAX, || {
-                format!("{owner} has {running} running jobs, {USER_RUNNING_MAX} are allowed")
-            });
         }
     }
 
@@ -139,21 +130,27 @@ impl Checks {
             row.attempt <= JOB_ASSIGNMENTS_MAX,
             || format!("{job} was assigned {} times", row.attempt),
         );
-        self.count_running(row.owner, from, to);
+        self.count_waiting(row.owner, from, to);
         self.account(job, to, store.ledger.of(job));
         if from != Some(JobState::Done) && to == JobState::Done {
             self.delivered(job, &row.artefacts, is_uploaded);
         }
     }
 
-    fn count_running(&mut self, owner: UserId, from: Option<JobState>, to: JobState) {
-        let running = self.running.entry(owner).or_insert(0);
-        if from == Some(JobState::Running) {
-            *running = running.saturating_sub(1);
+    /// Those that come back into the queue are not counted against the bound: it is for what is submitted.
+    fn count_waiting(&mut self, owner: UserId, from: Option<JobState>, to: JobState) {
+        let waiting = self.waiting.entry(owner).or_insert(0);
+        if from == Some(JobState::Queued) {
+            *waiting = waiting.saturating_sub(1);
         }
-        if to == JobState::Running {
-            *running += 1;
+        if to == JobState::Queued {
+            *waiting += 1;
         }
+        let waiting = *waiting;
+        let is_full = from.is_none() && waiting > USER_QUEUED_MAX;
+        self.require(Check::BoundsHeld, !is_full, || {
+            format!("{owner} submits its waiting job {waiting}, {USER_QUEUED_MAX} are allowed")
+        });
     }
 
     fn account(&mut self, job: JobId, state: JobState, hold: Hold) {
@@ -166,6 +163,13 @@ impl Checks {
                 captured: PRICE_MC,
                 captures: 1,
                 ..Hold::default()
+            },
+            // Who stops a running job pays for the steps that were done.
+            JobState::Cancelled if hold.captures == 1 => Hold {
+                captured: hold.captured.clamp(1, PRICE_MC),
+                released: PRICE_MC - hold.captured,
+                captures: 1,
+                held: 0,
             },
             JobState::Failed | JobState::Cancelled | JobState::Quarantined => Hold {
                 released: PRICE_MC,
@@ -209,8 +213,6 @@ impl Checks {
         self.require(Check::LedgerBalances, sum == 0, || {
             format!("the ledger's balances add up to {sum}")
         });
-        let mut running: BTreeMap<UserId, u32> = BTreeMap::new();
-        let mut queued: BTreeMap<UserId, u32> = BTreeMap::new();
         let mut held = 0;
         for (job, row) in store.rows() {
             let is_running = row.state == JobState::Running;
@@ -246,24 +248,10 @@ impl Checks {
                 },
             );
             self.account(job, row.state, store.ledger.of(job));
-            *running.entry(row.owner).or_insert(0) += u32::from(is_running);
-            *queued.entry(row.owner).or_insert(0) += u32::from(row.state == JobState::Queued);
             held += store.ledger.of(job).held;
         }
         self.require(Check::LedgerBalances, held == store.ledger.held, || {
             format!("jobs hold {held}, the ledger {}", store.ledger.held)
         });
-        for (user, count) in running {
-            self.require(Check::BoundsHeld, count <= USER_RUNNING_MAX, || {
-                format!("{user} has {count} running jobs")
-            });
-        }
-        for (user, count) in queued {
-            // Those that were requeued do not count when the next is submitted.
-            let bound = USER_QUEUED_MAX + USER_RUNNING_MAX;
-            self.require(Check::BoundsHeld, count <= bound, || {
-                format!("{user} has {count} waiting jobs")
-            });
-        }
     }
 }

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use flowai_actors::checkpoint::{CheckpointPlaced, Resume};
 use flowai_actors::clock::Monotonic;
-use flowai_actors::ids::{Epoch, Generation, JobId, Sha256};
+use flowai_actors::ids::{Attempt, Epoch, Generation, JobId, NodeId, Sha256};
 use flowai_actors::limits::LEADER_WATCH_MS;
 use flowai_actors::link::{PeerId, Role as PeerRole};
 use flowai_actors::messages::{
@@ -15,6 +16,7 @@ use flowai_coordinator::core::{
     ANSWER_MS, ASSIGN_DEADLINE, Answer, BUSY_TRIES, Effect, Event, JobModels, NotDelivered,
     NotDispatched, RETRY_FIRST, RETRY_MOST, Renewal, ReplyId, State, TICK, Tenure,
 };
+use flowai_coordinator::scheduler::Rival;
 use flowai_store::journal::{Batch, Change, Unfinished};
 use rand::Rng;
 use rand::seq::SliceRandom;
@@ -23,10 +25,13 @@ use super::checks::Check;
 use super::clock::ProcessClock;
 use super::node::{Heard as NodeHeard, LeaderAnswer, NodeQuestion};
 use super::statements::{Statement, StoreAnswer, StoreCall};
+use super::store::CheckpointRow;
 use super::world::{Occurrence, World};
 
 /// How long a look at the object store takes that does not answer.
 const OBJECTS_PATIENCE_MS: u64 = 5_000;
+/// Of a farm whose starts beyond caps are judged.
+const CAPS_NODES_MAX: usize = 64;
 /// A farm of more nodes than this is not told its line.
 const API_NODES_MAX: usize = 64;
 
@@ -72,6 +77,10 @@ pub(super) enum Heard {
         from: usize,
         progress: Progress,
     },
+    Placed {
+        from: usize,
+        placed: CheckpointPlaced,
+    },
     Rang(JobId),
     Dialled {
         from: usize,
@@ -92,7 +101,8 @@ impl Heard {
     pub(super) fn is_news(&self) -> bool {
         match self {
             Self::Watch { .. } | Self::Renew { .. } | Self::RenewDeadline { .. } => false,
-            Self::Tick { .. } | Self::Again(_) | Self::Told { .. } => false,
+            Self::Tick { .. } | Self::Again(_) => false,
+            Self::Told { .. } | Self::Placed { .. } => false,
             Self::Asked { question, .. } => !matches!(question, NodeQuestion::Beat(_)),
             Self::Answered { call, .. } | Self::Failed(call) => matches!(
                 call.ask,
@@ -152,6 +162,8 @@ struct Leader {
     giving: BTreeMap<u64, Giving>,
     /// By slot, the newest generation that this term has admitted.
     admitted: BTreeMap<usize, Generation>,
+    /// What ran after the last event: the newest attempt of each job, and its node.
+    running: BTreeMap<JobId, (Attempt, NodeId)>,
 }
 
 impl Coordinator {
@@ -329,6 +341,10 @@ impl World {
                 let node = self.processes[from].id.clone();
                 self.lead(index, Event::Progress { node, progress });
             }
+            Heard::Placed { from, placed } => {
+                let node = self.processes[from].id.clone();
+                self.lead(index, Event::CheckpointPlaced { node, placed });
+            }
             Heard::Rang(job) => self.lead(index, Event::Rang(job)),
             Heard::Dialled { from } => self.dialled(index, from),
             Heard::Given { ask, answer } => self.given(index, ask, answer),
@@ -503,12 +519,17 @@ impl World {
                 };
                 let mut state = State::new(epoch);
                 state.recover(Monotonic::default(), rows);
+                let running = state.scheduler().unfinished();
+                let running = running
+                    .filter_map(|(job, attempt, node)| Some((job, (attempt, node?.clone()))));
+                let running = running.collect();
                 let leader = Leader {
                     state,
                     start,
                     replies: BTreeMap::new(),
                     giving: BTreeMap::new(),
                     admitted: BTreeMap::new(),
+                    running,
                 };
                 if let Some(term) = self.coordinators[index].term() {
                     term.leader = Some(leader);
@@ -524,11 +545,16 @@ impl World {
             StoreAnswer::LookedBack { reply, answer } => {
                 self.reply(index, reply, Some(LeaderAnswer::Ended(answer)));
             }
-            StoreAnswer::Sources { held, models, spec } => match spec {
+            StoreAnswer::Sources {
+                held,
+                models,
+                spec,
+                resume,
+            } => match spec {
                 Some(spec) => self.give(
                     index,
                     Giving {
-                        assign: Box::new(assignment(&held, &models, spec)),
+                        assign: Box::new(assignment(&held, &models, spec, resume)),
                         held,
                         tries: 0,
                     },
@@ -572,7 +598,13 @@ impl World {
             return;
         };
         let since = shown.since(leader.start).as_millis() as u64;
-        for effect in leader.state.apply(Monotonic::from_millis(since), event) {
+        let arriving: Vec<JobId> = match &event {
+            Event::RowsRead { asked, .. } => asked.clone(),
+            _ => Vec::new(),
+        };
+        let effects = leader.state.apply(Monotonic::from_millis(since), event);
+        self.check_caps(index, &arriving);
+        for effect in effects {
             self.carry_out(index, effect);
         }
     }
@@ -616,15 +648,27 @@ impl World {
                     is_thorough,
                 },
             ),
-            Effect::Dispatch { held, models } => {
-                self.ask_store(index, term, Statement::Sources { held, models });
+            Effect::Compare { after } => {
+                self.ask_store(index, term, Statement::Compare { after });
             }
-            Effect::Stop { node, at } => {
+            Effect::Dispatch {
+                held,
+                models,
+                may_resume,
+            } => {
+                let ask = Statement::Sources {
+                    held,
+                    models,
+                    may_resume,
+                };
+                self.ask_store(index, term, ask);
+            }
+            Effect::Stop { node, at, keep } => {
                 let process = self
                     .slot_of(&node)
                     .and_then(|slot| self.coordinators[index].links.get(&slot).copied());
                 if let Some(process) = process {
-                    self.say(index, process, || NodeHeard::StopAsked(at));
+                    self.say(index, process, || NodeHeard::StopAsked { at, keep });
                 }
             }
             Effect::Verify(ended) => self.verify(index, epoch, ended),
@@ -636,16 +680,34 @@ impl World {
                 let answer = UploadTargetsAnswer::Targets { targets };
                 self.reply(index, reply, Some(LeaderAnswer::Targets(answer)));
             }
-            Effect::PresignPreview { reply, .. } => self.reply(index, reply, None),
+            Effect::PresignPreview { reply, .. } | Effect::PresignCheckpoint { reply, .. } => {
+                self.reply(index, reply, None);
+            }
+            Effect::DiscardCheckpoints { job, before } => self.discard_checkpoints(job, before),
             Effect::StepDown => self.end_term(index),
             // Hints to users and nodes, and what is thrown away: nothing here depends on them.
             Effect::Forget
+            | Effect::SweepCheckpoints
             | Effect::Foretell { .. }
             | Effect::Hint { .. }
             | Effect::Tell { .. }
             | Effect::TellPreview { .. }
             | Effect::DiscardPreview { .. } => {}
         }
+    }
+
+    /// A hint: what it throws away costs steps at most.
+    fn discard_checkpoints(&mut self, job: JobId, before: Option<(Attempt, u32)>) {
+        if self.cuts.objects_refuse > 0 {
+            return;
+        }
+        let before = before.map(|(attempt, step)| (attempt.get(), step));
+        if before.is_none() {
+            self.store.forget_checkpoint(job);
+        }
+        self.checkpoints.retain(|(of, attempt, step)| {
+            *of != job || before.is_some_and(|before| (*attempt, *step) >= before)
+        });
     }
 
     fn verify(&mut self, index: usize, epoch: Epoch, ended: Box<Ended>) {
@@ -661,6 +723,56 @@ impl World {
         };
         let event = Box::new(Event::Verified { ended, result });
         self.for_coordinator(index, after_ms, Heard::Happened { epoch, event });
+    }
+
+    /// Whoever runs as many as its tier allows is given another node only where nobody who runs fewer could use it. Jobs that came
+    /// with the same event may have come after the start, and so may those that started after another one.
+    fn check_caps(&mut self, index: usize, arriving: &[JobId]) {
+        // Counting everybody anew with every event is for small farms.
+        if self.plan.nodes > CAPS_NODES_MAX {
+            return;
+        }
+        let Some(leader) = self.coordinators[index].leader() else {
+            return;
+        };
+        let scheduler = leader.state.scheduler();
+        let running: BTreeMap<JobId, (Attempt, NodeId)> = scheduler
+            .unfinished()
+            .filter_map(|(job, attempt, node)| Some((job, (attempt, node?.clone()))))
+            .collect();
+        let mut found = None;
+        for (job, (attempt, node)) in &running {
+            let is_new = leader
+                .running
+                .get(job)
+                .is_none_or(|(before, _)| before < attempt);
+            let row = self.store.row(*job);
+            let Some(row) = row.filter(|_| is_new) else {
+                continue;
+            };
+            let own = scheduler
+                .unfinished()
+                .filter(|(_, _, node)| node.is_some())
+                .filter(|(other, ..)| scheduler.owner_of(*other) == Some(row.owner))
+                .count() as u32;
+            if own <= row.tier.running_max() {
+                continue;
+            }
+            let could_run = |rival: &Rival| {
+                let came_before = self
+                    .store
+                    .row(rival.job)
+                    .is_some_and(|row| row.after.is_none())
+                    && !arriving.contains(&rival.job);
+                rival.running < rival.tier.running_max() && rival.user != row.owner && came_before
+            };
+            let rival = scheduler.rivals_for(node).into_iter().find(could_run);
+            found = found.or(rival.map(|rival| (*job, node.clone(), own, rival)));
+        }
+        leader.running = running;
+        self.checks.require(Check::BoundsHeld, found.is_none(), || {
+            format!("c{index} starts beyond its user's cap what others could run: {found:?}")
+        });
     }
 
     /// An attempt is taken from a node that fell silent only when that node has stopped by itself: its own lease is shorter.
@@ -708,7 +820,10 @@ impl World {
                     .sum();
                 return self.memory_holds(index, waits);
             }
-            Answer::Preview(_) => return,
+            // Nobody here asks for these.
+            Answer::Preview(_) | Answer::Checkpoint(_) | Answer::Why(_) | Answer::Compared(_) => {
+                return;
+            }
         };
         self.reply(index, reply, Some(answer));
     }
@@ -902,18 +1017,29 @@ impl World {
     }
 }
 
-fn assignment(held: &Holding, models: &JobModels, spec: RenderSpec) -> Assign {
+fn assignment(
+    held: &Holding,
+    models: &JobModels,
+    spec: RenderSpec,
+    resume: Option<CheckpointRow>,
+) -> Assign {
     let source = Source {
         sha256: Sha256::from_bytes([1; 32]),
         bytes: 1,
         url: String::new(),
     };
+    let resume = resume.map(|kept| Resume {
+        file: kept.file,
+        attempt: Attempt::new(kept.attempt),
+        source: source.clone(),
+    });
     Assign {
         at: held.at,
         spec,
         model_sha256: models.clip.sha256,
         first_frame: FirstFrameSource::Image(source),
         adapters: Vec::new(),
+        resume,
     }
 }
 

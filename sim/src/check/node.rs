@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use flowai_actors::checkpoint::{CheckpointFile, CheckpointPlaced, Resume};
 use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::{Attempt, Epoch, Generation, JobId, NodeId, Sha256};
 use flowai_actors::limits::{LINK_TLS_MS, REDIAL_MOST_MS};
@@ -30,6 +31,9 @@ const ASK_DEADLINE_MS: u64 = 5_000;
 const BEAT_DEADLINE_MS: u64 = 4_000;
 /// Of an upload.
 const UPLOAD_MS_MAX: u64 = 3_000;
+/// One of so many boundaries leaves a checkpoint.
+const CHECKPOINT_EVERY: u32 = 3;
+const DEVICE_CLASS: &str = "sim";
 /// Until a supervisor has started a process anew.
 const RESTART_MS: u64 = 3_000;
 
@@ -77,7 +81,10 @@ pub(super) enum Heard {
         ask: u64,
         assign: Box<Assign>,
     },
-    StopAsked(AttemptRef),
+    StopAsked {
+        at: AttemptRef,
+        keep: bool,
+    },
     /// The run comes to a step boundary.
     Boundary {
         run: RunId,
@@ -85,6 +92,11 @@ pub(super) enum Heard {
     Uploaded {
         run: RunId,
         is_taken: bool,
+    },
+    /// Nothing more of a run's checkpoints goes to the object store.
+    Left {
+        run: RunId,
+        checkpoint: Option<CheckpointFile>,
     },
     Timer,
     Close,
@@ -103,7 +115,8 @@ impl Heard {
             | Self::LinkDown { .. }
             | Self::Refused { .. }
             | Self::Assigned { .. }
-            | Self::StopAsked(_)
+            | Self::StopAsked { .. }
+            | Self::Left { .. }
             | Self::Uploaded { .. }
             | Self::Close => true,
         }
@@ -139,6 +152,8 @@ struct Run {
     step_ms: u64,
     is_paused: bool,
     is_stopped: bool,
+    /// What it has done is wanted when it stops.
+    is_kept: bool,
     /// At a boundary, until it may go on.
     is_waiting: bool,
     /// Out of the engine.
@@ -299,7 +314,8 @@ impl World {
             }
             Heard::Answered { ask, answer } => self.leader_answered(process, ask, answer),
             Heard::Assigned { from, ask, assign } => self.assigned(process, from, ask, assign),
-            Heard::StopAsked(at) => self.node(process, Event::StopAsked(at)),
+            Heard::StopAsked { at, keep } => self.node(process, Event::StopAsked { at, keep }),
+            Heard::Left { run, checkpoint } => self.node(process, Event::Left { run, checkpoint }),
             Heard::Boundary { run } => self.boundary(process, run),
             Heard::Uploaded { run, is_taken } => self.uploaded(process, run, is_taken),
             Heard::Timer => {
@@ -569,6 +585,10 @@ impl World {
             Effect::Start { run, assign } => self.begin_run(process, run, assign),
             Effect::Pause(run) => self.control(process, run, |run| run.is_paused = true),
             Effect::Resume(run) => self.control(process, run, |run| run.is_paused = false),
+            Effect::Keep(run) => self.control(process, run, |run| {
+                run.is_stopped = true;
+                run.is_kept = true;
+            }),
             Effect::Stop(run) => self.control(process, run, |run| run.is_stopped = true),
             Effect::Forget(run) => self.control(process, run, |run| run.is_stopped = true),
             Effect::Upload { run, .. } => self.upload(process, run),
@@ -604,7 +624,7 @@ impl World {
             node,
             generation,
             version: "0".to_owned(),
-            device_class: "sim".to_owned(),
+            device_class: DEVICE_CLASS.to_owned(),
             device: "sim".to_owned(),
             memory_bytes: 80 << 30,
             models: vec![ModelOffer {
@@ -661,14 +681,21 @@ impl World {
             )
         });
         let (nature, step_ms) = self.users.nature(at.job);
+        let left = assign.resume.as_ref();
+        let lies_there = |kept: &&Resume| {
+            let key = (at.job, kept.attempt.get(), kept.file.step);
+            self.cuts.objects_refuse == 0 && self.checkpoints.contains(&key)
+        };
+        let step = left.filter(lies_there).map_or(0, |kept| kept.file.step);
         let run_of = Run {
             at,
             assign,
-            step: 0,
+            step,
             nature,
             step_ms,
             is_paused: false,
             is_stopped: false,
+            is_kept: false,
             is_waiting: false,
             is_over: false,
         };
@@ -698,7 +725,12 @@ impl World {
         }
         if run.is_stopped {
             run.is_over = true;
-            return self.rendered(process, id, Err(NotRendered::Stopped));
+            let is_kept = run.is_kept;
+            self.rendered(process, id, Err(NotRendered::Stopped));
+            if is_kept {
+                self.leave_checkpoint(process, id);
+            }
+            return;
         }
         if run.is_paused {
             run.is_waiting = true;
@@ -727,12 +759,14 @@ impl World {
             }
             Nature::Flaky if is_flaky_here => {
                 run.is_over = true;
-                return self.rendered(process, id, fail(FailureCode::OutOfMemory));
+                return self.rendered(process, id, fail(FailureCode::EngineFailed));
             }
             _ if step == steps => {
                 run.is_over = true;
                 let at = run.assign.clone();
-                let clip = self.clip(process, &at);
+                // Nobody is charged for what takes no time.
+                let denoise_ms = run.step_ms as f64 * f64::from(steps);
+                let clip = self.clip(process, &at, denoise_ms);
                 return self.rendered(process, id, Ok(clip));
             }
             _ => {}
@@ -746,14 +780,61 @@ impl World {
             left_s: None,
         };
         self.node(process, Event::Moved { run: id, standing });
+        self.checkpoint_on_the_way(process, id);
         self.for_node(process, step_ms, Heard::Boundary { run: id });
+    }
+
+    /// A run's newest checkpoint goes to the object store, if that takes it.
+    fn place_checkpoint(&mut self, process: usize, id: RunId) -> Option<CheckpointFile> {
+        let run = self.processes[process].runs.get(&id.0)?;
+        let (at, step, steps) = (run.at, run.step, run.assign.spec.steps);
+        let is_taken = self.cuts.objects_refuse == 0 && !self.chance(self.plan.upload_fails);
+        let is_some = is_taken && step > 0;
+        is_some.then(|| {
+            self.checkpoints.insert((at.job, at.attempt.get(), step));
+            CheckpointFile {
+                sha256: Sha256::from_bytes([3; 32]),
+                bytes: 1,
+                step,
+                steps,
+                device_class: DEVICE_CLASS.to_owned(),
+                engine: "stand-in 0".to_owned(),
+                resumed: Vec::new(),
+            }
+        })
+    }
+
+    /// A run that was to keep what is done has come to its boundary.
+    fn leave_checkpoint(&mut self, process: usize, run: RunId) {
+        let checkpoint = self.place_checkpoint(process, run);
+        let wait_ms = self.rng.random_range(10..UPLOAD_MS_MAX);
+        self.for_node(process, wait_ms, Heard::Left { run, checkpoint });
+    }
+
+    /// Now and then a run that goes on leaves one on its way.
+    fn checkpoint_on_the_way(&mut self, process: usize, run: RunId) {
+        if self.rng.random_range(0..CHECKPOINT_EVERY) > 0 {
+            return;
+        }
+        let Some(file) = self.place_checkpoint(process, run) else {
+            return;
+        };
+        let own = &self.processes[process];
+        let (Some(to), Some(run)) = (own.link, own.runs.get(&run.0)) else {
+            return;
+        };
+        let placed = CheckpointPlaced { at: run.at, file };
+        self.tell(process, to, || CoordinatorHeard::Placed {
+            from: process,
+            placed: placed.clone(),
+        });
     }
 
     fn rendered(&mut self, process: usize, run: RunId, result: Result<Clip, NotRendered>) {
         self.node(process, Event::Rendered { run, result });
     }
 
-    fn clip(&self, process: usize, assign: &Assign) -> Clip {
+    fn clip(&self, process: usize, assign: &Assign, denoise_ms: f64) -> Clip {
         let own = &self.processes[process];
         let at = assign.at;
         let mut hash = [0; 32];
@@ -781,6 +862,7 @@ impl World {
                 model_sha256: assign.model_sha256,
                 adapters: Vec::new(),
                 keyframe: None,
+                resumed: Vec::new(),
                 engine: EngineInfo {
                     name: "stand-in".to_owned(),
                     version: "0".to_owned(),
@@ -789,10 +871,13 @@ impl World {
                     dtype: "float32".to_owned(),
                     noise_dtype: "float32".to_owned(),
                 },
-                device_class: "sim".to_owned(),
+                device_class: DEVICE_CLASS.to_owned(),
                 clip_sha256: sha256,
                 clip_bytes: 1,
-                timings_ms: StageTimings::default(),
+                timings_ms: StageTimings {
+                    denoise: denoise_ms,
+                    ..StageTimings::default()
+                },
             }),
         }
     }

@@ -1,8 +1,8 @@
 //! What a seed stands for: how large the farm is, what it is asked for, and what goes wrong when.
 
 use flowai_actors::ids::{JobId, UserId};
-use flowai_actors::limits::{JOB_ATTEMPTS_MAX, JOB_NO_PROGRESS_MS, START_BOUND_MS};
-use flowai_actors::state::Tier;
+use flowai_actors::limits::{JOB_ATTEMPTS_MAX, JOB_NO_PROGRESS_MS};
+use flowai_actors::state::{Class, Tier};
 use rand::Rng;
 use rand::rngs::StdRng;
 use uuid::Uuid;
@@ -15,6 +15,12 @@ pub(super) const COORDINATORS: usize = 3;
 const OVERLOAD_EVERY: u64 = 40;
 /// Users of a tier with weight who always wait in an overload.
 const OVERLOAD_USERS: usize = 40;
+
+/// Of the one in an overload who pays nothing.
+const OVERLOAD_BOUND_MS: u64 = match Tier::Free.start_bound_ms(Class::Interactive) {
+    Some(bound_ms) => bound_ms,
+    None => panic!("a job that somebody waits for has a bound"),
+};
 
 /// How a world is broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +64,9 @@ pub(super) struct Wish {
     pub(super) job: JobId,
     pub(super) owner: UserId,
     pub(super) tier: Tier,
+    pub(super) class: Class,
+    /// The wish whose job it starts after, if that was accepted.
+    pub(super) after: Option<usize>,
     pub(super) nature: Nature,
     pub(super) steps: u32,
     pub(super) step_ms: u64,
@@ -161,6 +170,9 @@ impl Plan {
                     job: JobId::from_uuid(Uuid::nil()),
                     owner: user(owner),
                     tier: Tier::ALL[owner % Tier::ALL.len()],
+                    class: Class::ALL[rng.random_range(0..Class::ALL.len())],
+                    after: (count > 0 && rng.random_range(0..8) == 0)
+                        .then(|| rng.random_range(0..count)),
                     nature: natures.draw(rng),
                     steps: rng.random_range(1..=6),
                     step_ms: rng.random_range(200..5_000),
@@ -202,6 +214,8 @@ impl Plan {
             job: JobId::from_uuid(Uuid::nil()),
             owner: user(owner),
             tier,
+            class: Class::Interactive,
+            after: None,
             nature: Nature::Good,
             steps: 1,
             step_ms: 9_000,
@@ -221,7 +235,7 @@ impl Plan {
                 .collect(),
             faults: Vec::new(),
             heal_ms: 0,
-            end_ms: 2 * START_BOUND_MS,
+            end_ms: 2 * OVERLOAD_BOUND_MS,
             message_lost: 0,
             message_doubled: 0,
             message_late: 0,

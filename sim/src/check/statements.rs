@@ -13,6 +13,7 @@ use flowai_store::recovery::JobRow;
 use rand::Rng;
 
 use super::coordinator::Heard;
+use super::store::CheckpointRow;
 use super::world::{Occurrence, World};
 
 /// A statement on a way that is cut hangs about so long.
@@ -50,6 +51,10 @@ pub(super) enum Statement {
     Recover,
     Commit(Arc<Batch>),
     Read(Vec<JobId>),
+    /// A page of the comparison.
+    Compare {
+        after: Option<JobId>,
+    },
     /// The first half of a sweep.
     Newcomers {
         running: Vec<JobId>,
@@ -72,6 +77,7 @@ pub(super) enum Statement {
     Sources {
         held: Holding,
         models: JobModels,
+        may_resume: bool,
     },
 }
 
@@ -105,6 +111,7 @@ pub(super) enum StoreAnswer {
         held: Holding,
         models: JobModels,
         spec: Option<RenderSpec>,
+        resume: Option<CheckpointRow>,
     },
 }
 
@@ -200,7 +207,7 @@ impl World {
                 store.give_up(now, *epoch);
                 Ok(StoreAnswer::Nothing)
             }
-            Statement::Recover => Ok(StoreAnswer::Recovered(store.recover())),
+            Statement::Recover => Ok(StoreAnswer::Recovered(store.recover(now))),
             Statement::Commit(batch) => happened(match store.commit(epoch, batch) {
                 Ok(written) => {
                     Event::Committed(written.into_iter().map(Outcome::Written).collect())
@@ -209,8 +216,11 @@ impl World {
             }),
             Statement::Read(jobs) => happened(Event::RowsRead {
                 asked: jobs.clone(),
-                rows: store.jobs(jobs),
+                rows: store.jobs(now, jobs),
             }),
+            Statement::Compare { after } => {
+                happened(Event::Compared(store.unfinished_rows(*after)))
+            }
             Statement::Newcomers {
                 running,
                 is_thorough,
@@ -247,10 +257,18 @@ impl World {
                     EndedAnswer::Stale
                 },
             }),
-            Statement::Sources { held, models } => Ok(StoreAnswer::Sources {
+            Statement::Sources {
+                held,
+                models,
+                may_resume,
+            } => Ok(StoreAnswer::Sources {
                 held: held.clone(),
                 models: models.clone(),
                 spec: store.row(held.at.job).map(|row| (*row.spec).clone()),
+                resume: store
+                    .row(held.at.job)
+                    .filter(|_| *may_resume)
+                    .and_then(|row| row.checkpoint.clone()),
             }),
         }
     }

@@ -130,13 +130,17 @@ impl World {
             job: wish.job,
             owner: wish.owner,
             tier: wish.tier,
+            class: wish.class,
+            after: wish
+                .after
+                .and_then(|after| self.users.told.get(&after).copied()),
             spec: Rc::new(RenderSpec {
                 steps: wish.steps,
                 ..RenderSpec::small(self.model.0.clone(), Sha256::from_bytes([1; 32]))
             }),
             key: number as u64,
         };
-        let job = match self.store.submit(&new) {
+        let job = match self.store.submit(self.now, &new) {
             Submitted::Queued => {
                 self.users
                     .natures

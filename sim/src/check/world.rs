@@ -7,8 +7,8 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use flowai_actors::ids::{JobId, ModelId, Sha256};
-use flowai_actors::limits::{FORCED_START_EVERY, START_BOUND_MS};
-use flowai_actors::state::JobState;
+use flowai_actors::limits::FORCED_START_EVERY;
+use flowai_actors::state::{JobState, Tier};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -164,6 +164,8 @@ pub(super) struct World {
     pub(super) store: Store,
     /// Attempts whose files lie in the object store.
     pub(super) objects: BTreeSet<(JobId, u32)>,
+    /// Checkpoints that lie there, by job, attempt and step.
+    pub(super) checkpoints: BTreeSet<(JobId, u32, u32)>,
     pub(super) cuts: Cuts,
     pub(super) coordinators: Vec<Coordinator>,
     pub(super) slots: Vec<Slot>,
@@ -211,6 +213,7 @@ impl World {
             steps: 0,
             store: Store::default(),
             objects: BTreeSet::new(),
+            checkpoints: BTreeSet::new(),
             cuts: Cuts::default(),
             coordinators: Vec::new(),
             slots: Vec::new(),
@@ -356,12 +359,20 @@ impl World {
         }
         let wish = &self.plan.wishes[0];
         let service_ms = u64::from(wish.steps) * wish.step_ms + 4_000;
-        let patience_ms = START_BOUND_MS + 3 * u64::from(FORCED_START_EVERY) * service_ms;
+        let turns_ms = 3 * u64::from(FORCED_START_EVERY) * service_ms;
         for job in self.store.unfinished() {
             let Some(asked_ms) = self.users.asked_ms(job) else {
                 continue;
             };
-            let waits = self.store.row(job).is_some_and(|row| row.attempt == 0);
+            let Some(row) = self.store.row(job) else {
+                continue;
+            };
+            let Some(bound_ms) = row.tier.start_bound_ms(row.class) else {
+                continue;
+            };
+            // Those who pay have short bounds and are late all the time here, one behind the other: oldest first, one of ten starts.
+            let waits = row.attempt == 0 && row.tier == Tier::Free;
+            let patience_ms = bound_ms + turns_ms;
             let waited_ms = self.now.saturating_sub(asked_ms);
             self.checks.require(
                 Check::StartBound,

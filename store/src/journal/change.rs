@@ -153,6 +153,10 @@ pub struct Batch {
 
 impl Batch {
     /// Gives the change back when it has to wait for the next batch.
+    #[expect(
+        clippy::result_large_err,
+        reason = "it is moved in and out, at most once a batch"
+    )]
     pub fn push(&mut self, change: Change) -> Result<(), Change> {
         if self.changes.len() >= JOURNAL_BATCH_MAX || self.jobs.contains(&change.job()) {
             return Err(change);

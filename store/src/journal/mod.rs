@@ -74,7 +74,7 @@ pub async fn commit(
     batch: &Batch,
 ) -> Result<Vec<Written>, JournalError> {
     let changes = batch.changes();
-    let mut transaction = database.pool().begin().await?;
+    let mut transaction = database.begin().await?;
     if let Err(held) = leader::hold_term(&mut transaction, epoch).await? {
         return Err(JournalError::Fenced {
             held,

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod a_checkpoint_waits_for_the_next_attempt;
+mod a_dropped_caller_leaves_no_transaction;
 mod a_keyframe_becomes_a_picture;
 mod a_model_is_offered_while_a_node_has_it;
 mod a_new_leader_knows_where_a_job_failed;

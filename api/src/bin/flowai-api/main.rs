@@ -5,12 +5,17 @@ mod program;
 use std::process::ExitCode;
 
 use flowai_actors::kit::logging;
+use flowai_actors::program::arm_crash_points;
 use flowai_api::settings::{Settings, SettingsError};
 
 const STATUS_FAILED: u8 = 1;
 const STATUS_SETTINGS: u8 = 2;
 
 fn main() -> ExitCode {
+    if let Err(error) = arm_crash_points() {
+        eprintln!("flowai-api: {error}");
+        return ExitCode::from(STATUS_SETTINGS);
+    }
     let settings = match Settings::read(std::env::args_os(), |name| std::env::var(name).ok()) {
         Ok(settings) => settings,
         // Help and version are answers, and clap knows where each belongs.

@@ -9,7 +9,7 @@ use flowai_actors::kit::logging;
 use flowai_actors::link::pki::Identity;
 use flowai_actors::link::{LinkConfig, PeerId, RactorLink, Role};
 use flowai_actors::program::{
-    DataDir, EndSignals, SecretError, optional_secret, secret, write_ready_file,
+    DataDir, EndSignals, SecretError, arm_crash_points, optional_secret, secret, write_ready_file,
 };
 use flowai_actors::wire;
 use flowai_coordinator::Coordinator;
@@ -25,6 +25,10 @@ const STATUS_SETTINGS: u8 = 2;
 const DATABASE_CONNECTIONS_MAX: u32 = 8;
 
 fn main() -> ExitCode {
+    if let Err(error) = arm_crash_points() {
+        eprintln!("flowai-coordinator: {error}");
+        return ExitCode::from(STATUS_SETTINGS);
+    }
     let settings = Settings::parse();
     let secrets = match Secrets::read() {
         Ok(secrets) => secrets,

@@ -108,7 +108,7 @@ fn what_differs_is_read_again_and_believed_as_its_row_says() {
 fn a_change_that_is_on_its_way_is_no_difference() {
     let (mut leader, held, waits) = comparing();
     // It ends while the rows are read.
-    leader.end(&held, Told::Stopped);
+    leader.end(&held, Told::Stopped { checkpoint: None });
     let rows = vec![
         unfinished(held.at.job, 1, Some("a")),
         unfinished(waits, 0, None),

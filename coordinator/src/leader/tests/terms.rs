@@ -1,5 +1,7 @@
 //! Rows, terms and nodes that do not agree.
 
+use flowai_store::recovery::After;
+
 use super::*;
 
 #[test]
@@ -275,4 +277,64 @@ fn a_job_that_its_owner_cancelled_between_two_tries_ends() {
     // The node is free, and yet does not get it.
     assert_eq!(changes(&leader.read(row)), [cancel]);
     assert_eq!(changes(&leader.committed(1)), []);
+}
+
+#[test]
+fn what_a_node_never_took_is_no_death_when_it_starts_anew() {
+    let anew = |leader: &mut Leader| {
+        let reply = leader.reply();
+        let register = Box::new(Register {
+            generation: FIRST.next(),
+            ..register("a", None)
+        });
+        leader.apply(Event::Admitted {
+            reply,
+            register,
+            result: Ok(()),
+        })
+    };
+    let outcome = |effects: &[Effect]| match &changes(effects)[..] {
+        [Change::Requeue { outcome, .. }, ..] => *outcome,
+        other => panic!("{other:?}"),
+    };
+    // Given to a process that was closing, which said nothing.
+    let mut leader = Leader::new();
+    leader.register("a", None);
+    leader.arrive();
+    assert!(is_dispatched(&leader.committed(1)));
+    assert_eq!(outcome(&anew(&mut leader)), Unfinished::Stopped);
+    // It had said that it takes it.
+    let mut leader = Leader::new();
+    leader.running("a");
+    assert_eq!(outcome(&anew(&mut leader)), Unfinished::Lost);
+}
+
+#[test]
+fn a_job_whose_parent_ends_while_its_row_is_read_is_not_parked_for_ever() {
+    let mut leader = Leader::new();
+    let parent = JobId::generate();
+    let mut child = leader.row(JobId::generate(), JobState::Queued, 0);
+    child.after = Some(After {
+        job: parent,
+        has_failed: false,
+    });
+    let job = child.job;
+    // The parent was running when this was read, and its end is written by now.
+    let effects = leader.read(child);
+    let reads: Vec<JobId> = effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Read { jobs, .. } => Some(jobs.clone()),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    assert_eq!(reads, [parent]);
+    let done = leader.row(parent, JobState::Done, 1);
+    leader.register("a", None);
+    let effects = leader.read(done);
+    assert!(
+        matches!(&changes(&effects)[..], [Change::Assign(held)] if held.at.job == job),
+        "{effects:?}"
+    );
 }

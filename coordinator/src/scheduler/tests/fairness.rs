@@ -149,3 +149,21 @@ fn a_user_runs_more_than_its_cap_only_while_nobody_else_could_use_the_node() {
     assert_eq!(farm.ended("a", 1, 1, rendered())[1..], [assign(20, 1, "a")]);
     assert_eq!(farm.ended("b", 2, 1, rendered())[1..], [assign(5, 1, "b")]);
 }
+
+#[test]
+fn whoever_loses_its_node_pays_only_for_what_ran() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    let mut long = waiting(1, 1, Tier::Free);
+    long.cost = GpuSeconds(10_000.0);
+    farm.arrive(long);
+    farm.arrive(waiting(2, 1, Tier::Free));
+    farm.pass(NODE_LEASE_MS, &[]);
+    // Had it paid for all of it, the other's would be all that starts for hours.
+    for n in 0..5 {
+        farm.arrive(waiting(10 + n, 2, Tier::Free));
+    }
+    let effects = farm.register("b", FIRST, None);
+    let order = start_order_on(&mut farm, "b", effects, 4);
+    assert!(order.contains(&2), "{order:?}");
+}

@@ -101,16 +101,92 @@ fn of_free_nodes_the_one_that_starts_soonest_gets_the_job() {
     holds(&mut farm, "a", "warm", &[]);
     holds(&mut farm, "b", "warm", &[adapter(1)]);
     holds(&mut farm, "c", "cold", &[adapter(1)]);
-    let mut job = with_model("warm", waiting(1, 1, Tier::Free));
+    let long = |n| WaitingJob {
+        cost: GpuSeconds(1_000.0),
+        ..with_model("warm", waiting(n, n, Tier::Free))
+    };
+    let mut job = long(1);
     job.adapters = vec![adapter(1)];
     assert_eq!(farm.arrive(job), [assign(1, 1, "b")]);
-    assert_eq!(
-        farm.arrive(with_model("warm", waiting(2, 2, Tier::Free))),
-        [assign(2, 1, "a")]
-    );
+    assert_eq!(farm.arrive(long(2)), [assign(2, 1, "a")]);
     assert_eq!(
         farm.arrive(with_model("warm", waiting(3, 3, Tier::Free))),
         [assign(3, 1, "c")],
-        "no node stands idle"
+        "no node stands idle for a warm one that takes longer than a load"
+    );
+}
+
+/// Loads of twenty seconds on a node that then leaves.
+fn teach_loads(farm: &mut Farm) {
+    farm.offer("teacher", FIRST, &["cold", "warm"], None);
+    for n in 0..6 {
+        let id = 800 + n;
+        let name = ["cold", "warm"][n as usize % 2];
+        farm.arrive(with_model(name, waiting(id, id, Tier::Free)));
+        let ran = Some(Ran {
+            busy: GpuSeconds(10.0),
+            load: GpuSeconds(20.0),
+        });
+        farm.ended("teacher", id, 1, AttemptEnd::Rendered { ran });
+    }
+    farm.step(Event::NodeDraining {
+        node: node_id("teacher"),
+        how: Drain::Lazy,
+    });
+}
+
+/// A node that will be done with the warm model in ten seconds, and a free one that would have to load it.
+fn warm_soon_and_cold_now() -> Farm {
+    let mut farm = Farm::new();
+    teach_loads(&mut farm);
+    warm_and_busy(&mut farm);
+    // A load and a render of ten seconds are expected of it.
+    farm.pass(20_000, &["a"]);
+    farm.offer("b", FIRST, &["cold", "warm"], None);
+    holds(&mut farm, "b", "cold", &[]);
+    farm
+}
+
+#[test]
+fn a_job_waits_for_a_warm_node_that_is_free_sooner_than_a_load_takes() {
+    let mut farm = warm_soon_and_cold_now();
+    let warm = |n| with_model("warm", waiting(n, n, Tier::Free));
+    assert_eq!(farm.arrive(warm(1)), []);
+    assert_eq!(
+        farm.arrive(warm(2)),
+        [assign(2, 1, "b")],
+        "one node becomes free: only one job waits for it"
+    );
+    let cold = with_model("cold", waiting(3, 3, Tier::Free));
+    assert_eq!(farm.arrive(cold), []);
+    assert_eq!(
+        farm.ended("a", 900, 1, rendered())[1..],
+        [assign(1, 1, "a")]
+    );
+}
+
+#[test]
+fn a_job_waits_for_a_warm_node_no_longer_than_a_load_takes() {
+    let mut farm = warm_soon_and_cold_now();
+    assert_eq!(
+        farm.arrive(with_model("warm", waiting(1, 1, Tier::Free))),
+        []
+    );
+    assert_eq!(farm.pass(18_000, &["a", "b"]), []);
+    assert_eq!(farm.pass(4_000, &["a", "b"]), [assign(1, 1, "b")]);
+}
+
+#[test]
+fn nobody_waits_for_a_guess() {
+    let mut farm = Farm::new();
+    warm_and_busy(&mut farm);
+    farm.pass(20_000, &["a"]);
+    farm.offer("b", FIRST, &["cold", "warm"], None);
+    holds(&mut farm, "b", "cold", &[]);
+    let warm = with_model("warm", waiting(1, 1, Tier::Free));
+    assert_eq!(
+        farm.arrive(warm),
+        [assign(1, 1, "b")],
+        "no load was measured"
     );
 }

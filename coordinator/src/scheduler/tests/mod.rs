@@ -185,6 +185,11 @@ fn start_order(farm: &mut Farm, effects: Vec<Effect>) -> Vec<u64> {
 
 /// The first `most` of them.
 fn start_order_of(farm: &mut Farm, effects: Vec<Effect>, most: usize) -> Vec<u64> {
+    start_order_on(farm, "a", effects, most)
+}
+
+/// The same on a node of another name.
+fn start_order_on(farm: &mut Farm, node: &str, effects: Vec<Effect>, most: usize) -> Vec<u64> {
     let mut order = Vec::new();
     let mut effects = effects;
     while let Some(Effect::Assign { job, attempt, .. }) = effects
@@ -197,7 +202,7 @@ fn start_order_of(farm: &mut Farm, effects: Vec<Effect>, most: usize) -> Vec<u64
         if order.len() >= most {
             break;
         }
-        effects = farm.ended("a", n, attempt.get(), rendered());
+        effects = farm.ended(node, n, attempt.get(), rendered());
     }
     order
 }

@@ -1,7 +1,8 @@
 //! Bad nodes and bad jobs.
 
 use flowai_actors::limits::{
-    NODE_FAULTS_MAX, NODE_QUARANTINE_MS, NODE_SUSPECT_FAILURES, NODE_SUSPECT_MS,
+    MEMORY_CEILING_ALONE_MS, NODE_FAULTS_MAX, NODE_QUARANTINE_MS, NODE_SUSPECT_FAILURES,
+    NODE_SUSPECT_MS,
 };
 
 use super::*;
@@ -162,4 +163,47 @@ fn a_size_that_ran_out_of_memory_goes_to_nodes_with_more() {
         "smaller ones still fit"
     );
     assert_eq!(given(&farm.step(offer("big", 80))).len(), 1);
+}
+
+#[test]
+fn a_passing_shortage_does_not_stop_a_farm_of_equal_nodes_for_long() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    farm.arrive(waiting(1, 1, Tier::Free));
+    let out_of_memory = AttemptEnd::Failed {
+        code: "out_of_memory".into(),
+        detail: "another program had it".into(),
+        retryable: true,
+    };
+    farm.ended("a", 1, 1, out_of_memory);
+    assert_eq!(farm.scheduler.why(job_id(1)), Some(WaitsFor::Memory));
+    let effects = farm.pass(MEMORY_CEILING_ALONE_MS + NODE_LEASE_MS, &["a"]);
+    assert_eq!(given(&effects), [(1, "a".to_owned())]);
+}
+
+#[test]
+fn nodes_that_are_given_nothing_hide_no_good_one() {
+    let mut farm = Farm::new();
+    let bad: Vec<String> = (0..20).map(|n| format!("bad-{n}")).collect();
+    for (n, node) in (0..).zip(&bad) {
+        farm.register(node, FIRST, None);
+        for job in 0..NODE_SUSPECT_FAILURES as u64 {
+            let id = 100 * n + job;
+            assert_eq!(
+                given(&farm.arrive(waiting(id, id, Tier::Free))),
+                [(id, node.clone())]
+            );
+            farm.ended(node, id, 1, failure(true));
+            farm.step(Event::JobGone {
+                job: job_id(id),
+                is_done: false,
+            });
+        }
+    }
+    farm.now_ms += 1;
+    farm.register("good", FIRST, None);
+    assert_eq!(
+        farm.arrive(waiting(9_000, 9_000, Tier::Free)),
+        [assign(9_000, 1, "good")]
+    );
 }

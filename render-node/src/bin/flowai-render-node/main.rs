@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use flowai_actors::kit::logging;
+use flowai_actors::program::arm_crash_points;
 use flowai_render_node::settings::{Settings, SettingsError};
 use program::End;
 
@@ -15,6 +16,10 @@ const STATUS_SETTINGS: u8 = 2;
 const EXIT_GRACE: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
+    if let Err(error) = arm_crash_points() {
+        eprintln!("flowai-render-node: {error}");
+        return ExitCode::from(STATUS_SETTINGS);
+    }
     let settings = match Settings::read(std::env::args_os(), |name| std::env::var(name).ok()) {
         Ok(settings) => settings,
         // Help and version are answers, and clap knows where each belongs.

@@ -269,11 +269,14 @@ impl Chosen {
                     device,
                 })
             }
-            EngineKind::StandIn { step } => Ok(Self {
+            EngineKind::StandIn { step, obeys_poison } => Ok(Self {
                 host_adapters: None,
                 info: info(StandInEngine::NAME, None, "float32"),
                 device_class: StandInEngine::NAME.to_owned(),
-                engine: EngineHandle::start(move || StandInEngine::new(step))?,
+                engine: EngineHandle::start(move || match StandInEngine::new(step) {
+                    engine if obeys_poison => engine.with_poison(),
+                    engine => engine,
+                })?,
                 device,
             }),
         }

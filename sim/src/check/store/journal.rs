@@ -1,5 +1,7 @@
 //! A batch of the leader's changes, each compared with the row it changes: the rules of `flowai_store::journal`.
 
+use flowai_actors::checkpoint::CheckpointFile;
+use flowai_actors::credits::Millicredits;
 use flowai_actors::ids::{Epoch, JobId, UserId};
 use flowai_actors::messages::Holding;
 #[cfg(feature = "planted-bugs")]
@@ -7,7 +9,7 @@ use flowai_actors::planted::{self, Bug};
 use flowai_actors::state::{EventKind, JobState};
 use flowai_store::journal::{Batch, Change, Unfinished, Written};
 
-use super::{AttemptRow, Moved, PRICE_MC, Row, Store, count_waiting};
+use super::{AttemptRow, CheckpointRow, Moved, PRICE_MC, Row, Store, count_waiting};
 
 impl Store {
     /// Commits a batch in the term `epoch`. Answers in the order of the batch.
@@ -81,6 +83,14 @@ impl Store {
     fn settle_hold(&mut self, job: JobId, change: &Change) {
         match change {
             Change::Settle { .. } => self.ledger.capture(job, PRICE_MC),
+            Change::Cancel { steps, .. } => {
+                let price = Millicredits::new(PRICE_MC.unsigned_abs());
+                let captured_mc = price.captured_of_cancelled(*steps).get().cast_signed();
+                if captured_mc > 0 {
+                    self.ledger.capture(job, captured_mc);
+                }
+                self.ledger.release(job);
+            }
             #[cfg(feature = "planted-bugs")]
             Change::Fail { .. } if planted::is(Bug::HoldLeaks) => {}
             _ => self.ledger.release(job),
@@ -92,8 +102,12 @@ impl Store {
         let mut held = match change {
             // Ended by its owner, who needs no leader for it.
             Change::CancelWaiting { .. } => return None,
-            Change::Assign(held) | Change::Adopt(held) | Change::Cancel(held) => held.clone(),
-            Change::Settle { held, .. }
+            // Its row is read again, and says so.
+            Change::FailWaiting { .. } => return None,
+            Change::Assign(held) | Change::Adopt(held) => held.clone(),
+            Change::Cancel { held, .. }
+            | Change::Keep { held, .. }
+            | Change::Settle { held, .. }
             | Change::Requeue { held, .. }
             | Change::Fail { held, .. }
             | Change::Quarantine { held, .. } => held.clone(),
@@ -114,11 +128,11 @@ impl Store {
 /// The job's state once the change is written.
 fn next_state(change: &Change) -> JobState {
     match change {
-        Change::Assign(_) | Change::Adopt(_) => JobState::Running,
+        Change::Assign(_) | Change::Adopt(_) | Change::Keep { .. } => JobState::Running,
         Change::Settle { .. } => JobState::Done,
         Change::Requeue { .. } => JobState::Queued,
-        Change::Fail { .. } => JobState::Failed,
-        Change::Cancel(_) | Change::CancelWaiting { .. } => JobState::Cancelled,
+        Change::Fail { .. } | Change::FailWaiting { .. } => JobState::Failed,
+        Change::Cancel { .. } | Change::CancelWaiting { .. } => JobState::Cancelled,
         Change::Quarantine { .. } => JobState::Quarantined,
     }
 }
@@ -156,6 +170,19 @@ fn move_row(row: &mut Row, epoch: Epoch, change: &Change) -> Option<Option<Event
             // Changes nothing for the owner, and no event counts it.
             return Some(None);
         }
+        Change::Keep { held, checkpoint } => {
+            if !holds(row, held) {
+                return None;
+            }
+            keep(row, held, checkpoint);
+            return Some(None);
+        }
+        Change::FailWaiting { attempt, .. } => {
+            if row.state != JobState::Queued || row.attempt != attempt.get() {
+                return None;
+            }
+            EventKind::Failed
+        }
         Change::CancelWaiting { attempt, .. } => {
             let is_waiting = row.state == JobState::Queued
                 && row.attempt == attempt.get()
@@ -170,17 +197,27 @@ fn move_row(row: &mut Row, epoch: Epoch, change: &Change) -> Option<Option<Event
             row.artefacts.push(held.at.attempt.get());
             EventKind::Done
         }
-        Change::Cancel(held) => {
+        Change::Cancel { held, .. } => {
             end(row, held, "stopped", false)?;
             EventKind::Cancelled
         }
-        Change::Requeue { held, outcome, .. } => {
+        Change::Requeue {
+            held,
+            outcome,
+            checkpoint,
+            ..
+        } => {
             let (name, is_death) = match outcome {
                 Unfinished::Lost => ("lost", true),
                 Unfinished::Failed => ("failed", false),
                 Unfinished::Stopped => ("stopped", false),
             };
             end(row, held, name, is_death)?;
+            match (outcome, checkpoint) {
+                (Unfinished::Failed, _) => row.checkpoint = None,
+                (_, Some(checkpoint)) => keep(row, held, checkpoint),
+                (_, None) => {}
+            }
             EventKind::Retrying
         }
         Change::Fail { held, .. } => {
@@ -215,4 +252,16 @@ fn end(row: &mut Row, held: &Holding, outcome: &'static str, is_death: bool) -> 
         attempt.outcome = Some(outcome);
     }
     Some(())
+}
+
+/// The newest checkpoint stays.
+fn keep(row: &mut Row, held: &Holding, file: &CheckpointFile) {
+    let attempt = held.at.attempt.get();
+    let is_older = |kept: &CheckpointRow| (kept.attempt, kept.file.step) > (attempt, file.step);
+    if !row.checkpoint.as_ref().is_some_and(is_older) {
+        row.checkpoint = Some(CheckpointRow {
+            attempt,
+            file: file.clone(),
+        });
+    }
 }

@@ -10,10 +10,11 @@ mod reads;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use flowai_actors::checkpoint::CheckpointFile;
 use flowai_actors::ids::{Epoch, Generation, JobId, NodeId, UserId};
 use flowai_actors::limits::{LEADER_TERM_MS, USER_QUEUED_MAX};
 use flowai_actors::spec::RenderSpec;
-use flowai_actors::state::{EventKind, JobState, Tier};
+use flowai_actors::state::{Class, EventKind, JobState, Tier};
 
 pub use ledger::{Hold, Ledger};
 pub use reads::id_of;
@@ -26,6 +27,11 @@ pub const PRICE_MC: i64 = 1_000;
 pub struct Row {
     pub owner: UserId,
     pub tier: Tier,
+    pub class: Class,
+    /// On the database's clock.
+    pub created_ms: u64,
+    /// The job that it starts after.
+    pub after: Option<JobId>,
     pub spec: Rc<RenderSpec>,
     pub state: JobState,
     /// The newest attempt, 0 before the first.
@@ -41,6 +47,14 @@ pub struct Row {
     pub attempts: Vec<AttemptRow>,
     /// The attempt whose clip was delivered.
     pub artefacts: Vec<u32>,
+    pub checkpoint: Option<CheckpointRow>,
+}
+
+/// A row of `checkpoint`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckpointRow {
+    pub attempt: u32,
+    pub file: CheckpointFile,
 }
 
 /// A row of `attempt`.
@@ -78,6 +92,9 @@ pub struct NewJob {
     pub job: JobId,
     pub owner: UserId,
     pub tier: Tier,
+    pub class: Class,
+    /// One of the owner's that is there.
+    pub after: Option<JobId>,
     pub spec: Rc<RenderSpec>,
     /// The caller's idempotency key.
     pub key: u64,
@@ -193,7 +210,7 @@ impl Store {
         }
     }
 
-    pub fn submit(&mut self, new: &NewJob) -> Submitted {
+    pub fn submit(&mut self, now_ms: u64, new: &NewJob) -> Submitted {
         if let Some(job) = self.keys.get(&(new.owner, new.key)) {
             return Submitted::Replayed(*job);
         }
@@ -210,6 +227,9 @@ impl Store {
             Row {
                 owner: new.owner,
                 tier: new.tier,
+                class: new.class,
+                created_ms: now_ms,
+                after: new.after,
                 spec: new.spec.clone(),
                 state: JobState::Queued,
                 attempt: 0,
@@ -221,6 +241,7 @@ impl Store {
                 seq: 1,
                 attempts: Vec::new(),
                 artefacts: Vec::new(),
+                checkpoint: None,
             },
         );
         self.unfinished.insert(new.job);
@@ -266,6 +287,13 @@ impl Store {
             term: None,
         });
         cancelled
+    }
+
+    /// Forgets the checkpoint of a job that has ended; that of an unfinished one stays, whoever asks.
+    pub fn forget_checkpoint(&mut self, job: JobId) {
+        if let Some(row) = self.jobs.get_mut(&job).filter(|row| row.state.is_end()) {
+            row.checkpoint = None;
+        }
     }
 
     /// The next event of a job's owner, with the job's present number.

@@ -1,27 +1,32 @@
 //! What a leader reads: `flowai_store::recovery` by its rules.
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
+use std::time::Duration;
 
 use flowai_actors::ids::{Attempt, Epoch, Generation, JobId, NodeId};
+use flowai_actors::limits::RECOVERY_PAGE_JOBS;
 use flowai_actors::messages::{AttemptRef, Holding};
 use flowai_actors::state::JobState;
-use flowai_store::recovery::JobRow;
+use flowai_store::recovery::{After, JobRow, Kept, UnfinishedRow};
 use uuid::Uuid;
 
 use super::{Row, Store};
 
 impl Store {
     /// These jobs, finished ones too. Those that do not exist are left out.
-    pub fn jobs(&self, wanted: &[JobId]) -> Vec<JobRow> {
+    pub fn jobs(&self, now_ms: u64, wanted: &[JobId]) -> Vec<JobRow> {
         let found = wanted
             .iter()
             .filter_map(|job| Some((*job, self.jobs.get(job)?)));
-        found.map(|(job, row)| row.read(job)).collect()
+        found
+            .map(|(job, row)| self.read(now_ms, job, row))
+            .collect()
     }
 
     /// All that is unfinished.
-    pub fn recover(&self) -> Vec<JobRow> {
-        self.jobs(&self.unfinished.iter().copied().collect::<Vec<_>>())
+    pub fn recover(&self, now_ms: u64) -> Vec<JobRow> {
+        self.jobs(now_ms, &self.unfinished.iter().copied().collect::<Vec<_>>())
     }
 
     /// Waiting jobs whose ids were made within `age_ms`, by the time in the id.
@@ -33,6 +38,20 @@ impl Store {
             *job != oldest && row.is_some_and(|row| row.state == JobState::Queued)
         };
         young.filter(is_waiting).collect()
+    }
+
+    /// A page of unfinished rows in the order of ids.
+    pub fn unfinished_rows(&self, after: Option<JobId>) -> Vec<UnfinishedRow> {
+        let first = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let page = self.unfinished.range((first, Bound::Unbounded));
+        let rows = page.filter_map(|job| Some((*job, self.jobs.get(job)?)));
+        rows.take(RECOVERY_PAGE_JOBS as usize)
+            .map(|(job, row)| UnfinishedRow {
+                job,
+                attempt: Attempt::new(row.attempt),
+                node: row.node.clone(),
+            })
+            .collect()
     }
 
     /// Those of the jobs that their owners want no more.
@@ -47,37 +66,51 @@ pub fn id_of(ms: u64, count: u64) -> Uuid {
     Uuid::from_u128(u128::from(ms) << 80 | u128::from(count))
 }
 
-impl Row {
-    fn read(&self, job: JobId) -> JobRow {
+impl Store {
+    fn read(&self, now_ms: u64, job: JobId, row: &Row) -> JobRow {
         let bad = || {
-            let attempts = self.attempts.iter();
+            let attempts = row.attempts.iter();
             attempts.filter(|attempt| matches!(attempt.outcome, Some("failed" | "lost")))
         };
         let died = bad().filter(|attempt| attempt.outcome == Some("lost"));
         let died_on: BTreeSet<NodeId> = died.map(|attempt| attempt.node.clone()).collect();
-        let attempt = Attempt::new(self.attempt);
+        let attempt = Attempt::new(row.attempt);
         JobRow {
             job,
-            owner: self.owner,
-            tier: self.tier,
-            model: self.spec.model.clone(),
-            spec: Some((*self.spec).clone()),
-            state: self.state,
+            owner: row.owner,
+            tier: row.tier,
+            class: row.class,
+            waited: Duration::from_millis(now_ms.saturating_sub(row.created_ms)),
+            after: row.after.and_then(|after| self.after(after)),
+            model: row.spec.model.clone(),
+            spec: Some((*row.spec).clone()),
+            state: row.state,
             attempt,
             failures: bad().count() as u32,
             failed_on: bad().map(|attempt| attempt.node.clone()).collect(),
-            node_deaths: self.node_deaths,
+            node_deaths: row.node_deaths,
             died_on,
-            held: self.node.clone().map(|node| Holding {
+            held: row.node.clone().map(|node| Holding {
                 at: AttemptRef {
                     job,
                     attempt,
-                    epoch: Epoch::new(self.epoch),
+                    epoch: Epoch::new(row.epoch),
                 },
                 node,
-                generation: Generation::new(self.generation),
+                generation: Generation::new(row.generation),
             }),
-            cancel_requested: self.cancel_requested,
+            cancel_requested: row.cancel_requested,
+            kept: row.checkpoint.as_ref().map(|kept| Kept {
+                step: kept.file.step,
+                device_class: kept.file.device_class.clone(),
+            }),
         }
+    }
+
+    /// `None` when it is done.
+    fn after(&self, job: JobId) -> Option<After> {
+        let state = self.jobs.get(&job).map(|row| row.state);
+        let has_failed = state.is_none_or(JobState::is_end);
+        (state != Some(JobState::Done)).then_some(After { job, has_failed })
     }
 }

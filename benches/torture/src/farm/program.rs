@@ -1,0 +1,354 @@
+//! One program of the farm: kept running, and killed, frozen or made to crash when the run says so.
+
+use std::ffi::OsString;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use flowai_embedded::{Launch, Process, RunAs};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde::Deserialize;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::At;
+use crate::network::Host;
+use crate::proxy::{Proxy, Upstream};
+
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+const READY_DEADLINE: Duration = Duration::from_secs(180);
+const STOP_DEADLINE: Duration = Duration::from_secs(10);
+/// As a supervisor waits that does not spin.
+const RESTART_WAIT: Duration = Duration::from_millis(300);
+
+pub(crate) type Env = Vec<(OsString, OsString)>;
+
+pub(crate) fn set(name: &str, value: impl Into<OsString>) -> (OsString, OsString) {
+    (name.into(), value.into())
+}
+
+/// What to start.
+pub(crate) struct Plan {
+    pub(crate) name: String,
+    pub(crate) host: Host,
+    pub(crate) executable: PathBuf,
+    pub(crate) arguments: Vec<String>,
+    pub(crate) env: Env,
+    pub(crate) log: PathBuf,
+    pub(crate) ready_file: PathBuf,
+    /// Leads to where it listens.
+    pub(crate) proxy: Option<Arc<Proxy>>,
+}
+
+/// Where it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Standing {
+    pub(crate) pid: Option<Pid>,
+    /// Of this start.
+    pub(crate) is_ready: bool,
+    pub(crate) starts: u32,
+}
+
+/// An end that nobody asked for in good order.
+#[derive(Debug, Clone)]
+pub(crate) struct Exit {
+    pub(crate) at: At,
+    pub(crate) status: ExitStatus,
+}
+
+/// What the next start is told, once.
+#[derive(Debug, Default)]
+struct NextStart {
+    crash_point: Option<&'static str>,
+    not_before: Option<tokio::time::Instant>,
+}
+
+/// Ended in good order by [`Program::stop`], else with the value.
+#[derive(Debug)]
+pub(crate) struct Program {
+    name: String,
+    host: Host,
+    standing: watch::Receiver<Standing>,
+    exits: Arc<Mutex<Vec<Exit>>>,
+    next: Arc<Mutex<NextStart>>,
+    stop: CancellationToken,
+    keeper: JoinHandle<()>,
+}
+
+#[derive(Deserialize)]
+struct Ready {
+    address: Option<SocketAddr>,
+}
+
+impl Program {
+    /// Starts it and keeps it running. It may not be ready yet.
+    ///
+    /// # Errors
+    /// It cannot be started at all.
+    pub(crate) fn start(plan: Plan) -> anyhow::Result<Self> {
+        let process = launch(&plan, None)?;
+        let (told, standing) = watch::channel(Standing {
+            pid: Some(process.pid()),
+            is_ready: false,
+            starts: 1,
+        });
+        let exits = Arc::<Mutex<Vec<Exit>>>::default();
+        let next = Arc::<Mutex<NextStart>>::default();
+        let stop = CancellationToken::new();
+        let (name, host) = (plan.name.clone(), plan.host.clone());
+        let kept = Kept {
+            plan,
+            told,
+            exits: exits.clone(),
+            next: next.clone(),
+            stop: stop.clone(),
+        };
+        Ok(Self {
+            name,
+            host,
+            standing,
+            exits,
+            next,
+            stop,
+            keeper: tokio::spawn(kept.run(process)),
+        })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn host(&self) -> &Host {
+        &self.host
+    }
+
+    pub(crate) fn standing(&self) -> Standing {
+        *self.standing.borrow()
+    }
+
+    pub(crate) fn exits(&self) -> Vec<Exit> {
+        locked(&self.exits).clone()
+    }
+
+    /// # Errors
+    /// It is not ready in time.
+    pub(crate) async fn ready(&self) -> anyhow::Result<()> {
+        self.reach("ready", |standing| standing.is_ready).await
+    }
+
+    async fn reach(&self, what: &str, wanted: impl Fn(&Standing) -> bool) -> anyhow::Result<()> {
+        let mut standing = self.standing.clone();
+        let reached = tokio::time::timeout(READY_DEADLINE, standing.wait_for(wanted)).await;
+        match reached {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => bail!("{}: its keeper has ended", self.name),
+            Err(_) => bail!("{} is not {what} within {READY_DEADLINE:?}", self.name),
+        }
+    }
+
+    /// SIGKILL; it stays down for at least so long. Gives whether the signal was what ended it.
+    pub(crate) async fn kill(&self, down: Duration) -> anyhow::Result<bool> {
+        use std::os::unix::process::ExitStatusExt as _;
+
+        let before = self.standing();
+        let Some(pid) = before.pid else {
+            return Ok(false);
+        };
+        let exits = self.exits().len();
+        locked(&self.next).not_before = Some(tokio::time::Instant::now() + down);
+        kill(pid, Signal::SIGKILL)?;
+        self.reach("dead", |standing| standing.pid != Some(pid))
+            .await?;
+        let exit = self.exits().get(exits).cloned();
+        Ok(exit.is_some_and(|exit| exit.status.signal() == Some(Signal::SIGKILL as i32)))
+    }
+
+    /// Kills it; its next start ends at this point of its code.
+    pub(crate) async fn arm(&self, crash_point: &'static str) -> anyhow::Result<()> {
+        locked(&self.next).crash_point = Some(crash_point);
+        self.kill(Duration::ZERO).await.map(drop)
+    }
+
+    /// Waits until it has ended more than `exits` times. Gives whether the newest end was by abort.
+    pub(crate) async fn aborts(&self, exits: usize, patience: Duration) -> bool {
+        use std::os::unix::process::ExitStatusExt as _;
+
+        let mut standing = self.standing.clone();
+        let deadline = tokio::time::Instant::now() + patience;
+        loop {
+            let ended = self.exits();
+            if ended.len() > exits {
+                let signal = ended.last().and_then(|exit| exit.status.signal());
+                return signal == Some(Signal::SIGABRT as i32);
+            }
+            let changed = tokio::time::timeout_at(deadline, standing.changed()).await;
+            if !matches!(changed, Ok(Ok(()))) {
+                return false;
+            }
+        }
+    }
+
+    /// Freezes it. Gives the process if it was seen to stand still.
+    pub(crate) async fn freeze(&self) -> anyhow::Result<Option<Pid>> {
+        let Some(pid) = self.standing().pid else {
+            return Ok(None);
+        };
+        kill(pid, Signal::SIGSTOP)?;
+        tokio::time::sleep(5 * LOOK_INTERVAL).await;
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let state = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+        Ok(state.starts_with('T').then_some(pid))
+    }
+
+    /// Lets it go on, if it is still the same process.
+    pub(crate) fn thaw(&self, pid: Pid) {
+        if self.standing().pid == Some(pid) {
+            kill(pid, Signal::SIGCONT).ok();
+        }
+    }
+
+    pub(crate) async fn stop(mut self) {
+        self.stop.cancel();
+        if let Err(error) = (&mut self.keeper).await {
+            tracing::error!(program = self.name, %error, "the keeper of a program failed");
+        }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // Drops the process, which ends it.
+        self.keeper.abort();
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Kept {
+    plan: Plan,
+    told: watch::Sender<Standing>,
+    exits: Arc<Mutex<Vec<Exit>>>,
+    next: Arc<Mutex<NextStart>>,
+    stop: CancellationToken,
+}
+
+impl Kept {
+    async fn run(self, mut process: Process) {
+        loop {
+            let readiness = self.announce(&process);
+            let was_told = tokio::select! {
+                () = self.stop.cancelled() => true,
+                () = process.ended() => false,
+                () = readiness => false,
+            };
+            if was_told {
+                if let Err(error) = process.stop().await {
+                    tracing::warn!(program = self.plan.name, %error, "a program had to be killed");
+                }
+                return;
+            }
+            if let Some(status) = process.status() {
+                locked(&self.exits).push(Exit {
+                    at: At::now(),
+                    status,
+                });
+            }
+            if let Some(proxy) = &self.plan.proxy {
+                proxy.lead_to(Upstream::Nobody);
+            }
+            self.told.send_modify(|standing| {
+                (standing.pid, standing.is_ready) = (None, false);
+            });
+            match self.start_again().await {
+                Some(next) => process = next,
+                None => return,
+            }
+        }
+    }
+
+    async fn start_again(&self) -> Option<Process> {
+        loop {
+            let pause = tokio::time::sleep(RESTART_WAIT);
+            self.stop.run_until_cancelled(pause).await?;
+            let NextStart {
+                crash_point,
+                not_before,
+            } = std::mem::take(&mut *locked(&self.next));
+            if let Some(not_before) = not_before {
+                let pause = tokio::time::sleep_until(not_before);
+                self.stop.run_until_cancelled(pause).await?;
+            }
+            match launch(&self.plan, crash_point) {
+                Ok(process) => {
+                    self.told.send_modify(|standing| {
+                        standing.pid = Some(process.pid());
+                        standing.starts += 1;
+                    });
+                    return Some(process);
+                }
+                Err(error) => {
+                    tracing::error!(program = self.plan.name, %error, "a program cannot be started");
+                }
+            }
+        }
+    }
+
+    /// Says when it is ready, and never resolves.
+    async fn announce(&self, process: &Process) {
+        let ready = loop {
+            if let Ok(text) = fs::read_to_string(&self.plan.ready_file) {
+                break serde_json::from_str::<Ready>(&text);
+            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        };
+        match (ready, &self.plan.proxy) {
+            (Ok(Ready { address: Some(at) }), Some(proxy)) => proxy.lead_to(Upstream::Tcp(at)),
+            (Ok(_), _) => {}
+            (Err(error), _) => {
+                tracing::error!(program = self.plan.name, %error, "a ready file cannot be read");
+            }
+        }
+        let pid = process.pid();
+        self.told.send_modify(|standing| {
+            standing.is_ready = standing.pid == Some(pid);
+        });
+        std::future::pending().await
+    }
+}
+
+fn launch(plan: &Plan, crash_point: Option<&str>) -> anyhow::Result<Process> {
+    match fs::remove_file(&plan.ready_file) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| plan.ready_file.display().to_string());
+        }
+        _ => {}
+    }
+    let mut words = plan.host.enter();
+    words.push(plan.executable.display().to_string());
+    words.extend(plan.arguments.iter().cloned());
+    // `setpriv`, which starts it, looks it up itself.
+    let program = words.remove(0);
+    let mut env = plan.env.clone();
+    if let Some(point) = crash_point {
+        env.push(set("FLOWAI_CRASH_AT", point));
+    }
+    let process = Process::start(Launch {
+        name: &plan.name,
+        program: Path::new(&program),
+        args: words,
+        env,
+        run_as: &RunAs::caller(),
+        log: plan.log.clone(),
+        stop_signal: Signal::SIGTERM,
+        stop_deadline: STOP_DEADLINE,
+    })?;
+    Ok(process)
+}

@@ -1,0 +1,357 @@
+//! How each fault is done, healed, and seen to bite.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use flowai_actors::limits::{LEADER_TERM_MS, LEADER_WATCH_MS};
+use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio::sync::Mutex;
+use tokio::time::sleep;
+
+use super::Row;
+use super::kind::{Act, Part, Place, Reach, Victim};
+use super::schedule::Planned;
+use crate::clients::Clients;
+use crate::clock::At;
+use crate::farm::{Farm, Program};
+use crate::network::Way;
+use crate::proxy::{Proxy, Toxic};
+
+/// A part that crashed is started again so soon.
+const PART_DOWN: Duration = Duration::from_secs(1);
+/// A crash point is passed within this, or says nothing.
+const CRASH_PATIENCE: Duration = Duration::from_secs(20);
+/// A leader that is killed for the sake of the next one stays away until that one leads.
+const TERM: Duration = Duration::from_millis(LEADER_TERM_MS + 2 * LEADER_WATCH_MS);
+const DELAY: Duration = Duration::from_millis(100);
+const JITTER: Duration = Duration::from_millis(400);
+const SLOW_BYTES_PER_S: u64 = 10_000;
+const CUT_SHORT_BYTES: u64 = 200;
+const BREAK_OFF_EVERY: Duration = Duration::from_millis(400);
+const FLAP_EVERY: Duration = Duration::from_millis(250);
+const SLOW_READERS: usize = 50;
+const LEADER_DEADLINE: Duration = Duration::from_secs(2);
+
+#[derive(Debug)]
+pub(crate) struct Injector {
+    farm: Arc<Farm>,
+    clients: Arc<Clients>,
+    outage: Duration,
+    /// Past the proxies.
+    database: PgPool,
+    /// One fault at a time kills a part.
+    parts: [Mutex<()>; 3],
+}
+
+/// A fault that was healed.
+struct Done {
+    target: String,
+    bit: Option<String>,
+}
+
+impl Done {
+    fn new(target: &str, bit: Option<String>) -> anyhow::Result<Self> {
+        Ok(Self {
+            target: target.to_owned(),
+            bit,
+        })
+    }
+
+    fn killed(target: &str, was_killed: bool) -> anyhow::Result<Self> {
+        Self::new(target, was_killed.then(|| "ended by SIGKILL".to_owned()))
+    }
+}
+
+impl Injector {
+    pub(crate) fn new(
+        farm: Arc<Farm>,
+        clients: Arc<Clients>,
+        outage: Duration,
+    ) -> anyhow::Result<Self> {
+        let owner = &farm.parts.postgres.urls().owner;
+        let database = PgPoolOptions::new()
+            .max_connections(2)
+            .acquire_timeout(LEADER_DEADLINE)
+            .connect_lazy(owner)?;
+        Ok(Self {
+            farm,
+            clients,
+            outage,
+            database,
+            parts: Default::default(),
+        })
+    }
+
+    /// Does it, heals it and says what was seen.
+    ///
+    /// # Errors
+    /// The rig itself failed: the run is void.
+    pub(crate) async fn inject(&self, planned: Planned) -> anyhow::Result<Row> {
+        let began = At::now();
+        let Done { target, bit } = self.act(planned).await?;
+        Ok(Row {
+            fault: planned.kind.name,
+            target,
+            began,
+            healed: self.healed(planned, began),
+            bit,
+        })
+    }
+
+    /// A killed program is healed by whoever starts it again: what follows is the farm's own.
+    fn healed(&self, planned: Planned, began: At) -> At {
+        match planned.kind.act {
+            Act::Kill(_) => began,
+            _ => At::now(),
+        }
+    }
+
+    async fn act(&self, Planned { kind, draw }: Planned) -> anyhow::Result<Done> {
+        match kind.act {
+            Act::Kill(victim) => {
+                let program = self.program(victim, draw).await?;
+                Done::killed(program.name(), program.kill(Duration::ZERO).await?)
+            }
+            Act::CrashAt(victim, point) => self.crash_at(victim, point, draw).await,
+            Act::KillPart(part) => self.crash_part(part, PART_DOWN).await,
+            Act::Outage(part) => self.crash_part(part, self.outage).await,
+            Act::EndSessions => self.end_sessions().await,
+            Act::Freeze(victim, seconds) => {
+                let program = self.program(victim, draw).await?;
+                let frozen = program.freeze().await?;
+                sleep(Duration::from_secs(seconds)).await;
+                if let Some(pid) = frozen {
+                    program.thaw(pid);
+                }
+                let bit = frozen.map(|pid| format!("process {pid} stood still"));
+                Done::new(program.name(), bit)
+            }
+            Act::Cut(victim, way, reach, seconds) => {
+                let program = self.program(victim, draw).await?;
+                let port = match reach {
+                    Reach::Everything => None,
+                    Reach::Database => Some(self.farm.parts.postgres_proxy.address().port()),
+                };
+                program.host().cut(way, port)?;
+                sleep(Duration::from_secs(seconds)).await;
+                let dropped = program.host().mend()?;
+                Done::new(program.name(), packets(dropped))
+            }
+            Act::Flap(victim, seconds) => {
+                let program = self.program(victim, draw).await?;
+                let mut dropped = 0;
+                let end = tokio::time::Instant::now() + Duration::from_secs(seconds);
+                while tokio::time::Instant::now() < end {
+                    program.host().cut(Way::Both, None)?;
+                    sleep(FLAP_EVERY).await;
+                    dropped += program.host().mend()?;
+                    sleep(FLAP_EVERY).await;
+                }
+                Done::new(program.name(), packets(dropped))
+            }
+            Act::HalfOpen(place, holds, seconds) => {
+                let toxic = Toxic {
+                    holds,
+                    ..Toxic::default()
+                };
+                self.poison(place, draw, toxic, seconds).await
+            }
+            Act::Late(place, seconds) => {
+                let toxic = Toxic {
+                    delay: DELAY,
+                    jitter: JITTER,
+                    ..Toxic::default()
+                };
+                self.poison(place, draw, toxic, seconds).await
+            }
+            Act::Slow(place, seconds) => {
+                let toxic = Toxic {
+                    rate_max: Some(SLOW_BYTES_PER_S),
+                    ..Toxic::default()
+                };
+                self.poison(place, draw, toxic, seconds).await
+            }
+            Act::CutShort(place, seconds) => {
+                let toxic = Toxic {
+                    answer_bytes_max: Some(CUT_SHORT_BYTES),
+                    ..Toxic::default()
+                };
+                self.poison(place, draw, toxic, seconds).await
+            }
+            Act::BreakOff(place, seconds) => {
+                let proxy = self.proxy(place, draw).await?;
+                let before = proxy.harm();
+                let end = tokio::time::Instant::now() + Duration::from_secs(seconds);
+                while tokio::time::Instant::now() < end {
+                    proxy.cut_connections();
+                    sleep(BREAK_OFF_EVERY).await;
+                }
+                Done::new(proxy.name(), harmed(proxy.harm() - before))
+            }
+            Act::SlowReaders(seconds) => self.slow_readers(seconds, draw).await,
+        }
+    }
+
+    async fn crash_at(
+        &self,
+        victim: Victim,
+        point: &'static str,
+        draw: usize,
+    ) -> anyhow::Result<Done> {
+        let program = self.program(victim, draw).await?;
+        // The one that is armed may not lead again: who leads comes by every point sooner or later, a standby by none.
+        let other = match victim {
+            Victim::Leader => self.program(Victim::Standby, draw).await?,
+            Victim::Standby | Victim::Api | Victim::Node => program,
+        };
+        other.arm(point).await?;
+        let exits = other.exits().len();
+        if other.name() != program.name() {
+            other.ready().await?;
+            program.kill(TERM).await?;
+        }
+        let aborted = other.aborts(exits, CRASH_PATIENCE).await;
+        let name = other.name().to_owned();
+        if !aborted {
+            // It must not go off in the middle of another fault.
+            other.kill(Duration::ZERO).await?;
+        }
+        Done::new(
+            &name,
+            aborted.then(|| format!("ended by SIGABRT at {point}")),
+        )
+    }
+
+    async fn crash_part(&self, part: Part, down: Duration) -> anyhow::Result<Done> {
+        let parts = &self.farm.parts;
+        let _alone = self.parts[part as usize].lock().await;
+        match part {
+            Part::Postgres => {
+                let before = parts.postgres.pid().await;
+                parts.crash_postgres(down).await?;
+                Done::killed("postgres", parts.postgres.pid().await != before)
+            }
+            Part::Redis => {
+                let before = parts.redis.pid().await;
+                parts.crash_redis(down).await?;
+                Done::killed("redis", parts.redis.pid().await != before)
+            }
+            Part::S3 => {
+                let was_killed = parts.s3.kill(down).await?;
+                sleep(down).await;
+                parts.s3.ready().await?;
+                Done::killed("s3", was_killed)
+            }
+        }
+    }
+
+    async fn end_sessions(&self) -> anyhow::Result<Done> {
+        const STORMS: usize = 20;
+        const EVERY: Duration = Duration::from_millis(200);
+        let mut ended = 0;
+        for _ in 0..STORMS {
+            let all = "select count(pg_terminate_backend(pid)) from pg_stat_activity
+                        where usename in ('flowai_app', 'flowai_coordinator')";
+            ended += sqlx::query_scalar::<_, i64>(all)
+                .fetch_one(&self.database)
+                .await
+                .unwrap_or_default();
+            sleep(EVERY).await;
+        }
+        let bit = (ended > 0).then(|| format!("{ended} sessions ended"));
+        Done::new("postgres", bit)
+    }
+
+    async fn poison(
+        &self,
+        place: Place,
+        draw: usize,
+        toxic: Toxic,
+        seconds: u64,
+    ) -> anyhow::Result<Done> {
+        let proxy = self.proxy(place, draw).await?;
+        let before = proxy.harm();
+        proxy.poison(toxic);
+        sleep(Duration::from_secs(seconds)).await;
+        proxy.heal();
+        Done::new(proxy.name(), harmed(proxy.harm() - before))
+    }
+
+    async fn slow_readers(&self, seconds: u64, draw: usize) -> anyhow::Result<Done> {
+        let proxy = self.proxy(Place::Api, draw).await?;
+        let address = proxy.address();
+        let mut streams = Vec::new();
+        for number in 0..SLOW_READERS {
+            let user = &self.clients.users[number % self.clients.users.len()];
+            let mut stream = TcpStream::connect(address).await?;
+            let request = user.events_request(&address.to_string());
+            if stream.write_all(request.as_bytes()).await.is_ok() {
+                streams.push(stream);
+            }
+        }
+        sleep(Duration::from_secs(seconds)).await;
+        // Something came that nobody has read.
+        let mut first = [0; 12];
+        let mut open = 0;
+        for stream in &streams {
+            let read = tokio::time::timeout(Duration::from_secs(1), stream.peek(&mut first)).await;
+            open += usize::from(matches!(read, Ok(Ok(12))) && first.starts_with(b"HTTP/1.1 200"));
+        }
+        let bit = (open > 0).then(|| format!("{open} streams open and unread"));
+        Done::new(proxy.name(), bit)
+    }
+
+    async fn proxy(&self, place: Place, draw: usize) -> anyhow::Result<&Proxy> {
+        let parts = &self.farm.parts;
+        Ok(match place {
+            Place::Postgres => &parts.postgres_proxy,
+            Place::Redis => &parts.redis_proxy,
+            Place::S3 => &parts.s3_proxy,
+            Place::Api => &self.farm.api_proxies[draw % self.farm.api_proxies.len()],
+            Place::LeaderLink => {
+                let leader = self.leader().await;
+                &self.farm.link_proxies[leader]
+            }
+        })
+    }
+
+    async fn program(&self, victim: Victim, draw: usize) -> anyhow::Result<&Program> {
+        let coordinators = &self.farm.coordinators;
+        let chosen = match victim {
+            Victim::Api => self.farm.apis.get(draw % self.farm.apis.len()),
+            Victim::Node => self.farm.nodes.get(draw % self.farm.nodes.len()),
+            Victim::Leader => coordinators.get(self.leader().await),
+            Victim::Standby => {
+                let standby = (self.leader().await + 1) % coordinators.len();
+                coordinators.get(standby)
+            }
+        };
+        let chosen = chosen.context("a program of this kind")?;
+        // A fault on what is down already would not be one.
+        chosen.ready().await?;
+        Ok(chosen)
+    }
+
+    /// The index of the coordinator that holds the lease, of the first where the database does not say.
+    async fn leader(&self) -> usize {
+        let holder = sqlx::query_scalar::<_, Option<String>>("select holder from leader");
+        let holder = holder.fetch_one(&self.database).await.ok().flatten();
+        // A program's name and the count of its starts.
+        let name = holder.as_deref().and_then(|holder| holder.rsplit_once('-'));
+        let is_it = |program: &Program| name.is_some_and(|(name, _)| program.name() == name);
+        let found = self.farm.coordinators.iter().position(is_it);
+        found.unwrap_or_default()
+    }
+}
+
+fn packets(dropped: u64) -> Option<String> {
+    (dropped > 0).then(|| format!("{dropped} packets dropped"))
+}
+
+fn harmed(count: u64) -> Option<String> {
+    (count > 0).then(|| format!("{count} connections or chunks harmed"))
+}

@@ -1,0 +1,182 @@
+//! How long the farm needed to be itself again: told from the rows that it wrote, not from what it says of itself.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::checker::{Attempt, Facts};
+use crate::clients::{Call, Phase, Record};
+use crate::clock::At;
+use crate::faults::Row;
+use crate::samples::Summary;
+use crate::watch::Term;
+
+/// A program's death that the rig saw.
+#[derive(Debug, Clone)]
+pub(crate) struct Death {
+    pub(crate) program: String,
+    pub(crate) at: At,
+}
+
+/// All faults of one kind.
+#[derive(Debug, Serialize)]
+pub(crate) struct OfKind {
+    pub(crate) injected: usize,
+    /// The rest is void.
+    pub(crate) bit: usize,
+    /// From its healing until a clip is delivered whose attempt began after it.
+    pub(crate) next_delivery: Option<Summary>,
+    /// From its healing until a submission is acknowledged that was sent after it.
+    pub(crate) next_acknowledgement: Option<Summary>,
+}
+
+pub(crate) fn by_kind(rows: &[Row], facts: &Facts, history: &[Record]) -> BTreeMap<String, OfKind> {
+    let mut delivered: Vec<(At, At)> = facts
+        .attempts
+        .iter()
+        .filter(|attempt| attempt.outcome.as_deref() == Some("done"))
+        .filter_map(|attempt| Some((attempt.started(), attempt.ended()?)))
+        .collect();
+    delivered.sort();
+    let acknowledged = acknowledged(history);
+    let mut kinds: BTreeMap<String, Vec<&Row>> = BTreeMap::new();
+    for row in rows {
+        kinds.entry(row.fault.to_owned()).or_default().push(row);
+    }
+    let of = |rows: Vec<&Row>| {
+        let bit: Vec<&Row> = rows
+            .iter()
+            .filter(|row| row.bit.is_some())
+            .copied()
+            .collect();
+        let until_next = |spans: &[(At, At)]| {
+            let next = bit.iter().filter_map(|row| next_after(spans, row.healed));
+            Summary::of(next.collect())
+        };
+        OfKind {
+            injected: rows.len(),
+            bit: bit.len(),
+            next_delivery: until_next(&delivered),
+            next_acknowledgement: until_next(&acknowledged),
+        }
+    };
+    kinds
+        .into_iter()
+        .map(|(kind, rows)| (kind, of(rows)))
+        .collect()
+}
+
+/// Seconds until the first end of a span that began after `since`.
+fn next_after(spans: &[(At, At)], since: At) -> Option<f64> {
+    let later = spans.iter().filter(|(began, _)| *began >= since);
+    let first = later.map(|(_, ended)| *ended).min()?;
+    Some(first.seconds_since(since))
+}
+
+/// When submissions were sent and answered by `ok`.
+fn acknowledged(history: &[Record]) -> Vec<(At, At)> {
+    let mut sent: BTreeMap<usize, At> = BTreeMap::new();
+    let mut spans = Vec::new();
+    for record in history.iter().filter(|record| record.call == Call::Submit) {
+        match record.phase {
+            Phase::Invoke => {
+                sent.insert(record.wish, record.at);
+            }
+            Phase::Ok => spans.extend(sent.get(&record.wish).map(|sent| (*sent, record.at))),
+            Phase::Fail | Phase::Info => {}
+        }
+    }
+    spans.sort();
+    spans
+}
+
+/// What the farm made of nodes that died or could not be reached while they rendered.
+#[derive(Debug, Serialize)]
+pub(crate) struct DeadNodes {
+    /// Until the attempt was given up, where nothing else was wrong.
+    pub(crate) noticed_alone: Option<Summary>,
+    /// The same, also where the leader or the database was gone.
+    pub(crate) noticed: Option<Summary>,
+    /// Until another attempt began.
+    pub(crate) elsewhere: Option<Summary>,
+}
+
+pub(crate) fn dead_nodes(deaths: &[Death], rows: &[Row], facts: &Facts) -> DeadNodes {
+    let is_of_node = |name: &str| name.starts_with("node-");
+    let mut gone: Vec<(&str, At)> = deaths
+        .iter()
+        .filter(|death| is_of_node(&death.program))
+        .map(|death| (death.program.as_str(), death.at))
+        .collect();
+    // Frozen and cut off ones live, and are dead to the farm.
+    let lasting = |row: &&Row| row.fault.starts_with("F5") || row.fault.starts_with("F7");
+    let unreached = rows.iter().filter(|row| row.bit.is_some()).filter(lasting);
+    gone.extend(
+        unreached
+            .filter(|row| is_of_node(&row.target) && row.fault != "F5 node flaps")
+            .map(|row| (row.target.as_str(), row.began)),
+    );
+    let (mut alone, mut all, mut elsewhere) = (Vec::new(), Vec::new(), Vec::new());
+    for (node, at) in gone {
+        let Some(held) = held_by(node, at, facts) else {
+            continue;
+        };
+        let Some(ended) = held.ended() else { continue };
+        let seconds = ended.seconds_since(at);
+        all.push(seconds);
+        if !rows.iter().any(|row| hinders(row, at, ended)) && !leader_died(deaths, at, ended) {
+            alone.push(seconds);
+        }
+        let next = facts
+            .attempts
+            .iter()
+            .find(|attempt| attempt.job == held.job && attempt.attempt == held.attempt + 1);
+        elsewhere.extend(next.map(|next| next.started().seconds_since(at)));
+    }
+    DeadNodes {
+        noticed_alone: Summary::of(alone),
+        noticed: Summary::of(all),
+        elsewhere: Summary::of(elsewhere),
+    }
+}
+
+/// The attempt that the node held at this moment and lost by it.
+fn held_by<'a>(node: &str, at: At, facts: &'a Facts) -> Option<&'a Attempt> {
+    facts.attempts.iter().find(|attempt| {
+        attempt.node == node
+            && attempt.outcome.as_deref() == Some("lost")
+            && attempt.started() <= at
+            && attempt.ended().is_some_and(|ended| at <= ended)
+    })
+}
+
+fn hinders(row: &Row, from: At, to: At) -> bool {
+    let is_in_the_way =
+        !row.target.starts_with("node-") && row.target != "redis" && row.target != "s3";
+    is_in_the_way && row.began <= to && from <= row.healed
+}
+
+fn leader_died(deaths: &[Death], from: At, to: At) -> bool {
+    const TERM_AND_RECOVERY_US: i64 = 20_000_000;
+    deaths.iter().any(|death| {
+        death.program.starts_with("coordinator-")
+            && death.at <= to
+            && from.0 - TERM_AND_RECOVERY_US <= death.at.0
+    })
+}
+
+/// From the death of a coordinator that led until the next term.
+pub(crate) fn takeovers(deaths: &[Death], terms: &[Term]) -> Option<Summary> {
+    let led = |death: &&Death| {
+        let mut before = terms.iter().filter(|term| term.at <= death.at);
+        before.next_back().is_some_and(|term| {
+            let name = term.holder.rsplit_once('-').map(|(name, _)| name);
+            name == Some(death.program.as_str())
+        })
+    };
+    let next = |death: &Death| {
+        let next = terms.iter().find(|term| term.at > death.at)?;
+        Some(next.at.seconds_since(death.at))
+    };
+    Summary::of(deaths.iter().filter(led).filter_map(next).collect())
+}

@@ -1,0 +1,65 @@
+//! A job that could begin only after loading its model waits for a node that has it, if one becomes free sooner than the load
+//! would end: it begins to render no later, and the farm is spared the load (delay scheduling: Zaharia et al., EuroSys 2010).
+
+use super::jobs::JobIx;
+use super::kinds::ModelIx;
+use super::nodes::{Node, NodeIx};
+use super::state::Scheduler;
+
+impl Scheduler {
+    /// Whether the job is kept from this node for now.
+    pub(super) fn is_held(&self, ix: JobIx, node: NodeIx) -> bool {
+        let (Some(job), Some(node)) = (self.jobs.get(ix), self.nodes.get(node)) else {
+            return false;
+        };
+        self.now < job.hold_until && self.cold(job, node).model
+    }
+
+    /// Holds a job that has just come for as long as its model's load takes, if as many warm nodes as have to serve it and
+    /// those before it will probably be free by then.
+    pub(super) fn hold(&mut self, ix: JobIx) {
+        let Some(until_s) = self.worth_holding_s(ix) else {
+            return;
+        };
+        let until = self.now.plus_ms((1_000.0 * until_s) as u64);
+        if let Some(job) = self.jobs.get_mut(ix) {
+            job.hold_until = until;
+        }
+        // Then it is a candidate for every node.
+        self.pausing.insert((until, ix));
+        self.wake_by(until);
+    }
+
+    fn worth_holding_s(&self, ix: JobIx) -> Option<f64> {
+        let job = self.jobs.get(ix)?;
+        let model = self.kinds.get(job.kind)?.needs.model;
+        if self.free.with_model(model).next().is_some() {
+            return None;
+        }
+        let is_warm = |node: &Node| {
+            node.model == Some(model)
+                && node.takes_work()
+                && node.reserved.is_none()
+                && self.kinds.fits(job.kind, node.group)
+        };
+        let warm = || self.nodes.iter().filter(|(_, node)| is_warm(node));
+        let (_, first) = warm().next()?;
+        let class = self.kinds.get_group(first.group)?.class;
+        // Nobody waits for a guess.
+        let load_s = self.durations.learned_load_s(model, class)?;
+        let runs = warm().filter_map(|(_, node)| node.running);
+        let free_by_then = runs
+            .filter(|running| running.left_s(self.now) <= load_s)
+            .count();
+        (free_by_then >= self.lanes_for(model)).then_some(load_s)
+    }
+
+    /// Lanes that wait for the model, its own among them.
+    fn lanes_for(&self, model: ModelIx) -> usize {
+        let kinds = self.kinds.waiting();
+        let of_model = kinds.filter(|(_, kind)| kind.needs.model == model);
+        of_model
+            .map(|(_, kind)| kind.open.len() + kind.capped.len())
+            .sum()
+    }
+}
