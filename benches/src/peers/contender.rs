@@ -47,6 +47,8 @@ pub(super) struct Contender {
     /// Workers of which a hundred are a hundred processes are measured with ten at most.
     #[serde(skip)]
     pub(super) workers_max: usize,
+    /// A closed loop ends with this many at the latest, so that slow workers are through within the deadline.
+    pub(super) jobs_max: usize,
     /// Jobs that are written a second, roughly, when many are written in advance: bounds the depth.
     #[serde(skip)]
     pub(super) preloads_per_s: usize,
@@ -69,6 +71,7 @@ const fn peer(
         fences_attempts: false,
         is_fair: false,
         workers_max: usize::MAX,
+        jobs_max: 20_000,
         preloads_per_s: 5_000,
         language,
     }
@@ -96,6 +99,7 @@ pub(super) const CONTENDERS: &[Contender] = &[
     Contender {
         workers: "processes that fork for each job, ten at most here",
         workers_max: 10,
+        jobs_max: 500,
         ..peer("rq", "3.0.0", Kind::Redis, Language::Python)
     },
     Contender {

@@ -23,8 +23,6 @@ use crate::machine::{self, Machine};
 
 /// Connections that submit in the closed loop.
 const PRODUCERS: usize = 32;
-/// A closed loop ends with this many at the latest, so that slow workers are through within the deadline.
-const JOBS_MAX: usize = 20_000;
 /// Jobs of the idle system, one at a time: each is long over before the next.
 const IDLE: Submissions = Submissions {
     seconds: 30,
@@ -130,7 +128,7 @@ async fn measure(options: &Options, peers: &Path) -> Result<()> {
             "settings": {
                 "postgresql": include_str!("../../peers/postgresql.conf"),
                 "redis": include_str!("../../peers/redis.conf"),
-                "producers": PRODUCERS, "seconds": options.seconds, "jobs_max": JOBS_MAX, "payload_bytes": 256,
+                "producers": PRODUCERS, "seconds": options.seconds, "payload_bytes": 256,
                 "rounds": options.rounds, "idle": IDLE,
             },
             "contenders": contenders,
@@ -243,7 +241,7 @@ impl Bench<'_> {
             "idle" => IDLE,
             _ => Submissions {
                 seconds: self.options.seconds,
-                count: JOBS_MAX,
+                count: contender.jobs_max,
                 producers: PRODUCERS,
                 pause_ms: 0,
             },
