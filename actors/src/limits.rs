@@ -38,6 +38,8 @@ pub const JOB_NODE_DEATHS_MAX: u32 = 2;
 pub const JOB_RETRY_MS: u64 = 5_000;
 /// Queued jobs of one user; over it `too_many_queued`.
 pub const USER_QUEUED_MAX: u32 = 100;
+/// Videos of one batch: more than may wait could never be accepted.
+pub const BATCH_VIDEOS_MAX: usize = USER_QUEUED_MAX as usize;
 /// A job whose node has it and reports no progress for this long is stopped and tried elsewhere.
 pub const JOB_NO_PROGRESS_MS: u64 = 600_000;
 
