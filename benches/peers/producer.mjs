@@ -14,16 +14,18 @@ export function started(key) {
   writeSync(starts, `${key} ${process.hrtime.bigint()}\n`)
 }
 
-async function produce(enqueue, seconds, count, producers, pauseMs) {
+async function produce(enqueue, preload, seconds, count, producers, pauseMs) {
   const acks = []
+  const batch = Number(process.env.PEER_BATCH)
   const end = Date.now() + seconds * 1000
   let turns = 0
   const loop = async () => {
     while (turns < count && Date.now() < end) {
-      turns += 1
-      const [key, begin] = [randomUUID(), process.hrtime.bigint()]
-      await enqueue(key, PADDING)
-      acks.push(`${key} ${begin} ${process.hrtime.bigint()}\n`)
+      turns += batch
+      const [keys, begin] = [Array.from({ length: batch }, () => randomUUID()), process.hrtime.bigint()]
+      await (batch === 1 ? enqueue(keys[0], PADDING) : preload(keys, PADDING))
+      const acknowledged = process.hrtime.bigint()
+      for (const key of keys) acks.push(`${key} ${begin} ${acknowledged}\n`)
       if (pauseMs) await new Promise((resume) => setTimeout(resume, pauseMs))
     }
   }
@@ -35,7 +37,7 @@ export async function main({ setup, enqueue, preload, work }) {
   const [command, ...numbers] = process.argv.slice(2).map((word, n) => (n ? Number(word) : word))
   if (command === 'work') return work(numbers[0])
   if (command === 'setup') await setup()
-  else if (command === 'enqueue') await produce(enqueue, ...numbers)
+  else if (command === 'enqueue') await produce(enqueue, preload, ...numbers)
   else
     for (let first = 0; first < numbers[0]; first += PRELOAD_BATCH)
       await preload(Array.from({ length: Math.min(PRELOAD_BATCH, numbers[0] - first) }, () => randomUUID()), PADDING)

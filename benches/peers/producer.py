@@ -3,7 +3,7 @@
 A contender gives main() its functions:
     setup()                     makes its tables or queues
     enqueue(key, padding)       one durable job; returns when it is acknowledged; called from several threads
-    preload(keys, padding)      many jobs, by its documented fast way
+    preload(keys, padding)      many jobs, by its documented fast way; the same, with PEER_BATCH jobs at a time
     work(workers)               works for ever
 Lines of the files: `key begin acknowledged` and `key begin`, nanoseconds of the monotonic clock, which all processes share.
 """
@@ -26,18 +26,23 @@ def started(key, file=[]):
     os.write(file[1], f"{key} {time.monotonic_ns()}\n".encode())
 
 
-def produce(enqueue, seconds, count, producers, pause_ms):
+def produce(enqueue, preload, seconds, count, producers, pause_ms):
     """A closed loop of so many producers, until the time is over or the count is reached."""
     acks, end = [], time.monotonic() + seconds
-    turns = iter(range(count))
+    batch = int(os.environ["PEER_BATCH"])
+    turns = iter(range(0, count, batch))
 
     def loop():
         for _ in turns:
             if time.monotonic() >= end:
                 return
-            key, begin = str(uuid.uuid4()), time.monotonic_ns()
-            enqueue(key, PADDING)
-            acks.append(f"{key} {begin} {time.monotonic_ns()}\n")
+            keys, begin = [str(uuid.uuid4()) for _ in range(batch)], time.monotonic_ns()
+            if batch == 1:
+                enqueue(keys[0], PADDING)
+            else:
+                preload(keys, PADDING)
+            acknowledged = time.monotonic_ns()
+            acks.extend(f"{key} {begin} {acknowledged}\n" for key in keys)
             if pause_ms:
                 time.sleep(pause_ms / 1000)
 
@@ -55,7 +60,7 @@ def main(setup, enqueue, preload, work):
     if command == "setup":
         setup()
     elif command == "enqueue":
-        produce(enqueue, *numbers)
+        produce(enqueue, preload, *numbers)
     elif command == "preload":
         for first in range(0, numbers[0], PRELOAD_BATCH):
             preload([str(uuid.uuid4()) for _ in range(min(PRELOAD_BATCH, numbers[0] - first))], PADDING)

@@ -23,8 +23,9 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use url::Url;
 use uuid::Uuid;
 
-/// Enough that no user's cap of waiting or running jobs is reached by a backlog of 25,000 or by a hundred nodes.
-const USERS: u128 = 512;
+/// Enough that no user's cap of waiting or running jobs is reached by a backlog of 100,000 or by a hundred nodes, and that few
+/// submissions wait for a batch of the leader's that tells the same user something.
+const USERS: u128 = 4_096;
 /// For every user, in milli-credits: nobody's run out.
 const CREDITS_MC: i64 = 1_000_000_000;
 const MODEL: &str = "noop";
@@ -63,6 +64,9 @@ pub(crate) fn run(command: &Command) -> Result<()> {
                 count,
                 producers,
                 pause_ms,
+                batch: std::env::var("PEER_BATCH")
+                    .context("PEER_BATCH is missing")?
+                    .parse()?,
             };
             runtime.block_on(produce::run(&settings, wanted))
         }

@@ -21,9 +21,12 @@ pub(super) struct Wanted {
     pub(super) count: usize,
     pub(super) producers: usize,
     pub(super) pause_ms: u64,
+    /// Jobs that are accepted at once.
+    pub(super) batch: usize,
 }
 
 pub(super) async fn run(settings: &Settings, wanted: Wanted) -> Result<()> {
+    ensure!(wanted.batch > 0, "PEER_BATCH must be 1 or more");
     let database = settings
         .connect("flowai_app", u32::try_from(wanted.producers)?)
         .await?;
@@ -37,24 +40,31 @@ pub(super) async fn run(settings: &Settings, wanted: Wanted) -> Result<()> {
             let (spec, mut acks) = (spec(), String::new());
             loop {
                 let turn = turns.fetch_add(1, Ordering::Relaxed);
-                if turn >= wanted.count || Instant::now() >= end {
+                if turn * wanted.batch >= wanted.count || Instant::now() >= end {
                     return anyhow::Ok(acks);
                 }
                 let owner = user(turn);
                 let image = UploadId::from_uuid(owner.as_uuid());
                 let begin = now_ns();
-                let video = NewVideo::new(owner, &spec, Some(image));
-                let key = video.id.to_string();
+                let new = || NewVideo::new(owner, &spec, Some(image));
+                let batch: Vec<NewVideo<'_>> = (0..wanted.batch).map(|_| new()).collect();
+                let key = batch[0].id.to_string();
                 let request = NamedRequest {
                     owner,
                     key: &key,
                     hash: [0; 32],
                 };
                 let answer = (202, &json!({ "id": key }));
-                let queueing = videos::queue(&database, &video, Some(&request), answer).await?;
+                let queueing = match batch.as_slice() {
+                    [one] => videos::queue(&database, one, Some(&request), answer).await?,
+                    all => videos::queue_all(&database, all, Some(&request), answer).await?,
+                };
                 ensure!(queueing == Queueing::Queued, "was not queued: {queueing:?}");
-                writeln!(acks, "{key} {begin} {}", now_ns())?;
-                bell.ring(video.id);
+                let acknowledged = now_ns();
+                for video in &batch {
+                    writeln!(acks, "{} {begin} {acknowledged}", video.id)?;
+                    bell.ring(video.id);
+                }
                 if wanted.pause_ms > 0 {
                     tokio::time::sleep(Duration::from_millis(wanted.pause_ms)).await;
                 }

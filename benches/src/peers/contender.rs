@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use flowai_embedded::{Launch, Process, RunAs};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde::Serialize;
 use tempfile::TempDir;
 use url::Url;
@@ -154,14 +155,15 @@ impl Contender {
         }
     }
 
-    /// With its tables on an empty server.
-    pub(super) async fn set_up(&self, peers: &Path, url: Url) -> Result<Stage> {
+    /// With its tables on an empty server; it accepts so many jobs at once.
+    pub(super) async fn set_up(&self, peers: &Path, url: Url, batch: usize) -> Result<Stage> {
         let stage = Stage {
             contender: *self,
             peers: peers.to_owned(),
             url,
             secret: hex::encode(rand::random::<[u8; 16]>()),
             folder: tempfile::tempdir()?,
+            batch,
         };
         stage.finish("setup", &[]).await?;
         Ok(stage)
@@ -175,6 +177,46 @@ pub(super) struct Stage {
     url: Url,
     secret: String,
     folder: TempDir,
+    batch: usize,
+}
+
+/// The workers of one contender. All that they started ends with them: some leave processes behind, which would go on taking jobs
+/// and cores in the next case.
+pub(super) struct Working(Process);
+
+impl Working {
+    pub(super) fn log_end(&self) -> String {
+        self.0.log_end()
+    }
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        // Before their parent goes, which they are found by.
+        for pid in process_tree(self.0.pid()) {
+            // One that has ended by itself.
+            kill(pid, Signal::SIGKILL).ok();
+        }
+    }
+}
+
+/// The process and all that it and its children started.
+fn process_tree(root: Pid) -> Vec<Pid> {
+    let mut tree = vec![root];
+    let mut at = 0;
+    while let Some(parent) = tree.get(at).copied() {
+        let threads = std::fs::read_dir(format!("/proc/{parent}/task"));
+        for thread in threads.into_iter().flatten().flatten() {
+            let children = std::fs::read_to_string(thread.path().join("children"));
+            let children = children.unwrap_or_default();
+            let pids = children
+                .split_whitespace()
+                .filter_map(|pid| pid.parse().ok());
+            tree.extend(pids.map(Pid::from_raw));
+        }
+        at += 1;
+    }
+    tree
 }
 
 /// How jobs are submitted.
@@ -200,8 +242,8 @@ impl Stage {
     }
 
     /// Runs until it is dropped.
-    pub(super) fn work(&self, workers: usize) -> Result<Process> {
-        self.start("work", &[workers])
+    pub(super) fn work(&self, workers: usize) -> Result<Working> {
+        Ok(Working(self.start("work", &[workers])?))
     }
 
     pub(super) async fn preload(&self, count: usize) -> Result<()> {
@@ -274,6 +316,7 @@ impl Stage {
                 value("PEER_DIR", self.folder().into()),
                 value("PEER_STARTS", self.starts().into()),
                 value("PEER_ACKS", self.acks().into()),
+                value("PEER_BATCH", self.batch.to_string().into()),
                 value("PEER_MODE", self.contender.mode.unwrap_or_default().into()),
             ],
             run_as: &RunAs::caller(),
@@ -282,5 +325,33 @@ impl Stage {
             stop_deadline: STOP_DEADLINE,
         });
         process.with_context(|| format!("{}: run ops/setup/peers.sh", program.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead as _, BufReader};
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn what_workers_started_is_found_with_them() {
+        let mut parent = Command::new("sh")
+            .args(["-c", "sh -c 'sleep 60 & echo $!; wait' & wait"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(parent.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let grandchild = Pid::from_raw(line.trim().parse().unwrap());
+        let tree = process_tree(Pid::from_raw(parent.id().cast_signed()));
+        assert_eq!((tree.len(), tree[2]), (3, grandchild));
+        for pid in tree {
+            kill(pid, Signal::SIGKILL).unwrap();
+        }
+        parent.wait().unwrap();
     }
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use flowai_actors::limits::USER_QUEUED_MAX;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -23,6 +24,8 @@ use crate::machine::{self, Machine};
 
 /// Connections that submit in the closed loop.
 const PRODUCERS: usize = 32;
+/// Jobs that are accepted at once where acceptance in batches is measured: as many as one user may have waiting with FlowAI.
+const BATCH: usize = USER_QUEUED_MAX as usize;
 /// Jobs of the idle system, one at a time: each is long over before the next.
 const IDLE: Submissions = Submissions {
     seconds: 30,
@@ -42,6 +45,8 @@ const WORKERS_READY: Duration = Duration::from_secs(60);
 const DRAINED: Duration = Duration::from_secs(60);
 /// Workers where their number is not what is looked at.
 const WORKERS: usize = 10;
+/// Workers where jobs are accepted in batches.
+const WORKERS_OF_BATCHES: usize = 100;
 /// A depth takes no longer than this to be written.
 const PRELOAD_S: usize = 60;
 /// How long a backlog is worked on, after a second that does not count.
@@ -105,7 +110,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 async fn measure(options: &Options, peers: &Path) -> Result<()> {
     let folder = tempfile::Builder::new().prefix("flowai-peers-").tempdir()?;
-    let servers = Servers::start(folder.path()).await?;
+    let mut servers = Servers::start(folder.path()).await?;
     let [postgres, redis] = servers.versions().await?;
     let is_wanted = |one: &&Contender| {
         options.only.is_empty() || options.only.iter().any(|name| name == one.name)
@@ -119,7 +124,7 @@ async fn measure(options: &Options, peers: &Path) -> Result<()> {
         options,
         peers,
         folder: folder.path(),
-        servers: &servers,
+        servers: &mut servers,
         rows: Vec::new(),
         report: json!({
             "date": figures::now(),
@@ -146,7 +151,7 @@ struct Bench<'a> {
     options: &'a Options,
     peers: &'a Path,
     folder: &'a Path,
-    servers: &'a Servers,
+    servers: &'a mut Servers,
     rows: Vec<Row>,
     report: Value,
 }
@@ -163,6 +168,11 @@ impl Bench<'_> {
                     self.case(round, contender, class, "lives", workers, 0)
                         .await?;
                 }
+            }
+            if class == Class::A {
+                let workers = contender.workers_max.min(WORKERS_OF_BATCHES);
+                self.case(round, contender, class, "batches", workers, 0)
+                    .await?;
             }
             self.case(round, contender, class, "idle", WORKERS, 0)
                 .await?;
@@ -216,7 +226,7 @@ impl Bench<'_> {
     }
 
     async fn found(
-        &self,
+        &mut self,
         contender: &Contender,
         class: Class,
         case: &str,
@@ -224,17 +234,18 @@ impl Bench<'_> {
         depth: usize,
     ) -> Result<Value> {
         let url = self.servers.fresh(contender.server, class).await?;
-        let stage = contender.set_up(self.peers, url).await?;
+        let batch = if case == "batches" { BATCH } else { 1 };
+        let stage = contender.set_up(self.peers, url, batch).await?;
         if case == "depth" {
             return at_depth(&stage, depth, workers).await;
         }
         let working = stage.work(workers)?;
         stage.enqueue(WARM_UP).await?;
-        let warm = stage.begun(WARM_UP.count, WORKERS_READY).await;
+        let wanted = records::acknowledged(&stage.acks())?;
+        let warm = stage.begun(wanted, WORKERS_READY).await;
         ensure!(
-            warm == WARM_UP.count,
-            "{warm} of {} jobs began: {}",
-            WARM_UP.count,
+            warm == wanted,
+            "{warm} of {wanted} jobs began: {}",
             working.log_end()
         );
         let wanted = match case {

@@ -14,6 +14,7 @@ use url::Url;
 
 const POSTGRES_SETTINGS: &str = include_str!("../../peers/postgresql.conf");
 const REDIS_SETTINGS: &str = include_str!("../../peers/redis.conf");
+const REDIS: &str = "/usr/bin/redis-server";
 /// Emptied for each contender in turn.
 const DATABASE: &str = "peer";
 const START_DEADLINE: Duration = Duration::from_secs(20);
@@ -38,9 +39,14 @@ pub(super) enum Class {
 }
 
 pub(super) struct Servers {
+    folder: PathBuf,
     postgres: Postgres,
-    redis: Process,
-    redis_url: Url,
+    redis: Option<Redis>,
+}
+
+struct Redis {
+    process: Process,
+    url: Url,
 }
 
 impl Servers {
@@ -55,16 +61,15 @@ impl Servers {
         }
         owner.close().await?;
         postgres.restart().await?;
-        let (redis, redis_url) = start_redis(&folder.join("redis")).await?;
         Ok(Self {
+            folder: folder.to_owned(),
             postgres,
-            redis,
-            redis_url,
+            redis: None,
         })
     }
 
     /// An empty server of this kind in this class; how to reach it.
-    pub(super) async fn fresh(&self, kind: Kind, class: Class) -> Result<Url> {
+    pub(super) async fn fresh(&mut self, kind: Kind, class: Class) -> Result<Url> {
         match (kind, class) {
             (Kind::Postgres, Class::A) => {
                 let mut owner = self.owner().await?;
@@ -88,10 +93,14 @@ impl Servers {
                     Class::A => "always",
                     Class::B => "everysec",
                 };
-                self.redis(&["config", "set", "appendfsync", policy])
-                    .await?;
-                self.redis(&["flushall"]).await?;
-                Ok(self.redis_url.clone())
+                // Another one, and not the last one emptied: what a worker of the last case still holds must not come back.
+                self.redis = None;
+                let folder = self.folder.join("redis");
+                std::fs::remove_dir_all(&folder).ok();
+                let redis = start_redis(&folder, policy).await?;
+                let url = redis.url.clone();
+                self.redis = Some(redis);
+                Ok(url)
             }
         }
     }
@@ -101,10 +110,12 @@ impl Servers {
         let postgres = sqlx::query_scalar("show server_version")
             .fetch_one(&mut owner)
             .await?;
-        let info = self.redis(&["info", "server"]).await?;
-        let redis = info
-            .lines()
-            .find_map(|line| line.strip_prefix("redis_version:"));
+        // `Redis server v=7.0.15 sha=…`
+        let said = Command::new(REDIS).arg("--version").output().await?;
+        let said = String::from_utf8(said.stdout)?;
+        let redis = said
+            .split_whitespace()
+            .find_map(|word| word.strip_prefix("v="));
         Ok([postgres, redis.unwrap_or_default().to_owned()])
     }
 
@@ -112,36 +123,22 @@ impl Servers {
         Ok(PgConnection::connect(&self.postgres.urls().owner).await?)
     }
 
-    async fn redis(&self, command: &[&str]) -> Result<String> {
-        let output = Command::new("redis-cli")
-            .arg("-u")
-            .arg(self.redis_url.as_str())
-            .args(command)
-            .output()
-            .await?;
-        let said = String::from_utf8(output.stdout)?;
-        ensure!(
-            output.status.success() && !said.starts_with("ERR"),
-            "redis-cli {command:?}: {said}"
-        );
-        Ok(said)
-    }
-
     /// Begins to count syncs of the log. Of Redis with `strace`, which slows it: its rates do not count then.
     pub(super) async fn count_syncs(&self, kind: Kind, folder: &Path) -> Result<Syncs<'_>> {
         let counting = match kind {
             Kind::Postgres => Counting::Postgres(self.wal_syncs().await?),
             Kind::Redis => {
+                let redis = self.redis.as_ref().context("no Redis was started")?;
                 let summary = folder.join("syncs");
                 let mut strace = Command::new("strace");
                 strace
                     .args(["-f", "-c", "-e", "trace=fdatasync,fsync", "-o"])
                     .arg(&summary);
                 strace
-                    .args(["-p", &self.redis.pid().to_string()])
+                    .args(["-p", &redis.process.pid().to_string()])
                     .stderr(Stdio::null())
                     .kill_on_drop(true);
-                Counting::Redis(strace.spawn().context("strace")?, summary)
+                Counting::Redis(Box::new(strace.spawn().context("strace")?), summary)
             }
         };
         Ok(Syncs {
@@ -159,7 +156,7 @@ impl Servers {
 
 enum Counting {
     Postgres(i64),
-    Redis(Child, PathBuf),
+    Redis(Box<Child>, PathBuf),
 }
 
 pub(super) struct Syncs<'a> {
@@ -194,7 +191,7 @@ impl Syncs<'_> {
     }
 }
 
-async fn start_redis(folder: &Path) -> Result<(Process, Url)> {
+async fn start_redis(folder: &Path, policy: &str) -> Result<Redis> {
     std::fs::create_dir_all(folder)?;
     // Free a moment ago; should somebody else take it meanwhile, the start fails.
     let port = std::net::TcpListener::bind("127.0.0.1:0")?
@@ -203,13 +200,13 @@ async fn start_redis(folder: &Path) -> Result<(Process, Url)> {
     let password = hex::encode(rand::random::<[u8; 16]>());
     let config = folder.join("redis.conf");
     let more = format!(
-        "port {port}\nrequirepass {password}\ndir {}\n",
+        "port {port}\nrequirepass {password}\nappendfsync {policy}\ndir {}\n",
         folder.display()
     );
     std::fs::write(&config, format!("{REDIS_SETTINGS}{more}"))?;
     let process = Process::start(Launch {
         name: "redis",
-        program: Path::new("/usr/bin/redis-server"),
+        program: Path::new(REDIS),
         args: vec![config.display().to_string()],
         env: Vec::new(),
         run_as: &RunAs::caller(),
@@ -226,10 +223,8 @@ async fn start_redis(folder: &Path) -> Result<(Process, Url)> {
         );
         tokio::time::sleep(LOOK_AGAIN).await;
     }
-    Ok((
-        process,
-        Url::parse(&format!("redis://:{password}@127.0.0.1:{port}/0"))?,
-    ))
+    let url = Url::parse(&format!("redis://:{password}@127.0.0.1:{port}/0"))?;
+    Ok(Redis { process, url })
 }
 
 fn settings<'a>(text: &'a str, between: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {

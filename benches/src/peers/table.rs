@@ -46,6 +46,7 @@ pub(super) fn print(report: &Path) -> Result<()> {
     let report: Value = serde_json::from_str(&text)?;
     let rows: Vec<Row> = serde_json::from_value(report["rows"].clone())?;
     println!("{}", of_cases(&rows, "lives", &["class", "workers"], LIVES));
+    println!("{}", of_cases(&rows, "batches", &["workers"], LIVES));
     println!("{}", of_cases(&rows, "idle", &["class"], IDLE));
     println!("{}", of_cases(&rows, "depth", &["depth"], DEPTH));
     println!("{}", of_cases(&rows, "syncs", &[], SYNCS));

@@ -39,15 +39,20 @@ fn task(key: String) -> Result<PgTask> {
 
 async fn enqueue(pool: PgPool, seconds: u64, count: usize, producers: usize, pause_ms: u64) -> Result<()> {
     let (turns, end) = (Arc::new(AtomicUsize::new(0)), Instant::now() + Duration::from_secs(seconds));
+    let batch: usize = std::env::var("PEER_BATCH")?.parse()?;
     let mut loops = tokio::task::JoinSet::<Result<String>>::new();
     for _ in 0..producers {
         let (pool, turns) = (pool.clone(), turns.clone());
         loops.spawn(async move {
             let (mut acks, mut connection) = (String::new(), pool.acquire().await?.detach());
-            while turns.fetch_add(1, Ordering::Relaxed) < count && Instant::now() < end {
-                let (key, begin) = (Uuid::new_v4().to_string(), now_ns());
-                queries::push_tasks(&mut connection, QUEUE, vec![task(key.clone())?]).await?;
-                writeln!(acks, "{key} {begin} {}", now_ns())?;
+            while turns.fetch_add(batch, Ordering::Relaxed) < count && Instant::now() < end {
+                let (keys, begin): (Vec<String>, i64) = ((0..batch).map(|_| Uuid::new_v4().to_string()).collect(), now_ns());
+                let tasks = keys.iter().cloned().map(task).collect::<Result<Vec<_>>>()?;
+                queries::push_tasks(&mut connection, QUEUE, tasks).await?;
+                let acknowledged = now_ns();
+                for key in keys {
+                    writeln!(acks, "{key} {begin} {acknowledged}")?;
+                }
                 tokio::time::sleep(Duration::from_millis(pause_ms)).await;
             }
             Ok(acks)
