@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test up bench bench-farm plots fuzz soak torture lint tiny-model sim clean
+.PHONY: help setup demo test up bench bench-farm bench-peers bench-fanout plots fuzz soak torture lint tiny-model sim clean
 
 # rustup's folder, which a non-login shell may not have in PATH.
 export PATH := $(PATH):$(HOME)/.cargo/bin
@@ -56,6 +56,20 @@ bench-farm: ## what the farm adds to a render, and the API under load, into targ
 	$(TARGET)/release/flowai-benches farm overhead --out $(TARGET)/bench/farm.json
 	$(TARGET)/release/flowai-benches farm previews --out $(TARGET)/bench/previews.json
 	$(TARGET)/release/flowai-benches farm api --out $(TARGET)/bench/api.json
+
+bench-peers: ## FlowAI's queue beside nine others, an hour, into target/bench/peers.json; PEERS="--rounds 1 --only flowai,celery"
+	ops/setup/debian.sh peers
+	ops/setup/rust.sh
+	ops/setup/peers.sh
+	cargo build --release -p flowai-benches
+	$(TARGET)/release/flowai-benches peers --out $(TARGET)/bench/peers.json $(PEERS)
+	$(TARGET)/release/flowai-benches peers --table $(TARGET)/bench/peers.json
+
+bench-fanout: ## 10,000 open event streams on one api, into target/bench/fanout.json
+	ops/setup/debian.sh demo
+	ops/setup/rust.sh
+	cargo build --release -p flowai-api -p flowai-benches
+	$(TARGET)/release/flowai-benches fanout --out $(TARGET)/bench/fanout.json
 
 FARM_SEEDS ?= 20
 plots: ## simulate farms under four policies, FARM_SEEDS each, into target/sim/farm.json and docs/plots

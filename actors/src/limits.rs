@@ -53,6 +53,8 @@ pub const JOB_RETRY_MS: u64 = 5_000;
 pub const FARM_QUEUED_MAX: u32 = 1_000_000;
 /// An api instance counts them this often: what comes in between goes beyond the bound.
 pub const FARM_QUEUE_LOOK_MS: u64 = 5_000;
+/// Videos of one batch: more than may wait of anybody could never be accepted.
+pub const BATCH_VIDEOS_MAX: usize = 200;
 /// A job whose node has it and reports no progress for this long is stopped and tried elsewhere.
 pub const JOB_NO_PROGRESS_MS: u64 = 600_000;
 

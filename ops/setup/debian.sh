@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs the Debian packages that are missing. `debian.sh demo`: what building and running the farm needs;
-# `debian.sh test`: also what the tests need. Asks dpkg first, so it needs neither network nor root when nothing is missing.
+# `debian.sh test`: also what the tests need; `debian.sh peers`: also what the comparison with other queues needs. Asks dpkg
+# first, so it needs neither network nor root when nothing is missing.
 . "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
 
 packages=(
@@ -15,7 +16,8 @@ packages=(
 case ${1:-test} in
 demo) ;;
 test) packages+=(iproute2 iptables) ;; # tests that cut the network between hosts
-*) die "usage: debian.sh [demo|test]" ;;
+peers) packages+=(strace) ;;           # counts the syncs of Redis
+*) die "usage: debian.sh [demo|test|peers]" ;;
 esac
 
 missing=()

@@ -196,6 +196,20 @@ pub async fn sign_in_is_open(database: &Database, id: SignInId) -> Result<bool, 
     Ok(is_open)
 }
 
+/// Those of the sign-ins that are open: one statement for many.
+pub async fn open_sign_ins(
+    database: &Database,
+    ids: &[SignInId],
+) -> Result<Vec<SignInId>, DatabaseError> {
+    let ids: Vec<uuid::Uuid> = ids.iter().map(|id| id.as_uuid()).collect();
+    let open: Vec<uuid::Uuid> =
+        sqlx::query_scalar("select id from unnest($1::uuid[]) id where auth_sign_in_is_open(id)")
+            .bind(ids)
+            .fetch_all(database.pool())
+            .await?;
+    Ok(open.into_iter().map(SignInId::from_uuid).collect())
+}
+
 /// The account on whose behalf `connection` acts.
 pub async fn own(connection: &mut PgConnection) -> Result<Option<Account>, DatabaseError> {
     let row: Option<(uuid::Uuid, String, String, String, DateTime<Utc>)> = sqlx::query_as(

@@ -1,5 +1,7 @@
 //! Long-lived keys for programs. Only their hashes are stored.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use flowai_actors::ids::{ApiKeyId, UserId};
 use sqlx::PgConnection;
@@ -126,4 +128,32 @@ pub async fn by_hash(
         scopes,
         is_suspended,
     }))
+}
+
+/// The holders of these keys, for those that count: one statement for many.
+pub async fn by_hashes(
+    database: &Database,
+    hashes: &[TokenHash],
+) -> Result<HashMap<TokenHash, KeyHolder>, DatabaseError> {
+    type Row = (Vec<u8>, uuid::Uuid, uuid::Uuid, Vec<String>, bool);
+    let hashes: Vec<&[u8]> = hashes.iter().map(TokenHash::as_slice).collect();
+    let rows: Vec<Row> = sqlx::query_as(
+        "select h.hash, k.key_id, k.user_id, k.scopes, k.suspended
+           from unnest($1::bytea[]) as h (hash) cross join lateral auth_by_api_key(h.hash) k",
+    )
+    .bind(hashes)
+    .fetch_all(database.pool())
+    .await?;
+    let holders = rows
+        .into_iter()
+        .filter_map(|(hash, key, user, scopes, is_suspended)| {
+            let holder = KeyHolder {
+                key: ApiKeyId::from_uuid(key),
+                user: UserId::from_uuid(user),
+                scopes,
+                is_suspended,
+            };
+            Some((TokenHash::try_from(hash).ok()?, holder))
+        });
+    Ok(holders.collect())
 }

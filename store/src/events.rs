@@ -1,12 +1,14 @@
 //! Durable events, by the user's own count. A user's events commit in the order of that count, because its counter is
 //! locked until they do: whoever reads all after `n` misses none.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
-use flowai_actors::ids::JobId;
+use flowai_actors::ids::{JobId, UserId};
 use flowai_actors::state::EventKind;
 use sqlx::PgConnection;
 
-use crate::database::{DatabaseError, not_of};
+use crate::database::{Database, DatabaseError, not_of};
 
 /// One event.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,6 +50,22 @@ pub async fn head(connection: &mut PgConnection) -> Result<i64, DatabaseError> {
             .fetch_optional(connection)
             .await?;
     Ok(seq.unwrap_or(0))
+}
+
+/// The newest counts of these users, on nobody's behalf: one statement for all who listen. Those without events are left out.
+pub async fn heads(
+    database: &Database,
+    users: &[UserId],
+) -> Result<HashMap<UserId, i64>, DatabaseError> {
+    let users: Vec<uuid::Uuid> = users.iter().map(|user| user.as_uuid()).collect();
+    let rows: Vec<(uuid::Uuid, i64)> = sqlx::query_as("select user_id, seq from stream_heads($1)")
+        .bind(users)
+        .fetch_all(database.pool())
+        .await?;
+    let heads = rows.into_iter();
+    Ok(heads
+        .map(|(user, seq)| (UserId::from_uuid(user), seq))
+        .collect())
 }
 
 /// The caller's events after `user_seq`, in order, at most `limit`.

@@ -74,18 +74,10 @@ pub async fn of_job(database: &Database, job: JobId) -> Result<Sources, SourcesE
     let image = image_sha256.zip(image_bytes).zip(image_key);
     let image = image.and_then(|((sha256, bytes), key)| stored(sha256, bytes, key));
 
-    let rows: Vec<(Vec<u8>, i64, String)> = sqlx::query_as(
-        "select a.sha256, a.bytes, a.object_key
-           from job_adapter ja join adapter a on a.owner_id = ja.owner_id and a.id = ja.adapter_id
-          where ja.job_id = $1",
-    )
-    .bind(job.as_uuid())
-    .fetch_all(database.pool())
-    .await?;
-    let held: Vec<StoredFile> = rows
-        .into_iter()
-        .filter_map(|(sha256, bytes, key)| stored(sha256, bytes, key))
-        .collect();
+    let held = match spec.stages().any(|(_, adapters)| !adapters.is_empty()) {
+        true => adapters_of(database, job).await?,
+        false => Vec::new(),
+    };
     let first_frame = match &spec.first_frame {
         FirstFrame::Image(wanted) => image
             .filter(|image| image.sha256 == *wanted)
@@ -100,6 +92,22 @@ pub async fn of_job(database: &Database, job: JobId) -> Result<Sources, SourcesE
         adapters: all_of(&spec.adapters, &held)?,
         spec,
     })
+}
+
+/// The files of all adapters that a job names, of whichever stage.
+async fn adapters_of(database: &Database, job: JobId) -> Result<Vec<StoredFile>, sqlx::Error> {
+    let rows: Vec<(Vec<u8>, i64, String)> = sqlx::query_as(
+        "select a.sha256, a.bytes, a.object_key
+           from job_adapter ja join adapter a on a.owner_id = ja.owner_id and a.id = ja.adapter_id
+          where ja.job_id = $1",
+    )
+    .bind(job.as_uuid())
+    .fetch_all(database.pool())
+    .await?;
+    Ok(rows
+        .into_iter()
+        .filter_map(|(sha256, bytes, key)| stored(sha256, bytes, key))
+        .collect())
 }
 
 fn all_of(wanted: &[AdapterUse], held: &[StoredFile]) -> Result<Vec<StoredFile>, SourcesError> {

@@ -329,7 +329,6 @@ pub async fn queue(
     named: Option<&NamedRequest<'_>>,
     answer: (u16, &serde_json::Value),
 ) -> Result<Queueing, DatabaseError> {
-    type Verdict = (String, Option<i32>, Option<serde_json::Value>);
     let adapters: Vec<uuid::Uuid> = video.adapters.iter().map(|id| id.as_uuid()).collect();
     let verdict: Result<Verdict, sqlx::Error> = sqlx::query_as(
         "select verdict, known_status, known_answer
@@ -363,6 +362,16 @@ pub async fn queue(
     .bind(answer.1)
     .fetch_one(database.pool())
     .await;
+    queueing(verdict, video.price.amount)
+}
+
+type Verdict = (String, Option<i32>, Option<serde_json::Value>);
+
+/// What `submit_video` and `submit_videos` say.
+fn queueing(
+    verdict: Result<Verdict, sqlx::Error>,
+    needed: Millicredits,
+) -> Result<Queueing, DatabaseError> {
     let (verdict, status, body) = match verdict {
         Ok(verdict) => verdict,
         Err(error) if violates(&error, "job_too_many_queued") => {
@@ -371,10 +380,8 @@ pub async fn queue(
             return Ok(Queueing::TooMany { tier });
         }
         Err(error) if violates(&error, "credits_insufficient") => {
-            return Ok(Queueing::TooFewCredits {
-                needed: video.price.amount,
-                available: ledger::available_in(&error)?,
-            });
+            let available = ledger::available_in(&error)?;
+            return Ok(Queueing::TooFewCredits { needed, available });
         }
         Err(error) if violates(&error, "job_image_not_found") => return Ok(Queueing::NoImage),
         Err(error) if violates(&error, "job_adapter_not_found") => return Ok(Queueing::NoAdapter),
@@ -409,6 +416,62 @@ pub async fn farm_queue_reaches(database: &Database, jobs: u32) -> Result<bool, 
         .fetch_one(database.pool())
         .await?;
     Ok(reaches)
+}
+
+/// [`queue`] for many jobs of one owner: all of them or none, with one answer for all. Their events have the order of `videos`,
+/// and the first one's time and price list count for all.
+pub async fn queue_all(
+    database: &Database,
+    videos: &[NewVideo<'_>],
+    named: Option<&NamedRequest<'_>>,
+    answer: (u16, &serde_json::Value),
+) -> Result<Queueing, DatabaseError> {
+    let Some(first) = videos.first() else {
+        return Ok(Queueing::Queued);
+    };
+    let uses: Vec<(JobId, AdapterId)> = videos
+        .iter()
+        .flat_map(|video| video.adapters.iter().map(|adapter| (video.id, *adapter)))
+        .collect();
+    let keyframes: Vec<Option<&str>> = videos
+        .iter()
+        .map(|video| Some(video.spec.keyframe()?.model.as_str()))
+        .collect();
+    let verdict: Result<Verdict, sqlx::Error> = sqlx::query_as(
+        "select verdict, known_status, known_answer
+           from submit_videos($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
+                              $17, $18, $19, $20, $21)",
+    )
+    .bind(first.owner.as_uuid())
+    .bind(each(videos, |video| video.id.as_uuid()))
+    .bind(first.created_at)
+    .bind(each(videos, |video| Json(video.spec)))
+    .bind(each(videos, |video| video.final_spec.map(Json)))
+    .bind(each(videos, |video| video.spec.model.as_str()))
+    .bind(each(videos, |video| video.image.map(UploadId::as_uuid)))
+    .bind(keyframes)
+    .bind(each(&uses, |(video, _)| video.as_uuid()))
+    .bind(each(&uses, |(_, adapter)| adapter.as_uuid()))
+    .bind(each(videos, |video| video.prompt))
+    .bind(each(videos, |video| video.parent.map(JobId::as_uuid)))
+    .bind(each(videos, |video| video.class.as_str()))
+    .bind(each(videos, |video| video.after.map(JobId::as_uuid)))
+    .bind(queued_caps(first.queued_scale))
+    .bind(each(videos, |video| bigint(video.price.amount.get())))
+    .bind(int(first.price.book))
+    .bind(named.map(|request| request.key))
+    .bind(named.map(|request| request.hash.as_slice()))
+    .bind(i32::from(answer.0))
+    .bind(answer.1)
+    .fetch_one(database.pool())
+    .await;
+    let needed = videos.iter().map(|video| video.price.amount.get()).sum();
+    queueing(verdict, Millicredits::new(needed))
+}
+
+/// A column of a batch.
+fn each<'a, T, C>(rows: &'a [T], column: impl Fn(&'a T) -> C) -> Vec<C> {
+    rows.iter().map(column).collect()
 }
 
 /// One of the caller's own jobs.

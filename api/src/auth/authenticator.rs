@@ -1,6 +1,7 @@
 //! The check of every bearer credential: signature in memory, the sign-in or key in the database, remembered for some
 //! seconds.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use crate::error::ApiError;
 /// API keys begin with it, so that a leaked one is found by scanners.
 pub(super) const API_KEY_PREFIX: &str = "flk_";
 /// How long an ended sign-in may still be believed on another instance.
-const BELIEVED: Duration = Duration::from_secs(4);
+pub(crate) const BELIEVED: Duration = Duration::from_secs(4);
 
 /// Cheap to clone; all clones remember together.
 #[derive(Clone)]
@@ -89,6 +90,32 @@ impl Authenticator {
                 Err(error) => Err(error),
             },
         }
+    }
+
+    /// Asks anew about the credentials of many open streams, in one statement for each kind, before what is remembered of them
+    /// is too old to be believed.
+    pub async fn renew(&self, credentials: &[Arc<Credential>]) -> Result<(), DatabaseError> {
+        let (mut sign_ins, mut hashes) = (Vec::new(), Vec::new());
+        for credential in credentials {
+            match credential.as_ref() {
+                Credential::SignIn(id) => sign_ins.push(*id),
+                Credential::ApiKey { hash, .. } => hashes.push(*hash),
+            }
+        }
+        if !sign_ins.is_empty() {
+            let open = accounts::open_sign_ins(&self.database, &sign_ins).await?;
+            let open: HashSet<SignInId> = open.into_iter().collect();
+            for id in sign_ins {
+                self.sign_ins.insert(id, open.contains(&id));
+            }
+        }
+        if !hashes.is_empty() {
+            let holders = api_keys::by_hashes(&self.database, &hashes).await?;
+            for hash in hashes {
+                self.api_keys.insert(hash, holders.get(&hash).cloned());
+            }
+        }
+        Ok(())
     }
 
     /// Sign-ins or keys of somebody were ended here: believe nothing remembered.

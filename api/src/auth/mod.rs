@@ -10,7 +10,7 @@ mod routes;
 mod scope;
 mod token;
 
-pub(crate) use authenticator::Authenticator;
+pub(crate) use authenticator::{Authenticator, BELIEVED};
 pub use keys::{KeyError, Keys};
 pub use password::PasswordCost;
 pub(crate) use password::Passwords;

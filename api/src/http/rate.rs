@@ -165,7 +165,7 @@ impl RateLimits {
 fn limit_of(method: &Method, path: &str) -> RateLimit {
     let is_read = method.is_safe();
     match path {
-        "/v1/videos" | "/openai/v1/videos" if !is_read => VIDEOS,
+        "/v1/videos" | "/v1/batches" | "/openai/v1/videos" if !is_read => VIDEOS,
         _ if !is_read && (path.ends_with("/remix") || path.ends_with("/final")) => VIDEOS,
         "/v1/uploads" if !is_read => UPLOADS,
         _ if is_read => READS,

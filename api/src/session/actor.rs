@@ -43,7 +43,7 @@ pub(super) struct State {
 /// The session's end of a stream.
 struct OpenedStream {
     number: u64,
-    credential: Credential,
+    credential: Arc<Credential>,
     cursor: Cursor,
     items: mpsc::Sender<Item>,
     reason: Arc<OnceLock<CloseReason>>,
@@ -104,9 +104,16 @@ impl Actor for UserSession {
                 drop(reply.send(opened));
             }
             SessionMessage::Left { stream } => state.streams.retain(|s| s.number != stream),
-            SessionMessage::Look => {
+            SessionMessage::Look => self.read_on(&sessions, state).await,
+            SessionMessage::Head(head) => {
                 self.close_revoked(&sessions, state).await;
-                self.read_on(&sessions, state).await;
+                if state
+                    .streams
+                    .iter()
+                    .any(|stream| stream.cursor.user_seq < head)
+                {
+                    self.read_on(&sessions, state).await;
+                }
             }
             SessionMessage::Live(live) => self.take_live(&sessions, state, live),
             SessionMessage::Flush => {
@@ -149,7 +156,7 @@ impl UserSession {
         let (items, receiver) = mpsc::channel(RING);
         let stream = OpenedStream {
             number: state.next_number,
-            credential: request.credential,
+            credential: sessions.watch(self.user, request.credential),
             cursor,
             items,
             reason: Arc::default(),

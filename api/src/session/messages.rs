@@ -38,8 +38,10 @@ pub(super) enum SessionMessage {
     },
     /// From a reader that left.
     Left { stream: u64 },
-    /// From the clock, and from the link when the leader hints at new events.
+    /// From the link and from requests: there may be new events.
     Look,
+    /// From the clock: this is the user's newest count. Also the moment to look whose credentials have ended.
+    Head(i64),
     /// From the link. Only the newest of a job counts.
     Live(Live),
     /// From the session's own timer: held progress is due.

@@ -13,7 +13,7 @@ mod stream;
 mod tests;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use flowai_actors::ids::UserId;
@@ -21,11 +21,13 @@ use flowai_actors::kit::{
     Actor, AskError, BoundedRef, OnCancel, OnFailure, TaskError, TaskKind, Tasks, ask,
 };
 use flowai_actors::messages::Live;
-use flowai_store::database::Database;
+use flowai_store::database::{Database, DatabaseError};
+use flowai_store::events;
+use tokio::time::MissedTickBehavior;
 
 use self::actor::UserSession;
 use self::messages::SessionMessage;
-use crate::auth::Authenticator;
+use crate::auth::{Authenticator, BELIEVED, Credential};
 use crate::error::ApiError;
 use crate::live::LiveBoard;
 
@@ -36,16 +38,21 @@ pub(crate) use self::stream::{CloseReason, Item, Stream};
 const MAILBOX_MAX: usize = 256;
 /// Users with open streams on one instance.
 const SESSIONS_MAX: usize = 10_000;
-/// A session looks for events that no hint announced, and at its streams' credentials, this often: a revoked sign-in is
-/// closed within 5 s, what the authenticator believes included.
+/// A session is told its user's newest count, and looks at its streams' credentials, this often: a revoked sign-in is closed
+/// within 5 s, what the authenticator believes included.
 const LOOK_INTERVAL: Duration = Duration::from_millis(1_000);
+/// Sessions are looked after in so many parts, one after the other: all at once would hold up whoever's progress comes meanwhile.
+const LOOK_PARTS: u32 = 16;
+/// Credentials are asked about in every so many looks.
+const LOOKS_PER_RENEWAL: u32 = 3;
+const _: () = assert!(LOOKS_PER_RENEWAL as u128 * LOOK_INTERVAL.as_millis() < BELIEVED.as_millis());
 /// Opening reads one page of events.
 const OPEN_WITHIN: Duration = Duration::from_secs(10);
 
 /// The background work of sessions.
 #[derive(Debug, Clone, Copy)]
 enum SessionTask {
-    /// Tells every session to look.
+    /// Tells each session where its user stands.
     Look,
     /// Tells one session that held progress is due.
     Flush,
@@ -76,6 +83,8 @@ struct Inner {
     live: Arc<LiveBoard>,
     tasks: Tasks,
     open: Mutex<HashMap<UserId, BoundedRef<SessionMessage>>>,
+    /// Those of the open streams, for [`Inner::look`] to ask about together.
+    credentials: Mutex<Vec<(UserId, Weak<Credential>)>>,
 }
 
 impl Sessions {
@@ -87,20 +96,22 @@ impl Sessions {
             live,
             tasks: Tasks::new(),
             open: Mutex::default(),
+            credentials: Mutex::default(),
         });
         let looked_after = Arc::downgrade(&inner);
         inner.tasks.spawn(SessionTask::Look, |_| async move {
-            let mut interval = tokio::time::interval(LOOK_INTERVAL);
-            loop {
+            let mut interval = tokio::time::interval(LOOK_INTERVAL / LOOK_PARTS);
+            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            for turn in (0..LOOK_PARTS * LOOKS_PER_RENEWAL).cycle() {
                 interval.tick().await;
                 let Some(inner) = looked_after.upgrade() else {
                     return Ok(());
                 };
-                for session in inner.all() {
-                    // A full mailbox has enough to do; the next look is near.
-                    session.try_send(SessionMessage::Look).ok();
+                if let Err(error) = inner.look(turn).await {
+                    tracing::warn!(%error, "sessions are not looked after; trying again");
                 }
             }
+            Ok(())
         });
         Self { inner }
     }
@@ -190,6 +201,56 @@ impl Sessions {
 }
 
 impl Inner {
+    /// Looks after the part of the users whose turn it is: a statement or three, however many they are.
+    async fn look(&self, turn: u32) -> Result<(), DatabaseError> {
+        let is_turn = |user: &UserId| part_of(*user) == turn % LOOK_PARTS;
+        if turn < LOOK_PARTS {
+            let credentials = self.credentials_of(is_turn);
+            self.authenticator.renew(&credentials).await?;
+        }
+        let sessions: Vec<_> = {
+            let open = self.open();
+            let turn = open.iter().filter(|(user, _)| is_turn(user));
+            turn.map(|(user, session)| (*user, session.clone()))
+                .collect()
+        };
+        if sessions.is_empty() {
+            return Ok(());
+        }
+        let users: Vec<UserId> = sessions.iter().map(|(user, _)| *user).collect();
+        let heads = events::heads(&self.database, &users).await?;
+        for (user, session) in sessions {
+            let head = heads.get(&user).copied().unwrap_or(0);
+            // A full mailbox has enough to do; the next look is near.
+            session.try_send(SessionMessage::Head(head)).ok();
+        }
+        Ok(())
+    }
+
+    /// Keeps an eye on a stream's credential as long as somebody holds it.
+    fn watch(&self, user: UserId, credential: Credential) -> Arc<Credential> {
+        let credential = Arc::new(credential);
+        let mut watched = self
+            .credentials
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        watched.push((user, Arc::downgrade(&credential)));
+        credential
+    }
+
+    /// Those of these users; the ones that nobody holds any more are forgotten.
+    fn credentials_of(&self, is_wanted: impl Fn(&UserId) -> bool) -> Vec<Arc<Credential>> {
+        let mut watched = self
+            .credentials
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        watched.retain(|(_, credential)| credential.strong_count() > 0);
+        let wanted = watched.iter().filter(|(user, _)| is_wanted(user));
+        wanted
+            .filter_map(|(_, credential)| credential.upgrade())
+            .collect()
+    }
+
     fn open(&self) -> MutexGuard<'_, HashMap<UserId, BoundedRef<SessionMessage>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -208,4 +269,10 @@ impl Inner {
             open.remove(&user);
         }
     }
+}
+
+/// Users are dealt out by the random end of their ids.
+fn part_of(user: UserId) -> u32 {
+    let (_, low) = user.as_uuid().as_u64_pair();
+    (low % u64::from(LOOK_PARTS)) as u32
 }

@@ -61,6 +61,17 @@ impl Kind {
     }
 }
 
+/// When the next state may go out, if one goes out now that could since `due`. Slots keep their pace: were they counted from now,
+/// one state that comes late would hold up all that follow it in time.
+fn slot_after(due: Monotonic, now: Monotonic) -> Monotonic {
+    let next = due.plus_ms(PROGRESS_INTERVAL_MS);
+    if next > now {
+        next
+    } else {
+        now.plus_ms(PROGRESS_INTERVAL_MS)
+    }
+}
+
 /// Keeps only the newest of each job, and lets it out at most every [`PROGRESS_INTERVAL_MS`].
 #[derive(Debug, Default)]
 pub(super) struct Conflation {
@@ -91,7 +102,7 @@ impl Conflation {
             held.newest = Some(live);
             return None;
         }
-        held.due = now.plus_ms(PROGRESS_INTERVAL_MS);
+        held.due = slot_after(held.due, now);
         held.newest = None;
         Some(live)
     }
@@ -104,7 +115,7 @@ impl Conflation {
                 continue;
             }
             if let Some(live) = held.newest.take() {
-                held.due = now.plus_ms(PROGRESS_INTERVAL_MS);
+                held.due = slot_after(held.due, now);
                 out.push((*job, live));
             }
         }

@@ -106,3 +106,23 @@ fn position_does_not_hold_progress_back_and_the_end_holds_nothing() {
     assert_eq!(conflation.next_due(), None);
     assert_eq!(conflation.flush(ms(10_000)), vec![]);
 }
+
+#[test]
+fn progress_that_comes_late_once_holds_up_nothing_behind_it() {
+    let (job, late_ms) = (JobId::generate(), 40);
+    let mut conflation = Conflation::default();
+    conflation.offer(job, step(0), ms(0));
+    let at = |n: u64| n * PROGRESS_INTERVAL_MS;
+    assert!(
+        conflation
+            .offer(job, step(1), ms(at(1) + late_ms))
+            .is_some()
+    );
+    for n in 2..10 {
+        let offered = conflation.offer(job, step(n), ms(at(u64::from(n))));
+        assert_eq!(offered, Some(step(n)));
+    }
+    // And whoever was silent for long has earned nothing.
+    assert!(conflation.offer(job, step(10), ms(at(100))).is_some());
+    assert!(conflation.offer(job, step(11), ms(at(100) + 1)).is_none());
+}

@@ -1,5 +1,6 @@
-//! `/v1/videos`: renders, from the wish to the clip.
+//! `/v1/videos` and `/v1/batches`: renders, from the wish to the clip.
 
+mod batch;
 mod cancel;
 mod catalogue;
 mod draft;
@@ -40,4 +41,5 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(read::keyframe))
         .routes(routes!(read::manifest))
         .routes(routes!(finals::create))
+        .routes(routes!(batch::create))
 }

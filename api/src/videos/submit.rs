@@ -5,13 +5,13 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use fail::fail_point;
 use flowai_actors::credits::{Price, Rendering};
-use flowai_actors::ids::{JobId, UserId};
+use flowai_actors::ids::{JobId, UploadId, UserId};
 use flowai_store::videos::{self, NewVideo, Queueing, Video};
 use serde_json::Value;
 
 use super::plan::{Plan, plan};
 use super::resource::{VideoResource, present};
-use super::wish::{VideoRequest, Wish};
+use super::wish::{ClassName, VideoRequest, Wish};
 use crate::app::App;
 use crate::auth::{Principal, Scope};
 use crate::error::{ApiError, Problem};
@@ -48,7 +48,7 @@ pub(super) async fn create(
 ) -> Result<Response, ApiError> {
     principal.require(Scope::Videos)?;
     let named = idempotency::named(&headers, principal.user, "POST /v1/videos", &bytes)?;
-    let wish = read_json::<VideoRequest>(&bytes)?.into();
+    let wish = read_json::<VideoRequest>(&bytes)?.into_wish(ClassName::Interactive);
     let shown = |video: &Video| serde_json::to_value(present(&app, principal.user, video));
     let submitted = submit(&app, principal.user, wish, named.as_ref(), shown).await?;
     Ok(submitted.into_response())
@@ -121,11 +121,28 @@ async fn write_down(
     named: Option<&Named>,
     show: impl Fn(&Video) -> serde_json::Result<Value>,
 ) -> Result<Submitted, ApiError> {
+    let new = new_video(app, user, plan);
+    let body = show(&new.queued()).map_err(|_| ApiError::Internal)?;
+    let answer = (StatusCode::ACCEPTED.as_u16(), &body);
+    let request = named.map(Named::request);
+    fail_point!("before_submit_commit");
+    let queueing = videos::queue(&app.database, &new, request.as_ref(), answer).await?;
+    Ok(match replay_of(app, queueing, plan.image)? {
+        None => {
+            fail_point!("before_ack_202");
+            Submitted::Accepted { id: new.id, body }
+        }
+        Some((status, body)) => Submitted::Replayed { status, body },
+    })
+}
+
+/// What is written down of a plan.
+pub(super) fn new_video<'a>(app: &App, user: UserId, plan: &'a Plan) -> NewVideo<'a> {
     let rendering = match plan.final_spec {
         None => Rendering::Full,
         Some(_) => Rendering::Draft,
     };
-    let new = NewVideo {
+    NewVideo {
         final_spec: plan.final_spec.as_ref(),
         adapters: &plan.adapters,
         prompt: &plan.prompt,
@@ -135,25 +152,23 @@ async fn write_down(
         price: Price::of(&plan.spec, rendering),
         queued_scale: app.rate_scale,
         ..NewVideo::new(user, &plan.spec, plan.image)
-    };
-    let body = show(&new.queued()).map_err(|_| ApiError::Internal)?;
-    let answer = (StatusCode::ACCEPTED.as_u16(), &body);
-    let request = named.map(Named::request);
-    fail_point!("before_submit_commit");
-    match videos::queue(&app.database, &new, request.as_ref(), answer).await? {
-        Queueing::Queued => {
-            fail_point!("before_ack_202");
-            Ok(Submitted::Accepted { id: new.id, body })
-        }
-        Queueing::Known(known) => {
-            let (status, body) = idempotency::answer_of(known)?;
-            Ok(Submitted::Replayed { status, body })
-        }
+    }
+}
+
+/// The answer of before, if this was asked before; `None` when it is queued now. `image`: the picture, where there is only one.
+pub(super) fn replay_of(
+    app: &App,
+    queueing: Queueing,
+    image: Option<UploadId>,
+) -> Result<Option<(StatusCode, Value)>, ApiError> {
+    match queueing {
+        Queueing::Queued => Ok(None),
+        Queueing::Known(known) => idempotency::answer_of(known).map(Some),
         Queueing::InProgress => Err(ApiError::IdempotencyInProgress),
         Queueing::TooFewCredits { needed, available } => {
             Err(ApiError::InsufficientCredits { needed, available })
         }
-        Queueing::NoImage => Err(ApiError::NamedNotFound(match plan.image {
+        Queueing::NoImage => Err(ApiError::NamedNotFound(match image {
             Some(image) => format!("upload {image}"),
             None => "the picture".to_owned(),
         })),

@@ -55,9 +55,8 @@ pub(super) struct VideoRequest {
     decode_chunk_size: Option<u32>,
     seed: Option<u64>,
     /// `batch` for one of many that nobody sits and waits for: it has a longer start bound, or none, and may make room for others
-    /// and go on later.
-    #[serde(default)]
-    class: ClassName,
+    /// and go on later. Left out: `interactive`, and `batch` in a batch.
+    class: Option<ClassName>,
     /// Another of the caller's videos: this one starts when that is done, and fails when that does.
     after: Option<Uuid>,
 }
@@ -179,9 +178,11 @@ pub(crate) struct Wish {
     pub after: Option<JobId>,
 }
 
-impl From<VideoRequest> for Wish {
-    fn from(request: VideoRequest) -> Self {
-        Self {
+impl VideoRequest {
+    /// `class`: where the request says nothing.
+    pub(super) fn into_wish(self, class: ClassName) -> Wish {
+        let request = self;
+        Wish {
             image: request.image.map(UploadId::from_uuid),
             prompt: request.prompt,
             negative_prompt: request.negative_prompt,
@@ -203,7 +204,7 @@ impl From<VideoRequest> for Wish {
             decode_chunk_size: request.decode_chunk_size,
             seed: request.seed,
             parent: None,
-            class: request.class,
+            class: request.class.unwrap_or(class),
             after: request.after.map(JobId::from_uuid),
         }
     }

@@ -4,6 +4,7 @@
 
 mod accepted_means_committed;
 mod bad_input_is_named;
+mod batches_are_all_or_nothing;
 mod credits_are_held_and_shown;
 mod drafts_are_continued;
 mod errors_have_stable_codes;

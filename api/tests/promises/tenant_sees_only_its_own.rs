@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::farm::{Answer, Caller, Farm, wish};
 
 /// Every route that names an object, with its body. `{}` is the id.
-const ROUTES: [(&str, &str, &str); 24] = [
+const ROUTES: [(&str, &str, &str); 25] = [
     ("GET", "/v1/uploads/{}", "upload"),
     ("DELETE", "/v1/uploads/{}", "upload"),
     ("GET", "/v1/adapters/{}", "adapter"),
@@ -36,6 +36,7 @@ const ROUTES: [(&str, &str, &str); 24] = [
     ("POST", "/openai/v1/videos/{}/remix", "video"),
     ("POST", "/v1/videos", "upload"),
     ("POST", "/v1/videos", "adapter"),
+    ("POST", "/v1/batches", "upload"),
     ("POST", "/v1/adapters", "upload"),
 ];
 
@@ -45,6 +46,7 @@ async fn ask(caller: &Caller, own_image: &str, route: (&str, &str, &str), id: &s
     let request = caller.request(method.parse::<Method>().unwrap(), &path);
     let body: Option<Value> = match (path.as_str(), kind) {
         ("/v1/videos", "upload") => Some(wish(id)),
+        ("/v1/batches", _) => Some(json!({ "videos": [wish(own_image), wish(id)] })),
         ("/v1/videos", _) => {
             let mut wish = wish(own_image);
             wish["adapters"] = json!([{ "id": id }]);

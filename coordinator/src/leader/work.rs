@@ -29,6 +29,7 @@ use flowai_store::objects::{
 };
 use flowai_store::sources::{self, FirstFrameFiles, SourcesError, StoredFile};
 use flowai_store::{members, nodes, recovery};
+use futures::future::join_all;
 
 use super::Tools;
 use super::event::{Answer, Event, JobModels, NotDelivered, NotDispatched, Outcome, ReplyId};
@@ -390,15 +391,20 @@ async fn look(objects: &Objects, ended: &Ended) -> Result<(), NotDelivered> {
     else {
         return Ok(());
     };
-    for file in ArtefactFile::of(&manifest.spec) {
+    // All at once: the answers take their time one beside the other, and each job waits for them.
+    let files = ArtefactFile::of(&manifest.spec);
+    let heads = files.iter().map(|file| async move {
+        let key = artefact_key(ended.at.job, ended.at.attempt, *file);
+        (*file, head(objects, &key).await)
+    });
+    for (file, found) in join_all(heads).await {
         let name = file.file_name();
-        let key = artefact_key(ended.at.job, ended.at.attempt, file);
         let told = match file {
             ArtefactFile::Clip => Some(*clip_bytes),
             ArtefactFile::Keyframe => manifest.keyframe.as_ref().map(|keyframe| keyframe.bytes),
             ArtefactFile::Poster | ArtefactFile::Preview | ArtefactFile::Spritesheet => None,
         };
-        let detail = match (head(objects, &key).await, told) {
+        let detail = match (found, told) {
             (Ok(Some(head)), Some(told)) if head.length != told => {
                 format!("{name} has {} bytes, {told} were told", head.length)
             }

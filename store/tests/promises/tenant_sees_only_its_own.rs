@@ -1,9 +1,12 @@
 //! Goal: whatever a handler asks for, the database shows and changes a tenant's own rows only (INV-9).
 //! Method: two users on the roles that the programs use, against a migrated PostgreSQL, and its catalogue read as an auditor.
 
+use std::collections::HashMap;
+
 use flowai_actors::ids::{JobId, UploadId, UserId};
 use flowai_embedded::Postgres;
 use flowai_store::database::{Database, DatabaseError};
+use flowai_store::events;
 use flowai_store::idempotency::NamedRequest;
 use flowai_store::videos::{self, NewVideo, Queueing};
 use serde_json::json;
@@ -177,6 +180,29 @@ async fn an_owner_cannot_play_the_leader() {
             "{change}: {refusal}"
         );
     }
+}
+
+#[tokio::test]
+async fn counts_of_streams_are_told_to_the_api_and_of_others_to_no_user() {
+    let farm = farm().await;
+    let (alice, bob) = (
+        farm.sign_up("alice@example.org").await,
+        farm.sign_up("bob@example.org").await,
+    );
+    farm.queue_job(alice).await;
+
+    let heads = events::heads(&farm.app, &[alice, bob]).await.unwrap();
+    assert_eq!(heads, HashMap::from([(alice, 1)]));
+    let ask = format!("select from stream_heads(array['{alice}', '{bob}']::uuid[])");
+    assert_eq!(farm.run_as(alice, &ask).await, Ok(1));
+    assert_eq!(farm.run_as(bob, &ask).await, Ok(0));
+    // The rows themselves stay with their users, also for who may ask for the counts.
+    assert_eq!(farm.run_as(bob, "select from user_stream").await, Ok(0));
+    let on_nobodys_behalf = sqlx::query("select from user_stream").execute(farm.app.pool());
+    assert_eq!(on_nobodys_behalf.await.unwrap().rows_affected(), 0);
+    let as_leader = sqlx::query(AssertSqlSafe(ask)).execute(farm.coordinator.pool());
+    let refusal = as_leader.await.unwrap_err().to_string();
+    assert!(refusal.contains("permission denied"), "{refusal}");
 }
 
 #[tokio::test]

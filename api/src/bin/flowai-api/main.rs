@@ -1,5 +1,6 @@
 //! `flowai-api`: serves the HTTP API. Settings: docs/operations.md. Exit statuses: 0 ended in order, 1 failed, 2 settings.
 
+mod open_files;
 mod program;
 
 use std::process::ExitCode;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
 
 fn start(settings: Settings) -> anyhow::Result<()> {
     logging::init()?;
+    open_files::allow_all()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
