@@ -91,8 +91,8 @@ impl Scheduler {
         self.jobs.cursor()
     }
 
-    /// A part of the unfinished jobs, found at the next `most` places, and where the next part begins. Of those that came after the
-    /// cursor was made none is given.
+    /// A part of the unfinished jobs, found at the next `most` places, and where the next part begins. Of those that came after
+    /// the cursor was made none is given.
     pub fn unfinished_part(
         &self,
         from: Cursor,

@@ -70,8 +70,8 @@ impl Bounds {
         self.0.remove(&(bound, lane));
     }
 
-    /// For each promise the lanes whose bounds end by then, the oldest first and at most [`CANDIDATES_MAX`]: those that are looked
-    /// at in vain hold a job that may not go to every node.
+    /// For each promise the lanes whose bounds end by then, the oldest first and at most [`CANDIDATES_MAX`]: those that are
+    /// looked at in vain hold a job that may not go to every node.
     pub(super) fn ending_by(
         &self,
         at: Monotonic,

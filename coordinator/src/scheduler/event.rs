@@ -43,7 +43,8 @@ pub struct WaitingJob {
     pub shape: Shape,
     /// What the render is predicted to take before anything was learned: the price in fairness.
     pub cost: GpuSeconds,
-    /// When it was accepted, or when what it starts after was done, on the clock of the events. May lie before the first of them.
+    /// When it was accepted, or when what it starts after was done, on the clock of the events. May lie before the first of
+    /// them.
     pub queued_at: Monotonic,
     /// It starts only when that job is done.
     pub after: Option<JobId>,

@@ -209,8 +209,8 @@ impl Scheduler {
         })
     }
 
-    /// Nodes came, left, or fit other sizes: free ones are compared again with who waits for them, and who waits for what no node
-    /// can run does not stand.
+    /// Nodes came, left, or fit other sizes: free ones are compared again with who waits for them, and who waits for what no
+    /// node can run does not stand.
     pub(super) fn refit(&mut self, kinds: Refitted) {
         self.dirty_kinds.extend(kinds.changed);
         for ix in kinds.flipped {

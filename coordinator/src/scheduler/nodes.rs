@@ -56,8 +56,8 @@ pub(super) struct Running {
     pub(super) is_stopping: bool,
 }
 
-/// How far an attempt has come, as its node tells. It may have begun with a checkpoint, or under an earlier leader: only what is
-/// between two words was seen.
+/// How far an attempt has come, as its node tells. It may have begun with a checkpoint, or under an earlier leader: only what
+/// is between two words was seen.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Progress {
     first: Word,
