@@ -57,7 +57,7 @@ pub(crate) struct Options {
     /// Outages of Redis and S3
     #[arg(long, default_value_t = 30)]
     pub(crate) outage_s: u64,
-    /// Everything must have ended so long after the last fault has healed
+    /// The run ends, and what is open is a finding, when no job has ended for so long after the last fault has healed
     #[arg(long, default_value_t = 120)]
     pub(crate) settle_s: u64,
     /// The run is broken off, and fails, after so long

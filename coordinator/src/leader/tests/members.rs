@@ -89,9 +89,4 @@ fn an_autoscaler_takes_back_no_drain_of_an_operator() {
     assert_eq!(changes(&effects), []);
     let effects = leader.apply(standings(&[]));
     assert!(matches!(&changes(&effects)[..], [Change::Assign(_)]));
-    // Of a node of which no operator wants anything it may.
-    leader.apply(wanted(scheduler::Drain::Lazy));
-    leader.register("b", None);
-    let (_, effects) = leader.arrive();
-    assert!(matches!(&changes(&effects)[..], [Change::Assign(held)] if held.node == node("b")));
 }
