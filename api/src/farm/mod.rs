@@ -1,8 +1,8 @@
 //! The farm as operators see and run it, how machines join it, and the link to its leader.
 
+mod compare;
 mod drain;
 mod join;
-mod compare;
 mod link;
 mod node;
 mod routes;

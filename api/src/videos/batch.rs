@@ -112,7 +112,10 @@ async fn write_down(
     plans: &[Plan],
     named: Option<&Named>,
 ) -> Result<Response, ApiError> {
-    let new: Vec<NewVideo<'_>> = plans.iter().map(|plan| new_video(app, user, plan)).collect();
+    let new: Vec<NewVideo<'_>> = plans
+        .iter()
+        .map(|plan| new_video(app, user, plan))
+        .collect();
     let shown = new.iter().map(|one| present(app, user, &one.queued()));
     let resource = BatchResource {
         videos: shown.collect(),
