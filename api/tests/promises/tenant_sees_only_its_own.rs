@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::farm::{Answer, Caller, Farm, wish};
 
 /// Every route that names an object, with its body. `{}` is the id.
-const ROUTES: [(&str, &str, &str); 24] = [
+const ROUTES: [(&str, &str, &str); 25] = [
     ("GET", "/v1/uploads/{}", "upload"),
     ("DELETE", "/v1/uploads/{}", "upload"),
     ("GET", "/v1/adapters/{}", "adapter"),
