@@ -17,8 +17,7 @@ end;
 grant create on schema public to flowai_auth;
 grant flowai_auth to current_user;
 alter function stream_heads(uuid[]) owner to flowai_auth;
-revoke flowai_auth from current_user;
-revoke create on schema public from flowai_auth;
-
 revoke all on function stream_heads(uuid[]) from public;
 grant execute on function stream_heads(uuid[]) to flowai_app;
+revoke flowai_auth from current_user;
+revoke create on schema public from flowai_auth;

@@ -2,6 +2,10 @@
 -- statements, their checks included, and not rows: it is worth a statement for all videos of a batch, and for a single one none
 -- that is set up for more tables than it nearly always writes.
 
+-- a function of a role is made and replaced by somebody who may act as it.
+grant create on schema public to flowai_ledger;
+grant flowai_ledger to current_user;
+
 -- takes the prices of jobs of the user on whose behalf the transaction acts, in this order, from the credits that came first.
 -- an error that names `credits_insufficient`, and as its detail what is available, when that is less than all of them.
 create function ledger_hold_all(videos uuid[], prices_mc bigint[], book int) returns void
@@ -102,8 +106,6 @@ begin
 end;
 $$;
 
-grant create on schema public to flowai_ledger;
-grant flowai_ledger to current_user;
 alter function ledger_hold_all(uuid[], bigint[], int) owner to flowai_ledger;
 revoke all on function ledger_hold_all(uuid[], bigint[], int) from public;
 grant execute on function ledger_hold_all(uuid[], bigint[], int) to flowai_app;
