@@ -50,7 +50,15 @@ async fn all_of_a_batch_are_queued_in_their_order_once() {
             .await
             .expect(200)
             .json();
-        for field in ["id", "class", "created_at", "cost", "image", "seq", "status"] {
+        for field in [
+            "id",
+            "class",
+            "created_at",
+            "cost",
+            "image",
+            "seq",
+            "status",
+        ] {
             assert_eq!(found[field], shown[place][field], "{field}");
         }
         let seq = format!("select user_seq from job_event where job_id = '{id}'");
