@@ -190,8 +190,8 @@ const _: () = assert!(AUTOSCALE_SETTLE_MS < AUTOSCALE_COOL_DOWN_S_MIN * 1_000);
 
 // --- checkpoints ---
 
-/// A run that is being denoised is kept this often, so that a node that is killed loses no more. The leader writes no more
-/// often either.
+/// A run that is being denoised is kept this often, so that a node that is killed loses no more. The leader writes
+/// those of one job at most twice as often.
 pub const CHECKPOINT_INTERVAL_MS: u64 = 60_000;
 /// One checkpoint. Latents of 64 frames of 1920x1088 in 32 bits are 33 MB.
 pub const CHECKPOINT_BYTES_MAX: u64 = 128 << 20;

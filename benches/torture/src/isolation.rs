@@ -12,6 +12,21 @@ pub(crate) const INSIDE: &str = "--inside";
 /// namespace must.
 const FIRST_PROCESS: &str = r#""$@"; exit "$?""#;
 
+/// Whether this process may make namespaces: root in a container often may not.
+pub(crate) fn is_possible() -> bool {
+    let probe = Command::new("unshare")
+        .args([
+            "--net",
+            "--mount",
+            "--pid",
+            "--fork",
+            "--mount-proc",
+            "true",
+        ])
+        .output();
+    probe.is_ok_and(|probe| probe.status.success())
+}
+
 /// Starts this program again, with the same arguments, inside namespaces of its own, and gives its exit status.
 ///
 /// # Errors

@@ -95,7 +95,12 @@ fn carry_out(command: Command) -> anyhow::Result<u8> {
             "{} must be installed, or run with --loopback",
             missing.join(", ")
         );
-        return Ok(u8::try_from(isolation::run_inside()?).unwrap_or(STATUS_VOID));
+        if isolation::is_possible() {
+            return Ok(u8::try_from(isolation::run_inside()?).unwrap_or(STATUS_VOID));
+        }
+        eprintln!(
+            "this process may make no namespaces: everything is on loopback, and no packet is dropped"
+        );
     }
     let report = tokio::runtime::Runtime::new()?.block_on(run::run(&options))?;
     println!("\n{}", report.table());

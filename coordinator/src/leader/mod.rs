@@ -19,12 +19,14 @@ mod messages;
 mod nodes;
 mod outbox;
 mod previews;
+mod reading;
 mod registry;
 pub(crate) mod state;
 mod tasks;
 #[cfg(test)]
 mod tests;
 pub(crate) mod work;
+mod written;
 
 use std::sync::Arc;
 use std::time::Duration;

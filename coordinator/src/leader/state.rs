@@ -8,34 +8,28 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use flowai_actors::clock::Monotonic;
 use flowai_actors::credits::StepsDone;
-use flowai_actors::ids::{Attempt, Epoch, JobId, NodeId, Sha256, UserId};
+use flowai_actors::ids::{Attempt, Epoch, JobId, NodeId, Sha256};
 use flowai_actors::limits::{
     CEILINGS_MAX, CHECKPOINT_SWEEP_MS, JOB_NO_PROGRESS_MS, RECOVERY_PAGE_JOBS, SWEEP_MS,
 };
 use flowai_actors::link::PeerId;
-use flowai_actors::messages::{
-    AttemptRef, EndedAnswer, FarmView, Holding, Live, QueueView, Registered, Verdict,
-};
+use flowai_actors::messages::{AttemptRef, EndedAnswer, FarmView, Holding, Live, QueueView};
 #[cfg(feature = "planted-bugs")]
 use flowai_actors::planted::{self, Bug};
-use flowai_actors::spec::RenderSpec;
-use flowai_actors::state::{JobState, Tier};
+use flowai_actors::state::Tier;
 use flowai_actors::waiting::{Ceilings, WhyAnswer};
-use flowai_store::journal::{Artefact, Change, Unfinished, Written};
+use flowai_store::journal::{Artefact, Change, Unfinished};
 use flowai_store::members::Standings;
 use flowai_store::recovery::JobRow;
 
 use super::checkpoints::Checkpoints;
 use super::compare::Comparison;
-use super::event::{Answer, Effect, Event, JobModels, NotDispatched, Outcome, ReplyId};
+use super::event::{Answer, Effect, Event, JobModels, ReplyId};
 use super::line::{self, Line};
 use super::outbox::Outbox;
 use super::previews::{self, Previews};
 use super::registry::Registry;
-use crate::scheduler::{
-    self, AttemptEnd, Checkpoint, Event as Heard, Recovered, Scheduler, Shape, WaitingJob,
-};
-use crate::{cost, metrics};
+use crate::scheduler::{self, AttemptEnd, Event as Heard, Scheduler};
 
 /// Every so many sweeps all unfinished jobs are looked at, not only the newest.
 const THOROUGH_SWEEP_EVERY: u64 = 20;
@@ -59,7 +53,7 @@ pub(super) struct Held {
     pub(super) previews: Previews,
     pub(super) checkpoints: Checkpoints,
     /// The scheduler wants it to stop: whether with a checkpoint. Told again until its end is heard.
-    stop: Option<bool>,
+    pub(super) stop: Option<bool>,
 }
 
 /// The files of an attempt that become part of what its owner is told.
@@ -84,19 +78,19 @@ pub struct State {
     pub(super) welcomes: HashMap<(JobId, Attempt), ReplyId>,
     /// Unfinished jobs of which checkpoints may lie in the store.
     pub(super) checkpointed: BTreeSet<JobId>,
-    next_checkpoint_sweep: Monotonic,
-    outbox: Outbox,
-    line: Line,
+    pub(super) next_checkpoint_sweep: Monotonic,
+    pub(super) outbox: Outbox,
+    pub(super) line: Line,
     pub(super) to_read: BTreeSet<JobId>,
-    is_reading: bool,
-    next_read: Monotonic,
+    pub(super) is_reading: bool,
+    pub(super) next_read: Monotonic,
     /// Jobs that changed since the present read began: what it finds of them may be older.
-    touched: BTreeSet<JobId>,
+    pub(super) touched: BTreeSet<JobId>,
     pub(super) comparison: Comparison,
-    next_sweep: Monotonic,
-    sweeps: u64,
-    is_sweeping: bool,
-    is_over: bool,
+    pub(super) next_sweep: Monotonic,
+    pub(super) sweeps: u64,
+    pub(super) is_sweeping: bool,
+    pub(super) is_over: bool,
     /// What operators want of nodes.
     pub(super) members: Standings,
 }
@@ -360,7 +354,7 @@ impl State {
         self.outbox.push(change);
     }
 
-    fn release(&mut self, job: JobId, effects: &mut Vec<Effect>) -> Option<Held> {
+    pub(super) fn release(&mut self, job: JobId, effects: &mut Vec<Effect>) -> Option<Held> {
         let held = self.held.remove(&job)?;
         effects.extend(previews::discard_all(&held));
         Some(held)
@@ -401,168 +395,6 @@ impl State {
         true
     }
 
-    fn committed(&mut self, now: Monotonic, outcomes: Vec<Outcome>, effects: &mut Vec<Effect>) {
-        let Some(batch) = self.outbox.committed() else {
-            return;
-        };
-        let mut users = BTreeSet::new();
-        for (change, outcome) in batch.changes().iter().zip(outcomes) {
-            if let Outcome::Written(Written::Now(user) | Written::Before(user)) = outcome {
-                users.insert(user);
-            }
-            self.touched.insert(change.job());
-            self.comparison.touch(change.job());
-            self.written(now, change, outcome, effects);
-        }
-        if !users.is_empty() && !self.apis.is_empty() {
-            effects.push(Effect::Hint {
-                to: self.apis.iter().cloned().collect(),
-                users: users.into_iter().collect::<Vec<UserId>>(),
-            });
-        }
-    }
-
-    fn written(
-        &mut self,
-        now: Monotonic,
-        change: &Change,
-        outcome: Outcome,
-        effects: &mut Vec<Effect>,
-    ) {
-        let is_written = matches!(
-            outcome,
-            Outcome::Written(Written::Now(_) | Written::Before(_))
-        );
-        if outcome == Outcome::Written(Written::Stale) {
-            metrics::record_fenced_write();
-        }
-        if let Outcome::Refused(reason) = &outcome {
-            tracing::error!(job = %change.job(), reason, "database refuses a change");
-        }
-        match change {
-            Change::Assign(held) if is_written => self.assigned(now, held, effects),
-            Change::Assign(held) => self.doubt(now, held, effects),
-            Change::Adopt(held) => {
-                let welcome = self.welcomes.remove(&(held.at.job, held.at.attempt));
-                if !is_written {
-                    self.doubt(now, held, effects);
-                }
-                let running = if is_written {
-                    Verdict::GoOn
-                } else {
-                    Verdict::Drop
-                };
-                let epoch = self.epoch;
-                let answer = Answer::Registered(Registered::Welcome { epoch, running });
-                effects.extend(welcome.map(|reply| Effect::Answer(reply, answer)));
-            }
-            // Or the owner ended it without us.
-            Change::CancelWaiting { job, .. } => {
-                self.discard_checkpoints(*job, effects);
-                self.over(now, *job, false, effects);
-            }
-            Change::FailWaiting { job, .. } if is_written => {
-                self.discard_checkpoints(*job, effects);
-                self.over(now, *job, false, effects);
-            }
-            Change::FailWaiting { job, .. } => drop(self.to_read.insert(*job)),
-            Change::Keep { held, checkpoint } if is_written => {
-                self.superseded(held, checkpoint, effects);
-            }
-            // Whether the attempt is over is for its end to say.
-            Change::Keep { .. } => {}
-            Change::Settle { held, .. } if matches!(outcome, Outcome::Refused(_)) => {
-                // Whoever waits for the answer gets it when this is written.
-                self.write(Change::Fail {
-                    held: held.clone(),
-                    code: "result_refused".to_owned(),
-                    detail: "the node's manifest cannot be stored".to_owned(),
-                });
-            }
-            Change::Settle { held, .. }
-            | Change::Requeue { held, .. }
-            | Change::Fail { held, .. }
-            | Change::Cancel { held, .. }
-            | Change::Quarantine { held, .. } => {
-                if !is_written {
-                    tracing::info!(at = ?held.at, node = %held.node, "stale write is refused");
-                    self.to_read.insert(held.at.job);
-                } else {
-                    self.left_behind(change, effects);
-                    if change.ends_job() {
-                        let is_done = matches!(change, Change::Settle { .. });
-                        self.over(now, held.at.job, is_done, effects);
-                    }
-                }
-                let answer = if is_written {
-                    EndedAnswer::Settled
-                } else {
-                    EndedAnswer::Stale
-                };
-                self.answer_ended((held.at.job, held.at.attempt), answer, effects);
-            }
-        }
-    }
-
-    /// The end of a job is durable: what was to start after it may, or never will.
-    fn over(&mut self, now: Monotonic, job: JobId, is_done: bool, effects: &mut Vec<Effect>) {
-        self.step(now, Heard::JobGone { job, is_done }, effects);
-    }
-
-    /// An attempt is over: of its job's checkpoints only what the next one may go on from is kept.
-    fn left_behind(&mut self, change: &Change, effects: &mut Vec<Effect>) {
-        match change {
-            Change::Requeue {
-                held,
-                outcome: Unfinished::Lost | Unfinished::Stopped,
-                checkpoint,
-                ..
-            } => {
-                if let Some(newest) = checkpoint {
-                    self.superseded(held, newest, effects);
-                }
-            }
-            Change::Requeue {
-                held,
-                outcome: Unfinished::Failed,
-                ..
-            } => {
-                if self.checkpointed.remove(&held.at.job) {
-                    effects.push(Effect::DiscardCheckpoints {
-                        job: held.at.job,
-                        before: Some((held.at.attempt.next(), 0)),
-                    });
-                }
-            }
-            Change::Settle { .. }
-            | Change::Fail { .. }
-            | Change::FailWaiting { .. }
-            | Change::Cancel { .. }
-            | Change::Quarantine { .. }
-            | Change::CancelWaiting { .. } => self.discard_checkpoints(change.job(), effects),
-            Change::Assign(_) | Change::Adopt(_) | Change::Keep { .. } => {}
-        }
-    }
-
-    /// An assignment is durable: its node is told, if it is still the one.
-    fn assigned(&mut self, now: Monotonic, held: &Holding, effects: &mut Vec<Effect>) {
-        if !self.is_held(held) {
-            return;
-        }
-        match self.models_on(&held.node, held.at.job) {
-            Some(models) => effects.push(Effect::Dispatch {
-                held: held.clone(),
-                models,
-                may_resume: self.checkpointed.contains(&held.at.job),
-            }),
-            None => {
-                let reason = "it no longer offers the model".to_owned();
-                let result = Err(NotDispatched::NotTaken(reason));
-                self.dispatched(now, held.clone(), result, effects);
-            }
-        }
-    }
-
     /// The job's models as the node has them; `None` when it offers one of them no longer.
     pub(super) fn models_on(&self, node: &NodeId, job: JobId) -> Option<JobModels> {
         let (clip, keyframe) = self.scheduler.models_of(job)?;
@@ -574,16 +406,6 @@ impl State {
             clip: self.registry.model(node, clip)?,
             keyframe,
         })
-    }
-
-    /// The row says something else than what was believed: nothing is believed any more, the row is read.
-    fn doubt(&mut self, now: Monotonic, held: &Holding, effects: &mut Vec<Effect>) {
-        let job = held.at.job;
-        if self.is_held(held) {
-            self.release(job, effects);
-            self.step(now, Heard::Doubted(job), effects);
-        }
-        self.to_read.insert(job);
     }
 
     pub(super) fn is_held(&self, held: &Holding) -> bool {
@@ -606,158 +428,7 @@ impl State {
         );
     }
 
-    fn rows_read(
-        &mut self,
-        now: Monotonic,
-        asked: Vec<JobId>,
-        rows: Vec<JobRow>,
-        effects: &mut Vec<Effect>,
-    ) {
-        self.is_reading = false;
-        let found: BTreeSet<JobId> = rows.iter().map(|row| row.job).collect();
-        let touched = std::mem::take(&mut self.touched);
-        for job in asked.into_iter().filter(|job| !found.contains(job)) {
-            self.verify(job, None);
-            self.release(job, effects);
-            self.discard_checkpoints(job, effects);
-            let is_done = false;
-            self.step(now, Heard::JobGone { job, is_done }, effects);
-        }
-        for row in rows {
-            if touched.contains(&row.job) || self.outbox.holds(row.job) {
-                self.to_read.insert(row.job);
-            } else {
-                self.learn(now, row, effects);
-            }
-        }
-    }
-
-    /// Brings what is believed of a job in line with its row.
-    fn learn(&mut self, now: Monotonic, row: JobRow, effects: &mut Vec<Effect>) {
-        let job = row.job;
-        self.verify(job, Some(&row));
-        if row.state.is_end() {
-            self.release(job, effects);
-            self.discard_checkpoints(job, effects);
-            let is_done = row.state == JobState::Done;
-            self.step(now, Heard::JobGone { job, is_done }, effects);
-            return;
-        }
-        let is_cancelled = row.cancel_requested;
-        let after = row.after;
-        self.disbelieve_drift(now, &row, effects);
-        if !self.scheduler.knows(job) {
-            // Its owner asked between two tries. The scheduler would give it to a node in the step in which it arrives, its row
-            // would refuse that and be read again, and so on for ever.
-            if is_cancelled && row.state == JobState::Queued {
-                let attempt = row.attempt;
-                return self.write(Change::CancelWaiting { job, attempt });
-            }
-            let Some(event) = self.news_of(now, row) else {
-                tracing::warn!(%job, "job was written by another version and waits for it");
-                return;
-            };
-            self.step(now, event, effects);
-        }
-        if is_cancelled {
-            self.step(now, Heard::CancelAsked(job), effects);
-        }
-        match after {
-            Some(after) if after.has_failed => self.over(now, after.job, false, effects),
-            // It may have ended since the row was read: its own row says so.
-            Some(after) if !self.scheduler.knows(after.job) => drop(self.to_read.insert(after.job)),
-            Some(_) | None => {}
-        }
-    }
-
-    /// What is believed of a job that nothing is on its way for must be what its row says. If it is not, the row counts.
-    fn disbelieve_drift(&mut self, now: Monotonic, row: &JobRow, effects: &mut Vec<Effect>) {
-        let job = row.job;
-        let node = row.held.as_ref().map(|held| &held.node);
-        let believed = self.scheduler.believed(job);
-        if believed.is_none_or(|believed| believed == (row.attempt, node)) {
-            return;
-        }
-        tracing::error!(%job, ?believed, attempt = %row.attempt, ?node, "memory differs from the row; the row counts");
-        metrics::record_drift();
-        self.release(job, effects);
-        self.step(now, Heard::Doubted(job), effects);
-    }
-
-    fn news_of(&mut self, now: Monotonic, row: JobRow) -> Option<Heard> {
-        let spec = row.spec?;
-        if row.kept.is_some() {
-            self.checkpointed.insert(row.job);
-        }
-        let waiting = WaitingJob {
-            job: row.job,
-            owner: row.owner,
-            tier: row.tier,
-            class: row.class,
-            model: row.model,
-            keyframe_model: spec.keyframe().map(|keyframe| keyframe.model.clone()),
-            adapters: adapters_of(&spec),
-            shape: Shape {
-                frames: spec.frames,
-                width: spec.width,
-                height: spec.height,
-                steps: spec.steps,
-            },
-            cost: cost::predicted(&spec),
-            queued_at: now.minus(row.waited),
-            after: row.after.map(|after| after.job),
-            preemptions: row.preemptions,
-            attempt: row.attempt,
-            failures: row.failures,
-            failed_on: row.failed_on,
-            node_deaths: row.node_deaths,
-            died_on: row.died_on,
-            resume: row.kept.map(|kept| Checkpoint {
-                device_class: kept.device_class,
-                step: kept.step,
-            }),
-        };
-        let Some(holding) = row.held.filter(|_| row.state == JobState::Running) else {
-            return Some(Heard::JobArrived(waiting));
-        };
-        let recovered = Recovered {
-            waiting,
-            node: holding.node.clone(),
-            generation: holding.generation,
-            cancel_requested: row.cancel_requested,
-        };
-        let held = Held {
-            holding,
-            is_dispatched: false,
-            heard_at: now,
-            steps: None,
-            unnamed_beats: 0,
-            announced: None,
-            previews: Previews::default(),
-            checkpoints: Checkpoints::default(),
-            stop: None,
-        };
-        self.held.insert(row.job, held);
-        Some(Heard::JobRecovered(recovered))
-    }
-
-    fn swept(
-        &mut self,
-        now: Monotonic,
-        unfinished: Vec<JobId>,
-        cancelled: Vec<JobId>,
-        effects: &mut Vec<Effect>,
-    ) {
-        self.is_sweeping = false;
-        let scheduler = &self.scheduler;
-        self.to_read
-            .extend(unfinished.into_iter().filter(|job| !scheduler.knows(*job)));
-        for job in cancelled {
-            self.step(now, Heard::CancelAsked(job), effects);
-        }
-    }
-
-    fn tick(&mut self, now: Monotonic, effects: &mut Vec<Effect>) {
+    pub(super) fn tick(&mut self, now: Monotonic, effects: &mut Vec<Effect>) {
         self.step(now, Heard::Tick, effects);
         // What its node does not have yet waits for the journal, which the lease bounds, then for the dispatch, which asks a
         // bounded number of times; what another term gave waits for its node to come back, which the scheduler bounds.
@@ -808,7 +479,7 @@ impl State {
     }
 
     /// Sends on what has gathered: the next batch, the next rows to read, news of the line.
-    fn flush(&mut self, now: Monotonic, effects: &mut Vec<Effect>) {
+    pub(super) fn flush(&mut self, now: Monotonic, effects: &mut Vec<Effect>) {
         effects.extend(self.outbox.next_batch().map(Effect::Commit));
         self.end_verification(now, effects);
         if !self.is_reading {
@@ -837,7 +508,7 @@ impl State {
         }
     }
 
-    fn why(&self, job: JobId) -> WhyAnswer {
+    pub(super) fn why(&self, job: JobId) -> WhyAnswer {
         let Some(waits_for) = self.scheduler.why(job) else {
             return WhyAnswer::NotWaiting;
         };
@@ -847,7 +518,7 @@ impl State {
         }
     }
 
-    fn view(&self, now: Monotonic) -> FarmView {
+    pub(super) fn view(&self, now: Monotonic) -> FarmView {
         let queue = |tier| {
             let (queued, running) = self.scheduler.load(tier);
             QueueView {
@@ -871,12 +542,6 @@ impl State {
             queues: Tier::ALL.into_iter().map(queue).collect(),
         }
     }
-}
-
-/// Of both stages.
-fn adapters_of(spec: &RenderSpec) -> Vec<Sha256> {
-    let stages = spec.stages().flat_map(|(_, adapters)| adapters);
-    stages.map(|used| used.sha256).collect()
 }
 
 pub(super) fn end_of(held: &Holding, end: AttemptEnd) -> Heard {
