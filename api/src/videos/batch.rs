@@ -111,7 +111,11 @@ async fn write_down(
     plans: &[Plan],
     named: Option<&Named>,
 ) -> Result<Response, ApiError> {
-    let new: Vec<NewVideo<'_>> = plans.iter().map(|plan| new_video(user, plan)).collect();
+    let mut new: Vec<NewVideo<'_>> = plans.iter().map(|plan| new_video(user, plan)).collect();
+    // They are written down as of one moment, and shown so.
+    if let Some(created_at) = new.first().map(|first| first.created_at) {
+        new.iter_mut().for_each(|one| one.created_at = created_at);
+    }
     let shown = new.iter().map(|one| present(app, user, &one.queued()));
     let resource = BatchResource {
         videos: shown.collect(),

@@ -50,7 +50,17 @@ async fn all_of_a_batch_are_queued_in_their_order_once() {
             .await
             .expect(200)
             .json();
-        assert_eq!(found, shown[place]);
+        for field in [
+            "id",
+            "class",
+            "created_at",
+            "cost",
+            "image",
+            "seq",
+            "status",
+        ] {
+            assert_eq!(found[field], shown[place][field], "{field}");
+        }
         let seq = format!("select user_seq from job_event where job_id = '{id}'");
         assert_eq!(farm.number(&seq).await, place as i64 + 1);
     }
