@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use flowai_actors::ids::{JobId, UploadId, UserId};
 use flowai_embedded::Postgres;
-use flowai_store::database::{Database, DatabaseError};
+use flowai_store::database::{Database, DatabaseError, RolePasswords, migrate};
 use flowai_store::events;
 use flowai_store::idempotency::NamedRequest;
 use flowai_store::videos::{self, NewVideo, Queueing};
@@ -18,7 +18,7 @@ struct Farm {
     app: Database,
     coordinator: Database,
     owner: PgConnection,
-    _server: Postgres,
+    server: Postgres,
     _folder: tempfile::TempDir,
 }
 
@@ -30,7 +30,7 @@ async fn farm() -> Farm {
         app: Database::connect(&urls.app, 1).await.unwrap(),
         coordinator: Database::connect(&urls.coordinator, 1).await.unwrap(),
         owner: PgConnection::connect(&urls.owner).await.unwrap(),
-        _server: server,
+        server,
         _folder: folder,
     }
 }
@@ -301,10 +301,8 @@ async fn an_answer_is_its_owners_for_a_day_and_nobodys_afterwards() {
     );
 }
 
-#[tokio::test]
-async fn the_catalogue_has_no_hole() {
-    let mut farm = farm().await;
-    let holes: Vec<String> = sqlx::query_scalar(
+async fn holes(owner: &mut PgConnection) -> Vec<String> {
+    let holes = sqlx::query_scalar(
         "select 'table without forced row level security: ' || c.relname
            from pg_class c join pg_namespace n on n.oid = c.relnamespace
           where n.nspname = 'public' and c.relkind in ('r', 'p') and c.relname <> '_sqlx_migrations'
@@ -330,11 +328,47 @@ async fn the_catalogue_has_no_hole() {
          select 'granted to everybody: ' || c.relname
            from pg_class c join pg_namespace n on n.oid = c.relnamespace, aclexplode(c.relacl) acl
           where n.nspname = 'public' and acl.grantee = 0",
+    );
+    holes.fetch_all(owner).await.unwrap()
+}
+
+/// Who owns a database at a provider may make roles and is no superuser.
+#[tokio::test]
+async fn the_catalogue_has_no_hole_where_a_plain_owner_migrates() {
+    let mut farm = farm().await;
+    for statement in [
+        "create role plain login createrole password 'plain'",
+        "create database plain owner plain",
+    ] {
+        sqlx::query(statement)
+            .execute(&mut farm.owner)
+            .await
+            .unwrap();
+    }
+    let sockets = farm.server.socket_folder().display().to_string();
+    let url = format!("postgres://plain:plain@localhost/plain?host={sockets}");
+    let passwords = farm.server.passwords();
+    let passwords = RolePasswords {
+        app: &passwords.app,
+        coordinator: &passwords.coordinator,
+    };
+    migrate(&url, passwords).await.unwrap();
+    let mut owner = PgConnection::connect(&url).await.unwrap();
+    assert_eq!(holes(&mut owner).await, Vec::<String>::new());
+    let may: Vec<bool> = sqlx::query_scalar(
+        "select has_function_privilege('flowai_app', f, 'execute')
+           from unnest(array['auth_by_email(text)', 'auth_by_api_key(bytea)', 'auth_make_admin(text)']) f",
     )
-    .fetch_all(&mut farm.owner)
+    .fetch_all(&mut owner)
     .await
     .unwrap();
-    assert_eq!(holes, Vec::<String>::new());
+    assert_eq!(may, [true, true, false]);
+}
+
+#[tokio::test]
+async fn the_catalogue_has_no_hole() {
+    let mut farm = farm().await;
+    assert_eq!(holes(&mut farm.owner).await, Vec::<String>::new());
     let tables: i64 =
         sqlx::query_scalar("select count(*) from pg_tables where schemaname = 'public'")
             .fetch_one(&mut farm.owner)
@@ -349,7 +383,7 @@ async fn the_catalogue_has_no_hole() {
 #[tokio::test]
 async fn a_role_that_sees_everything_is_refused() {
     let farm = farm().await;
-    let refused = Database::connect(&farm._server.urls().owner, 1).await;
+    let refused = Database::connect(&farm.server.urls().owner, 1).await;
     assert!(
         matches!(refused, Err(DatabaseError::Unbound { .. })),
         "{refused:?}"
