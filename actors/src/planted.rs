@@ -23,7 +23,7 @@ pub enum Bug {
     NoQuarantine,
     /// The credits held for a job that failed are never released (INV-6).
     HoldLeaks,
-    /// The sweep is off: a job whose doorbell was lost is never found (INV-5).
+    /// Nothing but doorbells tells of a job: one whose doorbell was lost is never found (INV-5).
     DoorbellOnly,
     /// A user gets one more running job than the cap (INV-8).
     CapOffByOne,

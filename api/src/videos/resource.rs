@@ -7,7 +7,7 @@ use flowai_actors::spec::{AdapterUse, FirstFrame, KeyframeSpec, RenderSpec};
 use flowai_actors::state::JobState;
 use flowai_actors::waiting::{StartsIn, Waits};
 use flowai_store::videos::{Cost, Video};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -73,8 +73,11 @@ pub(crate) struct SpecResource {
     pub height: u32,
     pub steps: u32,
     pub motion_bucket_id: u32,
+    #[serde(serialize_with = "as_asked_for")]
     pub noise_aug_strength: f32,
+    #[serde(serialize_with = "as_asked_for")]
     pub min_guidance_scale: f32,
+    #[serde(serialize_with = "as_asked_for")]
     pub max_guidance_scale: f32,
     pub decode_chunk_size: u32,
     pub seed: u64,
@@ -91,6 +94,7 @@ pub(crate) struct KeyframeSpecResource {
     pub height: u32,
     pub steps: u32,
     pub sampler: SamplerName,
+    #[serde(serialize_with = "as_asked_for")]
     pub guidance_scale: f32,
     pub seed: u64,
 }
@@ -98,6 +102,7 @@ pub(crate) struct KeyframeSpecResource {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct AdapterUseResource {
     pub sha256: String,
+    #[serde(serialize_with = "as_asked_for")]
     pub weight: f32,
 }
 
@@ -267,6 +272,13 @@ pub(crate) fn present(app: &App, user: UserId, video: &Video) -> VideoResource {
         started_at: video.started_at,
         finished_at: video.finished_at,
     }
+}
+
+/// The shortest decimal that reads as this number, also where it passes a value of 64 bits: nobody asked for
+/// 0.019999999552965164.
+fn as_asked_for<S: Serializer>(number: &f32, serializer: S) -> Result<S::Ok, S::Error> {
+    let decimal = number.to_string().parse().unwrap_or(f64::from(*number));
+    serializer.serialize_f64(decimal)
 }
 
 fn urls(app: &App, user: UserId, video: &Video) -> VideoUrls {

@@ -57,6 +57,7 @@ async fn all_of_a_batch_are_queued_in_their_order_once() {
             "cost",
             "image",
             "seq",
+            "spec",
             "status",
         ] {
             assert_eq!(found[field], shown[place][field], "{field}");

@@ -457,11 +457,11 @@ impl State {
             self.next_checkpoint_sweep = now.plus_ms(CHECKPOINT_SWEEP_MS);
             effects.push(Effect::SweepCheckpoints);
         }
-        self.begin_comparison(now, effects);
         #[cfg(feature = "planted-bugs")]
         if planted::is(Bug::DoorbellOnly) {
             return;
         }
+        self.begin_comparison(now, effects);
         if self.is_sweeping || now < self.next_sweep {
             return;
         }

@@ -654,12 +654,24 @@ impl Farm {
             .await;
     }
 
-    pub(crate) async fn hear_checkpoint(&mut self) -> CheckpointFile {
-        self.hear(|heard| match heard {
-            Heard::Checkpoint(placed) => Some(placed.file.clone()),
-            _ => None,
-        })
-        .await
+    /// So many checkpoints and the end, in whatever order: the last checkpoint lies in the store before or after the clip.
+    pub(crate) async fn hear_checkpoints_and_end(
+        &mut self,
+        many: usize,
+    ) -> (Vec<CheckpointFile>, Ended) {
+        let (mut files, mut end) = (Vec::new(), None);
+        while files.len() < many || end.is_none() {
+            let heard = self.hear(|heard| match heard {
+                Heard::Checkpoint(placed) => Some(Ok(placed.file.clone())),
+                Heard::Ended(ended) => Some(Err((**ended).clone())),
+                _ => None,
+            });
+            match heard.await {
+                Ok(file) => files.push(file),
+                Err(ended) => end = Some(ended),
+            }
+        }
+        (files, end.expect("it was heard"))
     }
 
     pub(crate) async fn hear_end(&mut self) -> Ended {

@@ -8,7 +8,7 @@ use flowai_actors::checkpoint::CheckpointFile;
 use flowai_actors::ids::{Attempt, Sha256};
 use flowai_actors::link::Faults;
 use flowai_actors::manifest::Resumed;
-use flowai_actors::messages::{Assign, AssignAnswer, Outcome, Phase};
+use flowai_actors::messages::{Assign, AssignAnswer, Ended, Outcome, Phase};
 use flowai_actors::spec::FirstFrame;
 use flowai_render_node::engine::{StandInEngine, SvdEngine};
 use flowai_render_node::node::Ending;
@@ -53,7 +53,10 @@ async fn clip(farm: &mut Farm, job: &Assign) -> (Sha256, Vec<Resumed>) {
 }
 
 async fn rendered(farm: &mut Farm, job: &Assign) -> (Sha256, Vec<Resumed>) {
-    let ended = farm.hear_end().await;
+    rendered_by(farm.hear_end().await, job)
+}
+
+fn rendered_by(ended: Ended, job: &Assign) -> (Sha256, Vec<Resumed>) {
     assert_eq!(ended.at, job.at);
     let resumed = match &ended.outcome {
         Outcome::Rendered { manifest, .. } => manifest.resumed.clone(),
@@ -93,12 +96,11 @@ fn hop(attempt: u32, step: u32) -> Resumed {
 async fn kill_at_every_step_loses_one_interval() {
     let (mut first, mut second) = (svd().await, svd().await);
     let job = first.job(&picture(), &[]).await;
-    let mut steps = Vec::new();
     take(&first, &job).await;
-    while steps.len() < job.spec.steps as usize {
-        steps.push(first.hear_checkpoint().await);
-    }
-    let (uninterrupted, resumed) = rendered(&mut first, &job).await;
+    let (steps, ended) = first
+        .hear_checkpoints_and_end(job.spec.steps as usize)
+        .await;
+    let (uninterrupted, resumed) = rendered_by(ended, &job);
     assert_eq!(resumed, []);
     let picture = second.job(&picture(), &[]).await;
     for (file, step) in steps.into_iter().zip(1..) {
