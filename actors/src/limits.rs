@@ -48,8 +48,8 @@ pub const JOB_NODE_DEATHS_MAX: u32 = 2;
 /// So long after its first failure a job may go back to the node where it failed, if no other can run it; doubles with each
 /// failure. A full disk or a lost driver does not heal in less.
 pub const JOB_RETRY_MS: u64 = 5_000;
-/// Queued jobs of all users, unless another number is chosen; over it `overloaded`. A leader was shown to hold and to reload as many
-/// (docs/benchmarks.md). Those of one user are bounded by tier, in `state.rs`.
+/// Queued jobs of all users, unless another number is chosen; over it `overloaded`. A leader holds as many, and a new one reads
+/// them in a minute (docs/benchmarks.md). Those of one user are bounded by tier, in `state.rs`.
 pub const FARM_QUEUED_MAX: u32 = 1_000_000;
 /// An api instance counts them this often: what comes in between goes beyond the bound.
 pub const FARM_QUEUE_LOOK_MS: u64 = 5_000;
