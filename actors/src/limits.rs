@@ -24,6 +24,12 @@ pub const COMPARE_MS: u64 = 60_000;
 pub const COMPARE_VERIFY_MS: u64 = 3_000;
 /// Differences that one answer names.
 pub const COMPARE_NAMED_MAX: usize = 100;
+/// Events are kept by week. The leader makes so many weeks ahead, should there be none for a while, …
+pub const EVENT_WEEKS_AHEAD: u32 = 4;
+/// … keeps those that are over for so long, and looks this often.
+pub const EVENT_WEEKS_KEPT: u32 = 5;
+pub const EVENT_WEEKS_LOOK_MS: u64 = 3_600_000;
+
 /// The leader reads the ledger for what does not balance this often, or so much less often that it takes no more than one part in
 /// so many of the time …
 pub const LEDGER_AUDIT_MS: u64 = 60_000;

@@ -106,7 +106,7 @@ impl Bench {
         (1e6 * start.elapsed().as_secs_f64(), effects)
     }
 
-    fn job(&mut self) -> WaitingJob {
+    fn job(&mut self, age_ms: u64) -> WaitingJob {
         // The square makes some users and models far more common than others.
         let skewed = |random: &mut StdRng, count: u64| {
             (count as f64 * random.random::<f64>().powi(2)) as u64
@@ -139,7 +139,7 @@ impl Bench {
                 steps: 25,
             },
             cost: GpuSeconds(f64::from(frames) * 2.4),
-            queued_at: Monotonic::from_millis(self.now_ms),
+            queued_at: Monotonic::from_millis(self.now_ms - age_ms),
             after: None,
             resume: None,
             attempt: Attempt::ZERO,
@@ -177,7 +177,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             .map(|n| format!("model-{n}").parse())
             .collect::<Result<_, _>>()?,
         users: (0..options.users).map(|_| UserId::generate()).collect(),
-        now_ms: 0,
+        now_ms: options.jobs,
         running: Vec::new(),
         submitted: vec![0; options.users as usize],
     };
@@ -202,7 +202,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     // Every node works before anything waits.
     while (bench.running.len() as u64) < options.nodes {
-        let job = bench.job();
+        let job = bench.job(0);
         let effects = bench.step(Event::JobArrived(job));
         ensure!(!effects.is_empty(), "a job waits although a node is free");
         bench.note(&effects);
@@ -211,9 +211,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let before = resident_bytes()?;
     let start = Instant::now();
     for n in 0..options.jobs {
-        // A thousand a second, so that they are of different ages.
-        bench.now_ms += u64::from(n % 1_000 == 0);
-        let job = bench.job();
+        // A thousand a second, so that most of a million wait beyond their bounds.
+        let job = bench.job(options.jobs - n);
         bench.step(Event::JobArrived(job));
     }
     let fill_s = start.elapsed().as_secs_f64();
@@ -243,7 +242,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         bench.note(&effects);
         ensure!(bench.running.len() == count + 1, "a node stands idle");
 
-        let job = bench.job();
+        let job = bench.job(0);
         arrivals.push(bench.timed(Event::JobArrived(job)).0);
         // Each within its lease.
         for turn in [2 * n, 2 * n + 1] {

@@ -9,6 +9,7 @@ use flowai_actors::state::EventKind;
 use sqlx::PgConnection;
 
 use crate::database::{Database, DatabaseError, not_of};
+use crate::number::int;
 
 /// One event.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,7 +69,18 @@ pub async fn heads(
         .collect())
 }
 
-/// The caller's events after `user_seq`, in order, at most `limit`.
+/// Makes the weeks that events are written to, so many ahead, and drops those that ended more than `kept` weeks ago, on nobody's
+/// behalf. It waits a second at most for others who use the tables.
+pub async fn keep_weeks(database: &Database, ahead: u32, kept: u32) -> Result<(), DatabaseError> {
+    sqlx::query("select keep_event_weeks($1, $2)")
+        .bind(int(ahead))
+        .bind(int(kept))
+        .execute(database.pool())
+        .await?;
+    Ok(())
+}
+
+/// The caller's events after `user_seq`, in order, at most `limit`. Those of weeks that are kept no longer are not there.
 pub async fn after(
     connection: &mut PgConnection,
     user_seq: i64,
@@ -86,7 +98,8 @@ pub async fn after(
     rows.into_iter().map(read).collect()
 }
 
-/// The events of one of the caller's jobs after the job's own `seq`, in order, at most `limit`.
+/// The events of one of the caller's jobs after the job's own `seq`, in order, at most `limit`. Those of weeks that are kept no
+/// longer are not there.
 pub async fn of_job_after(
     connection: &mut PgConnection,
     job: JobId,

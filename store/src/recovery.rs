@@ -74,7 +74,7 @@ struct RawJob {
     after_id: Option<Uuid>,
     after_state: Option<String>,
     model_id: String,
-    spec: serde_json::Value,
+    spec: String,
     state: String,
     attempt: i32,
     epoch: i32,
@@ -95,7 +95,7 @@ macro_rules! select_jobs {
         concat!(
             "select s.job_id, s.owner_id, a.tier, j.class,
                     greatest(0, extract(epoch from now() - greatest(j.created_at, p.finished_at)) * 1000)::bigint as waited_ms,
-                    j.after_id, p.state as after_state, j.model_id, j.spec, s.state, s.attempt, s.epoch, s.node_id, s.generation,
+                    j.after_id, p.state as after_state, j.model_id, j.spec::text as spec, s.state, s.attempt, s.epoch, s.node_id, s.generation,
                     t.failures, t.failed_on, t.died_on, t.preemptions,
                     s.node_deaths, s.cancel_requested_at is not null as cancel_requested,
                     k.step as kept_step, k.device_class as kept_class
@@ -159,7 +159,7 @@ impl TryFrom<RawJob> for JobRow {
             after: after(raw.after_id, raw.after_state.as_deref()),
             model: ModelId::try_from(raw.model_id)
                 .map_err(|invalid| unknown("model", &invalid.got))?,
-            spec: serde_json::from_value(raw.spec).ok(),
+            spec: serde_json::from_str(&raw.spec).ok(),
             state: JobState::from_name(&raw.state).ok_or_else(|| unknown("state", &raw.state))?,
             attempt,
             failures: u32::try_from(raw.failures).unwrap_or(u32::MAX),
@@ -202,8 +202,9 @@ pub async fn unfinished(
     database: &Database,
     after: Option<JobId>,
 ) -> Result<Vec<JobRow>, DatabaseError> {
+    // Both ids are bound: where the planner merges the tables it would else read one of them from its beginning for each page.
     let raw: Vec<RawJob> = sqlx::query_as(select_jobs!(
-        "where s.finished_at is null and s.job_id > $1 order by s.job_id limit $2"
+        "where s.finished_at is null and s.job_id > $1 and j.id > $1 order by s.job_id limit $2"
     ))
     .bind(after.map_or(Uuid::nil(), JobId::as_uuid))
     .bind(int(RECOVERY_PAGE_JOBS))

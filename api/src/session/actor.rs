@@ -195,7 +195,8 @@ impl UserSession {
                     && ((head - PAGE).max(0)..=head).contains(&since)
                 {
                     let missed = events::after(&mut transaction, since, PAGE + 1).await?;
-                    if missed.len() as i64 <= PAGE {
+                    let next = missed.first().map_or(head + 1, |event| event.user_seq);
+                    if missed.len() as i64 <= PAGE && next == since + 1 {
                         let last = missed.last().map_or(head, |event| event.user_seq.max(head));
                         return Ok((cursor(last, 0), as_items(missed)));
                     }
@@ -215,7 +216,8 @@ impl UserSession {
                 if (0..=video.seq).contains(&since) {
                     let missed =
                         events::of_job_after(&mut transaction, job, since, PAGE + 1).await?;
-                    if missed.len() as i64 <= PAGE {
+                    let next = missed.first().map_or(video.seq + 1, |event| event.seq);
+                    if missed.len() as i64 <= PAGE && next == since + 1 {
                         let last = missed.last().map_or(since, |event| event.seq);
                         return Ok((cursor(head, last), as_items(missed)));
                     }

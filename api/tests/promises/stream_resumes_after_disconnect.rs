@@ -105,6 +105,27 @@ async fn an_id_that_was_never_given_out_gets_everything_as_it_stands() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_reader_whose_events_are_kept_no_longer_gets_everything_as_it_stands() {
+    let farm = Farm::start().await;
+    let ada = farm.user("ada").await;
+    let id = ada.video().await;
+    farm.deliver(&id).await;
+    farm.run("delete from job_event where kind = 'queued'")
+        .await;
+    for path in [
+        format!("/v1/videos/{id}/events"),
+        "/v1/me/events".to_owned(),
+    ] {
+        let mut stream = Sse::open(&ada, &path, Some("0")).await;
+        let snapshot = stream.expect("snapshot").await;
+        assert_eq!(snapshot.data["videos"][0]["id"], id.as_str(), "{path}");
+        let mut stream = Sse::open(&ada, &path, Some("1")).await;
+        stream.expect("assigned").await;
+        stream.expect("done").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn progress_has_no_id_and_does_not_outlive_its_time() {
     let farm = Farm::start().await;
     let ada = farm.user("ada").await;

@@ -33,6 +33,7 @@ use super::joining;
 use super::messages::Message;
 use super::state::State;
 use super::tasks::LeaderTask;
+use super::weeks::keep_weeks;
 use super::work::{self, recover};
 use crate::autoscaler::Autoscale;
 use crate::metrics;
@@ -111,6 +112,7 @@ impl Actor for LeaderActor {
         members.mark_changed();
         tasks.spawn(LeaderTask::Members, |_| tell_members(members, own.clone()));
         tasks.spawn(LeaderTask::Audit, |_| keep_auditing(tools.database.clone()));
+        tasks.spawn(LeaderTask::Weeks, |_| keep_weeks(tools.database.clone()));
         let looks = autoscale.map(|autoscale| Looks::start(autoscale, &tasks, &own));
         Ok(Running {
             state,

@@ -25,6 +25,7 @@ pub(crate) mod state;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod weeks;
 pub(crate) mod work;
 mod written;
 

@@ -32,6 +32,8 @@ pub(super) enum LeaderTask {
     Autoscale,
     /// Reads the ledger for what does not balance.
     Audit,
+    /// Makes weeks of events, and drops old ones.
+    Weeks,
 }
 
 impl TaskKind for LeaderTask {
@@ -51,7 +53,8 @@ impl TaskKind for LeaderTask {
             | Self::Discard
             | Self::Sign
             | Self::Autoscale
-            | Self::Audit => OnFailure::Log,
+            | Self::Audit
+            | Self::Weeks => OnFailure::Log,
             _ => OnFailure::EndProcess,
         }
     }

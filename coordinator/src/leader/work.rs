@@ -1,6 +1,7 @@
 //! What the leader's tasks do: talk to the database, the object store and one node, and say what came of it.
 
 use std::future::Future;
+use std::panic;
 use std::time::{Duration, Instant};
 
 use fail::fail_point;
@@ -27,6 +28,7 @@ use flowai_store::objects::{
     ObjectHead, Objects, ObjectsError, PRESIGNED_GET_TTL_MAX, PRESIGNED_PUT_TTL_MAX,
     ResponseHeaders, UploadTerms,
 };
+use flowai_store::recovery::JobRow;
 use flowai_store::sources::{self, FirstFrameFiles, SourcesError, StoredFile};
 use flowai_store::{members, nodes, recovery};
 use futures::future::join_all;
@@ -64,14 +66,23 @@ pub async fn recover(
     state.apply(now, Event::MembersRead(members::standings(database).await?));
     let mut jobs = 0;
     let mut page = recovery::unfinished(database, None).await?;
-    while let Some(last) = page.last() {
+    while let Some(last) = page.last().map(|row| row.job) {
         jobs += page.len();
-        // The database looks for the next page while this one is taken in.
-        let next = recovery::unfinished(database, Some(last.job));
-        let (next, ()) = tokio::join!(next, async { state.recover(now, page) });
-        page = next?;
+        let next = read_ahead(database.clone(), last);
+        state.recover(now, page);
+        page = next
+            .await
+            .unwrap_or_else(|failed| panic::resume_unwind(failed.into_panic()))?;
     }
     Ok((state, jobs))
+}
+
+/// The page after this job, on another thread: decoding one takes as long as taking one in.
+fn read_ahead(
+    database: Database,
+    last: JobId,
+) -> tokio::task::JoinHandle<Result<Vec<JobRow>, DatabaseError>> {
+    tokio::spawn(async move { recovery::unfinished(&database, Some(last)).await })
 }
 
 /// Commits the batch, however long the database is away. Content that the database refuses is found one by one.

@@ -32,6 +32,12 @@ struct Promise {
 }
 
 impl Promise {
+    const COUNT: usize = Tier::ALL.len() * Class::ALL.len();
+
+    const fn index(self) -> usize {
+        self.tier as usize * Class::ALL.len() + self.class as usize
+    }
+
     /// Those that a job may have.
     fn all() -> impl Iterator<Item = Self> {
         let of_tier = |tier| Class::ALL.map(|class| Self { tier, class });
@@ -59,15 +65,15 @@ impl Bound {
 
 /// Lanes whose first jobs have a start bound, and whose users have no forced one running.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Bounds(BTreeSet<(Bound, LaneIx)>);
+pub(super) struct Bounds([BTreeSet<(Monotonic, LaneIx)>; Promise::COUNT]);
 
 impl Bounds {
     pub(super) fn insert(&mut self, bound: Bound, lane: LaneIx) {
-        self.0.insert((bound, lane));
+        self.0[bound.promise.index()].insert((bound.since, lane));
     }
 
     pub(super) fn remove(&mut self, bound: Bound, lane: LaneIx) {
-        self.0.remove(&(bound, lane));
+        self.0[bound.promise.index()].remove(&(bound.since, lane));
     }
 
     /// For each promise the lanes whose bounds end by then, the oldest first and at most [`CANDIDATES_MAX`]: those that are
@@ -77,11 +83,13 @@ impl Bounds {
         at: Monotonic,
     ) -> impl Iterator<Item = impl Iterator<Item = (Bound, LaneIx)>> {
         Promise::all().map(move |promise| {
-            let since = Monotonic::default();
-            let oldest = (Bound { promise, since }, LaneIx::FIRST);
-            let of_promise = self.0.range(oldest..).copied();
-            of_promise
-                .take_while(move |(bound, _)| bound.promise == promise && bound.ends_at() <= at)
+            let of_promise = self.0[promise.index()].iter();
+            let bounds = of_promise.map(move |(since, lane)| {
+                let since = *since;
+                (Bound { promise, since }, *lane)
+            });
+            bounds
+                .take_while(move |(bound, _)| bound.ends_at() <= at)
                 .take(CANDIDATES_MAX)
         })
     }

@@ -4,7 +4,6 @@
 use flowai_actors::planted::{self, Bug};
 use flowai_actors::state::Tier;
 
-use super::bounds::Bound;
 use super::jobs::{JobIx, Place};
 use super::kinds::Refitted;
 use super::lanes::{Claim, Entry, LaneIx};
@@ -72,11 +71,10 @@ impl Scheduler {
 
     /// Files a lane as its first job and its user stand now, and removes an empty one.
     pub(super) fn rekey(&mut self, ix: LaneIx) {
-        let before = self.unfile(ix);
         let Some(lane) = self.lanes.get(ix) else {
             return;
         };
-        let (owner, kind) = (lane.user, lane.kind);
+        let (owner, kind, before) = (lane.user, lane.kind, lane.entry);
         let head = lane.jobs.front().and_then(|job| self.jobs.get(*job));
         let head = head.map(|job| (job.tier, job.bound()));
         let user = self.shares.get(owner);
@@ -96,24 +94,21 @@ impl Scheduler {
             (true, false) => self.shares.sit(owner),
             (true, true) | (false, false) => {}
         }
-        match head {
-            Some((_, bound)) => self.file(
-                ix,
-                Flags {
-                    is_capped,
-                    stands,
-                    // One user has one forced start at a time.
-                    bound: bound.filter(|_| !has_forced),
-                },
-            ),
-            None => {
-                self.lanes.remove(ix);
-                if let Some(user) = self.shares.get_mut(owner) {
-                    user.lanes.retain(|lane| *lane != ix);
-                }
+        let claim = self.claim_of(ix);
+        let entry = head.zip(claim).map(|((_, bound), claim)| Entry {
+            claim,
+            is_capped,
+            // One user has one forced start at a time.
+            bound: bound.filter(|_| !is_capped && !has_forced),
+            stands,
+        });
+        self.file(ix, entry);
+        if head.is_none() {
+            self.lanes.remove(ix);
+            if let Some(user) = self.shares.get_mut(owner) {
+                user.lanes.retain(|lane| *lane != ix);
             }
         }
-        self.kinds.note_lanes(kind);
         if is_lifted {
             self.refile_others(owner, ix);
         }
@@ -131,70 +126,44 @@ impl Scheduler {
     fn refile_others(&mut self, owner: UserIx, but: LaneIx) {
         let lanes = self.shares.get(owner).map(|user| user.lanes.clone());
         for lane in lanes.into_iter().flatten().filter(|lane| *lane != but) {
-            if let Some(Entry {
-                is_capped,
-                stands,
-                bound,
-                ..
-            }) = self.unfile(lane)
-            {
-                self.file(
-                    lane,
-                    Flags {
-                        is_capped,
-                        stands,
-                        bound,
-                    },
-                );
+            let entry = self.lanes.get(lane).and_then(|lane| lane.entry);
+            if let Some((entry, claim)) = entry.zip(self.claim_of(lane)) {
+                self.file(lane, Some(Entry { claim, ..entry }));
             }
         }
     }
 
-    fn unfile(&mut self, ix: LaneIx) -> Option<Entry> {
-        let lane = self.lanes.get_mut(ix)?;
-        let entry = lane.entry.take()?;
-        let kind = self.kinds.get_mut(lane.kind)?;
-        if entry.is_capped {
-            kind.capped.remove(&entry.claim);
-        } else {
-            kind.open.remove(&entry.claim);
-        }
-        if let Some(bound) = entry.bound {
-            kind.bounds.remove(bound, ix);
-        }
-        Some(entry)
-    }
-
-    fn file(&mut self, ix: LaneIx, flags: Flags) {
-        let Some(claim) = self.claim_of(ix) else {
-            return;
-        };
+    /// Files the lane as it is to stand from now on. Users have hundreds of lanes: what stays as it is is not touched.
+    fn file(&mut self, ix: LaneIx, entry: Option<Entry>) {
         let Some(lane) = self.lanes.get_mut(ix) else {
             return;
         };
-        let Some(kind) = self.kinds.get_mut(lane.kind) else {
+        let before = std::mem::replace(&mut lane.entry, entry);
+        let kind_ix = lane.kind;
+        let Some(kind) = self.kinds.get_mut(kind_ix) else {
             return;
         };
-        let Flags {
-            is_capped,
-            stands,
-            bound,
-        } = flags;
-        if is_capped {
-            kind.capped.insert(claim);
-        } else {
-            kind.open.insert(claim);
+        let place = |entry: Entry| (entry.is_capped, entry.claim);
+        if before.map(place) != entry.map(place) {
+            if let Some(before) = before {
+                kind.claims(before.is_capped).remove(&before.claim);
+            }
+            if let Some(entry) = entry {
+                kind.claims(entry.is_capped).insert(entry.claim);
+            }
         }
-        let bound = bound.filter(|_| !is_capped);
-        if let Some(bound) = bound {
-            kind.bounds.insert(bound, ix);
+        let bound = |entry: Entry| entry.bound;
+        if before.and_then(bound) != entry.and_then(bound) {
+            if let Some(bound) = before.and_then(bound) {
+                kind.bounds.remove(bound, ix);
+            }
+            if let Some(bound) = entry.and_then(bound) {
+                kind.bounds.insert(bound, ix);
+            }
         }
-        lane.entry = Some(Entry {
-            claim,
-            is_capped,
-            bound,
-            stands,
-        });
+        if before.is_some() != entry.is_some() {
+            self.kinds.note_lanes(kind_ix);
+        }
     }
 
     fn claim_of(&self, ix: LaneIx) -> Option<Claim> {
@@ -225,12 +194,6 @@ impl Scheduler {
             lanes.into_iter().for_each(|lane| self.rekey(lane));
         }
     }
-}
-
-struct Flags {
-    is_capped: bool,
-    stands: bool,
-    bound: Option<Bound>,
 }
 
 /// Running jobs above which a user is served only where nobody else could use the node.

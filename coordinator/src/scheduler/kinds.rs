@@ -106,6 +106,16 @@ pub(super) struct Kind {
     pub(super) fitting: u32,
 }
 
+impl Kind {
+    pub(super) fn claims(&mut self, is_capped: bool) -> &mut BTreeSet<Claim> {
+        if is_capped {
+            &mut self.capped
+        } else {
+            &mut self.open
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct GroupKey {
     models: BTreeSet<ModelIx>,

@@ -16,10 +16,6 @@ use super::shares::{UserIx, Virtual};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct LaneIx(u32);
 
-impl LaneIx {
-    pub(super) const FIRST: Self = Self(0);
-}
-
 /// In which order lanes are served: by the finish tags of their first jobs; of equal ones, that whose user was served least
 /// recently, then by the jobs' arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -8,6 +8,7 @@ mod a_model_is_offered_while_a_node_has_it;
 mod a_new_leader_knows_where_a_job_failed;
 mod a_stale_leader_changes_nothing;
 mod a_users_queue_is_bounded;
+mod events_are_kept_by_week;
 mod farm;
 mod money_balances;
 mod older_rows_are_read;

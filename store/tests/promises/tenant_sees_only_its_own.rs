@@ -305,7 +305,7 @@ async fn holes(owner: &mut PgConnection) -> Vec<String> {
     let holes = sqlx::query_scalar(
         "select 'table without forced row level security: ' || c.relname
            from pg_class c join pg_namespace n on n.oid = c.relnamespace
-          where n.nspname = 'public' and c.relkind in ('r', 'p') and c.relname <> '_sqlx_migrations'
+          where n.nspname in ('public', 'event_weeks') and c.relkind in ('r', 'p') and c.relname <> '_sqlx_migrations'
             and not (c.relrowsecurity and c.relforcerowsecurity)
          union all
          select 'definer function without a search_path: ' || p.proname
@@ -323,7 +323,7 @@ async fn holes(owner: &mut PgConnection) -> Vec<String> {
          union all
          select 'definer function owned by a role that can log in: ' || p.proname
            from pg_proc p join pg_namespace n on n.oid = p.pronamespace join pg_roles r on r.oid = p.proowner
-          where n.nspname = 'public' and p.prosecdef and r.rolname not in ('flowai_auth', 'flowai_ledger')
+          where n.nspname = 'public' and p.prosecdef and (r.rolcanlogin or r.rolsuper or r.rolbypassrls)
          union all
          select 'granted to everybody: ' || c.relname
            from pg_class c join pg_namespace n on n.oid = c.relnamespace, aclexplode(c.relacl) acl

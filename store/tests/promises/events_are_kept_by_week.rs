@@ -1,0 +1,102 @@
+//! Goal: events of long ago go without a trace, and no event is lost for want of a week to put it into.
+
+use flowai_store::events;
+use sqlx::Connection as _;
+
+use crate::farm::Farm;
+
+const AHEAD: u32 = 2;
+const KEPT: u32 = 5;
+
+/// The number and the part of each event, as the owner of the tables.
+const WHERE_THEY_ARE: &str = "select string_agg(user_seq || ' ' || tableoid::regclass, ', ' order by user_seq) from job_event";
+
+#[tokio::test]
+async fn old_weeks_are_dropped_and_events_without_a_week_are_put_into_theirs() {
+    let mut farm = Farm::start().await;
+    let job = farm.queue_for(farm.user).await;
+    let user = farm.user;
+    let ages = [
+        (2, "2 weeks"),
+        (3, "5 weeks"),
+        (4, "7 weeks"),
+        (5, "-20 weeks"),
+    ];
+    for (seq, age) in ages {
+        farm.run(&format!(
+            "insert into job_event (owner_id, user_seq, job_id, seq, kind, at)
+             values ('{user}', {seq}, '{job}', {seq}, 'assigned', now() - interval '{age}')"
+        ))
+        .await;
+    }
+    let before = farm.text(WHERE_THEY_ARE).await;
+    assert_eq!(
+        before.matches("event_weeks.other").count(),
+        ages.len(),
+        "{before}"
+    );
+
+    events::keep_weeks(&farm.database, AHEAD, KEPT)
+        .await
+        .unwrap();
+    let after = farm.text(WHERE_THEY_ARE).await;
+    let kept: Vec<&str> = after
+        .split(", ")
+        .filter_map(|event| event.split(' ').next())
+        .collect();
+    assert_eq!(kept, ["1", "2", "3", "5"], "{after}");
+    // One of a time that is too far off for a week stays where it is found.
+    assert_eq!(after.matches("event_weeks.other").count(), 1, "{after}");
+    assert!(after.ends_with("5 event_weeks.other"), "{after}");
+
+    let parts = "select string_agg(relname, ' ' order by relname) from pg_class
+                  where relnamespace = 'event_weeks'::regnamespace and relkind = 'r'";
+    let weeks = farm.text(parts).await;
+    events::keep_weeks(&farm.database, AHEAD, KEPT)
+        .await
+        .unwrap();
+    assert_eq!(farm.text(parts).await, weeks);
+}
+
+#[tokio::test]
+async fn whoever_uses_the_events_for_long_puts_weeks_off_and_stops_nobody() {
+    let farm = Farm::start().await;
+    let mut reader = farm.app.begin_as(farm.user).await.unwrap();
+    assert!(events::after(&mut reader, 0, 1).await.unwrap().is_empty());
+    // Weeks are missing, and the reader's transaction stays open.
+    let refused = events::keep_weeks(&farm.database, 20, KEPT)
+        .await
+        .unwrap_err();
+    assert!(
+        format!("{refused:?}").contains("lock timeout"),
+        "{refused:?}"
+    );
+    farm.queue_for(farm.user).await;
+    assert_eq!(events::after(&mut reader, 0, 10).await.unwrap().len(), 1);
+    drop(reader);
+    events::keep_weeks(&farm.database, 20, KEPT).await.unwrap();
+}
+
+#[tokio::test]
+async fn nobody_but_the_leader_makes_weeks_or_looks_into_one() {
+    let farm = Farm::start().await;
+    let refused = events::keep_weeks(&farm.app, AHEAD, KEPT)
+        .await
+        .unwrap_err();
+    assert!(
+        format!("{refused:?}").contains("permission denied for function"),
+        "{refused:?}"
+    );
+    for database in [&farm.app, &farm.database] {
+        let mut connection = database.pool().acquire().await.unwrap();
+        let mut transaction = connection.begin().await.unwrap();
+        let looked = sqlx::query("select from event_weeks.other")
+            .execute(&mut *transaction)
+            .await;
+        let refused = looked.unwrap_err().to_string();
+        assert!(
+            refused.contains("permission denied for schema event_weeks"),
+            "{refused}"
+        );
+    }
+}
