@@ -15,7 +15,7 @@ packages=(
 )
 case ${1:-test} in
 demo) ;;
-test) packages+=(iproute2 iptables) ;; # tests that cut the network between hosts
+test) packages+=(iproute2 iptables e2fsprogs libfaketime) ;; # tests that cut the network between hosts, fill disks and set clocks
 peers) packages+=(strace) ;;           # counts the syncs of Redis
 *) die "usage: debian.sh [demo|test|peers]" ;;
 esac

@@ -6,6 +6,7 @@
 mod checker;
 mod clients;
 mod clock;
+mod disk;
 mod farm;
 mod faults;
 mod isolation;
@@ -75,7 +76,7 @@ fn main() -> ExitCode {
 fn carry_out(command: Command) -> anyhow::Result<u8> {
     let options = match command {
         Command::Faults => {
-            for kind in faults::Kind::possible(true, true) {
+            for kind in faults::Kind::possible(faults::Means::ALL) {
                 println!("{}", kind.name);
             }
             return Ok(0);

@@ -180,7 +180,7 @@ fn ip(words: &str) -> anyhow::Result<String> {
     command("ip", &words.split(' ').collect::<Vec<_>>())
 }
 
-fn command(program: &str, arguments: &[&str]) -> anyhow::Result<String> {
+pub(crate) fn command(program: &str, arguments: &[&str]) -> anyhow::Result<String> {
     let output = Command::new(program)
         .args(arguments)
         .output()
@@ -198,6 +198,6 @@ fn command(program: &str, arguments: &[&str]) -> anyhow::Result<String> {
 pub(crate) fn missing_programs() -> Vec<&'static str> {
     let folders = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
     let is_there = |name: &&str| folders.iter().any(|at| Path::new(at).join(name).is_file());
-    let all = ["ip", "iptables", "mount", "nsenter", "unshare"];
+    let all = ["ip", "iptables", "mkfs.ext4", "mount", "nsenter", "unshare"];
     all.into_iter().filter(|name| !is_there(name)).collect()
 }

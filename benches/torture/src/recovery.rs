@@ -157,16 +157,26 @@ fn hinders(row: &Row, from: At, to: At) -> bool {
 }
 
 fn leader_died(deaths: &[Death], from: At, to: At) -> bool {
-    const TERM_AND_RECOVERY_US: i64 = 20_000_000;
-    deaths.iter().any(|death| {
-        death.program.starts_with("coordinator-")
-            && death.at <= to
-            && from.0 - TERM_AND_RECOVERY_US <= death.at.0
-    })
+    deaths
+        .iter()
+        .any(|death| death.program.starts_with("coordinator-") && recently(death.at, from, to))
 }
 
-/// From the death of a coordinator that led until the next term.
-pub(crate) fn takeovers(deaths: &[Death], terms: &[Term]) -> Option<Summary> {
+/// Whether a coordinator that died then may have been missing in between.
+fn recently(death: At, from: At, to: At) -> bool {
+    const TERM_AND_RECOVERY_US: i64 = 20_000_000;
+    death <= to && from.0 - TERM_AND_RECOVERY_US <= death.0
+}
+
+/// From the death of a coordinator that led until the next term, seconds.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Takeovers {
+    /// Where no other fault reached a coordinator or the database meanwhile.
+    pub(crate) alone: Option<Summary>,
+    pub(crate) all: Option<Summary>,
+}
+
+pub(crate) fn takeovers(deaths: &[Death], terms: &[Term], rows: &[Row]) -> Takeovers {
     let led = |death: &&Death| {
         let mut before = terms.iter().filter(|term| term.at <= death.at);
         before.next_back().is_some_and(|term| {
@@ -174,9 +184,25 @@ pub(crate) fn takeovers(deaths: &[Death], terms: &[Term]) -> Option<Summary> {
             name == Some(death.program.as_str())
         })
     };
-    let next = |death: &Death| {
-        let next = terms.iter().find(|term| term.at > death.at)?;
-        Some(next.at.seconds_since(death.at))
-    };
-    Summary::of(deaths.iter().filter(led).filter_map(next).collect())
+    let (mut alone, mut all) = (Vec::new(), Vec::new());
+    for death in deaths.iter().filter(led) {
+        let Some(next) = terms.iter().find(|term| term.at > death.at) else {
+            continue;
+        };
+        let seconds = next.at.seconds_since(death.at);
+        all.push(seconds);
+        let is_other = |row: &&Row| row.bit.is_some() && hinders(row, death.at, next.at);
+        let other_died = |other: &Death| {
+            other.program.starts_with("coordinator-")
+                && other.program != death.program
+                && recently(other.at, death.at, next.at)
+        };
+        if !rows.iter().any(|row| is_other(&row)) && !deaths.iter().any(other_died) {
+            alone.push(seconds);
+        }
+    }
+    Takeovers {
+        alone: Summary::of(alone),
+        all: Summary::of(all),
+    }
 }

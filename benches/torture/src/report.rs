@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::checker::{Check, Tally, Verdict};
 use crate::faults::Row;
-use crate::recovery::{DeadNodes, OfKind};
+use crate::recovery::{DeadNodes, OfKind, Takeovers};
 use crate::samples::Summary;
 use crate::watch::Most;
 
@@ -54,7 +54,7 @@ pub(crate) struct Report {
     pub(crate) fenced: usize,
     pub(crate) recovery: BTreeMap<String, OfKind>,
     pub(crate) dead_nodes: DeadNodes,
-    pub(crate) takeover: Option<Summary>,
+    pub(crate) takeover: Takeovers,
     /// Ends of programs that no fault was: of poisoned jobs, for the most part.
     pub(crate) deaths: BTreeMap<String, usize>,
     pub(crate) usage: BTreeMap<String, Most>,
@@ -107,7 +107,11 @@ impl Report {
         )?;
         row("dead node noticed, in all", seconds(noticed.noticed))?;
         row("its job begun elsewhere", seconds(noticed.elsewhere))?;
-        row("next leader leads", seconds(self.takeover))?;
+        row(
+            "next leader leads, nothing else wrong",
+            seconds(self.takeover.alone),
+        )?;
+        row("next leader leads, in all", seconds(self.takeover.all))?;
         let most = self.usage.iter().max_by_key(|(_, most)| most.memory_bytes);
         if let Some((program, most)) = most {
             let megabytes = most.memory_bytes >> 20;
@@ -185,7 +189,11 @@ impl Report {
                 self.dead_nodes.noticed_alone,
                 NOTICED_S_MAX,
             ),
-            ("the next leader led after", self.takeover, TAKEOVER_S_MAX),
+            (
+                "the next leader led after",
+                self.takeover.alone,
+                TAKEOVER_S_MAX,
+            ),
         ];
         let missed = goals.into_iter().filter_map(|(what, found, most)| {
             let found = found.filter(|found| found.p99_s > most)?;

@@ -86,7 +86,6 @@ async fn run_in(options: &Options, folder: &Path) -> anyhow::Result<Report> {
         .connect_lazy(&owner)?;
     let settle = Duration::from_secs(options.settle_s);
     wait_for_the_end(&database, settle).await?;
-    let end_by = At::now();
     let duration_s = At::now().seconds_since(began);
     end.cancel();
     let (usage, terms) = (usage.await?, terms.await??);
@@ -102,7 +101,6 @@ async fn run_in(options: &Options, folder: &Path) -> anyhow::Result<Report> {
         store: &store,
         history: &history,
         usage: &usage,
-        end_by,
     })
     .await?;
     database.close().await;
@@ -129,7 +127,7 @@ async fn run_in(options: &Options, folder: &Path) -> anyhow::Result<Report> {
         fenced: count_lines(&logs, &["the term is over"])?,
         recovery: recovery::by_kind(&rows, &facts, &history),
         dead_nodes: recovery::dead_nodes(&deaths, &rows, &facts),
-        takeover: recovery::takeovers(&deaths, &terms),
+        takeover: recovery::takeovers(&deaths, &terms, &rows),
         deaths: unexplained(&deaths, &rows),
         tally,
         checks,

@@ -21,7 +21,6 @@ use serde::Serialize;
 use sqlx::PgPool;
 
 use crate::clients::Record;
-use crate::clock::At;
 use crate::watch::Most;
 
 pub(crate) use artefacts::Store;
@@ -110,8 +109,6 @@ pub(crate) struct Inputs<'a> {
     pub(crate) store: &'a Store,
     pub(crate) history: &'a [Record],
     pub(crate) usage: &'a BTreeMap<String, Most>,
-    /// Everything must have ended by then.
-    pub(crate) end_by: At,
 }
 
 /// Reads the clients' history.
@@ -131,7 +128,7 @@ pub(crate) async fn check(inputs: &Inputs<'_>) -> anyhow::Result<(Vec<Check>, Ta
     let facts = Facts::read(inputs.database).await?;
     let mut tally = Tally::default();
     let mut checks = submissions::check(inputs.history, &facts, &mut tally);
-    checks.push(ends::every_job_ends(&facts, inputs, &mut tally));
+    checks.push(ends::every_job_ends(&facts, &mut tally));
     checks.push(delivery::delivered_once(&facts, &mut tally));
     checks.extend(artefacts::check(&facts, inputs.store, &mut tally).await?);
     checks.push(usage::bounds_held(inputs.usage));

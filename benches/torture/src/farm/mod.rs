@@ -15,8 +15,9 @@ use flowai_model::safetensors::Dtype;
 use flowai_model::{Preset, synthetic};
 
 pub(crate) use parts::{Parts, serve_s3};
-pub(crate) use program::Program;
+pub(crate) use program::{Program, faketime};
 
+use crate::disk::Disk;
 use crate::network::{Host, Network};
 use crate::options::{Engine, Options};
 use crate::proxy::{Proxy, Upstream};
@@ -26,6 +27,9 @@ use program::{Env, Plan, set};
 const RATE_SCALE: &str = "100000";
 /// Of the random model's weights.
 const MODEL_SEED: u64 = 0;
+const POSTGRES_BYTES: u64 = 16 << 30;
+const S3_BYTES: u64 = 64 << 30;
+const NODE_BYTES: u64 = 4 << 30;
 
 #[derive(Debug)]
 pub(crate) struct Farm {
@@ -37,7 +41,32 @@ pub(crate) struct Farm {
     pub(crate) link_proxies: Vec<Arc<Proxy>>,
     pub(crate) parts: Parts,
     pub(crate) network: Network,
+    /// Where the run may mount some.
+    pub(crate) disks: Option<Disks>,
     folder: PathBuf,
+}
+
+/// Disks that can be full.
+#[derive(Debug)]
+pub(crate) struct Disks {
+    pub(crate) postgres: Disk,
+    pub(crate) s3: Disk,
+    /// Of the first node.
+    pub(crate) node: Disk,
+}
+
+impl Disks {
+    fn mount(folder: &Path) -> anyhow::Result<Self> {
+        let images = folder.join("disks");
+        fs::create_dir_all(&images)?;
+        let disk =
+            |name: &str, at: &str, bytes| Disk::mount(&images.join(name), folder.join(at), bytes);
+        Ok(Self {
+            postgres: disk("postgres", "postgres", POSTGRES_BYTES)?,
+            s3: disk("s3", "s3", S3_BYTES)?,
+            node: disk("node", "state/node-1", NODE_BYTES)?,
+        })
+    }
 }
 
 struct Maker<'a> {
@@ -56,13 +85,15 @@ impl Farm {
         folder: &Path,
         mut network: Network,
     ) -> anyhow::Result<Self> {
-        for name in ["keys", "logs", "models", "ready", "state", "tls"] {
+        for name in ["clocks", "keys", "logs", "models", "ready", "state", "tls"] {
             let path = folder.join(name);
             fs::create_dir_all(&path)?;
             fs::set_permissions(&path, Permissions::from_mode(0o700))?;
         }
         // The database's user passes through.
         fs::set_permissions(folder, Permissions::from_mode(0o711))?;
+        let disks = network.has_namespaces().then(|| Disks::mount(folder));
+        let disks = disks.transpose()?;
         let parts = Parts::start(folder, &mut network).await?;
         let model = folder.join("models/small");
         let preset = Preset::Small.config();
@@ -119,6 +150,7 @@ impl Farm {
             link_proxies,
             parts,
             network,
+            disks,
             folder: folder.to_owned(),
         })
     }
@@ -187,6 +219,7 @@ impl Maker<'_> {
             env: inherited.chain(common).chain(env).collect(),
             log: self.folder.join(format!("logs/{name}.log")),
             ready_file,
+            clock_file: self.folder.join("clocks").join(name),
             proxy,
         })
     }

@@ -84,6 +84,7 @@ impl Parts {
             env: vec![set("RUST_LOG", "info")],
             log: folder.join("logs/s3.log"),
             ready_file: ready_file.clone(),
+            clock_file: folder.join("clocks/s3"),
             proxy: Some(s3_proxy.clone()),
         })?;
         s3.ready().await?;
@@ -127,6 +128,10 @@ impl Parts {
     pub(crate) async fn crash_postgres(&self, down: Duration) -> anyhow::Result<()> {
         self.postgres.kill().await;
         tokio::time::sleep(down).await;
+        self.restart_postgres().await
+    }
+
+    async fn restart_postgres(&self) -> anyhow::Result<()> {
         for _ in 1..START_TRIES {
             match self.postgres.restart().await {
                 Ok(()) => return Ok(()),
@@ -135,6 +140,15 @@ impl Parts {
             tokio::time::sleep(START_AGAIN).await;
         }
         Ok(self.postgres.restart().await?)
+    }
+
+    /// Starts the database again if it has ended: a full disk ends it, and its supervisor starts it.
+    pub(crate) async fn revive_postgres(&self) -> anyhow::Result<()> {
+        let ended = tokio::time::timeout(START_AGAIN, self.postgres.ended()).await;
+        if ended.is_ok() {
+            self.restart_postgres().await?;
+        }
+        Ok(())
     }
 
     /// Kills Redis and starts it again, empty, after `down`.

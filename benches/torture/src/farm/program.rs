@@ -42,6 +42,8 @@ pub(crate) struct Plan {
     pub(crate) env: Env,
     pub(crate) log: PathBuf,
     pub(crate) ready_file: PathBuf,
+    /// What its clock says beside the machine's, once it has one of its own.
+    pub(crate) clock_file: PathBuf,
     /// Leads to where it listens.
     pub(crate) proxy: Option<Arc<Proxy>>,
 }
@@ -65,7 +67,7 @@ pub(crate) struct Exit {
 /// What the next start is told, once.
 #[derive(Debug, Default)]
 struct NextStart {
-    crash_point: Option<&'static str>,
+    env: Env,
     not_before: Option<tokio::time::Instant>,
 }
 
@@ -74,6 +76,8 @@ struct NextStart {
 pub(crate) struct Program {
     name: String,
     host: Host,
+    log: PathBuf,
+    clock_file: PathBuf,
     standing: watch::Receiver<Standing>,
     exits: Arc<Mutex<Vec<Exit>>>,
     next: Arc<Mutex<NextStart>>,
@@ -92,7 +96,7 @@ impl Program {
     /// # Errors
     /// It cannot be started at all.
     pub(crate) fn start(plan: Plan) -> anyhow::Result<Self> {
-        let process = launch(&plan, None)?;
+        let process = launch(&plan, Vec::new())?;
         let (told, standing) = watch::channel(Standing {
             pid: Some(process.pid()),
             is_ready: false,
@@ -102,6 +106,7 @@ impl Program {
         let next = Arc::<Mutex<NextStart>>::default();
         let stop = CancellationToken::new();
         let (name, host) = (plan.name.clone(), plan.host.clone());
+        let (log, clock_file) = (plan.log.clone(), plan.clock_file.clone());
         let kept = Kept {
             plan,
             told,
@@ -112,6 +117,8 @@ impl Program {
         Ok(Self {
             name,
             host,
+            log,
+            clock_file,
             standing,
             exits,
             next,
@@ -171,8 +178,42 @@ impl Program {
 
     /// Kills it; its next start ends at this point of its code.
     pub(crate) async fn arm(&self, crash_point: &'static str) -> anyhow::Result<()> {
-        locked(&self.next).crash_point = Some(crash_point);
+        locked(&self.next).env = vec![set("FLOWAI_CRASH_AT", crash_point)];
         self.kill(Duration::ZERO).await.map(drop)
+    }
+
+    /// Kills it; its next start has a clock of its own, which says what the machine's does until it is [set](Self::set_clock).
+    ///
+    /// # Errors
+    /// libfaketime is not installed.
+    pub(crate) async fn unhitch_clock(&self) -> anyhow::Result<()> {
+        let library = faketime().context("libfaketimeMT.so.1 of Debian's package libfaketime")?;
+        self.set_clock(0)?;
+        locked(&self.next).env = vec![
+            set("LD_PRELOAD", library),
+            set("FAKETIME_TIMESTAMP_FILE", &self.clock_file),
+            // Seconds for which an old setting counts.
+            set("FAKETIME_CACHE_DURATION", "1"),
+            set("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+        ];
+        self.kill(Duration::ZERO).await.map(drop)
+    }
+
+    /// Its clock is so many seconds ahead from now on.
+    pub(crate) fn set_clock(&self, ahead_s: i64) -> anyhow::Result<()> {
+        Ok(fs::write(&self.clock_file, format!("{ahead_s:+}\n"))?)
+    }
+
+    /// Everything that it wrote from the byte `from` on.
+    pub(crate) fn logged(&self, from: u64) -> anyhow::Result<String> {
+        let log = fs::read(&self.log)?;
+        let new = log.get(usize::try_from(from)?..).unwrap_or_default();
+        Ok(String::from_utf8_lossy(new).into_owned())
+    }
+
+    /// Bytes that it has written.
+    pub(crate) fn logged_bytes(&self) -> anyhow::Result<u64> {
+        Ok(fs::metadata(&self.log)?.len())
     }
 
     /// Waits until it has ended more than `exits` times. Gives whether the newest end was by abort.
@@ -278,15 +319,12 @@ impl Kept {
         loop {
             let pause = tokio::time::sleep(RESTART_WAIT);
             self.stop.run_until_cancelled(pause).await?;
-            let NextStart {
-                crash_point,
-                not_before,
-            } = std::mem::take(&mut *locked(&self.next));
+            let NextStart { env, not_before } = std::mem::take(&mut *locked(&self.next));
             if let Some(not_before) = not_before {
                 let pause = tokio::time::sleep_until(not_before);
                 self.stop.run_until_cancelled(pause).await?;
             }
-            match launch(&self.plan, crash_point) {
+            match launch(&self.plan, env) {
                 Ok(process) => {
                     self.told.send_modify(|standing| {
                         standing.pid = Some(process.pid());
@@ -324,7 +362,16 @@ impl Kept {
     }
 }
 
-fn launch(plan: &Plan, crash_point: Option<&str>) -> anyhow::Result<Process> {
+/// Where Debian puts the library that gives a program a clock of its own.
+pub(crate) fn faketime() -> Option<PathBuf> {
+    let folders = fs::read_dir("/usr/lib").ok()?;
+    let libraries = folders
+        .flatten()
+        .map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"));
+    libraries.into_iter().find(|library| library.is_file())
+}
+
+fn launch(plan: &Plan, once: Env) -> anyhow::Result<Process> {
     match fs::remove_file(&plan.ready_file) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             return Err(error).with_context(|| plan.ready_file.display().to_string());
@@ -336,10 +383,7 @@ fn launch(plan: &Plan, crash_point: Option<&str>) -> anyhow::Result<Process> {
     words.extend(plan.arguments.iter().cloned());
     // `setpriv`, which starts it, looks it up itself.
     let program = words.remove(0);
-    let mut env = plan.env.clone();
-    if let Some(point) = crash_point {
-        env.push(set("FLOWAI_CRASH_AT", point));
-    }
+    let env = plan.env.iter().cloned().chain(once).collect();
     let process = Process::start(Launch {
         name: &plan.name,
         program: Path::new(&program),

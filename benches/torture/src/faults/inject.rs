@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 use tokio::time::sleep;
 
 use super::Row;
-use super::kind::{Act, Part, Place, Reach, Victim};
+use super::kind::{Act, FullDisk, Part, Place, Reach, Victim};
 use super::schedule::Planned;
 use crate::clients::Clients;
 use crate::clock::At;
@@ -35,6 +35,13 @@ const BREAK_OFF_EVERY: Duration = Duration::from_millis(400);
 const FLAP_EVERY: Duration = Duration::from_millis(250);
 const SLOW_READERS: usize = 50;
 const LEADER_DEADLINE: Duration = Duration::from_secs(2);
+/// What a node and the S3 server log when they have no room.
+const NODE_REFUSAL: &str = "No space left on device";
+const S3_REFUSAL: &str = "status: 500";
+/// A disk is full for sure after so long.
+const FULL_AFTER: Duration = Duration::from_secs(1);
+const CLOCK_JUMPS_S: [i64; 2] = [3_600, -86_400];
+const CLOCK_LASTS: Duration = Duration::from_secs(6);
 
 #[derive(Debug)]
 pub(crate) struct Injector {
@@ -193,7 +200,88 @@ impl Injector {
                 Done::new(proxy.name(), harmed(proxy.harm() - before))
             }
             Act::SlowReaders(seconds) => self.slow_readers(seconds, draw).await,
+            Act::FillDisk(disk, seconds) => {
+                self.fill_disk(disk, Duration::from_secs(seconds)).await
+            }
+            Act::Clock(victim) => self.jump_clock(victim, draw).await,
         }
+    }
+
+    async fn fill_disk(&self, whose: FullDisk, lasting: Duration) -> anyhow::Result<Done> {
+        let disks = self.farm.disks.as_ref().context("disks of the run's own")?;
+        let parts = &self.farm.parts;
+        let (user, refusal) = match whose {
+            FullDisk::Postgres => {
+                let _alone = self.parts[Part::Postgres as usize].lock().await;
+                let filled = disks.postgres.fill(lasting);
+                let (filled, refused) = tokio::join!(filled, self.refused_for_want_of_room());
+                filled?;
+                parts.revive_postgres().await?;
+                return Done::new("postgres", refused);
+            }
+            FullDisk::S3 => (&parts.s3, S3_REFUSAL),
+            FullDisk::Node => (self.farm.nodes.first().context("a node")?, NODE_REFUSAL),
+        };
+        user.ready().await?;
+        let from = user.logged_bytes()?;
+        match whose {
+            FullDisk::S3 => disks.s3.fill(lasting).await?,
+            FullDisk::Postgres | FullDisk::Node => disks.node.fill(lasting).await?,
+        }
+        let refused = user.logged(from)?.matches(refusal).count();
+        let bit = (refused > 0).then(|| format!("refused {refused} writes"));
+        Done::new(user.name(), bit)
+    }
+
+    /// Whether the database says that it has no room, or ends of it.
+    async fn refused_for_want_of_room(&self) -> Option<String> {
+        sleep(FULL_AFTER).await;
+        let large = "create temporary table large as select generate_series(1, 1000000)";
+        let refused = sqlx::query(large).execute(&self.database).await.err()?;
+        Some(refused.to_string())
+    }
+
+    async fn jump_clock(&self, victim: Victim, draw: usize) -> anyhow::Result<Done> {
+        let (program, _) = self.replaced(victim, draw, Program::unhitch_clock).await?;
+        program.ready().await?;
+        let from = program.logged_bytes()?;
+        for ahead_s in CLOCK_JUMPS_S {
+            program.set_clock(ahead_s)?;
+            sleep(CLOCK_LASTS).await;
+        }
+        let told = program.logged(from)?;
+        let off = told.lines().filter(|line| is_of_another_time(line)).count();
+        program.kill(Duration::ZERO).await?;
+        Done::new(
+            program.name(),
+            (off > 0).then(|| format!("{off} lines of its log bear another time")),
+        )
+    }
+
+    /// The program after it was killed by `change` and is on its way back, as the leader where it is to be the leader; and how
+    /// often it had ended by then.
+    async fn replaced<'a, F>(
+        &'a self,
+        victim: Victim,
+        draw: usize,
+        change: impl FnOnce(&'a Program) -> F,
+    ) -> anyhow::Result<(&'a Program, usize)>
+    where
+        F: Future<Output = anyhow::Result<()>>,
+    {
+        let program = self.program(victim, draw).await?;
+        // One that is killed may not lead again: the other one is changed, and leads when its leader is killed.
+        let other = match victim {
+            Victim::Leader => self.program(Victim::Standby, draw).await?,
+            Victim::Standby | Victim::Api | Victim::Node => program,
+        };
+        change(other).await?;
+        let exits = other.exits().len();
+        if other.name() != program.name() {
+            other.ready().await?;
+            program.kill(TERM).await?;
+        }
+        Ok((other, exits))
     }
 
     async fn crash_at(
@@ -202,18 +290,10 @@ impl Injector {
         point: &'static str,
         draw: usize,
     ) -> anyhow::Result<Done> {
-        let program = self.program(victim, draw).await?;
-        // The one that is armed may not lead again: who leads comes by every point sooner or later, a standby by none.
-        let other = match victim {
-            Victim::Leader => self.program(Victim::Standby, draw).await?,
-            Victim::Standby | Victim::Api | Victim::Node => program,
-        };
-        other.arm(point).await?;
-        let exits = other.exits().len();
-        if other.name() != program.name() {
-            other.ready().await?;
-            program.kill(TERM).await?;
-        }
+        // Who leads comes by every point sooner or later, a standby by none.
+        let (other, exits) = self
+            .replaced(victim, draw, |program| program.arm(point))
+            .await?;
         let aborted = other.aborts(exits, CRASH_PATIENCE).await;
         let name = other.name().to_owned();
         if !aborted {
@@ -346,6 +426,14 @@ impl Injector {
         let found = self.farm.coordinators.iter().position(is_it);
         found.unwrap_or_default()
     }
+}
+
+/// Whether a line of a program's log bears a time that is far from now.
+fn is_of_another_time(line: &str) -> bool {
+    let line: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
+    let said = line["timestamp"].as_str().unwrap_or_default();
+    let said = chrono::DateTime::parse_from_rfc3339(said);
+    said.is_ok_and(|said| (chrono::Utc::now() - said.to_utc()).num_minutes().abs() > 30)
 }
 
 fn packets(dropped: u64) -> Option<String> {

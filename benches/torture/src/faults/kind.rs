@@ -44,6 +44,18 @@ pub(crate) enum Act {
     CutShort(Place, u64),
     /// Clients open event streams and read nothing.
     SlowReaders(u64),
+    /// A disk has no room for so long.
+    FillDisk(FullDisk, u64),
+    /// The program is started again with a clock of its own, which jumps an hour ahead, then a day back.
+    Clock(Victim),
+}
+
+/// Whose disk is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FullDisk {
+    Postgres,
+    S3,
+    Node,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,6 +154,15 @@ const ALL: &[Kind] = &[
         "F7 link from the leader only",
         Act::HalfOpen(Place::LeaderLink, Hold::ToServer, 12),
     ),
+    kind(
+        "F8 database's disk full",
+        Act::FillDisk(FullDisk::Postgres, 8),
+    ),
+    kind("F8 s3's disk full", Act::FillDisk(FullDisk::S3, 8)),
+    kind("F8 node's disk full", Act::FillDisk(FullDisk::Node, 8)),
+    kind("F9 leader's clock jumps", Act::Clock(Victim::Leader)),
+    kind("F9 api's clock jumps", Act::Clock(Victim::Api)),
+    kind("F9 node's clock jumps", Act::Clock(Victim::Node)),
     kind("F10 slow readers", Act::SlowReaders(8)),
 ];
 
@@ -156,12 +177,32 @@ const fn cut(victim: Victim, way: Way, seconds: u64) -> Act {
     Act::Cut(victim, way, Reach::Everything, seconds)
 }
 
+/// What faults need.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Means {
+    /// Of network and mounts.
+    pub(crate) has_namespaces: bool,
+    pub(crate) has_standby: bool,
+    /// Programs can be given clocks of their own.
+    pub(crate) has_clocks: bool,
+}
+
+impl Means {
+    pub(crate) const ALL: Self = Self {
+        has_namespaces: true,
+        has_standby: true,
+        has_clocks: true,
+    };
+}
+
 impl Kind {
     /// What can be done here, in a fixed order.
-    pub(crate) fn possible(has_namespaces: bool, has_standby: bool) -> Vec<Self> {
+    pub(crate) fn possible(means: Means) -> Vec<Self> {
         let is_possible = |kind: &&Self| match kind.act {
-            Act::Cut(..) | Act::Flap(..) => has_namespaces,
-            Act::Kill(Victim::Standby) => has_standby,
+            Act::Cut(..) | Act::Flap(..) | Act::FillDisk(..) => means.has_namespaces,
+            Act::Kill(Victim::Standby) => means.has_standby,
+            Act::Clock(Victim::Leader | Victim::Standby) => means.has_clocks && means.has_standby,
+            Act::Clock(Victim::Api | Victim::Node) => means.has_clocks,
             Act::Kill(Victim::Leader | Victim::Api | Victim::Node)
             | Act::CrashAt(..)
             | Act::KillPart(_)

@@ -14,12 +14,12 @@ use tokio::task::JoinSet;
 
 use crate::clients::Clients;
 use crate::clock::At;
-use crate::farm::Farm;
+use crate::farm::{Farm, faketime};
 use crate::options::Options;
 use crate::pace::Pace;
 
 pub(crate) use inject::Injector;
-pub(crate) use kind::Kind;
+pub(crate) use kind::{Kind, Means};
 
 /// From one fault's healing to the next fault: most overlap nothing, so that what they cost can be told apart.
 const GAP_MS: std::ops::Range<u64> = 500..2_500;
@@ -42,8 +42,11 @@ pub(crate) async fn run(
     options: &Options,
     pace: &Pace,
 ) -> anyhow::Result<Vec<Row>> {
-    let has_standby = options.coordinators > 1;
-    let possible = Kind::possible(farm.network.has_namespaces(), has_standby);
+    let possible = Kind::possible(Means {
+        has_namespaces: farm.network.has_namespaces(),
+        has_standby: options.coordinators > 1,
+        has_clocks: faketime().is_some(),
+    });
     let planned = schedule::schedule(options.faults, options.seed, &possible, &options.only)?;
     let outage = Duration::from_secs(options.outage_s);
     let injector = Arc::new(Injector::new(farm, clients, outage)?);

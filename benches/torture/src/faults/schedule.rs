@@ -52,11 +52,12 @@ pub(crate) fn schedule(
 
 #[cfg(test)]
 mod tests {
+    use super::super::kind::Means;
     use super::*;
 
     #[test]
     fn the_same_seed_gives_the_same_faults_and_no_kind_is_left_out() {
-        let possible = Kind::possible(true, true);
+        let possible = Kind::possible(Means::ALL);
         let names = |seed| {
             let planned = schedule(2 * possible.len(), seed, &possible, &[]).unwrap();
             planned
@@ -74,7 +75,11 @@ mod tests {
 
     #[test]
     fn an_unknown_kind_is_refused_by_name() {
-        let refused = schedule(1, 1, &Kind::possible(false, true), &["F5 node deaf".into()]);
+        let means = Means {
+            has_namespaces: false,
+            ..Means::ALL
+        };
+        let refused = schedule(1, 1, &Kind::possible(means), &["F5 node deaf".into()]);
         assert!(refused.unwrap_err().to_string().contains("F5 node deaf"));
     }
 }
