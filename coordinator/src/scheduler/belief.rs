@@ -3,6 +3,7 @@
 use flowai_actors::ids::{Attempt, Generation, JobId, ModelId, NodeId, UserId};
 use flowai_actors::state::Tier;
 
+use super::event::Drain;
 use super::jobs::{Cursor, Holder, Job};
 use super::state::Scheduler;
 
@@ -66,6 +67,13 @@ impl Scheduler {
     pub fn running_on(&self, node: &NodeId) -> Option<(JobId, Attempt)> {
         let running = self.nodes.by_name(node)?.running?;
         Some((self.jobs.get(running.job)?.id, running.attempt))
+    }
+
+    /// Whether a live node gets no other job, whoever wanted that.
+    pub fn is_draining(&self, node: &NodeId) -> bool {
+        self.nodes
+            .by_name(node)
+            .is_some_and(|known| known.drain != Drain::Off)
     }
 
     /// Jobs that wait and jobs that run, of one tier.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::{Attempt, Generation, GpuSeconds, JobId, ModelId, NodeId, Sha256, UserId};
+pub use flowai_actors::membership::Drain;
 use flowai_actors::state::{Class, Tier};
 use flowai_store::journal::Unfinished;
 
@@ -93,16 +94,6 @@ pub struct Holds {
     pub fused: Vec<Sha256>,
     /// In its memory or on its disk.
     pub near: Vec<Sha256>,
-}
-
-/// What an operator, or a machine about to be taken away, wants of a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Drain {
-    Off,
-    /// It ends its job and gets no other.
-    Lazy,
-    /// Its job stops at the next step boundary and goes on elsewhere.
-    Now,
 }
 
 /// What a render took on its node, by its own clock.

@@ -4,7 +4,7 @@
 use flowai_actors::planted::{self, Bug};
 use flowai_actors::state::Tier;
 
-use super::jobs::{JobIx, Place};
+use super::jobs::{Job, JobIx, Place};
 use super::kinds::Refitted;
 use super::lanes::{Claim, Entry, LaneIx};
 use super::shares::{UserIx, Virtual};
@@ -15,7 +15,9 @@ impl Scheduler {
     pub(super) fn enqueue(&mut self, ix: JobIx) {
         self.changed();
         let Some(job) = self.jobs.get(ix) else { return };
-        let (owner, kind, seq, cost) = (job.owner, job.kind, job.seq, job.cost_left());
+        let (owner, kind, cost) = (job.owner, job.kind, job.cost_left());
+        let arrival = |job: &Job| (job.queued_at, job.seq);
+        let arrived = arrival(job);
         if let Some(kind) = self.kinds.get_mut(kind) {
             kind.backlog_s += cost;
         }
@@ -28,10 +30,12 @@ impl Scheduler {
             return;
         };
         let jobs = &self.jobs;
-        let at = lane
-            .jobs
-            .partition_point(|other| jobs.get(*other).is_some_and(|other| other.seq < seq));
+        let at = lane.jobs.partition_point(|other| {
+            jobs.get(*other)
+                .is_some_and(|other| arrival(other) < arrived)
+        });
         lane.jobs.insert(at, ix);
+        lane.backlog_s += cost;
         if let Some(job) = self.jobs.get_mut(ix) {
             job.place = Place::Lane(lane_ix);
         }
@@ -57,6 +61,7 @@ impl Scheduler {
         if let Some(kind) = self.kinds.get_mut(kind) {
             kind.backlog_s = (kind.backlog_s - cost).max(0.0);
         }
+        lane.backlog_s = (lane.backlog_s - cost).max(0.0);
         let was_first = lane.jobs.front() == Some(&ix);
         if was_first {
             lane.jobs.pop_front();

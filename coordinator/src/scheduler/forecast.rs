@@ -10,8 +10,9 @@ use flowai_actors::ids::{JobId, NodeId};
 use flowai_actors::state::Tier;
 
 use super::durations::Window;
-use super::jobs::{Job, JobIx, Place, Quote};
+use super::jobs::{Job, JobIx, Jobs, Place, Quote};
 use super::kinds::{Group, GroupIx};
+use super::lanes::Lane;
 use super::state::Scheduler;
 
 /// Added to both sides of a ratio, so that waits of milliseconds say nothing.
@@ -68,23 +69,29 @@ impl Scheduler {
 
     /// When a waiting job will probably start. `None` for one that no live node can run, or that waits for another job.
     pub fn starts_in(&self, id: JobId) -> Option<Range> {
-        let job = self.jobs.by_id(id)?;
-        Some(self.calibration.range(job.tier, self.base_s(job)?))
+        let ix = self.jobs.find(id)?;
+        let tier = self.jobs.get(ix)?.tier;
+        Some(self.calibration.range(tier, self.base_s(ix)?))
     }
 
     /// When a job of the tier that came now would probably start on nodes of this device class, without anything of it loaded.
     pub fn predicted_wait(&self, tier: Tier, device_class: &str) -> Option<Range> {
-        let (nodes, busy_s) = self.capacity(|group| {
-            let group = self.kinds.get_group(group);
-            let of_class = group.filter(|group| self.kinds.class_name(group.class) == device_class);
-            of_class.map_or(0, Group::live)
-        });
         if self.has_idle(device_class) {
             return Some(Range {
                 p50_s: 0.0,
                 p90_s: 0.0,
             });
         }
+        self.wait_behind_others(tier, device_class)
+    }
+
+    /// The same of a job that no idle node can take, should there be any.
+    pub(super) fn wait_behind_others(&self, tier: Tier, device_class: &str) -> Option<Range> {
+        let (nodes, busy_s) = self.capacity(|group| {
+            let group = self.kinds.get_group(group);
+            let of_class = group.filter(|group| self.kinds.class_name(group.class) == device_class);
+            of_class.map_or(0, Group::live)
+        });
         let length = self.durations.mean_charge() / f64::from(tier.weight());
         let weights = self.shares.weights() + u64::from(tier.weight());
         (nodes > 0).then(|| {
@@ -116,7 +123,7 @@ impl Scheduler {
     /// Remembers what the job's owner is told now.
     pub(super) fn quote(&mut self, ix: JobIx) {
         let Some(job) = self.jobs.get(ix) else { return };
-        let Some(base_s) = self.base_s(job) else {
+        let Some(base_s) = self.base_s(ix) else {
             return;
         };
         let range = self.calibration.range(job.tier, base_s);
@@ -129,7 +136,8 @@ impl Scheduler {
         }
     }
 
-    fn base_s(&self, job: &Job) -> Option<f64> {
+    fn base_s(&self, ix: JobIx) -> Option<f64> {
+        let job = self.jobs.get(ix)?;
         let Place::Lane(lane) = job.place else {
             return None;
         };
@@ -145,16 +153,7 @@ impl Scheduler {
         }
         let tag = self.shares.get(job.owner)?.tag;
         let weight = f64::from(job.tier.weight());
-        let ahead_of_it = lane.jobs.iter().take_while(|other| {
-            self.jobs
-                .get(**other)
-                .is_some_and(|other| other.seq < job.seq)
-        });
-        let own: f64 = ahead_of_it
-            .filter_map(|other| self.jobs.get(*other))
-            .map(|other| self.cost_of(other))
-            .sum();
-        let finish = tag.0 + (own + self.cost_of(job)) / weight;
+        let finish = tag.0 + self.usual_ratio(job) * through_s(lane, ix, &self.jobs) / weight;
         let virtual_s = (finish - self.shares.now().0).max(0.0);
         let others_s = virtual_s * self.shares.weights() as f64 / f64::from(nodes);
         // Its own length is part of the tag, and not of its wait.
@@ -170,4 +169,14 @@ impl Scheduler {
             self.durations.mean_charge() / f64::from(nodes.max(1) + 1),
         )
     }
+}
+
+/// Baseline GPU-seconds of a job and of those before it in its lane. Whoever has just come is the last, and nothing is walked.
+fn through_s(lane: &Lane, job: JobIx, jobs: &Jobs) -> f64 {
+    if lane.jobs.back() == Some(&job) {
+        return lane.backlog_s;
+    }
+    let before = lane.jobs.iter().take_while(|other| **other != job);
+    let through = before.chain([&job]).filter_map(|ix| jobs.get(*ix));
+    through.map(Job::cost_left).sum()
 }

@@ -34,6 +34,8 @@ pub(super) struct Lane {
     class: Option<Class>,
     /// In the order of arrival.
     pub(super) jobs: VecDeque<JobIx>,
+    /// Baseline GPU-seconds of all of them.
+    pub(super) backlog_s: f64,
     /// How it stands in its kind's order.
     pub(super) entry: Option<Entry>,
 }
@@ -91,6 +93,7 @@ impl Lanes {
             kind,
             class,
             jobs: VecDeque::new(),
+            backlog_s: 0.0,
             entry: None,
         };
         match self.slots.get_mut(ix.0 as usize) {

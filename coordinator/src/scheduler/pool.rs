@@ -141,7 +141,11 @@ impl Scheduler {
                     }
                     *left -= 1;
                     pool.runnable += 1;
-                    pool.backlog_s += job.cost * ratio;
+                    let cost = match class {
+                        Some(class) => job.cost_on(self.kinds.class_name(class)),
+                        None => job.cost_left(),
+                    };
+                    pool.backlog_s += cost * ratio;
                     pool.is_waiting[job.tier as usize] = true;
                 }
             }
@@ -164,7 +168,7 @@ impl Scheduler {
         classes.dedup();
         let waits = classes
             .into_iter()
-            .filter_map(|class| self.predicted_wait(tier, self.kinds.class_name(class)));
+            .filter_map(|class| self.wait_behind_others(tier, self.kinds.class_name(class)));
         waits.map(|wait| wait.p90_s).min_by(f64::total_cmp)
     }
 }

@@ -222,7 +222,7 @@ impl Scheduler {
         job.cost * self.usual_ratio(job)
     }
 
-    fn usual_ratio(&self, job: &Job) -> f64 {
+    pub(super) fn usual_ratio(&self, job: &Job) -> f64 {
         let needs = self.kinds.get(job.kind).map(|kind| kind.needs);
         needs.map_or(0.0, |needs| self.durations.ratio(needs, None).p50)
     }

@@ -9,6 +9,7 @@ use rand::{Rng as _, SeedableRng as _};
 
 use super::super::jobs::Place;
 use super::super::nodes::NodeIx;
+use super::super::shares::Virtual;
 use super::*;
 
 const MODELS: [&str; 3] = ["one", "two", "three"];
@@ -353,12 +354,17 @@ fn audit(scheduler: &Scheduler, event: &Event) {
         assert!(user.lanes.contains(&ix));
         let (entry, kind) = (lane.entry.unwrap(), scheduler.kinds.get(lane.kind).unwrap());
         let job = scheduler.jobs.get(lane.jobs[0]).unwrap();
-        let finish = user.tag.0 + scheduler.length_of(job);
-        // Learning changes lengths a little between two filings.
-        assert!(
-            (entry.claim.finish.0 - finish).abs() <= finish.abs() * 10.0 + 3_000.0,
+        let claim = entry.claim;
+        assert_eq!(
+            (claim.served, claim.seq),
+            (user.served, job.seq),
             "{event:?}"
         );
+        // What was learned changes lengths, and claims only with the next filing.
+        if scheduler.usual_ratio(job) == 1.0 {
+            let finish = Virtual(user.tag.0 + scheduler.length_of(job));
+            assert_eq!(claim.finish, finish, "{event:?}");
+        }
         assert_eq!(
             entry.is_capped,
             user.running >= job.tier.running_max(),

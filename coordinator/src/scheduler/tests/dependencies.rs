@@ -55,6 +55,25 @@ fn its_start_bound_begins_when_the_other_is_done() {
 }
 
 #[test]
+fn it_stands_behind_those_that_waited_when_the_other_was_done() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    farm.arrive(waiting(1, 1, Tier::Pro));
+    farm.arrive(WaitingJob {
+        after: Some(job_id(1)),
+        ..waiting(2, 2, Tier::Pro)
+    });
+    farm.pass(NODE_BEAT_MS, &["a"]);
+    farm.arrive(waiting(3, 2, Tier::Pro));
+    farm.pass(NODE_BEAT_MS, &["a"]);
+    let done = Event::JobGone {
+        job: job_id(1),
+        is_done: true,
+    };
+    assert_eq!(farm.step(done), [assign(3, 1, "a")]);
+}
+
+#[test]
 fn it_fails_by_name_when_the_other_ends_without_a_clip() {
     let mut farm = Farm::new();
     farm.register("a", FIRST, None);

@@ -55,6 +55,36 @@ fn a_node_is_idle_since_its_last_job_and_says_when_it_drains() {
 }
 
 #[test]
+fn a_node_that_is_idle_for_want_of_the_model_shortens_no_wait() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    for n in 1..=5 {
+        farm.arrive(waiting(n, n, Tier::Studio));
+    }
+    let wait_s = gpus(&farm).wait_s[STUDIO].unwrap();
+    farm.offer("b", FIRST, &["another"], None);
+    let beside_an_idle_one = gpus(&farm).wait_s[STUDIO].unwrap();
+    assert!(
+        0.0 < beside_an_idle_one && beside_an_idle_one <= wait_s,
+        "{beside_an_idle_one} of {wait_s}"
+    );
+}
+
+#[test]
+fn what_a_checkpoint_holds_asks_for_no_node() {
+    let mut farm = Farm::new();
+    farm.arrive(WaitingJob {
+        resume: Some(Checkpoint {
+            device_class: "gpu".to_owned(),
+            step: 9,
+        }),
+        ..waiting(1, 1, Tier::Pro)
+    });
+    let backlog_s = gpus(&farm).backlog_s;
+    assert!((backlog_s - 1.0).abs() < 1e-9, "{backlog_s}");
+}
+
+#[test]
 fn a_pool_that_was_never_seen_could_run_what_no_other_can() {
     let mut farm = Farm::new();
     farm.arrive(waiting(1, 1, Tier::Pro));
