@@ -163,8 +163,6 @@ impl Settings {
         sqlx::raw_sql(AssertSqlSafe(statements))
             .execute(&mut owner)
             .await?;
-        // In no transaction.
-        sqlx::raw_sql("vacuum analyze").execute(&mut owner).await?;
         Ok(())
     }
 }

@@ -20,7 +20,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use self::house::House;
-use self::reader::{Published, Reader};
+use self::reader::{Published, ROUNDS_MAX, Reader};
 use crate::figures;
 use crate::machine::{self, Machine};
 use crate::statistics::Percentiles;
@@ -31,6 +31,9 @@ const INTERVAL: Duration = Duration::from_millis(250);
 const OPENING: usize = 64;
 /// What is published before that does not count.
 const WARM_UP: Duration = Duration::from_secs(2);
+/// Of a case: more rounds are not remembered.
+const SECONDS_MAX: u64 =
+    (ROUNDS_MAX as u128 * INTERVAL.as_millis() / 1_000) as u64 - 2 * WARM_UP.as_secs();
 /// So long after the last opening is memory read.
 const SETTLED: Duration = Duration::from_secs(3);
 /// Streams of one user that one instance allows.
@@ -50,7 +53,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 1_000)]
     jobs: usize,
     /// How long updates are published in each case
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=SECONDS_MAX))]
     seconds: u64,
 }
 

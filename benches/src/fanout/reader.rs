@@ -16,7 +16,7 @@ use tokio::sync::watch;
 /// The receive buffer of a reader that will not read.
 const NARROW_BYTES: u32 = 4_096;
 /// Rounds of updates that are remembered of each job.
-const ROUNDS_MAX: usize = 1_024;
+pub(super) const ROUNDS_MAX: usize = 1_024;
 
 /// When each update was given to the link: of a job by round, microseconds since the first look at this value.
 pub(super) struct Published {

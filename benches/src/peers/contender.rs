@@ -9,10 +9,11 @@ use flowai_embedded::{Launch, Process, RunAs};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::Serialize;
+use sqlx::{Connection as _, PgConnection};
 use tempfile::TempDir;
 use url::Url;
 
-use super::records;
+use super::records::Starts;
 use super::server::Kind;
 
 /// What a program is given beside the work that it waits for.
@@ -250,6 +251,15 @@ impl Stage {
         self.finish("preload", &[count]).await
     }
 
+    /// Has PostgreSQL look at what was written, as it does by itself in time.
+    pub(super) async fn settle(&self) -> Result<()> {
+        if self.contender.server == Kind::Postgres {
+            let mut owner = PgConnection::connect(self.url.as_str()).await?;
+            sqlx::raw_sql("vacuum analyze").execute(&mut owner).await?;
+        }
+        Ok(())
+    }
+
     pub(super) async fn enqueue(&self, wanted: Submissions) -> Result<()> {
         let Submissions {
             seconds,
@@ -264,8 +274,9 @@ impl Stage {
     /// Waits until so many have begun, at most so long; how many have.
     pub(super) async fn begun(&self, count: usize, within: Duration) -> usize {
         let since = Instant::now();
+        let mut starts = Starts::default();
         loop {
-            let begun = records::begun(&self.starts());
+            let begun = starts.count(&self.starts());
             if begun >= count || since.elapsed() > within {
                 return begun;
             }

@@ -49,8 +49,9 @@ const WORKERS: usize = 10;
 const WORKERS_OF_BATCHES: usize = 100;
 /// A depth takes no longer than this to be written.
 const PRELOAD_S: usize = 60;
-/// How long a backlog is worked on, after a second that does not count.
+/// How long a backlog is worked on, after a time that does not count.
 const AT_DEPTH: Duration = Duration::from_secs(4);
+const AT_DEPTH_WARM_UP: Duration = Duration::from_secs(1);
 
 #[derive(Args)]
 pub(crate) struct Options {
@@ -78,6 +79,45 @@ pub(crate) struct Options {
     /// Prints the tables of a report that was written before, as Markdown, and measures nothing
     #[arg(long, value_name = "FILE")]
     table: Option<PathBuf>,
+}
+
+/// What is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Case {
+    Lives,
+    Batches,
+    Idle,
+    /// How many lives share a sync of Redis: the tracer that counts them is in the way of its rates.
+    Syncs,
+    /// Of so many waiting jobs.
+    Depth(usize),
+}
+
+impl Case {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Lives => "lives",
+            Self::Batches => "batches",
+            Self::Idle => "idle",
+            Self::Syncs => "syncs",
+            Self::Depth(_) => "depth",
+        }
+    }
+
+    fn depth(self) -> usize {
+        match self {
+            Self::Depth(depth) => depth,
+            Self::Lives | Self::Batches | Self::Idle | Self::Syncs => 0,
+        }
+    }
+
+    /// Jobs that are submitted at once.
+    fn batch(self) -> usize {
+        match self {
+            Self::Batches => BATCH,
+            Self::Lives | Self::Idle | Self::Syncs | Self::Depth(_) => 1,
+        }
+    }
 }
 
 /// One case of one round.
@@ -165,19 +205,19 @@ impl Bench<'_> {
         for class in classes.iter().copied() {
             for workers in self.options.workers.clone() {
                 if workers <= contender.workers_max {
-                    self.case(round, contender, class, "lives", workers, 0)
+                    self.case(round, contender, class, Case::Lives, workers)
                         .await?;
                 }
             }
             if class == Class::A {
                 let workers = contender.workers_max.min(WORKERS_OF_BATCHES);
-                self.case(round, contender, class, "batches", workers, 0)
+                self.case(round, contender, class, Case::Batches, workers)
                     .await?;
             }
-            self.case(round, contender, class, "idle", WORKERS, 0)
+            self.case(round, contender, class, Case::Idle, WORKERS)
                 .await?;
             if class == Class::A && contender.server == Kind::Redis && round == 1 {
-                self.case(round, contender, class, "syncs", WORKERS, 0)
+                self.case(round, contender, class, Case::Syncs, WORKERS)
                     .await?;
             }
             for depth in self.options.depths.clone() {
@@ -187,7 +227,7 @@ impl Bench<'_> {
                     && !is_too_often
                     && depth <= contender.preloads_per_s * PRELOAD_S
                 {
-                    self.case(round, contender, class, "depth", WORKERS, depth)
+                    self.case(round, contender, class, Case::Depth(depth), WORKERS)
                         .await?;
                 }
             }
@@ -201,21 +241,20 @@ impl Bench<'_> {
         round: usize,
         contender: &Contender,
         class: Class,
-        case: &str,
+        case: Case,
         workers: usize,
-        depth: usize,
     ) -> Result<()> {
         let before = disk::syncs_per_s(self.folder)?;
         let load = machine::load()?;
-        let found = self.found(contender, class, case, workers, depth).await;
+        let found = self.found(contender, class, case, workers).await;
         let found = found.unwrap_or_else(|error| json!({ "error": format!("{error:#}") }));
         let row = Row {
             contender: contender.label(),
             class: format!("{class:?}"),
             round,
-            case: case.to_owned(),
+            case: case.name().to_owned(),
             workers,
-            depth,
+            depth: case.depth(),
             syncs_per_s: [before, disk::syncs_per_s(self.folder)?],
             load,
             found,
@@ -229,16 +268,25 @@ impl Bench<'_> {
         &mut self,
         contender: &Contender,
         class: Class,
-        case: &str,
+        case: Case,
         workers: usize,
-        depth: usize,
     ) -> Result<Value> {
         let url = self.servers.fresh(contender.server, class).await?;
-        let batch = if case == "batches" { BATCH } else { 1 };
-        let stage = contender.set_up(self.peers, url, batch).await?;
-        if case == "depth" {
+        let stage = contender.set_up(self.peers, url, case.batch()).await?;
+        if let Case::Depth(depth) = case {
             return at_depth(&stage, depth, workers).await;
         }
+        self.lives(contender, case, workers, &stage).await
+    }
+
+    /// Jobs are submitted while workers work.
+    async fn lives(
+        &self,
+        contender: &Contender,
+        case: Case,
+        workers: usize,
+        stage: &Stage,
+    ) -> Result<Value> {
         let working = stage.work(workers)?;
         stage.enqueue(WARM_UP).await?;
         let wanted = records::acknowledged(&stage.acks())?;
@@ -249,16 +297,15 @@ impl Bench<'_> {
             working.log_end()
         );
         let wanted = match case {
-            "idle" => IDLE,
-            _ => Submissions {
+            Case::Idle => IDLE,
+            Case::Lives | Case::Batches | Case::Syncs | Case::Depth(_) => Submissions {
                 seconds: self.options.seconds,
                 count: contender.jobs_max,
                 producers: PRODUCERS,
                 pause_ms: 0,
             },
         };
-        // The tracer that counts for Redis is in the way of its rates.
-        let is_counted = contender.server == Kind::Postgres || case == "syncs";
+        let is_counted = contender.server == Kind::Postgres || case == Case::Syncs;
         let syncs = match is_counted {
             true => Some(
                 self.servers
@@ -275,12 +322,15 @@ impl Bench<'_> {
             None => None,
         };
         let lives: Lives = records::join(&stage.acks(), &stage.starts())?;
+        ensure!(
+            lives.missing == 0 && lives.doubled == 0,
+            "{} acknowledged jobs never began, and {} began more than once",
+            lives.missing,
+            lives.doubled
+        );
         let mut found = serde_json::to_value(&lives)?;
-        if let Some(syncs) = syncs.filter(|syncs| *syncs > 0) {
+        if let Some(syncs) = syncs {
             found["jobs_per_sync"] = json!(lives.acknowledged as f64 / syncs as f64);
-        }
-        if lives.missing > 0 || lives.doubled > 0 {
-            found["error"] = json!("the count of starts is not that of acknowledgements");
         }
         Ok(found)
     }
@@ -294,21 +344,27 @@ impl Bench<'_> {
 /// Starts a second out of a backlog, which is written before the workers come.
 async fn at_depth(stage: &Stage, depth: usize, workers: usize) -> Result<Value> {
     stage.preload(depth).await?;
+    stage.settle().await?;
     let working = stage.work(workers)?;
     let begun = stage.begun(1, WORKERS_READY).await;
     ensure!(begun > 0, "no job began: {}", working.log_end());
-    stage.begun(depth, AT_DEPTH).await;
+    stage.begun(depth, AT_DEPTH_WARM_UP + AT_DEPTH).await;
     drop(working);
     let times: Vec<i64> = records::starts(&stage.starts())?
         .into_iter()
         .map(|(_, at)| at)
         .collect();
-    let (first, last) = times.iter().fold((i64::MAX, 0), |(first, last), at| {
-        (first.min(*at), last.max(*at))
-    });
-    let seconds = (last - first) as f64 / 1e9;
-    ensure!(seconds > 0.0, "only one job began");
+    let first = times.iter().copied().min().unwrap_or_default();
+    let from = first + i64::try_from(AT_DEPTH_WARM_UP.as_nanos())?;
+    let counted = times.iter().copied().filter(|at| *at >= from);
+    let (started, last) = counted.fold((0, from), |(count, last), at| (count + 1, last.max(at)));
+    let seconds = (last - from) as f64 / 1e9;
+    ensure!(
+        seconds > 0.0,
+        "all {} jobs began within {AT_DEPTH_WARM_UP:?}",
+        times.len()
+    );
     Ok(
-        json!({ "starts_per_s": times.len() as f64 / seconds, "started": times.len(), "seconds": seconds }),
+        json!({ "starts_per_s": f64::from(started) / seconds, "started": started, "seconds": seconds }),
     )
 }

@@ -1,7 +1,8 @@
 //! What the contenders wrote, joined by somebody who trusts neither side: which acknowledged jobs began, when, and how often.
 
 use std::collections::HashMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read as _;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -32,11 +33,25 @@ pub(super) struct Lives {
     pub(super) start_ms: Percentiles,
 }
 
-/// How many jobs have begun.
-pub(super) fn begun(starts: &Path) -> usize {
-    fs::read(starts).map_or(0, |bytes| {
-        bytes.iter().filter(|byte| **byte == b'\n').count()
-    })
+/// How many jobs have begun, of which only what was written since the last look is read: whoever looks takes cores that are
+/// measured.
+#[derive(Default)]
+pub(super) struct Starts {
+    file: Option<File>,
+    count: usize,
+}
+
+impl Starts {
+    pub(super) fn count(&mut self, path: &Path) -> usize {
+        self.file = self.file.take().or_else(|| File::open(path).ok());
+        let mut new = Vec::new();
+        if let Some(file) = &mut self.file
+            && file.read_to_end(&mut new).is_ok()
+        {
+            self.count += new.iter().filter(|byte| **byte == b'\n').count();
+        }
+        self.count
+    }
 }
 
 /// When each job began, in order.
@@ -116,6 +131,19 @@ pub(super) fn join(acks_path: &Path, starts_path: &Path) -> Result<Lives> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn starts_are_counted_as_they_come() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("starts");
+        let mut starts = Starts::default();
+        assert_eq!(starts.count(&path), 0);
+        let mut file = File::create(&path).unwrap();
+        for (written, count) in [("a 1\nb 2\n", 2), ("c", 2), (" 3\nd 4\n", 4)] {
+            std::io::Write::write_all(&mut file, written.as_bytes()).unwrap();
+            assert_eq!(starts.count(&path), count);
+        }
+    }
 
     #[test]
     fn a_job_that_never_began_and_one_that_began_twice_are_seen() {

@@ -183,9 +183,14 @@ impl Syncs<'_> {
                     .lines()
                     .map(|line| line.split_whitespace().collect::<Vec<_>>());
                 let calls = rows.filter(|row| matches!(row.last(), Some(&"fdatasync" | &"fsync")));
-                Ok(calls
+                let calls: u64 = calls
                     .filter_map(|row| row.get(3)?.parse::<u64>().ok())
-                    .sum())
+                    .sum();
+                ensure!(
+                    calls > 0,
+                    "strace saw no sync: may it trace other processes here?"
+                );
+                Ok(calls)
             }
         }
     }
