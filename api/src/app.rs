@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use flowai_actors::credits::Millicredits;
 use flowai_actors::kit::TaskError;
+use flowai_actors::state::Tier;
 use flowai_store::database::{Database, DatabaseError};
 use flowai_store::objects::Objects;
 use flowai_store::redis::{Redis, RedisError};
@@ -94,6 +95,11 @@ impl App {
         if let Err(error) = self.objects.delete(key).await {
             tracing::warn!(%error, key, "an object that nothing names stays in the store");
         }
+    }
+
+    /// How many videos of one user of this tier may wait.
+    pub(crate) fn queued_max(&self, tier: Tier) -> u32 {
+        tier.queued_max().saturating_mul(self.rate_scale)
     }
 
     /// Connects to the database and Redis. Nothing is served yet.

@@ -47,8 +47,8 @@ pub enum ApiError {
         needed: Millicredits,
         available: Millicredits,
     },
-    #[error("only an operator may do this: an administrator, or an API key with the scope `farm`")]
-    RoleRequired,
+    #[error("only an operator may do this: an administrator, or an API key with the scope `{}`", .0.as_str())]
+    RoleRequired(Scope),
     /// The same for every token that admits nobody.
     #[error(
         "the join token admits nobody: it is wrong, used up, expired or revoked; make a new one with `flowai token create`"
@@ -212,7 +212,7 @@ impl ApiError {
             Self::InsufficientCredits { .. } => StatusCode::PAYMENT_REQUIRED,
             Self::ScopeRequired(_)
             | Self::SignInRequired
-            | Self::RoleRequired
+            | Self::RoleRequired(_)
             | Self::AccountSuspended
             | Self::JoinRefused
             | Self::OriginRefused => StatusCode::FORBIDDEN,
@@ -255,7 +255,7 @@ impl ApiError {
             Self::ScopeRequired(_) => "scope_required",
             Self::SignInRequired => "sign_in_required",
             Self::InsufficientCredits { .. } => "insufficient_credits",
-            Self::RoleRequired => "role_required",
+            Self::RoleRequired(_) => "role_required",
             Self::AccountSuspended => "account_suspended",
             Self::JoinRefused => "join_refused",
             Self::UpgradeRequired(_) => "upgrade_required",

@@ -6,10 +6,9 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use flowai_actors::ids::NodeId;
-use flowai_actors::link::pki::{Identity, PkiError, SigningRequest};
+use flowai_actors::link::pki::{Identity, PkiError, SigningRequest, now_s};
 use flowai_actors::membership::{InvalidJoinToken, JoinToken};
 use flowai_actors::wire;
 use url::{Host, Url};
@@ -30,6 +29,11 @@ pub enum JoinError {
     Readable(Url),
     #[error("token: {0}")]
     Token(#[from] InvalidJoinToken),
+    #[error(
+        "data must be a path without $, `, \" and \\ (got {}): shells read the settings; give --data another folder",
+        .0.display()
+    )]
+    DataPath(PathBuf),
     #[error("{} is {node} already; give --data another folder, or --again to join anew", folder.display())]
     Joined { folder: PathBuf, node: String },
     /// Somebody else answers at the farm's address.
@@ -37,6 +41,10 @@ pub enum JoinError {
         "the answer comes from another farm than the token: its CA is {got}, the token's is {wanted}; check the address"
     )]
     OtherFarm { got: String, wanted: String },
+    #[error(
+        "the farm names a coordinator that is no host:port (got {0:?}); have its operator look at FLOWAI_COORDINATORS"
+    )]
+    Coordinator(String),
     #[error(transparent)]
     Client(#[from] ClientError),
     #[error(transparent)]
@@ -66,10 +74,14 @@ impl Place {
     /// The folder, for its owner alone where it has to be made.
     ///
     /// # Errors
-    /// What the system says.
+    /// A path that the settings cannot hold; what the system says.
     pub fn of(data: &Path) -> Result<Self, JoinError> {
         private_folder(data)?;
         let data = data.canonicalize().map_err(at(data))?;
+        // The settings are sourced, often by root: between quotes these would still be run or end them.
+        if data.display().to_string().contains(['$', '`', '"', '\\']) {
+            return Err(JoinError::DataPath(data));
+        }
         Ok(Self { data })
     }
 
@@ -81,13 +93,9 @@ impl Place {
     fn clear(&self, again: bool) -> Result<(), JoinError> {
         let tls = self.tls();
         if tls.join("cert.pem").exists() {
-            let present = Identity::load(&tls)?;
-            let is_valid = now_s() < present.validity_s()?.1;
-            if is_valid && !again {
-                return Err(JoinError::Joined {
-                    folder: self.data.clone(),
-                    node: present.peer().id().to_owned(),
-                });
+            // One that is damaged cannot be read, and can still be put aside.
+            if !again {
+                self.check_lapsed(&tls)?;
             }
             let before = self.data.join(BEFORE);
             if before.exists() {
@@ -98,13 +106,24 @@ impl Place {
         private_folder(&tls)
     }
 
+    fn check_lapsed(&self, tls: &Path) -> Result<(), JoinError> {
+        let present = Identity::load(tls)?;
+        if now_s() < present.validity_s()?.1 {
+            return Err(JoinError::Joined {
+                folder: self.data.clone(),
+                node: present.peer().id().to_owned(),
+            });
+        }
+        Ok(())
+    }
+
     fn write_settings(&self, node: &NodeId, coordinators: &[String]) -> Result<PathBuf, JoinError> {
         let path = self.data.join(SETTINGS_FILE);
         let text = format!(
-            "FLOWAI_ID={node}\nFLOWAI_COORDINATORS={}\nFLOWAI_TLS_DIR={}\nFLOWAI_DATA_DIR={}\n",
+            "FLOWAI_ID={node}\nFLOWAI_COORDINATORS={}\nFLOWAI_TLS_DIR=\"{}\"\nFLOWAI_DATA_DIR=\"{}\"\n",
             coordinators.join(","),
-            quoted(&self.tls()),
-            quoted(&self.data),
+            self.tls().display(),
+            self.data.display(),
         );
         fs::write(&path, text).map_err(at(&path))?;
         Ok(path)
@@ -143,6 +162,7 @@ pub async fn join(
     };
     let answer = ask(farm, &question).await?;
     let identity = trusted(&parsed, request, &answer)?;
+    check_coordinators(&answer.coordinators)?;
     identity.save(&tls)?;
     // Reads it back as the node will; the kept key is the identity's own from here on.
     let identity = Identity::load(&tls)?;
@@ -173,6 +193,18 @@ fn trusted(
     Ok(identity)
 }
 
+/// Their addresses go into the settings as they are, which are sourced, often by root.
+fn check_coordinators(addresses: &[String]) -> Result<(), JoinError> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".:[]-".contains(&byte);
+    match addresses
+        .iter()
+        .find(|address| !address.bytes().all(is_plain))
+    {
+        Some(address) => Err(JoinError::Coordinator(address.clone())),
+        None => Ok(()),
+    }
+}
+
 /// Whether nobody on the way can read what is said there.
 fn is_private(farm: &Url) -> bool {
     match (farm.scheme(), farm.host()) {
@@ -199,13 +231,6 @@ fn facts() -> BTreeMap<String, String> {
     .collect()
 }
 
-/// As a shell and systemd read it.
-fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
-    let escaped = text.replace('\\', "\\\\").replace('"', "\\\"");
-    format!("\"{escaped}\"")
-}
-
 fn private_folder(path: &Path) -> Result<(), JoinError> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true).mode(0o700);
@@ -217,13 +242,6 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> JoinError + '_ {
         path: path.to_owned(),
         source,
     }
-}
-
-fn now_s() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -249,6 +267,55 @@ mod tests {
         ] {
             assert_eq!(is_private(&farm.parse().unwrap()), is_fine, "{farm}");
         }
+    }
+
+    #[test]
+    fn a_data_path_that_a_shell_would_run_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, is_fine) in [
+            ("node", true),
+            ("node 1's", true),
+            ("$(id)", false),
+            ("`id`", false),
+            ("a\"b", false),
+            ("a\\b", false),
+        ] {
+            let place = Place::of(&folder.path().join(name));
+            assert_eq!(place.is_ok(), is_fine, "{place:?}");
+            if let Err(refused) = place {
+                assert!(refused.to_string().contains(name), "{refused}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_address_that_a_shell_would_run_is_refused() {
+        for (address, is_fine) in [
+            ("c1.farm.example:7600", true),
+            ("[fd00::1]:7600", true),
+            ("c1:7600;id", false),
+            ("$(id):7600", false),
+            ("c1:7600\nLD_PRELOAD=x", false),
+            ("c1 c2", false),
+        ] {
+            let checked = check_coordinators(&["c0:7600".to_owned(), address.to_owned()]);
+            assert_eq!(checked.is_ok(), is_fine, "{address}");
+            if let Err(refused) = checked {
+                assert!(refused.to_string().contains(&format!("{address:?}")));
+            }
+        }
+    }
+
+    #[test]
+    fn a_damaged_identity_can_be_put_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Place::of(folder.path()).unwrap();
+        private_folder(&place.tls()).unwrap();
+        fs::write(place.tls().join("cert.pem"), "nonsense").unwrap();
+        assert!(matches!(place.clear(false), Err(JoinError::Pki(_))));
+        place.clear(true).unwrap();
+        assert!(!place.tls().join("cert.pem").exists());
+        assert!(folder.path().join(BEFORE).join("cert.pem").exists());
     }
 
     #[test]

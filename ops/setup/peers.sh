@@ -36,7 +36,7 @@ peer() {
     echo "$wanted" >"$stamp"
 }
 
-command -v npm >/dev/null || die "Node 20 with npm is missing, in which three of the queues are written"
+[[ -x /usr/bin/node ]] || die "/usr/bin/node is missing, with which the bench runs three of the queues: install Node 20 with npm"
 lock peers
 mkdir -p -- "$target"
 for name in celery rq dramatiq procrastinate pgmq; do peer python "$name"; done
@@ -46,4 +46,4 @@ peer rust apalis
 for name in celery rq dramatiq procrastinate pgmq pg-boss graphile-worker bullmq; do cp -- "$source/$name"/peer.* "$target/$name/"; done
 cp -- "$source"/producer.* "$target/"
 link .peers "$target"
-say "ready: $(ls -- "$source" | wc -l) queues"
+say "ready: $(find "$source" -mindepth 1 -maxdepth 1 -type d | wc -l) queues"

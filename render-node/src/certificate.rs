@@ -1,10 +1,10 @@
 //! The node's certificate, renewed at half of its life with a new key that never leaves the node.
 
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use flowai_actors::ids::{Epoch, NodeId};
-use flowai_actors::link::pki::{Identity, PkiError, SigningRequest};
+use flowai_actors::link::pki::{Identity, PkiError, SigningRequest, now_s};
 use flowai_actors::link::{LinkStartError, NodeLink as _, RactorLink, Role};
 use flowai_actors::membership::{RenewCertificate, RenewCertificateAnswer};
 use flowai_actors::wire::{self, QuestionError};
@@ -123,12 +123,4 @@ impl Keeper {
 async fn pause(seconds: i64) {
     let seconds = seconds.clamp(1, LOOK_S_MAX).unsigned_abs();
     tokio::time::sleep(Duration::from_secs(seconds)).await;
-}
-
-/// Seconds since 1970 by the machine's clock, as certificates count.
-fn now_s() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }

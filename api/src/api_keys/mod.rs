@@ -98,10 +98,11 @@ async fn create(
     principal.require_sign_in()?;
     check(&request)?;
     let mut transaction = app.database.begin_as(principal.user).await?;
-    if request.scopes.iter().any(|scope| scope.is_operators()) {
+    let of_operators = request.scopes.iter().find(|scope| scope.is_operators());
+    if let Some(&scope) = of_operators {
         let account = accounts::own(&mut transaction).await?;
         if account.is_none_or(|account| account.role != AccountRole::Admin) {
-            return Err(ApiError::RoleRequired);
+            return Err(ApiError::RoleRequired(scope));
         }
     }
     let known = api_keys::list(&mut transaction, KEYS_MAX as i64).await?;

@@ -57,14 +57,14 @@ impl Principal {
                 let is_enough = scopes.contains(&scope)
                     || (scope == Scope::FarmRead && scopes.contains(&Scope::Farm));
                 if !is_enough {
-                    return Err(ApiError::RoleRequired);
+                    return Err(ApiError::RoleRequired(scope));
                 }
             }
         }
         let mut transaction = app.database.begin_as(self.user).await?;
         match accounts::own(&mut transaction).await? {
             Some(account) if account.role == AccountRole::Admin => Ok(()),
-            Some(_) | None => Err(ApiError::RoleRequired),
+            Some(_) | None => Err(ApiError::RoleRequired(scope)),
         }
     }
 }

@@ -81,7 +81,7 @@ pub(super) async fn create(
         }
         Granting::Reused => Err(ApiError::IdempotencyKeyReused),
         Granting::NoAccount => Err(ApiError::NotFound("an account of this email")),
-        Granting::NotAdmin => Err(ApiError::RoleRequired),
+        Granting::NotAdmin => Err(ApiError::RoleRequired(Scope::Credits)),
     }
 }
 

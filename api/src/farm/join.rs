@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 
 use axum::extract::State;
-use axum::http::header;
-use axum::response::{IntoResponse as _, Response};
 use flowai_actors::ids::Sha256;
 use flowai_actors::limits::SIGNING_REQUEST_BYTES_MAX;
 use flowai_actors::membership::{Join, JoinAnswer, JoinToken, Joined, check_facts};
@@ -73,8 +71,7 @@ async fn join(
     State(app): State<App>,
     caller: Caller,
     Json(request): Json<JoinRequest>,
-) -> Result<Response, ApiError> {
-    // By the key as well, so that one machine that tries in a loop leaves room for the others behind its address.
+) -> Result<axum::Json<JoinedResource>, ApiError> {
     app.rates.admit_stranger(&caller, &request.csr).await?;
     let join = check(request)?;
     let joined = match app.link.join(&join).await? {
@@ -107,8 +104,7 @@ async fn join(
         cookie,
         coordinators: app.join.coordinators.clone(),
     };
-    let no_store = [(header::CACHE_CONTROL, "no-store")];
-    Ok((no_store, axum::Json(resource)).into_response())
+    Ok(axum::Json(resource))
 }
 
 /// A text that is no token at all is answered as a token that admits nobody.

@@ -7,7 +7,7 @@ use flowai_actors::ids::{Epoch, JobId};
 use flowai_actors::link::{LinkEvent, LinkEvents, NodeLink, PeerId, Role};
 use flowai_actors::membership::{Join, JoinAnswer, MembersChanged};
 use flowai_actors::messages::{
-    Body as _, Compare, Compared, Doorbell, EventsReady, FarmQuery, FarmView, Live,
+    Body, Compare, Compared, Doorbell, EventsReady, FarmQuery, FarmView, Live,
 };
 use flowai_actors::preview::PreviewReady;
 use flowai_actors::waiting::{Ceiling, Ceilings, CeilingsQuery, Waits, WhyAnswer, WhyQuery};
@@ -22,8 +22,9 @@ const FARM_QUERY_WITHIN: Duration = Duration::from_secs(2);
 /// Signing a certificate takes a transaction.
 const JOIN_WITHIN: Duration = Duration::from_secs(5);
 const LEADER_DOWN: ApiError = ApiError::DependencyDown("the leading coordinator");
-/// A million rows are read in some seconds, and what seems to differ is read again.
-const COMPARE_WITHIN: Duration = Duration::from_secs(30);
+/// A million rows are read in some seconds, and what seems to differ is read again. Less than the 30 s that `flowai check` waits,
+/// so that it hears what did not answer.
+const COMPARE_WITHIN: Duration = Duration::from_secs(25);
 /// Less than until it is asked again.
 const CEILINGS_WITHIN: Duration = Duration::from_secs(1);
 /// A look at a video does without the reason after so long.
@@ -47,17 +48,7 @@ impl LeaderLink {
 
     /// Tells the leader that a job waits or shall end. Call it after the commit.
     pub fn ring(&self, job: JobId) {
-        let Some(leader) = self.leader() else {
-            return;
-        };
-        match wire::seal(Epoch::ZERO, &Doorbell { job }) {
-            Ok(envelope) => {
-                if let Err(error) = self.link.send(&leader, envelope) {
-                    tracing::debug!(%error, %job, "the doorbell did not ring; the leader's sweep finds the job");
-                }
-            }
-            Err(error) => tracing::error!(%error, "a doorbell cannot be written"),
-        }
+        self.tell(&Doorbell { job });
     }
 
     /// The farm as the leader knows it.
@@ -78,11 +69,37 @@ impl LeaderLink {
 
     /// Tells the leader that an operator wants something else of a node. Call it after the commit; lost, it costs a second.
     pub(crate) fn members_changed(&self) {
+        self.tell(&MembersChanged {});
+    }
+
+    /// Has the leader compare its memory with the rows.
+    ///
+    /// # Errors
+    /// `DependencyDown` when nobody leads or answers.
+    pub(crate) async fn compare(&self) -> Result<Compared, ApiError> {
+        self.ask(&Compare {}, COMPARE_WITHIN).await
+    }
+
+    /// Which sizes are too large for all nodes; `None` when nobody who knows answers in time.
+    pub(crate) async fn ceilings(&self) -> Option<Vec<Ceiling>> {
+        let Ceilings { ceilings } = self.try_ask(&CeilingsQuery {}, CEILINGS_WITHIN).await?;
+        Some(ceilings)
+    }
+
+    /// Why a job waits; `None` when it does not, or nobody who knows answers in time.
+    pub async fn why(&self, job: JobId) -> Option<(Option<u32>, Waits)> {
+        match self.try_ask(&WhyQuery { job }, WHY_WITHIN).await? {
+            WhyAnswer::Waits { position, waits } => Some((position, waits)),
+            WhyAnswer::NotWaiting => None,
+        }
+    }
+
+    fn tell<B: Body>(&self, body: &B) {
         let Some(leader) = self.leader() else { return };
-        match wire::seal(Epoch::ZERO, &MembersChanged {}) {
+        match wire::seal(Epoch::ZERO, body) {
             Ok(envelope) => {
                 if let Err(error) = self.link.send(&leader, envelope) {
-                    tracing::debug!(%error, "the leader finds the change at its next look");
+                    tracing::debug!(%error, kind = B::KIND, "the leader is not told; its next look finds it");
                 }
             }
             Err(error) => tracing::error!(%error, "a message cannot be written"),
@@ -103,55 +120,19 @@ impl LeaderLink {
             })
     }
 
-    /// Has the leader compare its memory with the rows.
-    ///
-    /// # Errors
-    /// `DependencyDown` when nobody leads or answers.
-    pub(crate) async fn compare(&self) -> Result<Compared, ApiError> {
-        const DOWN: ApiError = ApiError::DependencyDown("the leading coordinator");
-        let leader = self.leader().ok_or(DOWN)?;
-        let link = self.link.as_ref();
-        wire::ask(link, &leader, Epoch::ZERO, &Compare {}, COMPARE_WITHIN)
+    /// For what the caller can do without.
+    async fn try_ask<Q: Question + Sync>(
+        &self,
+        question: &Q,
+        within: Duration,
+    ) -> Option<Q::Answer> {
+        let leader = self.leader()?;
+        wire::ask(self.link.as_ref(), &leader, Epoch::ZERO, question, within)
             .await
-            .map_err(|error| {
-                tracing::warn!(%error, "the leader did not compare its memory with the rows");
-                DOWN
+            .inspect_err(|error| {
+                tracing::debug!(%error, kind = Q::KIND, "the leader did not answer");
             })
-    }
-
-    /// Which sizes are too large for all nodes; `None` when nobody who knows answers in time.
-    pub(crate) async fn ceilings(&self) -> Option<Vec<Ceiling>> {
-        let leader = self.leader()?;
-        let link = self.link.as_ref();
-        let asked = wire::ask(
-            link,
-            &leader,
-            Epoch::ZERO,
-            &CeilingsQuery {},
-            CEILINGS_WITHIN,
-        );
-        match asked.await {
-            Ok(Ceilings { ceilings }) => Some(ceilings),
-            Err(error) => {
-                tracing::debug!(%error, "the leader did not say which sizes are too large");
-                None
-            }
-        }
-    }
-
-    /// Why a job waits; `None` when it does not, or nobody who knows answers in time.
-    pub async fn why(&self, job: JobId) -> Option<(Option<u32>, Waits)> {
-        let leader = self.leader()?;
-        let (link, question) = (self.link.as_ref(), WhyQuery { job });
-        let asked = wire::ask(link, &leader, Epoch::ZERO, &question, WHY_WITHIN).await;
-        match asked {
-            Ok(WhyAnswer::Waits { position, waits }) => Some((position, waits)),
-            Ok(WhyAnswer::NotWaiting) => None,
-            Err(error) => {
-                tracing::debug!(%error, %job, "the leader did not say why a job waits");
-                None
-            }
-        }
+            .ok()
     }
 
     fn leader(&self) -> Option<PeerId> {

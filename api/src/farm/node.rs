@@ -25,7 +25,7 @@ const MEMBERS_MAX: i64 = 10_000;
 
 pub(super) const NO_NODE: ApiError = ApiError::NotFound("a node of this name");
 
-/// A node whose lease runs.
+/// A node that the leader has heard of lately.
 #[derive(Serialize, ToSchema)]
 pub(super) struct NodeResource {
     #[serde(flatten)]
@@ -46,6 +46,14 @@ pub(super) struct NodeResource {
     running: Option<RunningResource>,
     /// Since its last beat.
     silent_ms: u64,
+}
+
+/// What is known of one node.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub(super) enum NodeAnswer {
+    Heard(Box<NodeResource>),
+    Away(AboutNode),
 }
 
 /// From what the node computes with to its disk: the nearer, the sooner a job with them starts.
@@ -159,13 +167,13 @@ enum NodeState {
     /// Free for a job.
     Ready,
     Busy,
-    /// It has a job still and gets no other.
+    /// It shall get no other job: it has one still, or the leader is yet to hear of it.
     Draining,
-    /// It has no job and gets none.
+    /// It has no job and gets none, as the leader says.
     Drained,
     /// Silent for longer than its lease.
     Lost,
-    /// The leader does not hear of it, and it is wanted.
+    /// The leader does not hear of it.
     Away,
     /// It is let in no more.
     Revoked,
@@ -196,31 +204,26 @@ fn state_of(member: Option<&Member>, seen: Option<&NodeView>) -> NodeState {
     if member.is_some_and(|member| member.revoked_at.is_some()) {
         return NodeState::Revoked;
     }
-    let is_draining = member.is_some_and(|member| member.drain != Drain::Off);
-    match seen {
-        None if is_draining => NodeState::Drained,
-        None => NodeState::Away,
-        Some(node) if node.silent_ms > NODE_LEASE_MS => NodeState::Lost,
-        Some(node) => match (is_draining, node.running.is_some()) {
-            (true, true) => NodeState::Draining,
-            (true, false) => NodeState::Drained,
-            (false, true) => NodeState::Busy,
-            (false, false) => NodeState::Ready,
-        },
+    let Some(node) = seen else {
+        return NodeState::Away;
+    };
+    if node.silent_ms > NODE_LEASE_MS {
+        return NodeState::Lost;
     }
-}
-
-/// The rows of nodes by name.
-async fn members_of(
-    app: &App,
-    principal: &Principal,
-) -> Result<BTreeMap<NodeId, Member>, ApiError> {
-    let mut transaction = app.database.begin_as(principal.user).await?;
-    let members = members::list(&mut transaction, MEMBERS_MAX).await?;
-    Ok(members
-        .into_iter()
-        .map(|member| (member.node.clone(), member))
-        .collect())
+    let is_busy = node.running.is_some();
+    if node.is_draining && !is_busy {
+        return NodeState::Drained;
+    }
+    // The leader drains nodes of its own accord, and hears of an operator's wish after the row has it.
+    let is_wanted = member.is_some_and(|member| member.drain != Drain::Off);
+    if node.is_draining || is_wanted {
+        return NodeState::Draining;
+    }
+    if is_busy {
+        NodeState::Busy
+    } else {
+        NodeState::Ready
+    }
 }
 
 impl NodeResource {
@@ -261,7 +264,10 @@ pub(super) async fn list(
 ) -> Result<axum::Json<NodeList>, ApiError> {
     principal.require_operator(&app, Scope::FarmRead).await?;
     let farm = app.link.farm().await?;
-    let mut members = members_of(&app, &principal).await?;
+    let mut transaction = app.database.begin_as(principal.user).await?;
+    let rows = members::list(&mut transaction, MEMBERS_MAX).await?;
+    let named = rows.into_iter().map(|row| (row.node.clone(), row));
+    let mut members: BTreeMap<NodeId, Member> = named.collect();
     let nodes = farm.nodes.into_iter();
     let data = nodes
         .map(|node| {
@@ -280,19 +286,28 @@ pub(super) async fn list(
 }
 
 /// Look at a render node.
+///
+/// Of one that the leader does not hear of, only what its row says.
 #[utoipa::path(get, path = "/v1/farm/nodes/{id}", tag = "farm", security(("bearer" = [])), params(("id" = String, Path)),
-    responses((status = 200, body = NodeResource), (status = 401, body = Problem), (status = 403, body = Problem), (status = 404, body = Problem), (status = 503, body = Problem)))]
+    responses((status = 200, body = NodeAnswer), (status = 401, body = Problem), (status = 403, body = Problem), (status = 404, body = Problem), (status = 503, body = Problem)))]
 pub(super) async fn read(
     State(app): State<App>,
     principal: Principal,
     Path(id): Path<NodeId>,
-) -> Result<axum::Json<NodeResource>, ApiError> {
+) -> Result<axum::Json<NodeAnswer>, ApiError> {
     principal.require_operator(&app, Scope::FarmRead).await?;
     let farm = app.link.farm().await?;
-    let node = farm.nodes.into_iter().find(|node| node.node == id);
-    let node = node.ok_or(NO_NODE)?;
-    let members = members_of(&app, &principal).await?;
-    Ok(axum::Json(NodeResource::of(node, members.get(&id))))
+    let seen = farm.nodes.into_iter().find(|node| node.node == id);
+    let mut transaction = app.database.begin_as(principal.user).await?;
+    let member = members::find(&mut transaction, &id).await?;
+    let answer = match (seen, member) {
+        (Some(node), member) => {
+            NodeAnswer::Heard(Box::new(NodeResource::of(node, member.as_ref())))
+        }
+        (None, Some(member)) => NodeAnswer::Away(AboutNode::of(&id, Some(&member), None)),
+        (None, None) => return Err(NO_NODE),
+    };
+    Ok(axum::Json(answer))
 }
 
 /// Revoke a render node.
@@ -315,4 +330,89 @@ pub(super) async fn revoke(
     tracing::info!(node = %id, by = %principal.user, "a node was revoked");
     app.link.members_changed();
     Ok(StatusCode::NO_CONTENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use flowai_actors::ids::{Attempt, Epoch, Generation, JobId};
+    use flowai_actors::messages::AttemptRef;
+
+    use super::*;
+
+    fn row(drain: Drain) -> Member {
+        Member {
+            node: "n1".parse().unwrap(),
+            labels: BTreeMap::new(),
+            facts: BTreeMap::new(),
+            joined_at: None,
+            certificate_expires_at: None,
+            drain,
+            drain_now_at: None,
+            revoked_at: None,
+        }
+    }
+
+    fn heard(is_draining: bool, is_busy: bool) -> NodeView {
+        let running = is_busy.then(|| AttemptRef {
+            job: JobId::generate(),
+            attempt: Attempt::new(1),
+            epoch: Epoch::new(1),
+        });
+        NodeView {
+            node: "n1".parse().unwrap(),
+            generation: Generation::new(1),
+            device: "cpu".to_owned(),
+            device_class: "cpu".to_owned(),
+            memory_bytes: 1,
+            version: "0".to_owned(),
+            models: Vec::new(),
+            refused_models: Vec::new(),
+            held_adapters: Vec::new(),
+            adapters: AdapterTiers::default(),
+            running,
+            is_draining,
+            silent_ms: 0,
+        }
+    }
+
+    #[test]
+    fn a_node_is_drained_when_the_leader_says_so() {
+        for (wanted, is_draining, is_busy, state) in [
+            (Drain::Off, false, false, NodeState::Ready),
+            (Drain::Off, false, true, NodeState::Busy),
+            (Drain::Lazy, false, false, NodeState::Draining),
+            (Drain::Lazy, false, true, NodeState::Draining),
+            (Drain::Lazy, true, true, NodeState::Draining),
+            (Drain::Lazy, true, false, NodeState::Drained),
+            // The autoscaler's wish has no row.
+            (Drain::Off, true, true, NodeState::Draining),
+            (Drain::Off, true, false, NodeState::Drained),
+        ] {
+            let seen = heard(is_draining, is_busy);
+            let got = state_of(Some(&row(wanted)), Some(&seen));
+            assert_eq!(got, state, "{wanted:?}, {is_draining}, {is_busy}");
+        }
+        assert_eq!(
+            state_of(None, Some(&heard(true, false))),
+            NodeState::Drained
+        );
+    }
+
+    #[test]
+    fn a_node_that_nobody_hears_is_away_or_lost() {
+        for wanted in [Drain::Off, Drain::Lazy, Drain::Now] {
+            let member = row(wanted);
+            assert_eq!(state_of(Some(&member), None), NodeState::Away);
+            let silent = NodeView {
+                silent_ms: NODE_LEASE_MS + 1,
+                ..heard(true, false)
+            };
+            assert_eq!(state_of(Some(&member), Some(&silent)), NodeState::Lost);
+        }
+        let revoked = Member {
+            revoked_at: Some(Utc::now()),
+            ..row(Drain::Off)
+        };
+        assert_eq!(state_of(Some(&revoked), None), NodeState::Revoked);
+    }
 }

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse as _, Response};
+use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
 use flowai_actors::limits::{JOIN_TOKEN_TTL_S_MAX, JOIN_TOKEN_TTL_S_MIN, JOIN_TOKEN_USES_MAX};
 use flowai_actors::membership::{self, check_labels};
@@ -100,7 +99,7 @@ pub(super) async fn create(
     State(app): State<App>,
     principal: Principal,
     Json(request): Json<NewTokenRequest>,
-) -> Result<Response, ApiError> {
+) -> Result<(StatusCode, axum::Json<CreatedToken>), ApiError> {
     principal.require_operator(&app, Scope::Farm).await?;
     check(&request)?;
     let token = membership::JoinToken::generate(app.join.ca_sha256);
@@ -120,8 +119,7 @@ pub(super) async fn create(
         token: token.reveal(),
         about,
     };
-    let no_store = [(header::CACHE_CONTROL, "no-store")];
-    Ok((StatusCode::CREATED, no_store, axum::Json(created)).into_response())
+    Ok((StatusCode::CREATED, axum::Json(created)))
 }
 
 fn check(request: &NewTokenRequest) -> Result<(), ApiError> {

@@ -79,6 +79,19 @@ pub(crate) async fn answered(
     known.map(answer_of).transpose()
 }
 
+/// The answer that was given before to a request that is refused now: a retry gets it, also when a model has been withdrawn or the
+/// queue has filled since.
+///
+/// # Errors
+/// `error` when there was none; `IdempotencyKeyReused`.
+pub(crate) async fn answered_or(
+    app: &App,
+    named: Option<&Named>,
+    error: ApiError,
+) -> Result<(StatusCode, serde_json::Value), ApiError> {
+    answered(app, named).await?.ok_or(error)
+}
+
 /// # Errors
 /// `IdempotencyKeyReused`.
 pub(crate) fn answer_of(known: Known) -> Result<(StatusCode, serde_json::Value), ApiError> {

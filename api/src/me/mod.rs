@@ -56,7 +56,7 @@ async fn get(
         role: account.role.as_str(),
         limits: AccountLimits {
             videos_running_max: account.tier.running_max(),
-            videos_queued_max: account.tier.queued_max().saturating_mul(app.rate_scale),
+            videos_queued_max: app.queued_max(account.tier),
         },
         created_at: account.created_at,
     }))

@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use fail::fail_point;
-use flowai_actors::ids::UserId;
+use flowai_actors::ids::{JobId, UserId};
 use flowai_actors::limits::BATCH_VIDEOS_MAX;
 use flowai_store::videos::{self, NewVideo};
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use super::plan::{Plan, plan};
 use super::resource::{VideoResource, present};
-use super::submit::{new_video, replay_of};
+use super::submit::{announce, new_video, replay_of};
 use super::wish::{ClassName, VideoRequest};
 use crate::app::App;
 use crate::auth::{Principal, Scope};
@@ -55,11 +55,10 @@ pub(super) async fn create(
     let request = read_json::<BatchRequest>(&bytes)?;
     match plan_all(&app, user, request).await {
         Ok(plans) => write_down(&app, user, &plans, named.as_ref()).await,
-        // A retry gets the answer of before, also when a model has been withdrawn since.
-        Err(error) => match idempotency::answered(&app, named.as_ref()).await? {
-            Some((status, body)) => Ok(idempotency::replayed(status, body)),
-            None => Err(error),
-        },
+        Err(error) => {
+            let (status, body) = idempotency::answered_or(&app, named.as_ref(), error).await?;
+            Ok(idempotency::replayed(status, body))
+        }
     }
 }
 
@@ -132,12 +131,7 @@ async fn write_down(
     if let Some((status, body)) = replay_of(app, queueing, None)? {
         return Ok(idempotency::replayed(status, body));
     }
-    for one in &new {
-        // What the link does not take is found by the leader's sweep.
-        app.link.ring(one.id);
-    }
-    app.sessions.events_ready(user);
-    metrics::counter!("flowai_api_videos_accepted_total").increment(new.len() as u64);
-    fail_point!("before_ack_202");
+    let ids: Vec<JobId> = new.iter().map(|one| one.id).collect();
+    announce(app, user, &ids);
     Ok((StatusCode::ACCEPTED, axum::Json(body)).into_response())
 }

@@ -1,8 +1,9 @@
 //! Whether any kind of node has the memory for a render: what the leader has learned of that, asked now and then.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use flowai_actors::kit::{OnCancel, OnFailure, TaskKind, Tasks};
 use flowai_actors::limits::CEILINGS_LOOK_MS;
 use flowai_actors::spec::RenderSpec;
 use flowai_actors::waiting::Ceiling;
@@ -13,7 +14,25 @@ use crate::error::ApiError;
 /// What the leader said last.
 #[derive(Debug, Default)]
 pub(crate) struct MemoryFit {
-    heard: Mutex<Heard>,
+    heard: Arc<Mutex<Heard>>,
+    tasks: Tasks,
+}
+
+/// The background work of [`MemoryFit`].
+#[derive(Debug, Clone, Copy)]
+enum FitTask {
+    /// Asks the leader once.
+    Look,
+}
+
+impl TaskKind for FitTask {
+    fn on_cancel(self) -> OnCancel {
+        OnCancel::Abort
+    }
+
+    fn on_failure(self) -> OnFailure {
+        OnFailure::Log
+    }
 }
 
 #[derive(Debug, Default)]
@@ -30,16 +49,17 @@ impl MemoryFit {
     /// # Errors
     /// `ImpossibleJob`.
     pub(super) fn check(&self, app: &App, spec: &RenderSpec) -> Result<(), ApiError> {
-        let mut heard = self.lock();
+        let mut heard = lock(&self.heard);
         let look = Duration::from_millis(CEILINGS_LOOK_MS);
         if heard.asked_at.is_none_or(|at| at.elapsed() >= look) {
             heard.asked_at = Some(Instant::now());
-            let app = app.clone();
+            let (link, kept) = (app.link.clone(), self.heard.clone());
             // Its question has a deadline, and the next begins after that.
-            tokio::spawn(async move {
-                if let Some(ceilings) = app.link.ceilings().await {
-                    app.memory_fit.lock().ceilings = ceilings;
+            self.tasks.spawn(FitTask::Look, |_| async move {
+                if let Some(ceilings) = link.ceilings().await {
+                    lock(&kept).ceilings = ceilings;
                 }
+                Ok(())
             });
         }
         match heard.ceilings.iter().any(|ceiling| is_over(spec, ceiling)) {
@@ -47,10 +67,10 @@ impl MemoryFit {
             false => Ok(()),
         }
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, Heard> {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock(heard: &Mutex<Heard>) -> MutexGuard<'_, Heard> {
+    heard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn is_over(spec: &RenderSpec, ceiling: &Ceiling) -> bool {

@@ -94,18 +94,26 @@ pub(super) async fn carry_out(
     };
     let submitted = match plan {
         Ok(plan) => write_down(app, user, &plan, named, show).await?,
-        // A retry gets the answer of before, also when its model has been withdrawn or the queue has filled since.
-        Err(error) => match idempotency::answered(app, named).await? {
-            Some((status, body)) => Submitted::Replayed { status, body },
-            None => return Err(error),
-        },
+        Err(error) => {
+            let (status, body) = idempotency::answered_or(app, named, error).await?;
+            Submitted::Replayed { status, body }
+        }
     };
     if let Submitted::Accepted { id, .. } = submitted {
-        app.link.ring(id);
-        app.sessions.events_ready(user);
-        metrics::counter!("flowai_api_videos_accepted_total").increment(1);
+        announce(app, user, &[id]);
     }
     Ok(submitted)
+}
+
+/// Tells the leader and the user's streams of videos that are committed, and counts them: the last thing before the answer. What
+/// the link does not take is found by the leader's sweep.
+pub(super) fn announce(app: &App, user: UserId, ids: &[JobId]) {
+    for id in ids {
+        app.link.ring(*id);
+    }
+    app.sessions.events_ready(user);
+    metrics::counter!("flowai_api_videos_accepted_total").increment(ids.len() as u64);
+    fail_point!("before_ack_202");
 }
 
 /// Whether the farm takes such a job at this moment.
@@ -128,10 +136,7 @@ async fn write_down(
     fail_point!("before_submit_commit");
     let queueing = videos::queue(&app.database, &new, request.as_ref(), answer).await?;
     Ok(match replay_of(app, queueing, plan.image)? {
-        None => {
-            fail_point!("before_ack_202");
-            Submitted::Accepted { id: new.id, body }
-        }
+        None => Submitted::Accepted { id: new.id, body },
         Some((status, body)) => Submitted::Replayed { status, body },
     })
 }
@@ -177,7 +182,7 @@ pub(super) fn replay_of(
         Queueing::NoAdapter => Err(ApiError::NamedNotFound("one of the adapters".to_owned())),
         Queueing::TooMany { tier } => Err(ApiError::TooManyQueued {
             tier,
-            max: tier.queued_max().saturating_mul(app.rate_scale),
+            max: app.queued_max(tier),
         }),
     }
 }

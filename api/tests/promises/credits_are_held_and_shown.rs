@@ -54,7 +54,9 @@ async fn insufficient_credits_names_both_amounts() {
     // A key that operates the farm gives nothing; one for credits does not operate it.
     let operates = farm.with_key(&root, &["farm", "videos"]).await;
     let refused = operates.post("/v1/credits/grants", &grant).await;
-    refused.expect_problem(403, "role_required");
+    let problem = refused.expect_problem(403, "role_required");
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("`credits`"), "{detail}");
     assert_eq!(credits(&ada).await, (0, 0, vec![]));
     let gives = farm.with_key(&root, &["credits"]).await;
     let refused = gives.get("/v1/farm/nodes").await;

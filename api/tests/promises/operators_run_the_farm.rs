@@ -3,6 +3,7 @@
 //! Method: the real routes on real rows, the leader's end of the link in the hands of the test.
 
 use flowai_actors::membership::{Join, JoinAnswer, JoinToken, Joined, Labels, MembersChanged};
+use flowai_actors::messages::{FarmQuery, FarmView};
 use flowai_actors::wire;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -41,7 +42,9 @@ async fn only_an_operator_changes_the_farm() {
     ] {
         for caller in [&ada, &looks_only] {
             let answer = sent(caller, method, &path, &json!({})).await;
-            answer.expect_problem(403, "role_required");
+            let problem = answer.expect_problem(403, "role_required");
+            let detail = problem["detail"].as_str().unwrap();
+            assert!(detail.contains("`farm`"), "{detail}");
         }
         let answer = sent(&farm.stranger(), method, &path, &json!({})).await;
         answer.expect_problem(401, "token_missing");
@@ -216,4 +219,22 @@ async fn a_drain_is_a_row_and_the_leader_hears_of_it() {
         let refused = sent(&root, method, path, &json!({})).await;
         refused.expect_problem(404, "not_found");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_away_is_known_by_its_row() {
+    let farm = Farm::start().await;
+    let root = operator(&farm).await;
+    let drained = sent(&root, "PUT", "/v1/farm/nodes/n1/drain", &json!({})).await;
+    drained.expect(204);
+    // A leader that has heard of no node.
+    let nobody = FarmView::default();
+    let (_, away): (FarmQuery, Answer) =
+        tokio::join!(farm.leader.answer(&nobody), root.get("/v1/farm/nodes/n1"));
+    let away = away.expect(200).json();
+    assert_eq!(away["state"], "away");
+    assert_eq!(away["drain"], "lazy");
+    let (_, unknown): (FarmQuery, Answer) =
+        tokio::join!(farm.leader.answer(&nobody), root.get("/v1/farm/nodes/n9"));
+    unknown.expect_problem(404, "not_found");
 }

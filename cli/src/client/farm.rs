@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use flowai_actors::ids::NodeId;
-use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use url::Url;
 use uuid::Uuid;
@@ -97,28 +96,14 @@ pub enum DrainHow {
     Now,
 }
 
-impl From<&Node> for AboutNode {
-    fn from(node: &Node) -> Self {
-        Self {
-            id: node.id.clone(),
-            state: node.state.clone(),
-            labels: node.labels.clone(),
-            certificate_expires_at: node.certificate_expires_at,
-            drain: node.drain.clone(),
-        }
-    }
-}
-
 /// Makes a machine a node. Asked again until it is answered: the same key is admitted once.
 ///
 /// # Errors
 /// `join_refused`, `upgrade_required` and the rest of what the farm says.
 pub async fn join(url: &Url, request: &JoinRequest) -> Result<JoinedNode, ClientError> {
     let transport = Transport::new(url, None)?;
-    let asked = transport
-        .anonymous(Method::POST, "/v1/farm/join")
-        .json(request);
-    transport.json(transport.repeat(asked).await?).await
+    let answer = transport.post_as_nobody("/v1/farm/join", request).await?;
+    transport.json(answer).await
 }
 
 impl Client {
@@ -161,8 +146,7 @@ impl Client {
     /// Again is as once.
     pub async fn drain(&self, node: &str, how: DrainHow) -> Result<(), ClientError> {
         let path = format!("/v1/farm/nodes/{}/drain", name(node)?);
-        let request = self.transport.request(Method::PUT, &path)?.json(&how);
-        self.transport.repeat(request).await?;
+        self.transport.put(&path, &how).await?;
         Ok(())
     }
 

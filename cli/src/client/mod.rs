@@ -83,10 +83,7 @@ impl Client {
     pub async fn sign_up(url: &Url, email: &str, password: &Secret) -> Result<(), ClientError> {
         let transport = Transport::new(url, None)?;
         let body = json!({ "email": email, "password": password.reveal() });
-        let request = transport
-            .anonymous(Method::POST, "/v1/auth/signup")
-            .json(&body);
-        transport.repeat(request).await?;
+        transport.post_as_nobody("/v1/auth/signup", &body).await?;
         Ok(())
     }
 
@@ -94,10 +91,8 @@ impl Client {
     pub async fn log_in(url: &Url, email: &str, password: &Secret) -> Result<Self, ClientError> {
         let transport = Transport::new(url, None)?;
         let body = json!({ "email": email, "password": password.reveal() });
-        let request = transport
-            .anonymous(Method::POST, "/v1/auth/login")
-            .json(&body);
-        let tokens: Tokens = transport.json(transport.repeat(request).await?).await?;
+        let answer = transport.post_as_nobody("/v1/auth/login", &body).await?;
+        let tokens: Tokens = transport.json(answer).await?;
         let bearer = Secret::new(tokens.access_token);
         Ok(Self {
             transport: transport.with_bearer(bearer),

@@ -86,8 +86,7 @@ impl Transport {
         Ok(self.anonymous(method, path).bearer_auth(bearer.reveal()))
     }
 
-    /// A request on nobody's behalf.
-    pub(super) fn anonymous(&self, method: Method, path: &str) -> RequestBuilder {
+    fn anonymous(&self, method: Method, path: &str) -> RequestBuilder {
         let mut url = self.base.clone();
         let path = format!("{}{path}", url.path().trim_end_matches('/'));
         match path.split_once('?') {
@@ -117,6 +116,27 @@ impl Transport {
             .json(body)
             .timeout(ANSWER_TIMEOUT);
         self.json(self.send(request).await?).await
+    }
+
+    /// A call on nobody's behalf that may be made again.
+    pub(super) async fn post_as_nobody(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<Response, ClientError> {
+        let request = self.anonymous(Method::POST, path);
+        self.repeat(request.json(body).timeout(ANSWER_TIMEOUT))
+            .await
+    }
+
+    pub(super) async fn put(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<Response, ClientError> {
+        let request = self.request(Method::PUT, path)?;
+        self.repeat(request.json(body).timeout(ANSWER_TIMEOUT))
+            .await
     }
 
     pub(super) async fn delete(&self, path: &str) -> Result<Response, ClientError> {

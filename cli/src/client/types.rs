@@ -1,12 +1,12 @@
 //! What the API says, as far as the commands read it. Fields that a newer server adds are passed over.
 
-use std::collections::BTreeMap;
-
 use chrono::{DateTime, Utc};
 use flowai_actors::credits::Millicredits;
 use flowai_actors::ids::Sha256;
 use flowai_actors::messages::ModelFamily;
 use serde::{Deserialize, Serialize};
+
+use super::farm::AboutNode;
 
 /// A list, or one page of it.
 #[derive(Debug, Deserialize)]
@@ -276,12 +276,8 @@ pub struct JobError {
 /// A render node as the leader sees it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Node {
-    pub id: String,
-    pub state: String,
-    pub labels: BTreeMap<String, String>,
-    pub certificate_expires_at: Option<DateTime<Utc>>,
-    /// `off`, `lazy` or `now`.
-    pub drain: String,
+    #[serde(flatten)]
+    pub about: AboutNode,
     pub version: String,
     pub device: String,
     pub models: Vec<String>,

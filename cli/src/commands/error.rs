@@ -44,12 +44,18 @@ impl CommandError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Client(error) | Self::Join(JoinError::Client(error)) => error.exit(),
-            Self::Join(JoinError::Readable(_) | JoinError::Token(_) | JoinError::Joined { .. }) => {
-                Exit::Usage
-            }
-            Self::Join(JoinError::OtherFarm { .. } | JoinError::Pki(_) | JoinError::Io { .. }) => {
-                Exit::Failure
-            }
+            Self::Join(
+                JoinError::Readable(_)
+                | JoinError::Token(_)
+                | JoinError::DataPath(_)
+                | JoinError::Joined { .. },
+            ) => Exit::Usage,
+            Self::Join(
+                JoinError::OtherFarm { .. }
+                | JoinError::Coordinator(_)
+                | JoinError::Pki(_)
+                | JoinError::Io { .. },
+            ) => Exit::Failure,
             Self::Farm(FarmError::Option { .. }) | Self::Usage(_) => Exit::Usage,
             Self::Farm(_) | Self::PrivateFile(_) | Self::Io { .. } | Self::Failed(_) => {
                 Exit::Failure

@@ -26,9 +26,9 @@ pub(super) async fn run(
     }
     let members: Vec<_> = nodes
         .iter()
-        .map(AboutNode::from)
-        .chain(away)
-        .map(|node| member(&node))
+        .map(|node| &node.about)
+        .chain(&away)
+        .map(member)
         .collect();
     output.line(table(["NODE", "STATE", "CERTIFICATE", "LABELS"], &members));
     if nodes.is_empty() {
@@ -56,7 +56,7 @@ pub(super) async fn run(
         for refused in &node.refused_models {
             output.note(format_args!(
                 "{} does not offer {}: {}",
-                node.id, refused.folder, refused.reason
+                node.about.id, refused.folder, refused.reason
             ));
         }
     }
@@ -96,7 +96,7 @@ fn tiers(node: &Node) -> Vec<[String; 7]> {
     let row = |(name, tier): (&str, Option<Tier>)| {
         let tier = tier?;
         Some([
-            node.id.clone(),
+            node.about.id.clone(),
             name.to_owned(),
             mebibytes(tier.bytes),
             mebibytes(tier.bytes_max),
@@ -118,7 +118,7 @@ fn row(node: &Node) -> [String; 6] {
         None => "idle".to_owned(),
     };
     [
-        node.id.clone(),
+        node.about.id.clone(),
         does,
         node.device.clone(),
         node.models.join(", "),

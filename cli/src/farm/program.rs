@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use flowai_actors::kit::Backoff;
+use flowai_actors::link::Rule;
 use flowai_embedded::{Launch, Process, RunAs};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -28,7 +29,7 @@ const RESTART_FIRST: Duration = Duration::from_millis(100);
 /// … to.
 const RESTART_MOST: Duration = Duration::from_secs(10);
 /// Statuses of a render node that is to be upgraded, or was revoked or replaced: starting it again changes nothing.
-const STAYS_DOWN: [i32; 2] = [11, 12];
+const STAYS_DOWN: [i32; 2] = [Rule::Upgrade.status() as i32, Rule::Stop.status() as i32];
 /// A program that was ready for so long before it ended is not in a loop of crashes.
 const STEADY: Duration = Duration::from_secs(60);
 
@@ -55,7 +56,7 @@ pub enum ProgramState {
     },
     /// It ended by itself and is started again soon.
     Down,
-    /// It was told to stop and has ended.
+    /// It has ended and is not started again: it was told to stop, or said that it is not to come back.
     Stopped,
 }
 

@@ -22,7 +22,7 @@ async fn cut_off_node_loses_no_job() {
             let nodes = operator.client.nodes().await.unwrap();
             if nodes
                 .iter()
-                .any(|node| node.id == FarNode::NAME && node.running.is_none())
+                .any(|node| node.about.id == FarNode::NAME && node.running.is_none())
             {
                 return;
             }

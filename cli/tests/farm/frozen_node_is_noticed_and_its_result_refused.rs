@@ -51,7 +51,7 @@ async fn frozen_node_is_noticed_and_its_result_refused() {
             let nodes = operator.client.nodes().await.unwrap();
             if nodes
                 .iter()
-                .any(|node| node.id == frozen && node.running.is_none())
+                .any(|node| node.about.id == frozen && node.running.is_none())
             {
                 return;
             }

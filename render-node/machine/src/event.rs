@@ -144,7 +144,7 @@ pub enum Ending {
     Closed,
     /// A newer process of this node is known to the farm.
     Replaced,
-    /// The farm takes it no more; never [`Rule::Retry`].
+    /// The farm takes it no more.
     Refused(Rule),
     /// A job that was to stop did not leave the engine in its time: it hangs, and only a new process has another.
     EngineHung,

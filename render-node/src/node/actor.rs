@@ -12,7 +12,7 @@ use flowai_actors::kit::{
 };
 use flowai_actors::link::{
     Delivery, Envelope, LinkEvent, LinkEvents, NodeLink, PeerId, RefusedCode, ReplyPort, Request,
-    Role, Rule,
+    Role,
 };
 use flowai_actors::messages::{
     AdapterTiers, Assign, AttemptRef, Beat, Body, Ended, KeptAdapters, Prefetch, Register, Stop,
@@ -180,10 +180,8 @@ impl Running {
                 tracing::warn!(address, ?code, reason, "coordinator refused the link");
                 match (code, code.rule()) {
                     (RefusedCode::StaleGeneration, _) => self.apply(Event::Replaced, None),
-                    (_, Rule::Retry) => {}
-                    (_, rule @ (Rule::Rejoin | Rule::Upgrade | Rule::Stop)) => {
-                        self.apply(Event::Refused(rule), None);
-                    }
+                    (_, None) => {}
+                    (_, Some(rule)) => self.apply(Event::Refused(rule), None),
                 }
             }
         }

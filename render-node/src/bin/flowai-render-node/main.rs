@@ -48,7 +48,7 @@ fn main() -> ExitCode {
                         "this build is too old for the farm; install the farm's",
                     );
                 }
-                End::Refused(rule @ (Rule::Stop | Rule::Retry)) => {
+                End::Refused(rule @ Rule::Stop) => {
                     say(
                         *rule,
                         "an operator revoked this node; it does not come back",

@@ -51,7 +51,7 @@ pub(crate) enum End {
     Closed,
     /// A newer process of this node is known to the farm.
     Replaced,
-    /// The farm takes it no more, and says what to do about it; never [`Rule::Retry`].
+    /// The farm takes it no more, and says what to do about it.
     Refused(Rule),
     /// The engine cannot be used again; a new process can.
     EngineLost(String),
@@ -60,18 +60,15 @@ pub(crate) enum End {
 }
 
 impl End {
-    /// The status of the process: 0 in order, 1 something failed, 3 the engine is lost, 10 join anew, 11 upgrade, 12 do not
-    /// come back. 2 is for settings.
+    /// The status of the process: 0 in order, 1 something failed, 3 the engine is lost, [`Rule::status`] what the farm says. 2 is
+    /// for settings.
     pub(crate) const fn status(&self) -> u8 {
         match self {
             Self::Closed => 0,
             Self::Broken(_) => 1,
             Self::EngineLost(_) => 3,
-            Self::Refused(Rule::Rejoin) => 10,
-            Self::Refused(Rule::Upgrade) => 11,
-            Self::Replaced | Self::Refused(Rule::Stop) => 12,
-            // Goes on dialling, so it is no end.
-            Self::Refused(Rule::Retry) => 1,
+            Self::Replaced => Rule::Stop.status(),
+            Self::Refused(rule) => rule.status(),
         }
     }
 }
