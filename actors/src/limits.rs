@@ -359,6 +359,9 @@ pub const MEMBERS_LOOK_MS: u64 = 1_000;
 pub const MEMBERS_ANSWER_MS: u64 = 2_000;
 /// A revoked node leases nothing after this.
 pub const REVOKED_WITHIN_MS: u64 = 5_000;
+/// Tokens that ended long ago, and nodes that can never come back, which are forgotten at a time: more than come, and no
+/// statement takes long. A token takes its certificates with it, one for each use at most.
+pub const MEMBERS_FORGOTTEN_MAX: u32 = 100;
 /// `flowai drain --grace`: longer than any render.
 pub const DRAIN_GRACE_S_MAX: u64 = 86_400;
 

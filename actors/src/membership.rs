@@ -15,6 +15,34 @@ pub type Labels = BTreeMap<String, String>;
 /// What a machine says of itself when it joins. Shown, and nothing depends on it.
 pub type Facts = BTreeMap<String, String>;
 
+/// Whether a node is given jobs: what an operator wants of it, or whoever is about to take its machine away.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Drain {
+    #[default]
+    Off,
+    /// It ends its job and gets no other.
+    Lazy,
+    /// Its job stops at the next step boundary and goes on elsewhere.
+    Now,
+}
+
+impl Drain {
+    pub const ALL: [Self; 3] = [Self::Off, Self::Lazy, Self::Now];
+
+    /// As its row says it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Lazy => "lazy",
+            Self::Now => "now",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|drain| drain.as_str() == name)
+    }
+}
+
 /// Why labels or facts are not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidLabels {
@@ -194,6 +222,14 @@ mod tests {
             check_labels(&many.collect()),
             Err(InvalidLabels::TooMany { max: 16, got: 17 })
         );
+    }
+
+    #[test]
+    fn drains_are_read_back_by_their_names() {
+        for drain in Drain::ALL {
+            assert_eq!(Drain::from_name(drain.as_str()), Some(drain));
+        }
+        assert_eq!(Drain::from_name("later"), None);
     }
 
     #[test]

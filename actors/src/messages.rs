@@ -534,6 +534,9 @@ pub struct NodeView {
     #[serde(default)]
     pub adapters: AdapterTiers,
     pub running: Option<AttemptRef>,
+    /// It gets no other job, whoever wanted that.
+    #[serde(default)]
+    pub is_draining: bool,
     pub silent_ms: u64,
 }
 
@@ -632,6 +635,16 @@ mod tests {
             serde_json::from_str::<Before>(&text).unwrap(),
             Before::Stopped
         );
+    }
+
+    #[test]
+    fn a_view_of_the_build_before_drains_were_told_is_read() {
+        let view: NodeView = serde_json::from_str(
+            r#"{"node":"n1","generation":1,"device":"cpu","device_class":"cpu","memory_bytes":1,"version":"0","models":[],
+                "refused_models":[],"held_adapters":[],"running":null,"silent_ms":0}"#,
+        )
+        .unwrap();
+        assert!(!view.is_draining);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Bugs that are planted on purpose, so that the checks can be seen to find them: ten, one chosen by name at start.
 //!
 //! A check that finds nothing says little until it has found something. Each bug sits where the real code decides, or where
-//! the simulator's model of the rows and the api does, as one `#[cfg(feature = "planted-bugs")]` line; without the feature neither this module nor any of those lines is built.
+//! the simulator's model of the rows and the api does, as one `#[cfg(feature = "planted-bugs")]` line; without the feature
+//! neither this module nor any of those lines is built.
 
 use std::fmt;
 use std::str::FromStr;

@@ -206,7 +206,7 @@ mod tests {
         for kind in [20, 22, 26, 32, 34, 44] {
             check(kind, Role::Coordinator);
         }
-        for kind in [30, 36, 46, 48, 70, 74] {
+        for kind in [30, 36, 46, 48, 50, 70, 74] {
             check(kind, Role::Api);
         }
         assert!(Role::ALL.into_iter().all(|role| may_send(role, 999)));

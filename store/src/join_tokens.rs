@@ -98,6 +98,19 @@ pub async fn revoke(connection: &mut PgConnection, id: Uuid) -> Result<bool, Dat
     Ok(done.rows_affected() == 1)
 }
 
+/// Forgets tokens that ended a day ago, at most `max`, with the certificates that were kept for whoever asks again by them. Nodes
+/// that joined by them stay. For the coordinator.
+pub async fn forget_expired(database: &Database, max: u32) -> Result<u64, DatabaseError> {
+    let forgotten = sqlx::query(
+        "delete from join_token where id in (
+             select id from join_token where expires_at < now() - interval '1 day' order by expires_at limit $1)",
+    )
+    .bind(i64::from(max))
+    .execute(database.pool())
+    .await?;
+    Ok(forgotten.rows_affected())
+}
+
 /// A machine that shows a token and a key.
 #[derive(Debug)]
 pub struct Redemption<'a> {

@@ -5,40 +5,13 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use flowai_actors::ids::{Epoch, NodeId};
+pub use flowai_actors::membership::Drain;
 use flowai_actors::membership::{Facts, Labels};
 use sqlx::PgConnection;
 use sqlx::types::Json;
 
 use crate::database::{Database, DatabaseError, not_of};
 use crate::leader::hold_term;
-
-/// Whether a node is given jobs.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Drain {
-    #[default]
-    Off,
-    /// It ends its job and gets no other.
-    Lazy,
-    /// Its job goes on elsewhere.
-    Now,
-}
-
-impl Drain {
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Off => "off",
-            Self::Lazy => "lazy",
-            Self::Now => "now",
-        }
-    }
-
-    fn from_name(name: &str) -> Result<Self, DatabaseError> {
-        [Self::Off, Self::Lazy, Self::Now]
-            .into_iter()
-            .find(|drain| drain.as_str() == name)
-            .ok_or_else(|| not_of("drain", name))
-    }
-}
 
 /// What is wanted of one node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -51,23 +24,28 @@ pub struct Standing {
 pub type Standings = BTreeMap<NodeId, Standing>;
 
 /// What every coordinator looks at. Whether the grace of a lazy drain is over is for the database's clock to say. A revoked
-/// node all of whose certificates have ended needs no mention; of one that did not join, only whoever issued them knows.
+/// node all of whose certificates ended a day ago needs no mention: coordinators, whose clocks may differ from the database's,
+/// let it in no more. Of one that did not join, only whoever issued them knows.
 pub async fn standings(database: &Database) -> Result<Standings, DatabaseError> {
     let rows: Vec<(String, String, bool)> = sqlx::query_as(
         "select node_id, case when drain_now_at <= now() then 'now' else drain end, revoked_at is not null
            from node_member
           where (drain <> 'off' or revoked_at is not null)
-            and (revoked_at is null or joined_at is null or certificate_expires_at > now())",
+            and (revoked_at is null or joined_at is null or certificate_expires_at > now() - interval '1 day')",
     )
     .fetch_all(database.pool())
     .await?;
     rows.into_iter()
         .map(|(node, drain, is_revoked)| {
-            let drain = Drain::from_name(&drain)?;
+            let drain = drain_of(&drain)?;
             let node = node.parse().map_err(|_| not_of("node_id", &node))?;
             Ok((node, Standing { drain, is_revoked }))
         })
         .collect()
+}
+
+fn drain_of(name: &str) -> Result<Drain, DatabaseError> {
+    Drain::from_name(name).ok_or_else(|| not_of("drain", name))
 }
 
 /// A node as operators know it, whether or not it is there.
@@ -104,23 +82,40 @@ fn read(row: Row) -> Result<Member, DatabaseError> {
         facts: facts.0,
         joined_at,
         certificate_expires_at,
-        drain: Drain::from_name(&drain)?,
+        drain: drain_of(&drain)?,
         drain_now_at,
         revoked_at,
     })
 }
 
-/// On behalf of an administrator: nobody else sees a row. By name, at most `limit`.
-pub async fn list(connection: &mut PgConnection, limit: i64) -> Result<Vec<Member>, DatabaseError> {
-    let rows: Vec<Row> = sqlx::query_as(
+/// The rows that [`Row`] reads.
+macro_rules! member_rows {
+    () => {
         "select node_id, labels, facts, joined_at, certificate_expires_at,
                 case when drain_now_at <= now() then 'now' else drain end, drain_now_at, revoked_at
-           from node_member order by node_id limit $1",
-    )
-    .bind(limit)
-    .fetch_all(connection)
-    .await?;
+           from node_member "
+    };
+}
+
+/// On behalf of an administrator: nobody else sees a row. By name, at most `limit`.
+pub async fn list(connection: &mut PgConnection, limit: i64) -> Result<Vec<Member>, DatabaseError> {
+    let rows: Vec<Row> = sqlx::query_as(concat!(member_rows!(), "order by node_id limit $1"))
+        .bind(limit)
+        .fetch_all(connection)
+        .await?;
     rows.into_iter().map(read).collect()
+}
+
+/// On behalf of an administrator: nobody else sees the row.
+pub async fn find(
+    connection: &mut PgConnection,
+    node: &NodeId,
+) -> Result<Option<Member>, DatabaseError> {
+    let row: Option<Row> = sqlx::query_as(concat!(member_rows!(), "where node_id = $1"))
+        .bind(node.as_str())
+        .fetch_optional(connection)
+        .await?;
+    row.map(read).transpose()
 }
 
 /// On behalf of an administrator. `grace`: when a lazy drain becomes one that waits no longer. `false` when no such node ever
@@ -199,4 +194,20 @@ pub async fn renew(
         1 => Renewal::Written,
         _ => Renewal::Revoked,
     })
+}
+
+/// Forgets nodes that joined and whose certificates have all ended 30 days ago, at most `max`: none of them comes back under its
+/// name, so that its revocation says nothing any more. A node of which an operator wants a drain stays known, and so does one
+/// that did not join: only whoever issued its certificates knows when the last of them ends. For the coordinator.
+pub async fn forget_ended(database: &Database, max: u32) -> Result<u64, DatabaseError> {
+    let forgotten = sqlx::query(
+        "delete from node_member where node_id in (
+             select node_id from node_member
+              where joined_at is not null and certificate_expires_at < now() - interval '30 days' and drain = 'off'
+              order by certificate_expires_at limit $1)",
+    )
+    .bind(i64::from(max))
+    .execute(database.pool())
+    .await?;
+    Ok(forgotten.rows_affected())
 }

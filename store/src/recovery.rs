@@ -12,6 +12,7 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use crate::database::{Database, DatabaseError};
+use crate::journal::made_room;
 use crate::number::{attempt_from, epoch_from, generation_from, int, millis, unsigned};
 
 /// A job as its rows say it.
@@ -64,7 +65,7 @@ pub struct After {
     pub has_failed: bool,
 }
 
-#[derive(FromRow)]
+#[derive(Debug, FromRow)]
 struct RawJob {
     job_id: Uuid,
     owner_id: Uuid,
@@ -108,8 +109,7 @@ macro_rules! select_jobs {
                     select count(*) filter (where outcome in ('failed', 'lost')) as failures,
                            coalesce(array_agg(distinct node_id) filter (where outcome in ('failed', 'lost')), '{}') as failed_on,
                            coalesce(array_agg(distinct node_id) filter (where outcome = 'lost'), '{}') as died_on,
-                           count(*) filter (where outcome = 'stopped' and starts_with(detail, 'made room for another job'))
-                               as preemptions
+                           count(*) filter (where outcome = 'stopped' and starts_with(detail, '", made_room!(), "')) as preemptions
                       from attempt
                      where s.attempt > 0 and job_id = s.job_id and outcome in ('failed', 'lost', 'stopped')) t ",
             $rest
@@ -197,11 +197,27 @@ fn uuids(jobs: &[JobId]) -> Vec<Uuid> {
     jobs.iter().map(|job| job.as_uuid()).collect()
 }
 
-/// Unfinished jobs in the order of ids, at most [`RECOVERY_PAGE_JOBS`] after `after`. A shorter page is the last one.
-pub async fn unfinished(
-    database: &Database,
-    after: Option<JobId>,
-) -> Result<Vec<JobRow>, DatabaseError> {
+/// Unfinished jobs as the database sent them: understanding them takes as long as reading them, and may be done meanwhile.
+#[derive(Debug)]
+pub struct Page(Vec<RawJob>);
+
+impl Page {
+    /// Where the next page begins; `None` for the last one.
+    pub fn next_after(&self) -> Option<JobId> {
+        let is_full = self.0.len() == RECOVERY_PAGE_JOBS as usize;
+        let last = self.0.last().filter(|_| is_full)?;
+        Some(JobId::from_uuid(last.job_id))
+    }
+
+    /// # Errors
+    /// A row holds a name that another version wrote.
+    pub fn into_rows(self) -> Result<Vec<JobRow>, DatabaseError> {
+        self.0.into_iter().map(JobRow::try_from).collect()
+    }
+}
+
+/// Unfinished jobs in the order of ids, at most [`RECOVERY_PAGE_JOBS`] after `after`.
+pub async fn unfinished(database: &Database, after: Option<JobId>) -> Result<Page, DatabaseError> {
     // Both ids are bound: where the planner merges the tables it would else read one of them from its beginning for each page.
     let raw: Vec<RawJob> = sqlx::query_as(select_jobs!(
         "where s.finished_at is null and s.job_id > $1 and j.id > $1 order by s.job_id limit $2"
@@ -210,7 +226,7 @@ pub async fn unfinished(
     .bind(int(RECOVERY_PAGE_JOBS))
     .fetch_all(database.pool())
     .await?;
-    raw.into_iter().map(JobRow::try_from).collect()
+    Ok(Page(raw))
 }
 
 /// These jobs, finished ones too. Those that do not exist are left out.

@@ -159,11 +159,9 @@ pub enum RefusedCode {
     TooNew = 6,
 }
 
-/// What a peer does about a refusal.
+/// What a peer does about a refusal that does not pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
-    /// Goes on dialling, with backoff.
-    Retry,
     /// Ends: it needs a new certificate, by a new join.
     Rejoin,
     /// Ends: it needs a newer build.
@@ -175,22 +173,31 @@ pub enum Rule {
 impl Rule {
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Retry => "retry",
             Self::Rejoin => "rejoin",
             Self::Upgrade => "upgrade",
             Self::Stop => "stop",
         }
     }
+
+    /// The status of a process that ends by it, for its supervisor.
+    pub const fn status(self) -> u8 {
+        match self {
+            Self::Rejoin => 10,
+            Self::Upgrade => 11,
+            Self::Stop => 12,
+        }
+    }
 }
 
 impl RefusedCode {
-    /// What the peer does about it. A reason that this build does not know may pass.
-    pub const fn rule(self) -> Rule {
+    /// What the peer does about it; `None` when it may pass, as a reason may that this build does not know: the peer goes on
+    /// dialling, with backoff.
+    pub const fn rule(self) -> Option<Rule> {
         match self {
-            Self::Other | Self::Busy | Self::TooNew => Rule::Retry,
-            Self::Identity => Rule::Rejoin,
-            Self::Version => Rule::Upgrade,
-            Self::StaleGeneration | Self::Revoked => Rule::Stop,
+            Self::Other | Self::Busy | Self::TooNew => None,
+            Self::Identity => Some(Rule::Rejoin),
+            Self::Version => Some(Rule::Upgrade),
+            Self::StaleGeneration | Self::Revoked => Some(Rule::Stop),
         }
     }
 }

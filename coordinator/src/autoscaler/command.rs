@@ -3,10 +3,12 @@
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use flowai_actors::limits::AUTOSCALE_OUTPUT_BYTES_MAX;
+use futures::future::{Either, join, select};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
@@ -18,6 +20,8 @@ use super::provider::{Call, Provider, ProviderError};
 const SHOWN: [&str; 7] = ["PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR"];
 /// Bytes that are read at a time.
 const READ_BYTES: usize = 4 << 10;
+/// A program that has ended is listened to for so long: whoever has left its process group may hold its output open for ever.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Runs `PROGRAM --class CLASS --wanted N --ready M [--drained NODE]…`, without a shell and without input. What it starts has ended
 /// when it has: its whole process group is killed after it, or when its time is over.
@@ -72,21 +76,26 @@ impl Provider for Command {
     async fn want(&self, call: &Call) -> Result<(), ProviderError> {
         let mut child = self.command(call).spawn().map_err(ProviderError::Start)?;
         // Also when the term ends meanwhile and this future is dropped.
-        let family = Family::of(&child);
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let running = async {
-            let both = async { tokio::join!(beginning(stdout), beginning(stderr)) };
-            let ended = async {
-                let status = child.wait().await;
-                // Whoever else holds its output open would be read for ever.
-                family.kill();
-                status
-            };
-            tokio::join!(both, ended)
+        let mut family = Family::of(&child);
+        let (out, err) = (child.stdout.take(), child.stderr.take());
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        let reading = join(beginning(out, &mut stdout), beginning(err, &mut stderr));
+        let ending = async {
+            let ended = tokio::time::timeout(self.limit, child.wait()).await;
+            family.kill();
+            ended
         };
-        let ended = tokio::time::timeout(self.limit, running).await;
-        let ((stdout, stderr), status) = ended.map_err(|_| ProviderError::Late(self.limit))?;
-        let status: ExitStatus = status.map_err(ProviderError::Wait)?;
+        let ended = match select(pin!(ending), pin!(reading)).await {
+            Either::Left((ended, reading)) => {
+                // How it ended counts, whether or not all of its words came.
+                let _ = tokio::time::timeout(LAST_WORDS, reading).await;
+                ended
+            }
+            Either::Right((_, ending)) => ending.await,
+        };
+        let ended = ended.map_err(|_| ProviderError::Late(self.limit))?;
+        let status: ExitStatus = ended.map_err(ProviderError::Wait)?;
+        let (stdout, stderr) = (text(&stdout), text(&stderr));
         let said = if stderr.is_empty() { stdout } else { stderr };
         match status.code() {
             Some(0) => {
@@ -108,7 +117,7 @@ impl Provider for Command {
     }
 }
 
-/// The process group of a program.
+/// The process group of a program, until it was killed: its id may belong to others after that.
 struct Family(Option<Pid>);
 
 impl Family {
@@ -116,8 +125,8 @@ impl Family {
         Self(child.id().map(|id| Pid::from_raw(id.cast_signed())))
     }
 
-    fn kill(&self) {
-        if let Some(group) = self.0 {
+    fn kill(&mut self) {
+        if let Some(group) = self.0.take() {
             // It fails when nobody of it is left, as it should be.
             let _ = killpg(group, Signal::SIGKILL);
         }
@@ -130,17 +139,19 @@ impl Drop for Family {
     }
 }
 
-/// The first [`AUTOSCALE_OUTPUT_BYTES_MAX`] of what it says; the rest is read and dropped, so that it is not held up.
-async fn beginning(output: Option<impl AsyncRead + Unpin>) -> String {
+/// Keeps the first [`AUTOSCALE_OUTPUT_BYTES_MAX`] of what it says; the rest is read and dropped, so that it is not held up.
+async fn beginning(output: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>) {
     let Some(mut output) = output else {
-        return String::new();
+        return;
     };
-    let mut kept = Vec::new();
     let mut buffer = [0; READ_BYTES];
     // What cannot be read is no reason to call the program failed.
     while let Ok(read @ 1..) = output.read(&mut buffer).await {
         let room = AUTOSCALE_OUTPUT_BYTES_MAX.saturating_sub(kept.len());
         kept.extend(&buffer[..read.min(room)]);
     }
-    String::from_utf8_lossy(&kept).trim().to_owned()
+}
+
+fn text(said: &[u8]) -> String {
+    String::from_utf8_lossy(said).trim().to_owned()
 }

@@ -90,7 +90,7 @@ pub enum AutoscaleSettingsError {
     Secret(String),
 }
 
-/// The coordinator's own: `NAME` and `NAME_FILE`.
+/// FlowAI's own: `NAME` and `NAME_FILE`.
 const SECRETS: [&str; 4] = [
     "DATABASE_URL",
     "S3_ACCESS_KEY_ID",

@@ -10,6 +10,7 @@ use flowai_actors::ids::{Epoch, Generation, NodeId};
 use flowai_actors::kit::{
     Actor, ActorProcessingErr, ActorRef, BoundedRef, Parcel, TaskResult, Tasks,
 };
+use flowai_actors::limits::MEMBERS_FORGOTTEN_MAX;
 use flowai_actors::link::{Delivery, Envelope, LinkEvent, Peer, PeerId, ReplyPort, Request, Role};
 use flowai_actors::membership::{Join, MembersChanged, RenewCertificate};
 use flowai_actors::messages::{
@@ -19,9 +20,9 @@ use flowai_actors::messages::{
 use flowai_actors::preview::{PlacePreview, PreviewPlaced};
 use flowai_actors::waiting::{CeilingsQuery, WhyQuery};
 use flowai_actors::wire;
-use flowai_store::idempotency;
 use flowai_store::journal::preview_key;
-use flowai_store::members::Standings;
+use flowai_store::members::{self, Standings};
+use flowai_store::{idempotency, join_tokens};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -98,9 +99,10 @@ impl Actor for LeaderActor {
             over,
             autoscale,
         } = arguments;
-        let mut members = tools.members.follow();
         let (state, jobs) = recover(&tools.database, epoch, CLOCK_START).await?;
         tracing::info!(%epoch, jobs, "term begins with what was unfinished");
+        // After the state has read the same rows: an older answer would lift drains and revocations until the next look.
+        let members = tools.members.follow(&tools.database).await?;
         // Nodes have their time to come back from when somebody hears them, however long the reading took.
         let start = Instant::now();
         let own = BoundedRef::new(myself, MAILBOX_MAX);
@@ -108,8 +110,6 @@ impl Actor for LeaderActor {
             .send(own.clone())
             .map_err(|_| "nobody waits for the leader")?;
         tasks.spawn(LeaderTask::Clock, |_| clock(own.clone()));
-        // Whatever was found since is told once more.
-        members.mark_changed();
         tasks.spawn(LeaderTask::Members, |_| tell_members(members, own.clone()));
         tasks.spawn(LeaderTask::Audit, |_| keep_auditing(tools.database.clone()));
         tasks.spawn(LeaderTask::Weeks, |_| keep_weeks(tools.database.clone()));
@@ -210,11 +210,8 @@ impl Running {
             envelope,
             reply,
         } = request;
-        match envelope.kind {
-            Join::KIND | RenewCertificate::KIND => {
-                return self.certificate_asked(&from, &envelope, reply);
-            }
-            _ => {}
+        if matches!(envelope.kind, Join::KIND | RenewCertificate::KIND) {
+            return self.certificate_asked(&from, &envelope, reply);
         }
         self.last_reply += 1;
         let id = ReplyId(self.last_reply);
@@ -286,12 +283,10 @@ impl Running {
         let (tools, epoch) = (self.tools.clone(), self.state.epoch);
         let read = if envelope.kind == Join::KIND {
             wire::open::<Join>(envelope).map(|join| {
-                self.tasks.spawn(LeaderTask::Sign, |_| async move {
-                    if let Some(answer) = joining::join(&tools, epoch, &join).await {
-                        reply.send(wire::seal(epoch, &answer)?)?;
-                    }
-                    Ok(())
-                });
+                self.sign(
+                    reply,
+                    async move { joining::join(&tools, epoch, &join).await },
+                );
             })
         } else {
             wire::open::<RenewCertificate>(envelope).map(|question| {
@@ -300,17 +295,29 @@ impl Running {
                     tracing::warn!(peer = %from.id, "peer asks for the certificate of another; refused");
                     return;
                 }
-                self.tasks.spawn(LeaderTask::Sign, |_| async move {
-                    if let Some(answer) = joining::renew(&tools, epoch, &question).await {
-                        reply.send(wire::seal(epoch, &answer)?)?;
-                    }
-                    Ok(())
+                self.sign(reply, async move {
+                    joining::renew(&tools, epoch, &question).await
                 });
             })
         };
         if let Err(error) = read {
             tracing::warn!(peer = %from.id, %error, "question was not understood");
         }
+    }
+
+    /// Answers when `signing` has come to something; dropping the reply answers `Rejected`, and the asker asks again.
+    fn sign<A: Body + Send + 'static>(
+        &self,
+        reply: ReplyPort,
+        signing: impl Future<Output = Option<A>> + Send + 'static,
+    ) {
+        let epoch = self.state.epoch;
+        self.tasks.spawn(LeaderTask::Sign, |_| async move {
+            if let Some(answer) = signing.await {
+                reply.send(wire::seal(epoch, &answer)?)?;
+            }
+            Ok(())
+        });
     }
 
     fn apply(&mut self, event: Event) {
@@ -370,6 +377,8 @@ impl Running {
             }
             Effect::Forget => self.tasks.spawn(LeaderTask::Forget, |_| async move {
                 idempotency::forget_expired(&database, ANSWERS_FORGOTTEN_MAX).await?;
+                join_tokens::forget_expired(&database, MEMBERS_FORGOTTEN_MAX).await?;
+                members::forget_ended(&database, MEMBERS_FORGOTTEN_MAX).await?;
                 Ok(())
             }),
             Effect::Stop { node, at, keep } => self.tasks.spawn(LeaderTask::Stop, |_| async move {

@@ -5,7 +5,7 @@
 //! differs is therefore read again by itself, when nothing of it is on its way (`State::learn`): only what differs then is a
 //! drift, which is counted, logged, and mended by believing the row. Whoever asked is told after that.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashSet};
 
 use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::{Attempt, JobId, NodeId};
@@ -13,11 +13,13 @@ use flowai_actors::limits::{
     COMPARE_MS, COMPARE_NAMED_MAX, COMPARE_STEP_JOBS, COMPARE_VERIFY_MS, RECOVERY_PAGE_JOBS,
 };
 use flowai_actors::messages::{Compared, Difference};
+use flowai_actors::state::JobState;
 use flowai_store::recovery::{JobRow, UnfinishedRow};
 
 use super::event::{Answer, Effect, ReplyId};
 use super::state::State;
 use super::work::NEWCOMER_AGE;
+use crate::metrics;
 use crate::scheduler::Cursor;
 
 /// The comparison that goes on, if one does.
@@ -68,7 +70,7 @@ impl State {
     }
 
     /// Begins one when it is time, or goes on with it.
-    pub(super) fn begin_comparison(&mut self, now: Monotonic, effects: &mut Vec<Effect>) {
+    pub(super) fn go_on_comparing(&mut self, now: Monotonic, effects: &mut Vec<Effect>) {
         self.look_for_ghosts(now);
         let comparison = &mut self.comparison;
         let next_at = *comparison.next_at.get_or_insert(now.plus_ms(COMPARE_MS));
@@ -95,21 +97,15 @@ impl State {
         let Some(going_on) = &mut self.comparison.going_on else {
             return;
         };
-        let believed: BTreeMap<JobId, Belief<'_>> = rows
-            .iter()
-            .filter_map(|row| Some((row.job, self.scheduler.believed(row.job)?)))
-            .collect();
-        let mut suspects = BTreeSet::new();
         for row in &rows {
-            let belief = believed.get(&row.job);
-            let is_so = belief.is_some_and(|belief| *belief == (row.attempt, row.node.as_ref()));
+            let believed = self.scheduler.believed(row.job);
+            let is_so = believed == Some((row.attempt, row.node.as_ref()));
             if !is_so && !going_on.changed.contains(&row.job) {
-                suspects.insert(row.job);
+                going_on.suspects.insert(row.job);
             }
             going_on.seen.insert(row.job);
         }
         going_on.compared.jobs += rows.len() as u64;
-        going_on.suspects.extend(suspects);
         match rows.last() {
             Some(last) if rows.len() == RECOVERY_PAGE_JOBS as usize => {
                 let after = Some(last.job);
@@ -158,7 +154,7 @@ impl State {
     }
 
     /// A suspect was read again: `row` is what it says, `None` when it is gone. Before it is believed.
-    pub(super) fn verify(&mut self, job: JobId, row: Option<&JobRow>) {
+    pub(super) fn check_suspect(&mut self, job: JobId, row: Option<&JobRow>) {
         let Some(verifying) = &mut self.comparison.verifying else {
             return;
         };
@@ -166,11 +162,15 @@ impl State {
             return;
         }
         let believed = self.scheduler.believed(job);
+        let state = row.map(|row| row.state);
         let row = row.filter(|row| !row.state.is_end());
         let is_same = match (believed, row) {
             (None, None) => true,
-            // Its doorbell may have been lost: it is for the sweep to find.
-            (None, Some(row)) => row.waited < NEWCOMER_AGE,
+            // Its doorbell may have been lost: it is for the sweep to find. Or another version wrote it, which no new term could
+            // read either.
+            (None, Some(row)) => row.waited < NEWCOMER_AGE || row.spec.is_none(),
+            // Its owner ended it while it waited: that doorbell may have been lost as well.
+            (Some((_, None)), None) => state == Some(JobState::Cancelled),
             (Some(_), None) => false,
             (Some(believed), Some(row)) => {
                 believed == (row.attempt, row.held.as_ref().map(|held| &held.node))
@@ -188,7 +188,11 @@ impl State {
                 words(row.attempt, row.held.as_ref().map(|held| &held.node))
             }),
         };
-        tracing::error!(%job, memory = difference.memory, row = difference.row, "comparison: memory differs from the row");
+        // Where both know the job, whoever believes the row says so (`State::disbelieve_drift`).
+        if believed.is_none() || row.is_none() {
+            tracing::error!(%job, memory = difference.memory, row = difference.row, "comparison: memory differs from the row; the row counts");
+            metrics::record_drift();
+        }
         verifying.compared.differing += 1;
         if verifying.compared.differences.len() < COMPARE_NAMED_MAX {
             verifying.compared.differences.push(difference);
@@ -226,6 +230,3 @@ fn words(attempt: Attempt, node: Option<&NodeId>) -> String {
         None => format!("waits after {attempt} attempts"),
     }
 }
-
-/// The newest attempt, and the node that works on it.
-type Belief<'a> = (Attempt, Option<&'a NodeId>);

@@ -220,7 +220,7 @@ pub enum Effect {
     Compare {
         after: Option<JobId>,
     },
-    /// Forget the kept answers whose time is over.
+    /// Forget kept answers, join tokens and nodes whose time is over.
     Forget,
     /// The assignment is committed: tell the node.
     Dispatch {

@@ -1,6 +1,6 @@
 //! How machines become nodes and stay it: the leader's part, beside the state, which decides about jobs and nothing else.
 
-use flowai_actors::ids::{Epoch, NodeId};
+use flowai_actors::ids::{Epoch, NodeId, Sha256};
 use flowai_actors::link::SchemaRange;
 use flowai_actors::link::pki::{PkiError, Signed, requested_key_sha256};
 use flowai_actors::membership::{
@@ -101,10 +101,7 @@ fn other_schema(newest: u32) -> Option<JoinAnswer> {
     }
 }
 
-fn sign(
-    authority: &Authority,
-    join: &Join,
-) -> Result<(NodeId, flowai_actors::ids::Sha256, Signed), String> {
+fn sign(authority: &Authority, join: &Join) -> Result<(NodeId, Sha256, Signed), String> {
     check_facts(&join.facts).map_err(|error| format!("facts {error}"))?;
     let refused = |error: PkiError| error.to_string();
     let key = requested_key_sha256(&join.signing_request).map_err(refused)?;
@@ -123,7 +120,7 @@ fn new_name() -> Result<NodeId, String> {
 }
 
 fn certified(signed: Signed) -> Option<Certified> {
-    let Some(expires_at) = flowai_store::join_tokens::time_of(signed.expires_at_s) else {
+    let Some(expires_at) = join_tokens::time_of(signed.expires_at_s) else {
         tracing::error!(
             expires_at_s = signed.expires_at_s,
             "certificate ends at no date"

@@ -8,7 +8,7 @@ use flowai_store::members::{Drain, Standing, Standings};
 
 use super::event::Effect;
 use super::state::State;
-use crate::scheduler::{self, Event as Heard};
+use crate::scheduler::Event as Heard;
 
 impl State {
     /// What is wanted now in the place of what was wanted before. Nodes that are away are told when they come.
@@ -32,13 +32,8 @@ impl State {
             .filter(|(_, was, is)| was != is)
             .map(|(node, _, is)| (node.clone(), is))
             .collect();
-        for (node, drain) in changed {
-            tracing::info!(%node, drain = drain.as_str(), "operators want something else of a node");
-            let how = match drain {
-                Drain::Off => scheduler::Drain::Off,
-                Drain::Lazy => scheduler::Drain::Lazy,
-                Drain::Now => scheduler::Drain::Now,
-            };
+        for (node, how) in changed {
+            tracing::info!(%node, drain = how.as_str(), "operators want something else of a node");
             self.step(now, Heard::NodeDraining { node, how }, effects);
         }
     }
@@ -48,7 +43,7 @@ impl State {
         &mut self,
         now: Monotonic,
         node: NodeId,
-        how: scheduler::Drain,
+        how: Drain,
         effects: &mut Vec<Effect>,
     ) {
         if wanted(self.members.get(&node)) == Drain::Off {

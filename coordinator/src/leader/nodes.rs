@@ -126,7 +126,7 @@ impl State {
                         holds: Some(holds),
                     };
                     self.step(now, heard, effects);
-                    self.compare(now, &node, running, effects);
+                    self.compare_beat(now, &node, running, effects);
                     effects.extend(self.foretell(&node));
                 }
                 BeatAnswer::Renewed {
@@ -140,7 +140,7 @@ impl State {
     }
 
     /// What the node works on against what it was given. Either word may have been lost.
-    fn compare(
+    fn compare_beat(
         &mut self,
         now: Monotonic,
         node: &NodeId,

@@ -9,9 +9,7 @@ use flowai_actors::state::JobState;
 use flowai_store::journal::Change;
 use flowai_store::recovery::JobRow;
 
-use super::checkpoints::Checkpoints;
 use super::event::Effect;
-use super::previews::Previews;
 use super::state::{Held, State};
 use crate::scheduler::{Checkpoint, Event as Heard, Recovered, Shape, WaitingJob};
 use crate::{cost, metrics};
@@ -28,11 +26,7 @@ impl State {
         let found: BTreeSet<JobId> = rows.iter().map(|row| row.job).collect();
         let touched = std::mem::take(&mut self.touched);
         for job in asked.into_iter().filter(|job| !found.contains(job)) {
-            self.verify(job, None);
-            self.release(job, effects);
-            self.discard_checkpoints(job, effects);
-            let is_done = false;
-            self.step(now, Heard::JobGone { job, is_done }, effects);
+            self.gone(now, job, None, effects);
         }
         for row in rows {
             if touched.contains(&row.job) || self.outbox.holds(row.job) {
@@ -46,14 +40,10 @@ impl State {
     /// Brings what is believed of a job in line with its row.
     pub(super) fn learn(&mut self, now: Monotonic, row: JobRow, effects: &mut Vec<Effect>) {
         let job = row.job;
-        self.verify(job, Some(&row));
         if row.state.is_end() {
-            self.release(job, effects);
-            self.discard_checkpoints(job, effects);
-            let is_done = row.state == JobState::Done;
-            self.step(now, Heard::JobGone { job, is_done }, effects);
-            return;
+            return self.gone(now, job, Some(&row), effects);
         }
+        self.check_suspect(job, Some(&row));
         let is_cancelled = row.cancel_requested;
         let after = row.after;
         self.disbelieve_drift(now, &row, effects);
@@ -81,13 +71,23 @@ impl State {
         }
     }
 
-    /// What is believed of a job that nothing is on its way for must be what its row says. If it is not, the row counts.
-    pub(super) fn disbelieve_drift(
+    /// A job has ended, as its row says, or has no row any more: nothing is left to do for it.
+    fn gone(
         &mut self,
         now: Monotonic,
-        row: &JobRow,
+        job: JobId,
+        row: Option<&JobRow>,
         effects: &mut Vec<Effect>,
     ) {
+        self.check_suspect(job, row);
+        self.release(job, effects);
+        self.discard_checkpoints(job, effects);
+        let is_done = row.is_some_and(|row| row.state == JobState::Done);
+        self.over(now, job, is_done, effects);
+    }
+
+    /// What is believed of a job that nothing is on its way for must be what its row says. If it is not, the row counts.
+    fn disbelieve_drift(&mut self, now: Monotonic, row: &JobRow, effects: &mut Vec<Effect>) {
         let job = row.job;
         let node = row.held.as_ref().map(|held| &held.node);
         let believed = self.scheduler.believed(job);
@@ -100,7 +100,7 @@ impl State {
         self.step(now, Heard::Doubted(job), effects);
     }
 
-    pub(super) fn news_of(&mut self, now: Monotonic, row: JobRow) -> Option<Heard> {
+    fn news_of(&mut self, now: Monotonic, row: JobRow) -> Option<Heard> {
         let spec = row.spec?;
         if row.kept.is_some() {
             self.checkpointed.insert(row.job);
@@ -142,18 +142,7 @@ impl State {
             generation: holding.generation,
             cancel_requested: row.cancel_requested,
         };
-        let held = Held {
-            holding,
-            is_dispatched: false,
-            heard_at: now,
-            steps: None,
-            unnamed_beats: 0,
-            announced: None,
-            previews: Previews::default(),
-            checkpoints: Checkpoints::default(),
-            stop: None,
-        };
-        self.held.insert(row.job, held);
+        self.held.insert(row.job, Held::new(holding, now));
         Some(Heard::JobRecovered(recovered))
     }
 

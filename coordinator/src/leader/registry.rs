@@ -97,8 +97,10 @@ impl Registry {
         &self,
         now: Monotonic,
         running_on: impl Fn(&NodeId) -> Option<AttemptRef>,
+        is_draining: impl Fn(&NodeId) -> bool,
     ) -> Vec<NodeView> {
-        let view = |(node, entry): (&NodeId, &Entry)| entry.view(now, running_on(node));
+        let view =
+            |(node, entry): (&NodeId, &Entry)| entry.view(now, running_on(node), is_draining(node));
         self.nodes.iter().map(view).collect()
     }
 
@@ -109,7 +111,7 @@ impl Registry {
 }
 
 impl Entry {
-    fn view(&self, now: Monotonic, running: Option<AttemptRef>) -> NodeView {
+    fn view(&self, now: Monotonic, running: Option<AttemptRef>, is_draining: bool) -> NodeView {
         let register = &self.register;
         NodeView {
             node: register.node.clone(),
@@ -127,6 +129,7 @@ impl Entry {
             held_adapters: self.held_adapters.clone(),
             adapters: viewed(&self.adapters),
             running,
+            is_draining,
             silent_ms: now.since(self.heard_at).as_millis() as u64,
         }
     }

@@ -56,6 +56,23 @@ pub(super) struct Held {
     pub(super) stop: Option<bool>,
 }
 
+impl Held {
+    /// One of which nothing was heard yet.
+    pub(super) fn new(holding: Holding, now: Monotonic) -> Self {
+        Self {
+            holding,
+            is_dispatched: false,
+            heard_at: now,
+            steps: None,
+            unnamed_beats: 0,
+            announced: None,
+            previews: Previews::default(),
+            checkpoints: Checkpoints::default(),
+            stop: None,
+        }
+    }
+}
+
 /// The files of an attempt that become part of what its owner is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Announced {
@@ -260,18 +277,7 @@ impl State {
                     node,
                     generation,
                 };
-                let held = Held {
-                    holding: holding.clone(),
-                    is_dispatched: false,
-                    heard_at: now,
-                    steps: None,
-                    unnamed_beats: 0,
-                    announced: None,
-                    previews: Previews::default(),
-                    checkpoints: Checkpoints::default(),
-                    stop: None,
-                };
-                self.held.insert(job, held);
+                self.held.insert(job, Held::new(holding.clone(), now));
                 Some(Change::Assign(holding))
             }
             Decided::Stop { job, keep, .. } => {
@@ -428,7 +434,7 @@ impl State {
         );
     }
 
-    pub(super) fn tick(&mut self, now: Monotonic, effects: &mut Vec<Effect>) {
+    fn tick(&mut self, now: Monotonic, effects: &mut Vec<Effect>) {
         self.step(now, Heard::Tick, effects);
         // What its node does not have yet waits for the journal, which the lease bounds, then for the dispatch, which asks a
         // bounded number of times; what another term gave waits for its node to come back, which the scheduler bounds.
@@ -461,7 +467,7 @@ impl State {
         if planted::is(Bug::DoorbellOnly) {
             return;
         }
-        self.begin_comparison(now, effects);
+        self.go_on_comparing(now, effects);
         if self.is_sweeping || now < self.next_sweep {
             return;
         }
@@ -536,9 +542,10 @@ impl State {
                 epoch,
             })
         };
+        let is_draining = |node: &NodeId| self.scheduler.is_draining(node);
         FarmView {
             epoch: Some(self.epoch),
-            nodes: self.registry.views(now, running_on),
+            nodes: self.registry.views(now, running_on, is_draining),
             queues: Tier::ALL.into_iter().map(queue).collect(),
         }
     }

@@ -43,8 +43,8 @@ impl TaskKind for LeaderTask {
     }
 
     /// Each of them owes the leader a word, but for a stop, which is told again with the next beat, for what is forgotten at
-    /// the next sweep as well, for a hint, which a node can do without, for what only takes up room, and for a certificate, which
-    /// is asked for again.
+    /// the next sweep as well, for a hint, which a node can do without, for what only takes up room, for a certificate, which
+    /// is asked for again, and for the autoscaler, the audit and the weeks of events, without which jobs go on for a term.
     fn on_failure(self) -> OnFailure {
         match self {
             Self::Stop

@@ -28,10 +28,11 @@ use flowai_store::objects::{
     ObjectHead, Objects, ObjectsError, PRESIGNED_GET_TTL_MAX, PRESIGNED_PUT_TTL_MAX,
     ResponseHeaders, UploadTerms,
 };
-use flowai_store::recovery::JobRow;
+use flowai_store::recovery::Page;
 use flowai_store::sources::{self, FirstFrameFiles, SourcesError, StoredFile};
 use flowai_store::{members, nodes, recovery};
 use futures::future::join_all;
+use tokio::sync::mpsc;
 
 use super::Tools;
 use super::event::{Answer, Event, JobModels, NotDelivered, NotDispatched, Outcome, ReplyId};
@@ -50,10 +51,13 @@ pub const BUSY_TRIES: u32 = 8;
 const HEAD_DEADLINE: Duration = Duration::from_secs(5);
 /// Objects that are listed at a time, as many as S3 lists at once.
 const CHECKPOINTS_LISTED_MAX: i32 = 1_000;
+/// Pages of unfinished jobs that wait to be taken in when a term begins.
+const PAGES_READ_AHEAD: usize = 2;
 /// Waiting jobs younger than this are looked for in each sweep.
 pub const NEWCOMER_AGE: Duration = Duration::from_secs(10);
 
-/// Reads what operators want of nodes and all unfinished jobs, a page at a time. Gives the state that a term begins with, and how many they are.
+/// Reads what operators want of nodes and all unfinished jobs, a page at a time. Gives the state that a term begins with, and
+/// how many they are.
 ///
 /// # Errors
 /// The database does not answer, or holds what another version wrote.
@@ -64,25 +68,31 @@ pub async fn recover(
 ) -> Result<(State, usize), DatabaseError> {
     let mut state = State::new(epoch);
     state.apply(now, Event::MembersRead(members::standings(database).await?));
+    let (read, mut pages) = mpsc::channel(PAGES_READ_AHEAD);
+    // On another thread: the database is never waited for while a page is taken in.
+    let reading = tokio::spawn(read_unfinished(database.clone(), read));
     let mut jobs = 0;
-    let mut page = recovery::unfinished(database, None).await?;
-    while let Some(last) = page.last().map(|row| row.job) {
-        jobs += page.len();
-        let next = read_ahead(database.clone(), last);
-        state.recover(now, page);
-        page = next
-            .await
-            .unwrap_or_else(|failed| panic::resume_unwind(failed.into_panic()))?;
+    while let Some(page) = pages.recv().await {
+        let rows = page?.into_rows()?;
+        jobs += rows.len();
+        state.recover(now, rows);
     }
-    Ok((state, jobs))
+    match reading.await {
+        Ok(()) => Ok((state, jobs)),
+        Err(failed) => panic::resume_unwind(failed.into_panic()),
+    }
 }
 
-/// The page after this job, on another thread: decoding one takes as long as taking one in.
-fn read_ahead(
-    database: Database,
-    last: JobId,
-) -> tokio::task::JoinHandle<Result<Vec<JobRow>, DatabaseError>> {
-    tokio::spawn(async move { recovery::unfinished(&database, Some(last)).await })
+/// Ends with the last page, with the first that cannot be read, or when nobody takes them any more.
+async fn read_unfinished(database: Database, pages: mpsc::Sender<Result<Page, DatabaseError>>) {
+    let mut after = None;
+    loop {
+        let page = recovery::unfinished(&database, after).await;
+        after = page.as_ref().ok().and_then(Page::next_after);
+        if pages.send(page).await.is_err() || after.is_none() {
+            return;
+        }
+    }
 }
 
 /// Commits the batch, however long the database is away. Content that the database refuses is found one by one.
@@ -386,8 +396,8 @@ async fn give(tools: &Tools, held: &Holding, assign: &Assign) -> Result<(), NotD
     Err(NotDispatched::NotTaken("it stays busy".to_owned()))
 }
 
-/// Whether every file of a rendered attempt lies in the object store, clip and keyframe with the length that was told. Their bytes
-/// are those of the hashes that were signed into the uploads.
+/// Whether every file of a rendered attempt lies in the object store, clip and keyframe with the length that was told. Their
+/// bytes are those of the hashes that were signed into the uploads.
 pub(super) async fn verify(objects: &Objects, ended: Box<Ended>) -> Event {
     let result = look(objects, &ended).await;
     Event::Verified { ended, result }

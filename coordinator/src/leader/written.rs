@@ -39,7 +39,7 @@ impl State {
         }
     }
 
-    pub(super) fn written(
+    fn written(
         &mut self,
         now: Monotonic,
         change: &Change,
@@ -59,20 +59,7 @@ impl State {
         match change {
             Change::Assign(held) if is_written => self.assigned(now, held, effects),
             Change::Assign(held) => self.doubt(now, held, effects),
-            Change::Adopt(held) => {
-                let welcome = self.welcomes.remove(&(held.at.job, held.at.attempt));
-                if !is_written {
-                    self.doubt(now, held, effects);
-                }
-                let running = if is_written {
-                    Verdict::GoOn
-                } else {
-                    Verdict::Drop
-                };
-                let epoch = self.epoch;
-                let answer = Answer::Registered(Registered::Welcome { epoch, running });
-                effects.extend(welcome.map(|reply| Effect::Answer(reply, answer)));
-            }
+            Change::Adopt(held) => self.adopted(now, held, is_written, effects),
             // Or the owner ended it without us.
             Change::CancelWaiting { job, .. } => {
                 self.discard_checkpoints(*job, effects);
@@ -101,24 +88,53 @@ impl State {
             | Change::Fail { held, .. }
             | Change::Cancel { held, .. }
             | Change::Quarantine { held, .. } => {
-                if !is_written {
-                    tracing::info!(at = ?held.at, node = %held.node, "stale write is refused");
-                    self.to_read.insert(held.at.job);
-                } else {
-                    self.left_behind(change, effects);
-                    if change.ends_job() {
-                        let is_done = matches!(change, Change::Settle { .. });
-                        self.over(now, held.at.job, is_done, effects);
-                    }
-                }
-                let answer = if is_written {
-                    EndedAnswer::Settled
-                } else {
-                    EndedAnswer::Stale
-                };
-                self.answer_ended((held.at.job, held.at.attempt), answer, effects);
+                self.attempt_over(now, change, held, is_written, effects);
             }
         }
+    }
+
+    /// Whoever registered with the attempt hears whether it goes on.
+    fn adopted(
+        &mut self,
+        now: Monotonic,
+        held: &Holding,
+        is_written: bool,
+        effects: &mut Vec<Effect>,
+    ) {
+        let welcome = self.welcomes.remove(&(held.at.job, held.at.attempt));
+        let running = if is_written {
+            Verdict::GoOn
+        } else {
+            self.doubt(now, held, effects);
+            Verdict::Drop
+        };
+        let epoch = self.epoch;
+        let answer = Answer::Registered(Registered::Welcome { epoch, running });
+        effects.extend(welcome.map(|reply| Effect::Answer(reply, answer)));
+    }
+
+    /// Whoever told the end of the attempt hears whether it counts.
+    fn attempt_over(
+        &mut self,
+        now: Monotonic,
+        change: &Change,
+        held: &Holding,
+        is_written: bool,
+        effects: &mut Vec<Effect>,
+    ) {
+        let answer = if is_written {
+            self.left_behind(change, effects);
+            if change.ends_job() {
+                let is_done = matches!(change, Change::Settle { .. });
+                self.over(now, held.at.job, is_done, effects);
+            }
+            EndedAnswer::Settled
+        } else {
+            tracing::info!(at = ?held.at, node = %held.node, "stale write is refused");
+            self.to_read.insert(held.at.job);
+            EndedAnswer::Stale
+        };
+        self.answer_ended((held.at.job, held.at.attempt), answer, effects);
     }
 
     /// The end of a job is durable: what was to start after it may, or never will.
@@ -133,7 +149,7 @@ impl State {
     }
 
     /// An attempt is over: of its job's checkpoints only what the next one may go on from is kept.
-    pub(super) fn left_behind(&mut self, change: &Change, effects: &mut Vec<Effect>) {
+    fn left_behind(&mut self, change: &Change, effects: &mut Vec<Effect>) {
         match change {
             Change::Requeue {
                 held,
@@ -168,7 +184,7 @@ impl State {
     }
 
     /// An assignment is durable: its node is told, if it is still the one.
-    pub(super) fn assigned(&mut self, now: Monotonic, held: &Holding, effects: &mut Vec<Effect>) {
+    fn assigned(&mut self, now: Monotonic, held: &Holding, effects: &mut Vec<Effect>) {
         if !self.is_held(held) {
             return;
         }
@@ -187,7 +203,7 @@ impl State {
     }
 
     /// The row says something else than what was believed: nothing is believed any more, the row is read.
-    pub(super) fn doubt(&mut self, now: Monotonic, held: &Holding, effects: &mut Vec<Effect>) {
+    fn doubt(&mut self, now: Monotonic, held: &Holding, effects: &mut Vec<Effect>) {
         let job = held.at.job;
         if self.is_held(held) {
             self.release(job, effects);

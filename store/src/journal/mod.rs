@@ -18,6 +18,7 @@ use flowai_actors::ids::{Epoch, JobId, UserId};
 use crate::database::Database;
 use crate::leader;
 
+pub(crate) use change::made_room;
 pub use change::{
     Artefact, Batch, Change, Keyframe, MADE_ROOM, Unfinished, artefact_key, clips_prefix,
     preview_key,

@@ -36,7 +36,11 @@ async fn a_new_leader_knows_where_a_job_failed() {
         .await;
     }
     farm.next_term().await;
-    let rows = recovery::unfinished(&farm.database, None).await.unwrap();
+    let rows = recovery::unfinished(&farm.database, None)
+        .await
+        .unwrap()
+        .into_rows()
+        .unwrap();
     let [row, fresh] = &rows[..] else {
         panic!("{rows:?}")
     };

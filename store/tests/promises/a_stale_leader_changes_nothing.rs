@@ -89,7 +89,11 @@ async fn each_change_does_what_it_says_once() {
         assert_eq!(farm.row(job).await.state, state);
     }
     let failures: Vec<u32> = {
-        let rows = recovery::unfinished(&farm.database, None).await.unwrap();
+        let rows = recovery::unfinished(&farm.database, None)
+            .await
+            .unwrap()
+            .into_rows()
+            .unwrap();
         rows.iter().map(|row| row.failures).collect()
     };
     assert_eq!(

@@ -10,6 +10,7 @@ mod a_stale_leader_changes_nothing;
 mod a_users_queue_is_bounded;
 mod events_are_kept_by_week;
 mod farm;
+mod keys_are_looked_up_side_by_side;
 mod money_balances;
 mod older_rows_are_read;
 mod tenant_sees_only_its_own;

@@ -9,6 +9,7 @@ use flowai_actors::membership::{Facts, JoinToken, Labels};
 use flowai_store::database::commit;
 use flowai_store::join_tokens::{self, Certified, NewJoinToken, Redeemed, Redemption, redeem};
 use flowai_store::members::{self, Drain, Renewal, Standing};
+use sqlx::AssertSqlSafe;
 use tokio::task::JoinSet;
 
 use crate::farm::{FIRST, Farm, SECOND, node};
@@ -21,7 +22,10 @@ fn labels() -> Labels {
 
 impl Farm {
     async fn become_admin(&mut self) {
-        let user = self.user;
+        self.make_admin(self.user).await;
+    }
+
+    async fn make_admin(&mut self, user: UserId) {
         self.run(&format!(
             "update account set role = 'admin' where id = '{user}'"
         ))
@@ -231,6 +235,88 @@ async fn only_an_administrator_makes_tokens_and_moves_nodes() {
 }
 
 #[tokio::test]
+async fn any_administrator_ends_a_token_and_makes_one_in_no_other_name() {
+    let mut farm = Farm::start().await;
+    farm.become_admin().await;
+    let token = farm.token(2).await;
+    let bob = UserId::generate();
+    farm.sign_up(bob).await;
+    farm.make_admin(bob).await;
+
+    let mut transaction = farm.app.begin_as(bob).await.unwrap();
+    let revoked = join_tokens::revoke(&mut transaction, token.id()).await;
+    assert!(revoked.unwrap());
+    commit(transaction).await.unwrap();
+    assert_eq!(farm.join(&token, 1).await, Redeemed::Refused);
+
+    for name in [format!("'{}'", farm.user), "null".to_owned()] {
+        let mut transaction = farm.app.begin_as(bob).await.unwrap();
+        let made = sqlx::query(AssertSqlSafe(format!(
+            "insert into join_token (id, created_by, secret_hash, labels, uses, uses_left, expires_at)
+             values (gen_random_uuid(), {name}, sha256('s'), '{{}}', 1, 1, now() + interval '1 hour')"
+        )))
+        .execute(&mut *transaction)
+        .await;
+        let refused = made.unwrap_err().to_string();
+        assert!(refused.contains("row-level security"), "{name}: {refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_forgotten_a_day_after_its_end_and_its_nodes_stay() {
+    let mut farm = Farm::start().await;
+    farm.become_admin().await;
+    for ago in ["25 hours", "26 hours", "23 hours"] {
+        let token = farm.token(9).await;
+        farm.join(&token, 1).await;
+        farm.run(&format!(
+            "update join_token set expires_at = now() - interval '{ago}' where id = '{}'",
+            token.id()
+        ))
+        .await;
+    }
+
+    let refused = join_tokens::forget_expired(&farm.app, 9).await.unwrap_err();
+    assert!(format!("{refused:?}").contains("permission denied"));
+    for (max, forgotten) in [(1, 1), (9, 1), (9, 0)] {
+        let done = join_tokens::forget_expired(&farm.database, max).await;
+        assert_eq!(done.unwrap(), forgotten);
+    }
+    for (table, left) in [
+        ("join_token", "1"),
+        ("node_certificate", "1"),
+        ("node_member", "3"),
+    ] {
+        let count = format!("select count(*) from {table}");
+        assert_eq!(farm.text(&count).await, left, "{table}");
+    }
+}
+
+#[tokio::test]
+async fn a_node_is_forgotten_when_it_can_come_back_no_more() {
+    let mut farm = Farm::start().await;
+    farm.run(
+        "insert into node_member (node_id, joined_at, certificate_expires_at, drain, revoked_at) values
+             ('gone', now(), now() - interval '31 days', 'off', null),
+             ('gone-and-revoked', now(), now() - interval '32 days', 'off', now()),
+             ('lately', now(), now() - interval '29 days', 'off', null),
+             ('drains', now(), now() - interval '31 days', 'lazy', null),
+             ('issued-and-renewed', null, now() - interval '31 days', 'off', now()),
+             ('issued', null, null, 'off', now())",
+    )
+    .await;
+    let refused = members::forget_ended(&farm.app, 9).await.unwrap_err();
+    assert!(format!("{refused:?}").contains("permission denied"));
+    for (max, forgotten) in [(1, 1), (9, 1), (9, 0)] {
+        let done = members::forget_ended(&farm.database, max).await;
+        assert_eq!(done.unwrap(), forgotten);
+    }
+    let left = "select string_agg(node_id, ' ' order by node_id) from node_member";
+    let expected = "drains issued issued-and-renewed lately";
+    assert_eq!(farm.text(left).await, expected);
+}
+
+#[tokio::test]
 async fn what_is_wanted_of_a_node_outlives_its_leader() {
     let mut farm = Farm::start().await;
     farm.become_admin().await;
@@ -265,8 +351,11 @@ async fn what_is_wanted_of_a_node_outlives_its_leader() {
     farm.run("update node_member set certificate_expires_at = now() where node_id = 'n2'")
         .await;
     assert_eq!(farm.standing("n2").await, standing(Drain::Off, true));
-    // Whose certificates have all ended is kept out by that.
+    // Whose certificates have all ended is kept out by that, by any clock a day later.
     farm.run("update node_member set joined_at = now() where node_id = 'n2'")
+        .await;
+    assert_eq!(farm.standing("n2").await, standing(Drain::Off, true));
+    farm.run("update node_member set certificate_expires_at = now() - interval '1 day' where node_id = 'n2'")
         .await;
     assert_eq!(farm.standing("n2").await, Standing::default());
 }

@@ -68,17 +68,12 @@ impl Identity {
     pub fn save(&self, folder: &Path) -> Result<(), PkiError> {
         create_folder(folder)?;
         write(&folder.join("ca.pem"), self.pem.ca.as_bytes(), 0o644)?;
-        write(
-            &folder.join("cert.pem"),
-            self.pem.certificate.as_bytes(),
-            0o644,
-        )?;
         write(&folder.join("key.pem"), self.pem.key.as_bytes(), 0o600)?;
-        write(
-            &folder.join("cookie"),
-            hex::encode(self.cookie.0).as_bytes(),
-            0o600,
-        )
+        let cookie = hex::encode(self.cookie.0);
+        write(&folder.join("cookie"), cookie.as_bytes(), 0o600)?;
+        // Last, because its presence says that there is an identity: a join that is cut off before it has left none.
+        let certificate = self.pem.certificate.as_bytes();
+        write(&folder.join("cert.pem"), certificate, 0o644)
     }
 
     /// Puts this identity in the place of the one in `folder`: the old one or the new one is there, whenever it is cut off.

@@ -15,6 +15,7 @@ mod tests;
 
 use std::io;
 use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustls::pki_types::CertificateDer;
 
@@ -71,6 +72,14 @@ pub enum PkiError {
     /// A certificate that was asked for is not what it should be.
     #[error("certificate {0}")]
     NotOurs(&'static str),
+}
+
+/// Seconds since 1970 by the machine's clock, as certificates count.
+pub fn now_s() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// The peer that a certificate names. The certificate's signature is somebody else's check.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
@@ -56,12 +56,15 @@ impl TlsSetup {
         let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
             .build()
             .map_err(|error| setup(&error))?;
-        let server = ServerConfig::builder_with_provider(provider.clone())
+        let mut server = ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|error| setup(&error))?
             .with_client_cert_verifier(verifier)
             .with_single_cert(chain.clone(), key()?)
             .map_err(|error| setup(&error))?;
+        // A resumed session takes a certificate as verified because it once was: one that has ended since would still do.
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        server.send_tls13_tickets = 0;
         let client = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|error| setup(&error))?
@@ -114,4 +117,42 @@ fn certified(chain: Option<&[CertificateDer<'_>]>) -> Result<PeerId, TlsError> {
         .and_then(<[_]>::first)
         .ok_or(TlsError::NoCertificate)?;
     Ok(pki::peer_of(certificate)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::HandshakeKind;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::link::pki::Ca;
+
+    #[tokio::test]
+    async fn a_peer_that_comes_again_shows_its_certificate_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let ca = Ca::create(folder.path()).unwrap();
+        let setup = |name: &str| TlsSetup::new(&ca.issue(&name.parse().unwrap()).unwrap()).unwrap();
+        let (leader, node) = (setup("c1.coordinator"), setup("n1.node"));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        for _ in 0..2 {
+            let serving = async {
+                let (tcp, _) = listener.accept().await.unwrap();
+                let (mut stream, peer) = leader.accept(tcp).await.unwrap();
+                // Whatever a session could be resumed by comes before it.
+                stream.write_u8(1).await.unwrap();
+                stream.flush().await.unwrap();
+                (stream.get_ref().1.handshake_kind(), peer)
+            };
+            let dialling = async {
+                let tcp = TcpStream::connect(address).await.unwrap();
+                let (mut stream, _) = node.connect(tcp).await.unwrap();
+                assert_eq!(stream.read_u8().await.unwrap(), 1);
+            };
+            let ((kind, peer), ()) = tokio::join!(serving, dialling);
+            assert_eq!(kind, Some(HandshakeKind::Full));
+            assert_eq!(peer.to_string(), "n1.node");
+        }
+    }
 }

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tokio::sync::watch;
 
 use super::super::{Command, Look, Provider, ProviderError, run};
@@ -132,6 +134,24 @@ async fn a_child_that_stays_behind_holds_nobody_up_and_is_killed() {
     assert!(start.elapsed() < LONG / 2);
     let pid = std::fs::read_to_string(pid).unwrap();
     until("its end", || !is_running(&pid)).await;
+}
+
+#[tokio::test]
+async fn a_program_that_succeeded_is_not_late_because_of_who_left_its_group() {
+    let folder = tempfile::tempdir().unwrap();
+    let pid = folder.path().join("pid");
+    // It says who it is once it has left, and keeps the program's output open.
+    let text = format!(
+        "setsid sh -c 'echo $$ >{0}; exec sleep 1000' &\nuntil [ -s {0} ]; do sleep 0.02; done\necho ordered",
+        pid.display()
+    );
+    let program = Command::new(script(folder.path(), &text), LONG, &[]);
+    let start = Instant::now();
+    program.want(&call(3)).await.unwrap();
+    assert!(start.elapsed() < LONG / 2);
+    let pid = std::fs::read_to_string(pid).unwrap();
+    assert!(is_running(&pid), "it is not the program's any more");
+    kill(Pid::from_raw(pid.trim().parse().unwrap()), Signal::SIGKILL).unwrap();
 }
 
 #[tokio::test]

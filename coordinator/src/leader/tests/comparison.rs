@@ -3,8 +3,10 @@
 use flowai_actors::limits::{COMPARE_MS, COMPARE_STEP_JOBS, COMPARE_VERIFY_MS};
 use flowai_actors::messages::{Compared, Difference};
 use flowai_store::recovery::UnfinishedRow;
+use metrics_exporter_prometheus::PrometheusBuilder;
 
 use super::*;
+use crate::leader::work::NEWCOMER_AGE;
 
 fn unfinished(job: JobId, attempt: u32, name: Option<&str>) -> UnfinishedRow {
     UnfinishedRow {
@@ -184,6 +186,98 @@ fn what_only_seemed_to_differ_is_no_difference() {
         ..Compared::default()
     };
     assert_eq!(told(&effects, reply), Some(expected));
+}
+
+#[test]
+fn a_waiting_job_that_its_owner_cancelled_is_no_difference() {
+    let (mut leader, held, waits, reply) = asked();
+    let effects = leader.apply(Event::Compared(vec![unfinished(held.at.job, 1, Some("a"))]));
+    assert_eq!(reads(&effects), [waits]);
+    let rows = vec![leader.row(waits, JobState::Cancelled, 0)];
+    let effects = leader.apply(Event::RowsRead {
+        asked: vec![waits],
+        rows,
+    });
+    let expected = Compared {
+        jobs: 1,
+        suspected: 1,
+        ..Compared::default()
+    };
+    assert_eq!(told(&effects, reply), Some(expected));
+    assert!(!leader.state.scheduler.knows(waits));
+}
+
+#[test]
+fn a_running_job_whose_row_was_cancelled_is_a_difference() {
+    let (mut leader, held, waits, reply) = asked();
+    leader.apply(Event::Compared(vec![unfinished(waits, 0, None)]));
+    let rows = vec![leader.row(held.at.job, JobState::Cancelled, 1)];
+    let effects = leader.apply(Event::RowsRead {
+        asked: vec![held.at.job],
+        rows,
+    });
+    assert_eq!(told(&effects, reply).map(|found| found.differing), Some(1));
+}
+
+#[test]
+fn what_another_version_wrote_is_no_difference() {
+    let (mut leader, held, waits, reply) = asked();
+    let unreadable = JobId::generate();
+    leader.apply(Event::Compared(vec![
+        unfinished(held.at.job, 1, Some("a")),
+        unfinished(waits, 0, None),
+        unfinished(unreadable, 0, None),
+    ]));
+    let row = JobRow {
+        spec: None,
+        waited: NEWCOMER_AGE,
+        ..leader.row(unreadable, JobState::Queued, 0)
+    };
+    let found = told(&leader.read(row), reply);
+    assert_eq!(
+        found.map(|found| (found.suspected, found.differing)),
+        Some((1, 0))
+    );
+}
+
+#[test]
+fn each_drift_is_counted_once() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let numbers = recorder.handle();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    let (mut leader, held, waits, reply) = asked();
+    let missing = JobId::generate();
+    leader.apply(Event::Compared(vec![
+        unfinished(held.at.job, 2, Some("b")),
+        unfinished(missing, 0, None),
+    ]));
+    // One is believed to be on another node, one has no row any more, and one was never heard of.
+    let moved = Holding {
+        node: node("b"),
+        at: AttemptRef {
+            attempt: Attempt::new(2),
+            ..held.at
+        },
+        generation: FIRST,
+    };
+    let rows = vec![
+        JobRow {
+            held: Some(moved),
+            ..leader.row(held.at.job, JobState::Running, 2)
+        },
+        JobRow {
+            waited: NEWCOMER_AGE,
+            ..leader.row(missing, JobState::Queued, 0)
+        },
+    ];
+    let asked = vec![held.at.job, waits, missing];
+    let effects = leader.apply(Event::RowsRead { asked, rows });
+    assert_eq!(told(&effects, reply).map(|found| found.differing), Some(3));
+    let counted = numbers.render();
+    assert!(
+        counted.contains("flowai_coordinator_drifted_jobs_total 3\n"),
+        "{counted}"
+    );
 }
 
 #[test]

@@ -3,7 +3,6 @@
 use flowai_store::members::{Drain, Standing, Standings};
 
 use super::*;
-use crate::scheduler;
 
 fn standings(wanted: &[(&str, Drain, bool)]) -> Event {
     let standings = wanted.iter().map(|&(name, drain, is_revoked)| {
@@ -82,9 +81,9 @@ fn an_autoscaler_takes_back_no_drain_of_an_operator() {
         node: node("a"),
         how,
     };
-    leader.apply(wanted(scheduler::Drain::Lazy));
+    leader.apply(wanted(Drain::Lazy));
     leader.apply(standings(&[("a", Drain::Now, false)]));
-    leader.apply(wanted(scheduler::Drain::Off));
+    leader.apply(wanted(Drain::Off));
     let (_, effects) = leader.arrive();
     assert_eq!(changes(&effects), []);
     let effects = leader.apply(standings(&[]));
