@@ -88,7 +88,7 @@ pub const FORCED_START_EVERY: u32 = 10;
 /// So many forced starts may follow each other after a quiet time.
 pub const FORCED_START_BURST: u32 = 2;
 /// A job that a node can start sooner may pass others whose claims are at most so many usual jobs ahead.
-pub const LOCALITY_DEFICIT_JOBS: f64 = 2.0;
+pub const LOCALITY_DEFICIT_JOBS: f64 = 8.0;
 /// A job may be passed by jobs that start sooner so often …
 pub const LOCALITY_SKIPS_MIN: u32 = 2;
 /// … or once for so many nodes, if that is more: a node that suits it comes the sooner the more there are.

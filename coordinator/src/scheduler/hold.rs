@@ -58,12 +58,12 @@ impl Scheduler {
         (free_by_then >= self.lanes_for(model)).then_some(load_s)
     }
 
-    /// Lanes that wait for the model, its own among them.
+    /// Lanes that wait for the model and may be served, its own among them.
     fn lanes_for(&self, model: ModelIx) -> usize {
         let kinds = self.kinds.waiting();
         let of_model = kinds.filter(|(_, kind)| kind.needs.model == model);
         of_model
-            .map(|(_, kind)| kind.open.len() + kind.capped.len())
+            .map(|(_, kind)| kind.open.len())
             .sum()
     }
 }

@@ -6,11 +6,18 @@
 #include <c10/core/InferenceMode.h>
 
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <vector>
 
 namespace {
+
+// MKL sums up in an order that depends on where its operands lie in memory, and on some processors equal inputs then give
+// unequal bits, unless it is told to be reproducible before its first product. It hears that from the environment only, which is
+// set here before any thread runs. A setting of the caller's own stays.
+// https://www.intel.com/content/www/us/en/docs/onemkl/developer-guide-linux/current/obtaining-numerically-reproducible-results.html
+__attribute__((constructor)) void have_mkl_compute_reproducibly() { setenv("MKL_CBWR", "AUTO", 0); }
 
 // A copy for the caller to free; null is success.
 template <typename Body>
