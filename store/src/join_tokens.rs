@@ -161,7 +161,7 @@ pub async fn redeem(
     redemption: &Redemption<'_>,
     certified: &Certified,
 ) -> Result<Redeemed, DatabaseError> {
-    let mut transaction = database.pool().begin().await?;
+    let mut transaction = database.begin().await?;
     if hold_term(&mut transaction, epoch).await?.is_err() {
         return Ok(Redeemed::Fenced);
     }

@@ -184,7 +184,7 @@ pub async fn imbalances(
     max: u32,
     within: Duration,
 ) -> Result<Vec<Imbalance>, DatabaseError> {
-    let mut transaction = database.pool().begin().await?;
+    let mut transaction = database.begin().await?;
     sqlx::query("select set_config('statement_timeout', $1, true)")
         .bind(within.as_millis().to_string())
         .execute(&mut *transaction)

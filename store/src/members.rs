@@ -175,7 +175,7 @@ pub async fn renew(
     node: &NodeId,
     expires_at: DateTime<Utc>,
 ) -> Result<Renewal, DatabaseError> {
-    let mut transaction = database.pool().begin().await?;
+    let mut transaction = database.begin().await?;
     if hold_term(&mut transaction, epoch).await?.is_err() {
         return Ok(Renewal::Fenced);
     }
