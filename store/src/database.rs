@@ -145,6 +145,8 @@ impl Database {
                     "idle_in_transaction_session_timeout",
                     IDLE_IN_TRANSACTION_TIMEOUT,
                 ),
+                // Every statement is short, or somebody computes beside it: a second process would take that one's core.
+                ("max_parallel_workers_per_gather", "0"),
             ]);
         let pool = PgPoolOptions::new()
             .max_connections(connections_max)
