@@ -62,8 +62,6 @@ impl Scheduler {
     fn lanes_for(&self, model: ModelIx) -> usize {
         let kinds = self.kinds.waiting();
         let of_model = kinds.filter(|(_, kind)| kind.needs.model == model);
-        of_model
-            .map(|(_, kind)| kind.open.len())
-            .sum()
+        of_model.map(|(_, kind)| kind.open.len()).sum()
     }
 }
