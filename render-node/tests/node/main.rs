@@ -8,6 +8,7 @@ mod frozen_node_drops_its_late_result;
 mod kit;
 mod lost_engine_is_not_used_again;
 mod next_adapters_come_ahead;
+mod paced;
 mod previews_come_beside_the_job;
 mod stays_true_when_messages_do_not;
 mod stopped_jobs_go_on_elsewhere;

@@ -476,24 +476,31 @@ impl Farm {
             .await;
     }
 
-    /// So many checkpoints and the end, in whatever order: the last checkpoint lies in the store before or after the clip.
-    pub(crate) async fn hear_checkpoints_and_end(
-        &mut self,
-        many: usize,
-    ) -> (Vec<CheckpointFile>, Ended) {
-        let (mut files, mut end) = (Vec::new(), None);
-        while files.len() < many || end.is_none() {
+    pub(crate) async fn hear_checkpoint(&mut self) -> CheckpointFile {
+        self.hear(|heard| match heard {
+            Heard::Checkpoint(placed) => Some(placed.file.clone()),
+            _ => None,
+        })
+        .await
+    }
+
+    /// In whatever order: the last checkpoint lies in the store before or after the clip.
+    pub(crate) async fn hear_checkpoint_and_end(&mut self) -> (CheckpointFile, Ended) {
+        let (mut file, mut end) = (None, None);
+        loop {
             let heard = self.hear(|heard| match heard {
                 Heard::Checkpoint(placed) => Some(Ok(placed.file.clone())),
                 Heard::Ended(ended) => Some(Err((**ended).clone())),
                 _ => None,
             });
             match heard.await {
-                Ok(file) => files.push(file),
+                Ok(heard) => file = Some(heard),
                 Err(ended) => end = Some(ended),
             }
+            if let (Some(file), Some(end)) = (&file, &end) {
+                return (file.clone(), end.clone());
+            }
         }
-        (files, end.expect("it was heard"))
     }
 
     pub(crate) async fn hear_end(&mut self) -> Ended {
