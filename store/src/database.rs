@@ -13,6 +13,9 @@ use sqlx::{
 const STATEMENT_TIMEOUT: &str = "10s";
 /// A transaction that is left open is ended by the server, so that a stuck program holds no locks.
 const IDLE_IN_TRANSACTION_TIMEOUT: &str = "15s";
+/// Whether a connection that was unused for longer still stands is asked before it is used. One that was just used is not worth
+/// another way to the server and back before each statement; if the server has gone since, the statement says so.
+const TRUSTED_UNUSED: Duration = Duration::from_secs(1);
 /// How long a caller waits for a free connection before it is told so.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -151,6 +154,15 @@ impl Database {
         let pool = PgPoolOptions::new()
             .max_connections(connections_max)
             .acquire_timeout(ACQUIRE_TIMEOUT)
+            .test_before_acquire(false)
+            .before_acquire(|connection, unused| {
+                Box::pin(async move {
+                    if unused.idle_for > TRUSTED_UNUSED {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
             .connect_with(options)
             .await
             .map_err(DatabaseError::Unreachable)?;

@@ -5,8 +5,6 @@
 
 use flowai_actors::ids::Epoch;
 use flowai_actors::limits::LEADER_TERM_MS;
-#[cfg(feature = "planted-bugs")]
-use flowai_actors::planted::{self, Bug};
 use sqlx::PgConnection;
 
 use crate::database::{Database, DatabaseError};
@@ -92,11 +90,5 @@ pub(crate) async fn hold_term(
         .fetch_one(connection)
         .await?;
     let held = epoch_from(held);
-    #[cfg(feature = "planted-bugs")]
-    let held = if planted::is(Bug::NoFencing) {
-        epoch
-    } else {
-        held
-    };
     Ok(if held == epoch { Ok(()) } else { Err(held) })
 }

@@ -353,7 +353,10 @@ impl Running {
                 work::commit_batch(&database, epoch, &batch).await
             }),
             Effect::Read { jobs, after } => self.work(LeaderTask::Read, async move {
-                tokio::time::sleep(after).await;
+                // A sleep of nothing lasts until the timer's next millisecond.
+                if !after.is_zero() {
+                    tokio::time::sleep(after).await;
+                }
                 work::read_rows(&database, jobs).await
             }),
             Effect::Sweep {

@@ -3,26 +3,28 @@
 //! A transaction holds the lease row for share and checks the epoch, so that no later term begins while it lasts and none of
 //! an ended term commits. Rows are locked in one order (lease, job states, the users' streams by user, their balances by user, and
 //! behind these their lots), and whoever else takes more than one of them takes them in that order. The holds of jobs that end here
-//! end in the same transaction: only rows that moved move money.
+//! end in the same transaction: only rows that moved move money. All of it is one function in the database, since a node waits for
+//! each way there and back.
 
-mod artefacts;
 mod change;
-mod checkpoints;
-mod credits;
-mod statements;
+mod record;
 
-use std::collections::HashMap;
+use flowai_actors::ids::{Epoch, UserId};
+use sqlx::types::Json;
+use uuid::Uuid;
 
-use flowai_actors::ids::{Epoch, JobId, UserId};
-
-use crate::database::Database;
-use crate::leader;
+use self::record::Record;
+use crate::database::{Database, detail_of};
+use crate::number::int;
 
 pub(crate) use change::made_room;
 pub use change::{
     Artefact, Batch, Change, Keyframe, MADE_ROOM, Unfinished, artefact_key, clips_prefix,
     preview_key,
 };
+
+/// The error of `journal_commit` for a term that has ended.
+const TERM_IS_OVER: &str = "ZTERM";
 
 /// What became of one change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,23 +52,21 @@ pub enum JournalError {
     Refused(#[source] sqlx::Error),
 }
 
-impl From<sqlx::Error> for JournalError {
-    fn from(error: sqlx::Error) -> Self {
+impl JournalError {
+    fn of(error: sqlx::Error, offered: Epoch) -> Self {
+        let refusal = error.as_database_error().and_then(|error| error.code());
+        let code = refusal.as_deref().unwrap_or_default();
+        if code == TERM_IS_OVER {
+            let held = Epoch::new(detail_of(&error).parse().unwrap_or_default());
+            return Self::Fenced { held, offered };
+        }
         // Classes 22 (data) and 23 (constraints): the content is at fault. <https://www.postgresql.org/docs/15/errcodes-appendix.html>
-        let code = error.as_database_error().and_then(|error| error.code());
-        let is_content = code.is_some_and(|code| code.starts_with("22") || code.starts_with("23"));
+        let is_content = code.starts_with("22") || code.starts_with("23");
         match (is_content, &error) {
             (true, _) | (false, sqlx::Error::Encode(_)) => Self::Refused(error),
             (false, _) => Self::Unavailable(error),
         }
     }
-}
-
-/// A row that a statement changed.
-struct Moved {
-    owner: UserId,
-    /// The number of the job's event.
-    seq: i64,
 }
 
 /// Commits a batch in the term `epoch`. Answers in the order of the batch.
@@ -75,39 +75,21 @@ pub async fn commit(
     epoch: Epoch,
     batch: &Batch,
 ) -> Result<Vec<Written>, JournalError> {
-    let changes = batch.changes();
-    let mut transaction = database.begin().await?;
-    if let Err(held) = leader::hold_term(&mut transaction, epoch).await? {
-        return Err(JournalError::Fenced {
-            held,
-            offered: epoch,
-        });
-    }
-    let mut moved: HashMap<JobId, Moved> = HashMap::new();
-    moved.extend(statements::assign(&mut transaction, epoch, changes).await?);
-    moved.extend(statements::adopt(&mut transaction, epoch, changes).await?);
-    moved.extend(checkpoints::kept(&mut transaction, changes).await?);
-    moved.extend(statements::end_attempts(&mut transaction, changes).await?);
-    moved.extend(statements::cancel_waiting(&mut transaction, changes).await?);
-    moved.extend(statements::fail_waiting(&mut transaction, changes).await?);
-    artefacts::insert(&mut transaction, changes, &moved).await?;
-    checkpoints::write(&mut transaction, changes, &moved).await?;
-    statements::append_events(&mut transaction, changes, &moved).await?;
-    credits::end_holds(&mut transaction, changes, &moved).await?;
-    let before = if moved.len() < changes.len() {
-        statements::written_before(&mut transaction, epoch, changes, &moved).await?
-    } else {
-        HashMap::new()
-    };
-    transaction.commit().await?;
-
-    Ok(changes
-        .iter()
-        .map(|change| change.job())
-        .map(|job| match (moved.get(&job), before.get(&job)) {
-            (Some(moved), _) => Written::Now(moved.owner),
-            (None, Some(owner)) => Written::Before(*owner),
-            (None, None) => Written::Stale,
-        })
-        .collect())
+    let records: Vec<Record<'_>> = batch.changes().iter().map(Record::of).collect();
+    let outcomes: Vec<(Option<Uuid>, bool)> =
+        sqlx::query_as("select owner, is_new from journal_commit($1, $2)")
+            .bind(int(epoch.get()))
+            .bind(Json(records))
+            .fetch_all(database.pool())
+            .await
+            .map_err(|error| JournalError::of(error, epoch))?;
+    let written =
+        outcomes.into_iter().map(
+            |(owner, is_new)| match (owner.map(UserId::from_uuid), is_new) {
+                (Some(owner), true) => Written::Now(owner),
+                (Some(owner), false) => Written::Before(owner),
+                (None, _) => Written::Stale,
+            },
+        );
+    Ok(written.collect())
 }
