@@ -8,8 +8,6 @@
 create function journal_commit(offered int, changes jsonb) returns table (owner uuid, is_new boolean)
     language plpgsql
     set search_path = public, pg_temp
-    -- a plan is kept for as long as its tables are not analysed: one made while they were small would read them whole for each row.
-    set enable_seqscan = off
 as $$
 declare
     held int;
