@@ -1,4 +1,4 @@
-//! An engine whose steps of the clip the test lets through one by one.
+//! An engine whose steps the test lets through one by one, and the frames after them.
 
 use std::path::Path;
 use std::sync::mpsc;
@@ -11,7 +11,7 @@ use flowai_render_node::models::LocalModel;
 
 pub(crate) struct Paced<E> {
     pub(crate) engine: E,
-    /// One for each step that may be taken.
+    /// One for each step that may be taken, and one for the frames.
     pub(crate) passes: mpsc::Receiver<()>,
 }
 
@@ -42,10 +42,16 @@ struct PacedRun<'a> {
     passes: &'a mpsc::Receiver<()>,
 }
 
+impl PacedRun<'_> {
+    fn pass(&self) -> Result<(), EngineError> {
+        // Whoever has dropped the passes lets nothing through: the test has ended.
+        self.passes.recv().map_err(|_| EngineError::Stopped)
+    }
+}
+
 impl EngineRun for PacedRun<'_> {
     fn step(&mut self) -> Result<(), EngineError> {
-        // Whoever has dropped the passes lets nothing through: the test has ended.
-        self.passes.recv().map_err(|_| EngineError::Stopped)?;
+        self.pass()?;
         self.run.step()
     }
 
@@ -57,6 +63,7 @@ impl EngineRun for PacedRun<'_> {
         &mut self,
         sink: &mut dyn FnMut(RgbFrame) -> Result<(), EngineError>,
     ) -> Result<(), EngineError> {
+        self.pass()?;
         self.run.decode(sink)
     }
 }

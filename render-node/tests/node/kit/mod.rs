@@ -484,25 +484,6 @@ impl Farm {
         .await
     }
 
-    /// In whatever order: the last checkpoint lies in the store before or after the clip.
-    pub(crate) async fn hear_checkpoint_and_end(&mut self) -> (CheckpointFile, Ended) {
-        let (mut file, mut end) = (None, None);
-        loop {
-            let heard = self.hear(|heard| match heard {
-                Heard::Checkpoint(placed) => Some(Ok(placed.file.clone())),
-                Heard::Ended(ended) => Some(Err((**ended).clone())),
-                _ => None,
-            });
-            match heard.await {
-                Ok(heard) => file = Some(heard),
-                Err(ended) => end = Some(ended),
-            }
-            if let (Some(file), Some(end)) = (&file, &end) {
-                return (file.clone(), end.clone());
-            }
-        }
-    }
-
     pub(crate) async fn hear_end(&mut self) -> Ended {
         self.hear(|heard| match heard {
             Heard::Ended(ended) => Some((**ended).clone()),
