@@ -37,7 +37,7 @@ pub enum Written {
     Stale,
 }
 
-/// Why a batch was not committed. Nothing of it is durable, unless [`JournalError::Unknown`].
+/// Why a batch was not committed. Nothing of it is durable, but for what [`JournalError::Unavailable`] says.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
     /// A later term has begun. Step down.
