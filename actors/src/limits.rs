@@ -55,7 +55,7 @@ pub const JOB_NODE_DEATHS_MAX: u32 = 2;
 /// failure. A full disk or a lost driver does not heal in less.
 pub const JOB_RETRY_MS: u64 = 5_000;
 /// Queued jobs of all users, unless another number is chosen; over it `overloaded`. A leader holds as many, and a new one reads
-/// them in a minute (docs/benchmarks.md). Those of one user are bounded by tier, in `state.rs`.
+/// them in ten seconds (docs/benchmarks.md). Those of one user are bounded by tier, in `state.rs`.
 pub const FARM_QUEUED_MAX: u32 = 1_000_000;
 /// An api instance counts them this often: what comes in between goes beyond the bound.
 pub const FARM_QUEUE_LOOK_MS: u64 = 5_000;

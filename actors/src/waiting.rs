@@ -7,7 +7,7 @@ use crate::ids::{JobId, ModelId};
 /// What has to happen before a waiting job starts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Waits {
-    /// For programs: `capacity`, `share`, `your_cap`, `no_node`, `no_memory`, `retrying` or `dependency`.
+    /// For programs: `capacity`, `loading`, `share`, `your_cap`, `no_node`, `no_memory`, `retrying` or `dependency`.
     pub code: String,
     /// For people.
     pub reason: String,

@@ -76,12 +76,11 @@ impl Place {
     /// # Errors
     /// A path that the settings cannot hold; what the system says.
     pub fn of(data: &Path) -> Result<Self, JoinError> {
-        private_folder(data)?;
-        let data = data.canonicalize().map_err(at(data))?;
-        // The settings are sourced, often by root: between quotes these would still be run or end them.
-        if data.display().to_string().contains(['$', '`', '"', '\\']) {
-            return Err(JoinError::DataPath(data));
-        }
+        let wanted = std::path::absolute(data).map_err(at(data))?;
+        check_data(&wanted)?;
+        private_folder(&wanted)?;
+        let data = wanted.canonicalize().map_err(at(&wanted))?;
+        check_data(&data)?;
         Ok(Self { data })
     }
 
@@ -193,13 +192,24 @@ fn trusted(
     Ok(identity)
 }
 
-/// Their addresses go into the settings as they are, which are sourced, often by root.
+/// The settings are sourced, often by root: between quotes these would still be run or end them.
+fn check_data(data: &Path) -> Result<(), JoinError> {
+    match data.display().to_string().contains(['$', '`', '"', '\\']) {
+        true => Err(JoinError::DataPath(data.to_owned())),
+        false => Ok(()),
+    }
+}
+
+/// Their addresses go into the settings as they are, which are sourced, often by root. A host may be a name, as Compose gives them
+/// with `_`, or an address in brackets, with a zone behind `%`.
 fn check_coordinators(addresses: &[String]) -> Result<(), JoinError> {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".:[]-".contains(&byte);
-    match addresses
-        .iter()
-        .find(|address| !address.bytes().all(is_plain))
-    {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".:[]-_%".contains(&byte);
+    let is_address = |address: &str| {
+        let parts = address.rsplit_once(':');
+        address.bytes().all(is_plain)
+            && parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+    };
+    match addresses.iter().find(|address| !is_address(address)) {
         Some(address) => Err(JoinError::Coordinator(address.clone())),
         None => Ok(()),
     }
@@ -280,8 +290,13 @@ mod tests {
             ("a\"b", false),
             ("a\\b", false),
         ] {
-            let place = Place::of(&folder.path().join(name));
-            assert_eq!(place.is_ok(), is_fine, "{place:?}");
+            let data = folder.path().join(name);
+            let place = Place::of(&data);
+            assert_eq!(
+                (place.is_ok(), data.exists()),
+                (is_fine, is_fine),
+                "{place:?}"
+            );
             if let Err(refused) = place {
                 assert!(refused.to_string().contains(name), "{refused}");
             }
@@ -293,6 +308,9 @@ mod tests {
         for (address, is_fine) in [
             ("c1.farm.example:7600", true),
             ("[fd00::1]:7600", true),
+            ("[fe80::1%eth0]:7600", true),
+            ("coordinator_1:7600", true),
+            ("c1.farm.example", false),
             ("c1:7600;id", false),
             ("$(id):7600", false),
             ("c1:7600\nLD_PRELOAD=x", false),

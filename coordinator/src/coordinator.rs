@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::authority::Authority;
 use crate::autoscaler::Autoscale;
-use crate::leader::{Ear, Leader, Over, Tools};
+use crate::leader::{Ahead, Ear, Leader, Over, Tools};
 use crate::lease::{self, Candidate};
 use crate::members::Members;
 
@@ -161,6 +161,7 @@ impl Coordinator {
                 objects: self.objects.clone(),
                 link: self.link.clone(),
                 members: members.clone(),
+                ahead: Ahead::default(),
                 authority: self.authority.clone(),
             };
             let autoscale = self.autoscale.clone();

@@ -35,6 +35,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_render_grows_with_its_frames_its_pixels_and_its_steps() {
+        let usual = |frames, width, steps| seconds(frames, width, 576, steps);
+        let near = |cost: f64, expected: f64| assert!((cost - expected).abs() < 1e-9);
+        near(usual(25, 1_024, 25), 60.0);
+        near(usual(50, 1_024, 25), 120.0);
+        near(usual(25, 512, 25), 30.0);
+        near(usual(25, 1_024, 53), 120.0);
+    }
+
+    #[test]
     fn a_keyframe_costs_what_a_frame_of_its_own_does() {
         let model = || "m".parse().unwrap();
         let clip = RenderSpec {

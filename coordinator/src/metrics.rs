@@ -114,3 +114,52 @@ pub(crate) fn record(epoch: Epoch, figures: &Figures) {
         gauge!("flowai_scheduler_estimate_inside_p90_ratio").set(ratio);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use crate::scheduler::{ClassFigures, Range};
+
+    use super::*;
+
+    #[test]
+    fn predicted_waits_are_told_by_tier_and_device_class() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        let wait = |p50_s: f64| {
+            Some(Range {
+                p50_s,
+                p90_s: 3.0 * p50_s,
+            })
+        };
+        let class = ClassFigures {
+            nodes: 2,
+            idle: 0,
+            backlog_s: 90.0,
+            wait: [wait(40.0), wait(10.0), None],
+        };
+        let figures = Figures {
+            waiting: BTreeMap::from([((Tier::Free, "loading"), 7)]),
+            running: [2, 0, 0],
+            classes: BTreeMap::from([("gpu".to_owned(), class)]),
+            forced_starts: 0,
+            preemptions: 0,
+            inside_p90: None,
+        };
+        metrics::with_local_recorder(&recorder, || record(Epoch::new(3), &figures));
+        let told = handle.render();
+        let waits = |tier: &str, quantile: &str| {
+            let labels = format!("tier=\"{tier}\",gpu_class=\"gpu\",quantile=\"{quantile}\"");
+            let series = format!("flowai_scheduler_predicted_wait_seconds{{{labels}}} ");
+            let line = told.lines().find_map(|line| line.strip_prefix(&series));
+            line.map(|value| value.parse::<f64>().unwrap())
+        };
+        assert_eq!(waits("free", "0.5"), Some(40.0), "{told}");
+        assert_eq!(waits("free", "0.9"), Some(120.0));
+        assert_eq!(waits("pro", "0.5"), Some(10.0));
+        assert_eq!(waits("studio", "0.5"), None, "nothing is known");
+        let queued = "flowai_scheduler_queue_jobs{tier=\"free\",reason=\"loading\"} 7";
+        assert!(told.contains(queued), "{told}");
+    }
+}

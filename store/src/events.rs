@@ -11,6 +11,9 @@ use sqlx::PgConnection;
 use crate::database::{Database, DatabaseError, not_of};
 use crate::number::int;
 
+/// More weeks than there will be.
+const ALL_WEEKS: u32 = 5_000;
+
 /// One event.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
@@ -70,8 +73,17 @@ pub async fn heads(
 }
 
 /// Makes the weeks that events are written to, so many ahead, and drops those that ended more than `kept` weeks ago, on nobody's
-/// behalf. It waits a second at most for others who use the tables.
+/// behalf. Whoever uses events, jobs or accounts waits behind it while it waits for others who do, a second at most for each of
+/// these tables; then it is an error and to be called again.
 pub async fn keep_weeks(database: &Database, ahead: u32, kept: u32) -> Result<(), DatabaseError> {
+    // A transaction for each: its locks last for one week's sake, and whoever keeps a week from being dropped undoes none that was made.
+    for weeks in 0..=ahead {
+        keep(database, weeks, ALL_WEEKS).await?;
+    }
+    keep(database, 0, kept).await
+}
+
+async fn keep(database: &Database, ahead: u32, kept: u32) -> Result<(), DatabaseError> {
     sqlx::query("select keep_event_weeks($1, $2)")
         .bind(int(ahead))
         .bind(int(kept))

@@ -204,7 +204,9 @@ pub async fn forget_ended(database: &Database, max: u32) -> Result<u64, Database
         "delete from node_member where node_id in (
              select node_id from node_member
               where joined_at is not null and certificate_expires_at < now() - interval '30 days' and drain = 'off'
-              order by certificate_expires_at limit $1)",
+              order by certificate_expires_at limit $1)
+           -- again: an operator may have drained one of them meanwhile.
+           and certificate_expires_at < now() - interval '30 days' and drain = 'off'",
     )
     .bind(i64::from(max))
     .execute(database.pool())

@@ -1,8 +1,11 @@
 //! What a render is made from, as a node needs it: the spec, and where the picture and the adapters lie.
 
+use std::collections::HashMap;
+
 use flowai_actors::ids::{JobId, Sha256};
 use flowai_actors::spec::{AdapterUse, FirstFrame, RenderSpec};
 use sqlx::types::Json;
+use uuid::Uuid;
 
 use crate::database::{Database, DatabaseError};
 
@@ -46,68 +49,104 @@ pub enum SourcesError {
     Database(#[from] DatabaseError),
 }
 
-impl From<sqlx::Error> for SourcesError {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Database(error.into())
-    }
-}
-
 /// Looks up the files of a job.
 pub async fn of_job(database: &Database, job: JobId) -> Result<Sources, SourcesError> {
+    let mut found = of_jobs(database, &[job]).await?;
+    found.remove(&job).unwrap_or(Err(SourcesError::NoJob))
+}
+
+/// Looks up the files of several jobs at once. Those that do not exist are left out.
+pub async fn of_jobs(
+    database: &Database,
+    jobs: &[JobId],
+) -> Result<HashMap<JobId, Result<Sources, SourcesError>>, DatabaseError> {
     type Row = (
+        Uuid,
         Json<serde_json::Value>,
         Option<Vec<u8>>,
         Option<i64>,
         Option<String>,
     );
-    let found: Option<Row> = sqlx::query_as(
-        "select j.spec, u.sha256, u.bytes, u.object_key
+    let ids: Vec<Uuid> = jobs.iter().map(|job| job.as_uuid()).collect();
+    let rows: Vec<Row> = sqlx::query_as(
+        "select j.id, j.spec, u.sha256, u.bytes, u.object_key
            from job j left join upload u on u.owner_id = j.owner_id and u.id = j.image_id
-          where j.id = $1",
+          where j.id = any($1)",
     )
-    .bind(job.as_uuid())
-    .fetch_optional(database.pool())
+    .bind(ids)
+    .fetch_all(database.pool())
     .await?;
-    let (Json(spec), image_sha256, image_bytes, image_key) = found.ok_or(SourcesError::NoJob)?;
-    let spec: RenderSpec =
-        serde_json::from_value(spec).map_err(|error| SourcesError::Spec(error.to_string()))?;
-    let image = image_sha256.zip(image_bytes).zip(image_key);
-    let image = image.and_then(|((sha256, bytes), key)| stored(sha256, bytes, key));
+    let read = rows
+        .into_iter()
+        .map(|(id, Json(spec), sha256, bytes, key)| {
+            let image = sha256.zip(bytes).zip(key);
+            let image = image.and_then(|((sha256, bytes), key)| stored(sha256, bytes, key));
+            let spec = serde_json::from_value::<RenderSpec>(spec);
+            let spec = spec.map_err(|error| SourcesError::Spec(error.to_string()));
+            (JobId::from_uuid(id), spec.map(|spec| (spec, image)))
+        });
+    let read: Vec<_> = read.collect();
+    let with_adapters = read.iter().filter_map(|(job, read)| {
+        let (spec, _) = read.as_ref().ok()?;
+        let mut stages = spec.stages();
+        stages
+            .any(|(_, adapters)| !adapters.is_empty())
+            .then(|| job.as_uuid())
+    });
+    let held = adapters_of(database, with_adapters.collect()).await?;
+    let found = read.into_iter().map(|(job, read)| {
+        let held = held.get(&job).map_or(&[][..], Vec::as_slice);
+        (
+            job,
+            read.and_then(|(spec, image)| put_together(spec, image, held)),
+        )
+    });
+    Ok(found.collect())
+}
 
-    let held = match spec.stages().any(|(_, adapters)| !adapters.is_empty()) {
-        true => adapters_of(database, job).await?,
-        false => Vec::new(),
-    };
+fn put_together(
+    spec: RenderSpec,
+    image: Option<StoredFile>,
+    held: &[StoredFile],
+) -> Result<Sources, SourcesError> {
     let first_frame = match &spec.first_frame {
         FirstFrame::Image(wanted) => image
             .filter(|image| image.sha256 == *wanted)
             .map(FirstFrameFiles::Image)
             .ok_or(SourcesError::Image(*wanted))?,
         FirstFrame::Keyframe(keyframe) => {
-            FirstFrameFiles::Keyframe(all_of(&keyframe.adapters, &held)?)
+            FirstFrameFiles::Keyframe(all_of(&keyframe.adapters, held)?)
         }
     };
     Ok(Sources {
         first_frame,
-        adapters: all_of(&spec.adapters, &held)?,
+        adapters: all_of(&spec.adapters, held)?,
         spec,
     })
 }
 
-/// The files of all adapters that a job names, of whichever stage.
-async fn adapters_of(database: &Database, job: JobId) -> Result<Vec<StoredFile>, sqlx::Error> {
-    let rows: Vec<(Vec<u8>, i64, String)> = sqlx::query_as(
-        "select a.sha256, a.bytes, a.object_key
+/// The files of all adapters that each job names, of whichever stage.
+async fn adapters_of(
+    database: &Database,
+    jobs: Vec<Uuid>,
+) -> Result<HashMap<JobId, Vec<StoredFile>>, DatabaseError> {
+    let mut held: HashMap<JobId, Vec<StoredFile>> = HashMap::new();
+    if jobs.is_empty() {
+        return Ok(held);
+    }
+    let rows: Vec<(Uuid, Vec<u8>, i64, String)> = sqlx::query_as(
+        "select ja.job_id, a.sha256, a.bytes, a.object_key
            from job_adapter ja join adapter a on a.owner_id = ja.owner_id and a.id = ja.adapter_id
-          where ja.job_id = $1",
+          where ja.job_id = any($1)",
     )
-    .bind(job.as_uuid())
+    .bind(jobs)
     .fetch_all(database.pool())
     .await?;
-    Ok(rows
-        .into_iter()
-        .filter_map(|(sha256, bytes, key)| stored(sha256, bytes, key))
-        .collect())
+    for (job, sha256, bytes, key) in rows {
+        let of_job = held.entry(JobId::from_uuid(job)).or_default();
+        of_job.extend(stored(sha256, bytes, key));
+    }
+    Ok(held)
 }
 
 fn all_of(wanted: &[AdapterUse], held: &[StoredFile]) -> Result<Vec<StoredFile>, SourcesError> {

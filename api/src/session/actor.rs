@@ -195,9 +195,8 @@ impl UserSession {
                     && ((head - PAGE).max(0)..=head).contains(&since)
                 {
                     let missed = events::after(&mut transaction, since, PAGE + 1).await?;
-                    let next = missed.first().map_or(head + 1, |event| event.user_seq);
-                    if missed.len() as i64 <= PAGE && next == since + 1 {
-                        let last = missed.last().map_or(head, |event| event.user_seq.max(head));
+                    let last = missed.last().map_or(since, |event| event.user_seq);
+                    if is_whole(&missed, since, last, head) {
                         return Ok((cursor(last, 0), as_items(missed)));
                     }
                 }
@@ -216,9 +215,8 @@ impl UserSession {
                 if (0..=video.seq).contains(&since) {
                     let missed =
                         events::of_job_after(&mut transaction, job, since, PAGE + 1).await?;
-                    let next = missed.first().map_or(video.seq + 1, |event| event.seq);
-                    if missed.len() as i64 <= PAGE && next == since + 1 {
-                        let last = missed.last().map_or(since, |event| event.seq);
+                    let last = missed.last().map_or(since, |event| event.seq);
+                    if is_whole(&missed, since, last, video.seq) {
                         return Ok((cursor(head, last), as_items(missed)));
                     }
                 }
@@ -321,6 +319,12 @@ impl State {
         self.streams
             .retain(|stream| !stream.cursor.concerns(job) || stream.deliver(item.clone()));
     }
+}
+
+/// Whether these are all events from `since` to `head`, few enough to be sent: some may have gone with their week.
+fn is_whole(missed: &[Event], since: i64, last: i64, head: i64) -> bool {
+    let count = missed.len() as i64;
+    count <= PAGE && last == since + count && last >= head
 }
 
 fn as_items(events: Vec<Event>) -> Vec<Item> {

@@ -119,7 +119,8 @@ impl From<&AdapterUse> for AdapterUseResource {
 pub(crate) struct QueuePlace {
     /// 1 is next. None far back in the queue.
     pub position: Option<u32>,
-    /// `capacity`: a node has to become free. `share`: others are ahead. `your_cap`: you run as many as your plan allows.
+    /// `capacity`: a node has to become free. `loading`: one that has the model loaded has to, which is sooner than to load it.
+    /// `share`: other jobs are ahead. `your_cap`: you run as many as your plan allows.
     /// `no_node`, `no_memory`: no node that is up offers the model, or has the memory. `retrying`: a pause after a failure.
     /// `dependency`: it starts after another video.
     #[schema(example = "share")]

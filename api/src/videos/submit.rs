@@ -108,6 +108,7 @@ pub(super) async fn carry_out(
 /// Tells the leader and the user's streams of videos that are committed, and counts them: the last thing before the answer. What
 /// the link does not take is found by the leader's sweep.
 pub(super) fn announce(app: &App, user: UserId, ids: &[JobId]) {
+    fail_point!("after_submit_commit");
     for id in ids {
         app.link.ring(*id);
     }

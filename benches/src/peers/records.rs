@@ -86,8 +86,10 @@ pub(super) fn acknowledged(path: &Path) -> Result<usize> {
     Ok(acks(path)?.len())
 }
 
-pub(super) fn join(acks_path: &Path, starts_path: &Path) -> Result<Lives> {
-    let acks = acks(acks_path)?;
+/// `cold`: so many of the first jobs count as lives, but not in times to acknowledgement and start.
+pub(super) fn join(acks_path: &Path, starts_path: &Path, cold: usize) -> Result<Lives> {
+    let mut acks = acks(acks_path)?;
+    acks.sort_by_key(|ack| ack.begin);
     let mut begun: HashMap<String, (i64, usize)> = HashMap::new();
     for (key, at) in starts(starts_path)? {
         let (first, times) = begun.entry(key).or_insert((at, 0));
@@ -104,27 +106,37 @@ pub(super) fn join(acks_path: &Path, starts_path: &Path) -> Result<Lives> {
         .map(|ack| ack.acknowledged)
         .max()
         .unwrap_or(first);
-    let found = || {
-        acks.iter()
-            .filter_map(|ack| Some((ack, begun.get(&ack.key)?)))
+    let found_of = |acks: &'_ [Ack]| -> Vec<(i64, (i64, usize))> {
+        let found = acks
+            .iter()
+            .filter_map(|ack| Some((ack.begin, *begun.get(&ack.key)?)));
+        found.collect()
     };
-    let last_start = found().map(|(_, (at, _))| *at).max().unwrap_or(last_ack);
+    let found = found_of(&acks);
+    let warm = acks.get(cold..).unwrap_or_default();
+    let last_start = found.iter().map(|(_, (at, _))| *at).max();
+    let last_start = last_start.unwrap_or(last_ack);
     let ms = |from: i64, to: i64| (to - from) as f64 / 1e6;
     let per_s = |until: i64| acks.len() as f64 * 1e3 / ms(first, until).max(f64::MIN_POSITIVE);
     Ok(Lives {
         acknowledged: acks.len(),
-        missing: acks.len() - found().count(),
-        doubled: found().filter(|(_, (_, times))| *times > 1).count(),
+        missing: acks.len() - found.len(),
+        doubled: found.iter().filter(|(_, (_, times))| *times > 1).count(),
         enqueues_per_s: per_s(last_ack),
         lives_per_s: per_s(last_start.max(last_ack)),
         ack_ms: Percentiles::of(
-            acks.iter()
+            warm.iter()
                 .map(|ack| ms(ack.begin, ack.acknowledged))
                 .collect(),
         )
         .context("nothing was acknowledged")?,
-        start_ms: Percentiles::of(found().map(|(ack, (at, _))| ms(ack.begin, *at)).collect())
-            .context("no acknowledged job began")?,
+        start_ms: Percentiles::of(
+            found_of(warm)
+                .into_iter()
+                .map(|(begin, (at, _))| ms(begin, at))
+                .collect(),
+        )
+        .context("no acknowledged job began")?,
     })
 }
 
@@ -151,7 +163,7 @@ mod tests {
         let (acks, starts) = (folder.path().join("acks"), folder.path().join("starts"));
         fs::write(&acks, "a 0 1000000\nb 0 2000000\nc 1000000 3000000\n").unwrap();
         fs::write(&starts, "a 5000000\nc 4000000\nunknown 1\nc 9000000\n").unwrap();
-        let lives = join(&acks, &starts).unwrap();
+        let lives = join(&acks, &starts, 0).unwrap();
         assert_eq!(
             (lives.acknowledged, lives.missing, lives.doubled),
             (3, 1, 1)
@@ -161,5 +173,7 @@ mod tests {
             (lives.start_ms.p50, lives.start_ms.max, lives.ack_ms.max),
             (3.0, 5.0, 2.0)
         );
+        let warm = join(&acks, &starts, 1).unwrap();
+        assert_eq!((warm.acknowledged, warm.start_ms.max), (3, 3.0));
     }
 }

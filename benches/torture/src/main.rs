@@ -106,7 +106,7 @@ fn carry_out(command: Command) -> anyhow::Result<u8> {
     let report = tokio::runtime::Runtime::new()?.block_on(run::run(&options))?;
     println!("\n{}", report.table());
     for missed in report.missed() {
-        println!("goal missed: {missed}");
+        println!("goal not shown: {missed}");
     }
     for check in &report.checks {
         for finding in check.findings.iter().filter(|_| check.broken > 0) {

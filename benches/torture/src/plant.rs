@@ -1,4 +1,4 @@
-//! Damage that is done behind the farm's back after a run, so that every check is seen to find what it is for.
+//! Damage that is done behind the farm's back after a run, so that the checks of rows and files are seen to find what they are for.
 
 use anyhow::{Context as _, ensure};
 use clap::ValueEnum;
@@ -21,6 +21,8 @@ pub(crate) enum Plant {
     Spoiled,
     /// A file of no job lies in the store: `no_orphans`.
     Orphan,
+    /// A job has cost twice its price: `ledger_balances`.
+    Billed,
 }
 
 /// Each takes another job, so that none hides another.
@@ -55,6 +57,9 @@ pub(crate) async fn plant(
                 "insert into attempt (job_id, owner_id, attempt, epoch, node_id, generation, ended_at, outcome)
                  select job_id, owner_id, attempt + 1, epoch, node_id, generation, now(), 'done' from attempt
                   where job_id = $1::uuid order by attempt desc limit 1",
+            ],
+            Plant::Billed => &[
+                "update credit_holds set amount_mc = amount_mc / 2, captured_mc = captured_mc / 2 where job_id = $1::uuid",
             ],
             Plant::Spoiled => {
                 store.put(clip_key, b"no clip").await?;

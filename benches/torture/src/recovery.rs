@@ -191,7 +191,12 @@ pub(crate) fn takeovers(deaths: &[Death], terms: &[Term], rows: &[Row]) -> Takeo
         };
         let seconds = next.at.seconds_since(death.at);
         all.push(seconds);
-        let is_other = |row: &&Row| row.bit.is_some() && hinders(row, death.at, next.at);
+        // A crash at a point lasts until it was seen: what ended the leader is no other fault.
+        let is_cause = |row: &Row| {
+            row.target.starts_with("coordinator-") && (row.began..=row.healed).contains(&death.at)
+        };
+        let is_other =
+            |row: &&Row| row.bit.is_some() && !is_cause(row) && hinders(row, death.at, next.at);
         let other_died = |other: &Death| {
             other.program.starts_with("coordinator-")
                 && other.program != death.program
@@ -204,5 +209,59 @@ pub(crate) fn takeovers(deaths: &[Death], terms: &[Term], rows: &[Row]) -> Takeo
     Takeovers {
         alone: Summary::of(alone),
         all: Summary::of(all),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn s(seconds: i64) -> At {
+        At(1_000_000 * seconds)
+    }
+
+    fn row(target: &str, began: i64, healed: i64) -> Row {
+        Row {
+            fault: "some",
+            target: target.to_owned(),
+            began: s(began),
+            healed: s(healed),
+            bit: Some("seen".to_owned()),
+        }
+    }
+
+    /// The takeover after the death of the leader `coordinator-1` at 100 s, if it counts as undisturbed.
+    fn alone(rows: &[Row], other_deaths: &[(&str, i64)]) -> Option<f64> {
+        let death = |program: &str, at| Death {
+            program: program.to_owned(),
+            at: s(at),
+        };
+        let mut deaths = vec![death("coordinator-1", 100)];
+        deaths.extend(other_deaths.iter().map(|(program, at)| death(program, *at)));
+        let term = |at, epoch, holder: &str| Term {
+            at: s(at),
+            epoch,
+            holder: holder.to_owned(),
+        };
+        let terms = [
+            term(0, 1, "coordinator-1-1"),
+            term(108, 2, "coordinator-2-1"),
+        ];
+        let found = takeovers(&deaths, &terms, rows);
+        assert_eq!(found.all.unwrap().max_s, 8.0);
+        found.alone.map(|of| of.max_s)
+    }
+
+    #[test]
+    fn a_takeover_counts_where_nothing_but_the_leaders_end_was_wrong() {
+        assert_eq!(alone(&[], &[]), Some(8.0));
+        // The kill itself, and a crash at a point, which lasts until it was seen.
+        assert_eq!(alone(&[row("coordinator-1", 99, 100)], &[]), Some(8.0));
+        assert_eq!(alone(&[row("coordinator-2", 99, 112)], &[]), Some(8.0));
+        assert_eq!(alone(&[row("node-1", 90, 120)], &[]), Some(8.0));
+        // A database that does not answer, the next leader frozen, and one that was missing.
+        assert_eq!(alone(&[row("postgres", 90, 104)], &[]), None);
+        assert_eq!(alone(&[row("coordinator-2", 104, 107)], &[]), None);
+        assert_eq!(alone(&[], &[("coordinator-2", 90)]), None);
     }
 }

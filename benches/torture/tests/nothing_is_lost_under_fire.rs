@@ -83,7 +83,7 @@ fn nothing_is_lost_under_fire() {
 fn damage_is_found() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("report.json");
-    let plants = "lost,doubled,open,delivered,spoiled,orphan";
+    let plants = "lost,doubled,open,delivered,spoiled,orphan,billed";
     let (is_good, report, words) = run(&out, &["--jobs", "30", "--faults", "0", "--plant", plants]);
 
     assert!(!is_good, "{words}");
@@ -94,6 +94,7 @@ fn damage_is_found() {
         "delivered_once",
         "artefact_is_real",
         "no_orphans",
+        "ledger_balances",
     ] {
         assert!(found.contains(&check), "{check} found nothing\n{words}");
     }
@@ -101,4 +102,6 @@ fn damage_is_found() {
         (&report["lost"], &report["doubled"]),
         (&1.into(), &2.into())
     );
+    // And the one that runs again has been paid for already.
+    assert_eq!(report["double_billed"], 2, "{words}");
 }

@@ -6,6 +6,7 @@
 
 mod a_job_starts_after_another;
 mod a_job_that_kills_nodes_is_quarantined;
+mod a_waiting_job_says_why;
 mod acked_job_survives_postgres_kill;
 mod adapters_of_the_next_job_come_ahead;
 mod bad_input_is_named;
@@ -24,6 +25,7 @@ mod one_job_goes_all_the_way;
 mod openai_client_works_unchanged;
 mod paying_user_starts_first;
 mod previews_are_seen_while_it_renders;
+mod progress_writes_nothing;
 mod stream_resumes_after_disconnect;
 mod support;
 mod words_become_a_clip;

@@ -349,9 +349,13 @@ impl Running {
             Effect::Admit { reply, register } => self.work(LeaderTask::Admit, async move {
                 work::admit(&database, reply, register).await
             }),
-            Effect::Commit(batch) => self.work(LeaderTask::Commit, async move {
-                work::commit_batch(&database, epoch, &batch).await
-            }),
+            Effect::Commit(batch) => {
+                let ahead = self.tools.ahead.clone();
+                self.work(LeaderTask::Commit, async move {
+                    let commit = work::commit_batch(&database, epoch, &batch);
+                    ahead.beside(&database, &batch, commit).await
+                });
+            }
             Effect::Read { jobs, after } => self.work(LeaderTask::Read, async move {
                 // A sleep of nothing lasts until the timer's next millisecond.
                 if !after.is_zero() {

@@ -7,6 +7,7 @@
 //! - A clip is delivered when its files lie in the object store, once (INV-3).
 
 mod actor;
+mod ahead;
 mod audit;
 mod autoscaling;
 mod checkpoints;
@@ -43,6 +44,7 @@ pub use actor::{STOP_DEADLINE, TICK};
 
 use crate::autoscaler::Autoscale;
 use actor::{Arguments, LeaderActor};
+pub(crate) use ahead::Ahead;
 use messages::Message;
 
 use crate::authority::Authority;
@@ -58,6 +60,8 @@ pub(crate) struct Tools {
     pub(crate) objects: Objects,
     pub(crate) link: Arc<dyn NodeLink>,
     pub(crate) members: Members,
+    /// Of the present term's jobs.
+    pub(crate) ahead: Ahead,
     pub(crate) authority: Option<Authority>,
 }
 

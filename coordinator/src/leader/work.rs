@@ -251,7 +251,10 @@ async fn assignment(
     models: JobModels,
     may_resume: bool,
 ) -> Result<Assign, NotDispatched> {
-    let found = sources::of_job(&tools.database, at.job).await;
+    let found = match tools.ahead.take(at.job) {
+        Some(found) => Ok(found),
+        None => sources::of_job(&tools.database, at.job).await,
+    };
     let found = found.map_err(|error| match error {
         SourcesError::Database(_) => NotDispatched::NotTaken(error.to_string()),
         SourcesError::NoJob

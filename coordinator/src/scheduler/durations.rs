@@ -172,3 +172,82 @@ impl Durations {
         self.mean_charge.unwrap_or(0.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::event::Shape;
+    use super::super::kinds::Kinds;
+    use super::*;
+
+    fn needs(model: ModelIx, frames: u32) -> Needs {
+        Needs {
+            model,
+            keyframe: None,
+            size: SizeBucket::of(Shape {
+                frames,
+                width: 512,
+                height: 512,
+                steps: 25,
+            }),
+        }
+    }
+
+    fn classes() -> [ClassIx; 2] {
+        let mut kinds = Kinds::default();
+        ["fast", "slow"].map(|name| kinds.class(name))
+    }
+
+    fn learn(durations: &mut Durations, needs: Needs, class: ClassIx, ratios: &[f64]) {
+        for ratio in ratios {
+            durations.learn(needs, class, 60.0, 60.0 * ratio);
+        }
+    }
+
+    #[test]
+    fn a_prediction_follows_what_finished_jobs_took_on_the_class() {
+        let [fast, slow] = classes();
+        let clip = needs(ModelIx::FIRST, 25);
+        let mut durations = Durations::default();
+        assert_eq!(durations.ratio(clip, Some(fast)), UNKNOWN);
+        learn(&mut durations, clip, fast, &[0.5; SAMPLES_MIN - 1]);
+        assert_eq!(
+            durations.ratio(clip, Some(fast)),
+            UNKNOWN,
+            "too few to tell"
+        );
+
+        learn(&mut durations, clip, fast, &[0.5]);
+        learn(&mut durations, clip, slow, &[2.0, 2.0, 2.0, 2.0, 4.0]);
+        let (on_fast, on_slow) = (
+            durations.ratio(clip, Some(fast)),
+            durations.ratio(clip, Some(slow)),
+        );
+        assert_eq!((on_fast.p50, on_fast.p90), (0.5, 0.5));
+        assert_eq!((on_slow.p50, on_slow.p90), (2.0, 4.0));
+        let anywhere = durations.ratio(clip, None);
+        assert!(on_fast.p50 < anywhere.p50 && anywhere.p50 <= on_slow.p50);
+    }
+
+    #[test]
+    fn an_unknown_size_is_predicted_from_others_of_its_model_until_it_is_known() {
+        let [fast, _] = classes();
+        let (small, large) = (needs(ModelIx::FIRST, 14), needs(ModelIx::FIRST, 50));
+        let mut durations = Durations::default();
+        learn(&mut durations, small, fast, &[0.5; SAMPLES_MIN]);
+        assert_eq!(durations.ratio(large, Some(fast)).p50, 0.5);
+        learn(&mut durations, large, fast, &[0.8; SAMPLES_MIN]);
+        assert_eq!(durations.ratio(large, Some(fast)).p50, 0.8);
+        assert_eq!(durations.ratio(small, Some(fast)).p50, 0.5);
+    }
+
+    #[test]
+    fn what_is_long_past_is_forgotten() {
+        let [fast, _] = classes();
+        let clip = needs(ModelIx::FIRST, 25);
+        let mut durations = Durations::default();
+        learn(&mut durations, clip, fast, &[4.0; WINDOW]);
+        learn(&mut durations, clip, fast, &[0.5; WINDOW]);
+        let learned = durations.ratio(clip, Some(fast));
+        assert_eq!((learned.p50, learned.p90), (0.5, 0.5));
+    }
+}

@@ -29,7 +29,9 @@ pub struct Place {
 pub enum WaitsFor {
     /// A node becomes free: nobody is ahead.
     Node,
-    /// Others are served first.
+    /// A node that has its model loaded becomes free: sooner than another could load it.
+    WarmNode,
+    /// Other jobs are served first, its owner's own perhaps.
     Others,
     /// One of its owner's running jobs ends, or nobody else needs the node.
     OwnJobs,
@@ -47,8 +49,9 @@ pub enum WaitsFor {
 
 impl WaitsFor {
     /// Every [`WaitsFor::code`].
-    pub const CODES: [&'static str; 7] = [
+    pub const CODES: [&'static str; 8] = [
         "capacity",
+        "loading",
         "share",
         "your_cap",
         "no_node",
@@ -61,6 +64,7 @@ impl WaitsFor {
     pub const fn code(self) -> &'static str {
         match self {
             Self::Node => "capacity",
+            Self::WarmNode => "loading",
             Self::Others => "share",
             Self::OwnJobs => "your_cap",
             Self::Model | Self::BothModels => "no_node",
@@ -73,7 +77,10 @@ impl WaitsFor {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Node => "waits for a free node",
-            Self::Others => "waits for its turn: others are ahead",
+            Self::WarmNode => {
+                "waits for a node that has its model loaded: one is free sooner than another could load it"
+            }
+            Self::Others => "waits for its turn: other jobs are ahead",
             Self::OwnJobs => {
                 "waits for one of your running jobs to end: you run as many as your plan allows"
             }
@@ -138,12 +145,18 @@ impl Scheduler {
             let back_at = job.story.as_ref().map(|story| story.back_at);
             back_at.is_some_and(|back_at| back_at > self.now) && !self.has_untried_node(job)
         };
+        // One of its owner's own is served before it.
+        let is_behind = || {
+            let head = lane.jobs.front().and_then(|head| self.jobs.get(*head));
+            head.is_some_and(|head| head.id != job.id)
+        };
         Some(match unfit {
             Some(unfit) => unfit,
             None if lane.entry.is_some_and(|entry| entry.is_capped) => WaitsFor::OwnJobs,
             None if is_pausing() => WaitsFor::Retry,
-            None if first == lane.entry.map(|entry| entry.claim) => WaitsFor::Node,
-            None => WaitsFor::Others,
+            None if first != lane.entry.map(|entry| entry.claim) || is_behind() => WaitsFor::Others,
+            None if self.now < job.hold_until => WaitsFor::WarmNode,
+            None => WaitsFor::Node,
         })
     }
 

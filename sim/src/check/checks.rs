@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use flowai_actors::ids::{Attempt, JobId, UserId};
-use flowai_actors::limits::JOB_ASSIGNMENTS_MAX;
+use flowai_actors::limits::{JOB_ASSIGNMENTS_MAX, MESSAGE_BYTES_MAX};
 use flowai_actors::state::JobState;
+use serde::Serialize;
 
 use super::store::{Hold, Moved, PRICE_MC, Row, Store};
 
@@ -24,6 +25,8 @@ pub enum Check {
     ArtefactIsReal,
     /// A user has no more running jobs than the cap, and nothing else passes its bound (INV-8).
     BoundsHeld,
+    /// No message is larger than the link takes (INV-7).
+    MessageFits,
     /// Nobody waits past the start bound by more than a turn of those before them.
     StartBound,
     /// An attempt is one process's, nothing is told before it is committed, nobody renews another's lease, and an attempt is
@@ -40,6 +43,7 @@ impl Check {
             Self::LedgerBalances => "ledger_balances",
             Self::ArtefactIsReal => "artefact_is_real",
             Self::BoundsHeld => "bounds_held",
+            Self::MessageFits => "message_fits",
             Self::StartBound => "start_bound",
             Self::Lease => "lease",
         }
@@ -95,6 +99,7 @@ impl Checks {
         for moved in moved {
             self.moved_one(store, *moved, &is_uploaded);
         }
+        self.balances(store);
     }
 
     fn moved_one(&mut self, store: &Store, moved: Moved, is_uploaded: impl Fn(JobId, u32) -> bool) {
@@ -131,6 +136,7 @@ impl Checks {
             || format!("{job} was assigned {} times", row.attempt),
         );
         self.count_waiting(row, from, to);
+        self.whole(job, row);
         self.account(job, to, store.ledger.of(job));
         if from != Some(JobState::Done) && to == JobState::Done {
             self.delivered(job, &row.artefacts, is_uploaded);
@@ -208,51 +214,59 @@ impl Checks {
         });
     }
 
-    /// Everything at once: what the single steps cannot see.
-    pub(super) fn look_at_all(&mut self, store: &Store) {
+    /// Somebody sends this body, encoded as in an envelope.
+    pub(super) fn sent(&mut self, body: &impl Serialize) {
+        let bytes = serde_json::to_vec(body).map(|encoded| encoded.len());
+        let fits = matches!(bytes, Ok(bytes) if bytes <= MESSAGE_BYTES_MAX);
+        self.require(Check::MessageFits, fits, || {
+            format!("a message of {bytes:?} bytes, {MESSAGE_BYTES_MAX} are allowed")
+        });
+    }
+
+    /// The sums over all jobs and accounts, which the ledger keeps with every movement.
+    fn balances(&mut self, store: &Store) {
         let sum = store.ledger.sum();
         self.require(Check::LedgerBalances, sum == 0, || {
             format!("the ledger's balances add up to {sum}")
         });
-        let mut held = 0;
-        for (job, row) in store.rows() {
-            let is_running = row.state == JobState::Running;
-            self.require(
-                Check::DeliveredOnce,
-                is_running == row.node.is_some(),
-                || format!("{job} is {} and held by {:?}", row.state.as_str(), row.node),
-            );
-            self.require(
-                Check::DeliveredOnce,
-                row.attempts.len() == row.attempt as usize,
-                || {
-                    format!(
-                        "{job} has {} attempts and says {}",
-                        row.attempts.len(),
-                        row.attempt
-                    )
-                },
-            );
-            let open = row
-                .attempts
-                .iter()
-                .filter(|attempt| attempt.outcome.is_none())
-                .count();
-            self.require(
-                Check::DeliveredOnce,
-                open == usize::from(is_running),
-                || {
-                    format!(
-                        "{job} is {} and has {open} open attempts",
-                        row.state.as_str()
-                    )
-                },
-            );
-            self.account(job, row.state, store.ledger.of(job));
-            held += store.ledger.of(job).held;
-        }
-        self.require(Check::LedgerBalances, held == store.ledger.held, || {
-            format!("jobs hold {held}, the ledger {}", store.ledger.held)
+        let (held, unfinished) = (store.ledger.held, store.unfinished().len());
+        let expected = PRICE_MC * unfinished as i64;
+        self.require(Check::LedgerBalances, held == expected, || {
+            format!("the ledger holds {held}, {unfinished} unfinished jobs {expected}")
         });
+    }
+
+    /// A row agrees with its attempts.
+    fn whole(&mut self, job: JobId, row: &Row) {
+        let state = row.state.as_str();
+        let is_running = row.state == JobState::Running;
+        self.require(
+            Check::DeliveredOnce,
+            is_running == row.node.is_some(),
+            || format!("{job} is {state} and held by {:?}", row.node),
+        );
+        let (told, kept) = (row.attempt as usize, row.attempts.len());
+        self.require(Check::DeliveredOnce, kept == told, || {
+            format!("{job} has {kept} attempts and says {told}")
+        });
+        let open = row
+            .attempts
+            .iter()
+            .filter(|attempt| attempt.outcome.is_none());
+        let open = open.count();
+        self.require(
+            Check::DeliveredOnce,
+            open == usize::from(is_running),
+            || format!("{job} is {state} and has {open} open attempts"),
+        );
+    }
+
+    /// Every row, moved or not: one that changes without a move is seen by this alone.
+    pub(super) fn look_at_all(&mut self, store: &Store) {
+        for (job, row) in store.rows() {
+            self.whole(job, row);
+            self.account(job, row.state, store.ledger.of(job));
+        }
+        self.balances(store);
     }
 }

@@ -1,6 +1,7 @@
 //! What the rows promise to leaders, nodes and users, kept against a migrated PostgreSQL.
 #![allow(clippy::unwrap_used)]
 
+mod a_batch_finds_rows_by_index;
 mod a_checkpoint_waits_for_the_next_attempt;
 mod a_dropped_caller_leaves_no_transaction;
 mod a_keyframe_becomes_a_picture;
@@ -8,6 +9,7 @@ mod a_model_is_offered_while_a_node_has_it;
 mod a_new_leader_knows_where_a_job_failed;
 mod a_stale_leader_changes_nothing;
 mod a_users_queue_is_bounded;
+mod each_job_gets_its_own_files;
 mod events_are_kept_by_week;
 mod farm;
 mod keys_are_looked_up_side_by_side;

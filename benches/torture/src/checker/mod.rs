@@ -34,7 +34,6 @@ const FINDINGS_KEPT_MAX: usize = 20;
 pub(crate) enum Verdict {
     Holds,
     Broken,
-    NotChecked,
 }
 
 /// One check and what it found.
@@ -56,14 +55,6 @@ impl Check {
             checked: 0,
             broken: 0,
             findings: Vec::new(),
-        }
-    }
-
-    fn not_checked(name: &'static str, reason: &str) -> Self {
-        Self {
-            verdict: Verdict::NotChecked,
-            findings: vec![reason.to_owned()],
-            ..Self::new(name)
         }
     }
 
@@ -94,8 +85,7 @@ pub(crate) struct Tally {
     pub(crate) unknown_without_job: usize,
     pub(crate) lost: usize,
     pub(crate) doubled: usize,
-    /// None where there is no ledger.
-    pub(crate) double_billed: Option<usize>,
+    pub(crate) double_billed: usize,
     /// Ends of all jobs, by class of their wish.
     pub(crate) ends: BTreeMap<String, BTreeMap<String, usize>>,
     pub(crate) attempts: BTreeMap<String, usize>,

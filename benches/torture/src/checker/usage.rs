@@ -18,3 +18,30 @@ pub(super) fn bounds_held(usage: &BTreeMap<String, Most>) -> Check {
     }
     check
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Verdict;
+    use super::*;
+
+    #[test]
+    fn what_grew_beyond_its_bound_is_found() {
+        let within = Most {
+            memory_bytes: MEMORY_BYTES_MAX,
+            open_files: OPEN_FILES_MAX,
+            looks: 1,
+        };
+        let verdict = |most| bounds_held(&BTreeMap::from([("api-1".to_owned(), most)])).verdict;
+        assert_eq!(verdict(within), Verdict::Holds);
+        let grown = |change: fn(&mut Most)| {
+            let mut most = within;
+            change(&mut most);
+            most
+        };
+        assert_eq!(
+            verdict(grown(|most| most.memory_bytes += 1)),
+            Verdict::Broken
+        );
+        assert_eq!(verdict(grown(|most| most.open_files += 1)), Verdict::Broken);
+    }
+}

@@ -35,9 +35,13 @@ const BREAK_OFF_EVERY: Duration = Duration::from_millis(400);
 const FLAP_EVERY: Duration = Duration::from_millis(250);
 const SLOW_READERS: usize = 50;
 const LEADER_DEADLINE: Duration = Duration::from_secs(2);
+const LEADER_LOOK: Duration = Duration::from_millis(200);
 /// What a node and the S3 server log when they have no room.
 const NODE_REFUSAL: &str = "No space left on device";
 const S3_REFUSAL: &str = "status: 500";
+/// Codes of PostgreSQL: <https://www.postgresql.org/docs/15/errcodes-appendix.html>
+const DISK_FULL: &str = "53100";
+const CRASH_SHUTDOWN: &str = "57P02";
 /// A disk is full for sure after so long.
 const FULL_AFTER: Duration = Duration::from_secs(1);
 const CLOCK_JUMPS_S: [i64; 2] = [3_600, -86_400];
@@ -235,15 +239,28 @@ impl Injector {
 
     /// Whether the database says that it has no room, or ends of it.
     async fn refused_for_want_of_room(&self) -> Option<String> {
+        // The session ends with this connection, and the table with it.
+        let mut connection = self.database.acquire().await.ok()?.detach();
         sleep(FULL_AFTER).await;
         let large = "create temporary table large as select generate_series(1, 1000000)";
-        let refused = sqlx::query(large).execute(&self.database).await.err()?;
-        Some(refused.to_string())
+        let refused = sqlx::query(large).execute(&mut connection).await.err()?;
+        let is_full = match &refused {
+            sqlx::Error::Database(said) => {
+                matches!(said.code().as_deref(), Some(DISK_FULL | CRASH_SHUTDOWN))
+            }
+            sqlx::Error::Io(_) => true,
+            _ => false,
+        };
+        is_full.then(|| refused.to_string())
     }
 
     async fn jump_clock(&self, victim: Victim, draw: usize) -> anyhow::Result<Done> {
         let (program, _) = self.replaced(victim, draw, Program::unhitch_clock).await?;
         program.ready().await?;
+        if matches!(victim, Victim::Leader) && !self.leads(program).await {
+            program.kill(Duration::ZERO).await?;
+            return Done::new(program.name(), None);
+        }
         let from = program.logged_bytes()?;
         for ahead_s in CLOCK_JUMPS_S {
             program.set_clock(ahead_s)?;
@@ -414,6 +431,22 @@ impl Injector {
         // A fault on what is down already would not be one.
         chosen.ready().await?;
         Ok(chosen)
+    }
+
+    /// Whether it leads before the next leader should.
+    async fn leads(&self, program: &Program) -> bool {
+        let is_it = async {
+            while self
+                .program(Victim::Leader, 0)
+                .await
+                .ok()
+                .map(Program::name)
+                != Some(program.name())
+            {
+                sleep(LEADER_LOOK).await;
+            }
+        };
+        tokio::time::timeout(CRASH_PATIENCE, is_it).await.is_ok()
     }
 
     /// The index of the coordinator that holds the lease, of the first where the database does not say.

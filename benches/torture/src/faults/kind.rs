@@ -97,6 +97,7 @@ const ALL: &[Kind] = &[
     crash(Victim::Leader, "after_registration_commit"),
     crash(Victim::Leader, "after_take_over"),
     crash(Victim::Api, "before_submit_commit"),
+    crash(Victim::Api, "after_submit_commit"),
     crash(Victim::Api, "before_ack_202"),
     crash(Victim::Api, "after_cancel_commit"),
     crash(Victim::Node, "after_job_taken"),

@@ -43,6 +43,7 @@ fn a_place_in_the_line_says_what_it_waits_for() {
     let mut last = waiting(7, 5, Tier::Free);
     last.after = Some(job_id(6));
     farm.arrive(last);
+    farm.arrive(waiting(8, 3, Tier::Free));
     let why = |n: u64| farm.scheduler.why(job_id(n));
     assert_eq!(why(1), None, "it runs");
     assert_eq!(why(3), Some(WaitsFor::OwnJobs));
@@ -50,6 +51,7 @@ fn a_place_in_the_line_says_what_it_waits_for() {
     assert_eq!(why(5), Some(WaitsFor::Node));
     assert_eq!(why(6), Some(WaitsFor::Others));
     assert_eq!(why(7), Some(WaitsFor::OtherJob));
+    assert_eq!(why(8), Some(WaitsFor::Others), "its owner's own is ahead");
     // The line says the same.
     for place in farm.scheduler.line(10) {
         assert_eq!(
@@ -133,6 +135,7 @@ fn figures_say_what_waits_for_what_and_how_long() {
     assert!(p50(Tier::Studio) < p50(Tier::Free), "{class:?}");
     for why in [
         WaitsFor::Node,
+        WaitsFor::WarmNode,
         WaitsFor::Others,
         WaitsFor::OwnJobs,
         WaitsFor::Model,

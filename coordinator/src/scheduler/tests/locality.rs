@@ -152,6 +152,7 @@ fn a_job_waits_for_a_warm_node_that_is_free_sooner_than_a_load_takes() {
     let mut farm = warm_soon_and_cold_now();
     let warm = |n| with_model("warm", waiting(n, n, Tier::Free));
     assert_eq!(farm.arrive(warm(1)), []);
+    assert_eq!(farm.scheduler.why(job_id(1)), Some(WaitsFor::WarmNode));
     assert_eq!(
         farm.arrive(warm(2)),
         [assign(2, 1, "b")],

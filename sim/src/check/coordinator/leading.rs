@@ -210,6 +210,9 @@ impl World {
         let Some((process, ask)) = leader.replies.remove(&reply) else {
             return;
         };
+        if let Some(answer) = &answer {
+            self.checks.sent(answer);
+        }
         self.say(index, process, || NodeHeard::Answered {
             ask,
             answer: answer.clone(),

@@ -87,6 +87,7 @@ impl World {
         };
         let ask = self.coordinators[index].token();
         let assign = giving.assign.clone();
+        self.checks.sent(&assign);
         if let Some(leader) = self.coordinators[index].leader() {
             leader.giving.insert(ask, giving);
         }

@@ -120,6 +120,7 @@ impl World {
             }
         };
         own.asks.insert(ask, pending);
+        self.checks.sent(&question);
         self.for_node(process, deadline_ms, Heard::Answered { ask, answer: None });
         self.tell(process, to, || CoordinatorHeard::Asked {
             from: process,

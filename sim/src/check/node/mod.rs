@@ -16,6 +16,7 @@ use flowai_node_machine::{Effect, Ending, Event, RunId, State};
 use link::told;
 use rand::Rng as _;
 use rand::seq::SliceRandom as _;
+use serde::Serialize;
 
 use super::clock::ProcessClock;
 use super::plan::Nature;
@@ -26,8 +27,9 @@ const DEVICE_CLASS: &str = "sim";
 /// Until a supervisor has started a process anew.
 const RESTART_MS: u64 = 3_000;
 
-/// What a node asks whoever leads.
-#[derive(Debug, Clone)]
+/// What a node asks whoever leads. On the wire the kind says which, and the body stands alone.
+#[derive(Debug, Clone, Serialize)]
+#[serde(untagged)]
 pub(super) enum NodeQuestion {
     Register(Box<Register>),
     Beat(Box<Beat>),
@@ -35,7 +37,8 @@ pub(super) enum NodeQuestion {
     Targets(UploadTargets),
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
+#[serde(untagged)]
 pub(super) enum LeaderAnswer {
     Registered(Registered),
     Beat(BeatAnswer),

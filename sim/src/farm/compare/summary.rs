@@ -55,7 +55,7 @@ pub struct Summary {
 /// What is summed up, by its name with its unit.
 type Figure = (&'static str, fn(&Figures) -> Option<f64>);
 
-const FIGURES: [Figure; 24] = [
+const FIGURES: [Figure; 25] = [
     ("free wait p50, s", |f| Some(f.wait.get("free")?.p50_s)),
     ("free p90, s", |f| Some(f.wait.get("free")?.p90_s)),
     ("free p99, s", |f| Some(f.wait.get("free")?.p99_s)),
@@ -105,6 +105,9 @@ const FIGURES: [Figure; 24] = [
         percent(missed, jobs)
     }),
     ("stops", |f| Some(f64::from(f.preemption.stops))),
+    ("work lost to stops, GPU-h", |f| {
+        Some(f.preemption.lost_s / 3_600.0)
+    }),
     ("within the promise, %", |f| {
         f.promises.and_then(|p| percent(p.kept, p.jobs))
     }),
