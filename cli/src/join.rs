@@ -201,7 +201,7 @@ fn check_data(data: &Path) -> Result<(), JoinError> {
 }
 
 /// Their addresses go into the settings as they are, which are sourced, often by root. A host may be a name, as Compose gives them
-/// with `_`, or an address in brackets, with a zone behind `%`.
+/// with `_`, or an address in brackets, with the number of a zone behind `%`.
 fn check_coordinators(addresses: &[String]) -> Result<(), JoinError> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".:[]-_%".contains(&byte);
     let is_address = |address: &str| {
@@ -308,7 +308,7 @@ mod tests {
         for (address, is_fine) in [
             ("c1.farm.example:7600", true),
             ("[fd00::1]:7600", true),
-            ("[fe80::1%eth0]:7600", true),
+            ("[fe80::1%2]:7600", true),
             ("coordinator_1:7600", true),
             ("c1.farm.example", false),
             ("c1:7600;id", false),

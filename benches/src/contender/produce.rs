@@ -1,4 +1,4 @@
-//! Whoever submits: many connections, each sending its next job when the last is acknowledged.
+//! Whoever submits: many producers, each sending its next job when the last is acknowledged, over an api's connections.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -15,6 +15,9 @@ use tokio::task::JoinSet;
 use super::doorbell::Bell;
 use super::{Settings, now_ns, spec, user};
 
+/// As an api instance has them, unless it is told otherwise: more of them only wait for two cores inside of PostgreSQL.
+const CONNECTIONS: u32 = 8;
+
 #[derive(Clone, Copy)]
 pub(super) struct Wanted {
     pub(super) seconds: u64,
@@ -27,9 +30,8 @@ pub(super) struct Wanted {
 
 pub(super) async fn run(settings: &Settings, wanted: Wanted) -> Result<()> {
     ensure!(wanted.batch > 0, "PEER_BATCH must be 1 or more");
-    let database = settings
-        .connect("flowai_app", u32::try_from(wanted.producers)?)
-        .await?;
+    let connections = CONNECTIONS.min(u32::try_from(wanted.producers)?);
+    let database = settings.connect("flowai_app", connections).await?;
     let bell = Bell::connect(&settings.doorbell).await;
     let end = Instant::now() + Duration::from_secs(wanted.seconds);
     let turns = Arc::new(AtomicUsize::new(0));

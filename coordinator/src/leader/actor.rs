@@ -26,7 +26,6 @@ use flowai_store::{idempotency, join_tokens};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::Tools;
 use super::audit::keep_auditing;
 use super::autoscaling::Looks;
 use super::event::{Answer, Effect, Event, ReplyId};
@@ -36,6 +35,7 @@ use super::state::State;
 use super::tasks::LeaderTask;
 use super::weeks::keep_weeks;
 use super::work::{self, recover};
+use super::{Ahead, Tools};
 use crate::autoscaler::Autoscale;
 use crate::metrics;
 
@@ -352,8 +352,8 @@ impl Running {
             Effect::Commit(batch) => {
                 let ahead = self.tools.ahead.clone();
                 self.work(LeaderTask::Commit, async move {
-                    let commit = work::commit_batch(&database, epoch, &batch);
-                    ahead.beside(&database, &batch, commit).await
+                    let reading = ahead.read(&database, &batch);
+                    Ahead::beside(reading, work::commit_batch(&database, epoch, &batch)).await
                 });
             }
             Effect::Read { jobs, after } => self.work(LeaderTask::Read, async move {

@@ -10,6 +10,9 @@ use serde::Serialize;
 
 use super::store::{Hold, Moved, PRICE_MC, Row, Store};
 
+/// Around a body on the link, at most: ids, epoch, times and lengths.
+const FRAME_BYTES: usize = 100;
+
 /// What must hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Check {
@@ -217,9 +220,9 @@ impl Checks {
     /// Somebody sends this body, encoded as in an envelope.
     pub(super) fn sent(&mut self, body: &impl Serialize) {
         let bytes = serde_json::to_vec(body).map(|encoded| encoded.len());
-        let fits = matches!(bytes, Ok(bytes) if bytes <= MESSAGE_BYTES_MAX);
+        let fits = matches!(bytes, Ok(bytes) if bytes + FRAME_BYTES <= MESSAGE_BYTES_MAX);
         self.require(Check::MessageFits, fits, || {
-            format!("a message of {bytes:?} bytes, {MESSAGE_BYTES_MAX} are allowed")
+            format!("a message of {bytes:?} bytes, {MESSAGE_BYTES_MAX} are allowed with its frame")
         });
     }
 
@@ -268,5 +271,24 @@ impl Checks {
             self.account(job, row.state, store.ledger.of(job));
         }
         self.balances(store);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_that_the_link_would_refuse_is_found() {
+        let quotes = 2;
+        for (bytes, is_found) in [
+            (MESSAGE_BYTES_MAX - FRAME_BYTES - quotes, false),
+            (MESSAGE_BYTES_MAX - FRAME_BYTES - quotes + 1, true),
+        ] {
+            let mut checks = Checks::default();
+            checks.sent(&"x".repeat(bytes));
+            let found = checks.broken().map(|broken| broken.check);
+            assert_eq!(found, is_found.then_some(Check::MessageFits));
+        }
     }
 }

@@ -1,5 +1,6 @@
-//! Goal: a batch of the journal never reads a table whole, also where its statements were planned when the tables were so small that
-//! this was the cheapest; and without a lease row nothing is written.
+//! Goal: jobs are given to nodes and taken back without reading a table whole, also where the statements were planned when the tables
+//! were so small that this was the cheapest; and without a lease row nothing is written. What the ledger does at a job's end is
+//! planned as the server likes.
 
 use flowai_store::journal::{Change, JournalError};
 use serde_json::json;
@@ -44,9 +45,11 @@ async fn a_batch_finds_rows_by_index() {
         assert_eq!(written, [(Some(farm.user.as_uuid()), true)]);
     }
 
+    let given_back = json!({ "step": "end", "job": first[0].as_uuid(), "attempt": 1, "epoch": 1, "node": "n1", "generation": 1,
+                             "state": "queued", "outcome": "lost", "is_death": false, "event": "retrying", "data": {} });
     let mut transaction = leader.begin().await.unwrap();
     sqlx::query("select from journal_commit(1, $1)")
-        .bind(json!([assign(last.as_uuid())]))
+        .bind(json!([assign(last.as_uuid()), given_back]))
         .execute(&mut *transaction)
         .await
         .unwrap();
@@ -55,6 +58,8 @@ async fn a_batch_finds_rows_by_index() {
         .await
         .unwrap();
     assert_eq!(whole, "");
+    transaction.commit().await.unwrap();
+    assert_eq!(farm.events(first[0]).await, "queued assigned retrying");
 }
 
 #[tokio::test]

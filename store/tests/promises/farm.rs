@@ -54,6 +54,13 @@ impl Farm {
         Database::connect(&urls.app, connections).await.unwrap()
     }
 
+    /// A second connection as the owner of the tables.
+    pub(crate) async fn another_owner(&self) -> PgConnection {
+        PgConnection::connect(&self.server.urls().owner)
+            .await
+            .unwrap()
+    }
+
     /// Somebody with more credits than any test spends.
     pub(crate) async fn sign_up(&mut self, user: UserId) {
         self.sign_up_with(user, 1_000_000_000).await;

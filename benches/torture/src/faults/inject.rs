@@ -436,13 +436,7 @@ impl Injector {
     /// Whether it leads before the next leader should.
     async fn leads(&self, program: &Program) -> bool {
         let is_it = async {
-            while self
-                .program(Victim::Leader, 0)
-                .await
-                .ok()
-                .map(Program::name)
-                != Some(program.name())
-            {
+            while self.holder().await.as_deref() != Some(program.name()) {
                 sleep(LEADER_LOOK).await;
             }
         };
@@ -451,13 +445,19 @@ impl Injector {
 
     /// The index of the coordinator that holds the lease, of the first where the database does not say.
     async fn leader(&self) -> usize {
-        let holder = sqlx::query_scalar::<_, Option<String>>("select holder from leader");
-        let holder = holder.fetch_one(&self.database).await.ok().flatten();
-        // A program's name and the count of its starts.
-        let name = holder.as_deref().and_then(|holder| holder.rsplit_once('-'));
-        let is_it = |program: &Program| name.is_some_and(|(name, _)| program.name() == name);
+        let holder = self.holder().await;
+        let is_it = |program: &Program| holder.as_deref() == Some(program.name());
         let found = self.farm.coordinators.iter().position(is_it);
         found.unwrap_or_default()
+    }
+
+    /// The coordinator that holds the lease, as far as the database says.
+    async fn holder(&self) -> Option<String> {
+        let holder = sqlx::query_scalar::<_, Option<String>>("select holder from leader");
+        let holder = holder.fetch_one(&self.database).await.ok().flatten()?;
+        // A program's name and the count of its starts.
+        let (name, _) = holder.rsplit_once('-')?;
+        Some(name.to_owned())
     }
 }
 
