@@ -167,6 +167,10 @@ pub(super) async fn run(options: &Options) -> Result<()> {
         jobs.extend(page.into_iter().map(|job| (job, 0)));
     }
     let mut snapshot = PgConnection::connect(&durable.postgres.urls().owner).await?;
+    // A minute of idleness would end it, as it ends what a program forgets; what reads all the time, as a dump does, lasts.
+    sqlx::query("set idle_in_transaction_session_timeout = 0")
+        .execute(&mut snapshot)
+        .await?;
     sqlx::query("begin isolation level repeatable read")
         .execute(&mut snapshot)
         .await?;
