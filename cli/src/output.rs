@@ -232,6 +232,10 @@ pub fn position_text(position: Option<u32>, reason: &str, starts_in: Option<Star
     };
     let when = match starts_in {
         Some(StartsIn { p90_s, .. }) if p90_s < 2.0 => "; starts at once".to_owned(),
+        Some(StartsIn { p50_s, p90_s }) if p50_s < 1.0 => format!(
+            "; starts in a moment, most likely within {}",
+            duration_text(p90_s)
+        ),
         Some(StartsIn { p50_s, p90_s }) => format!(
             "; starts in about {}, most likely within {}",
             duration_text(p50_s),
@@ -331,6 +335,14 @@ mod tests {
         assert_eq!(
             position_text(None, "others are ahead", starts_in),
             "far back in the queue: others are ahead; starts in about 1 min 10 s, most likely within 2 min 10 s"
+        );
+        let at_once = Some(StartsIn {
+            p50_s: 0.3,
+            p90_s: 3.0,
+        });
+        assert_eq!(
+            position_text(Some(1), "", at_once),
+            "next; starts in a moment, most likely within 3 s"
         );
     }
 
