@@ -1,10 +1,10 @@
-//! Goal: jobs are given to nodes and taken back without reading a table whole, also where the statements were planned when the tables
-//! were so small that this was the cheapest; and without a lease row nothing is written. What the ledger does at a job's end is
-//! planned as the server likes.
+//! Goal: jobs are accepted, given to nodes, taken back and paid for without reading a table whole, also where the statements were
+//! planned when the tables were so small that this was the cheapest; and without a lease row nothing is written.
 
+use flowai_actors::ids::JobId;
 use flowai_store::journal::{Change, JournalError};
-use serde_json::json;
-use sqlx::Connection as _;
+use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use uuid::Uuid;
 
 use crate::farm::{FIRST, Farm, held};
@@ -17,49 +17,120 @@ const READ_WHOLE: &str = "
     select coalesce(string_agg(relname, ' ' order by relname), '') from pg_stat_xact_user_tables
      where seq_scan > 0 and relname <> 'leader'";
 
+async fn read_whole(transaction: &mut PgConnection) -> String {
+    let read_whole = sqlx::query_scalar(READ_WHOLE);
+    read_whole.fetch_one(transaction).await.unwrap()
+}
+
+fn assign(job: JobId) -> Value {
+    json!({ "step": "assign", "job": job, "attempt": 1, "node": "n1", "generation": 1, "state": "running", "event": "assigned",
+            "data": {} })
+}
+
+fn end(job: JobId, state: &str, outcome: &str, event: &str) -> Value {
+    json!({ "step": "end", "job": job, "attempt": 1, "epoch": 1, "node": "n1", "generation": 1, "state": state,
+            "outcome": outcome, "is_death": false, "event": event, "data": {} })
+}
+
+fn deliver(job: JobId) -> Value {
+    let mut done = end(job, "done", "done", "done");
+    done["artefact"] = json!({ "sha256": "07".repeat(32), "bytes": 9, "manifest": {}, "clip": "c", "poster": "p", "preview": "w",
+                               "spritesheet": "s" });
+    done
+}
+
+fn fail(job: JobId) -> Value {
+    let mut failed = end(job, "failed", "failed", "failed");
+    failed["error"] = json!({ "code": "render_failed", "detail": "" });
+    failed
+}
+
+async fn write(leader: &mut PgConnection, changes: &[Value]) {
+    let written: Vec<(Option<Uuid>, bool)> =
+        sqlx::query_as("select owner, is_new from journal_commit(1, $1)")
+            .bind(json!(changes))
+            .fetch_all(leader)
+            .await
+            .unwrap();
+    let is_new = |(owner, is_new): &(Option<Uuid>, bool)| owner.is_some() && *is_new;
+    assert!(written.iter().all(is_new), "{written:?}");
+}
+
 #[tokio::test]
 async fn a_batch_finds_rows_by_index() {
     let mut farm = Farm::start().await;
     let mut jobs = Vec::new();
-    for _ in 0..8 {
+    for _ in 0..12 {
         jobs.push(farm.queue().await);
     }
-    for table in ["job", "job_state", "attempt", "checkpoint", "account"] {
-        farm.run(&format!("analyze {table}")).await;
-    }
-    let assign = |job: Uuid| {
-        json!({ "step": "assign", "job": job, "attempt": 1, "node": "n1", "generation": 1, "state": "running",
-                "event": "assigned", "data": {} })
-    };
+    farm.run("analyze").await;
     let mut leader = farm.database.pool().acquire().await.unwrap();
-    let (last, first) = jobs.split_last().unwrap();
+    let [waiting, lost, done, failed, first @ ..] = jobs.as_slice() else {
+        panic!("{jobs:?}");
+    };
     assert!(first.len() > PLANNED_ANEW);
-    for job in first {
-        let changes = json!([assign(job.as_uuid())]);
-        let written: Vec<(Option<Uuid>, bool)> =
-            sqlx::query_as("select owner, is_new from journal_commit(1, $1)")
-                .bind(&changes)
-                .fetch_all(&mut *leader)
-                .await
-                .unwrap();
-        assert_eq!(written, [(Some(farm.user.as_uuid()), true)]);
+    for job in [lost, done, failed].into_iter().chain(first) {
+        write(&mut leader, &[assign(*job)]).await;
+    }
+    for (n, job) in first.iter().enumerate() {
+        let ended = if n % 2 == 0 { deliver(*job) } else { fail(*job) };
+        write(&mut leader, &[ended]).await;
     }
 
-    let given_back = json!({ "step": "end", "job": first[0].as_uuid(), "attempt": 1, "epoch": 1, "node": "n1", "generation": 1,
-                             "state": "queued", "outcome": "lost", "is_death": false, "event": "retrying", "data": {} });
     let mut transaction = leader.begin().await.unwrap();
-    sqlx::query("select from journal_commit(1, $1)")
-        .bind(json!([assign(last.as_uuid()), given_back]))
+    let given_back = end(*lost, "queued", "lost", "retrying");
+    let changes = [assign(*waiting), given_back, deliver(*done), fail(*failed)];
+    write(&mut transaction, &changes).await;
+    // What is looked at when the transaction ends.
+    sqlx::query("set constraints all immediate")
         .execute(&mut *transaction)
         .await
         .unwrap();
-    let whole: String = sqlx::query_scalar(READ_WHOLE)
-        .fetch_one(&mut *transaction)
-        .await
-        .unwrap();
-    assert_eq!(whole, "");
+    assert_eq!(read_whole(&mut transaction).await, "");
     transaction.commit().await.unwrap();
-    assert_eq!(farm.events(first[0]).await, "queued assigned retrying");
+    assert_eq!(farm.events(*lost).await, "queued assigned retrying");
+    assert_eq!(farm.events(*failed).await, "queued assigned failed");
+    assert_eq!(farm.text("select count(*) from ledger_imbalances").await, "0");
+}
+
+#[tokio::test]
+async fn a_submission_finds_rows_by_index() {
+    let mut farm = Farm::start().await;
+    farm.run("analyze").await;
+    let api = farm.app_with(1).await;
+    let submit = |of: &str, user: &str, id: &str, spec: &str| match of {
+        "one" => format!(
+            "select verdict from submit_video({user}, {id}, now(), {spec}, null, 'tiny', {user}, null, '{{}}', '', null,
+             'interactive', null, '{{\"studio\": 100}}', 10, 1, {id}::text, sha256('r'), 202, '{{}}')"
+        ),
+        _ => format!(
+            "select verdict from submit_videos({user}, array[{id}], now(), array[{spec}], array[null::jsonb], array['tiny'],
+             array[{user}], array[null], '{{}}', '{{}}', array[''], array[null::uuid], array['interactive'], array[null::uuid],
+             '{{\"studio\": 100}}', array[10], 1, {id}::text, sha256('r'), 202, '{{}}')"
+        ),
+    };
+    let user = format!("'{}'::uuid", farm.user);
+    let mut connection = api.pool().acquire().await.unwrap();
+    for of in ["one", "many"] {
+        let mut whole = String::new();
+        for _ in 0..PLANNED_ANEW + 3 {
+            let id = format!("'{}'::uuid", JobId::generate());
+            let mut transaction = connection.begin().await.unwrap();
+            let statement = submit(of, &user, &id, "'{}'::jsonb");
+            let verdict: String = sqlx::query_scalar(AssertSqlSafe(statement))
+                .fetch_one(&mut *transaction)
+                .await
+                .unwrap();
+            assert_eq!(verdict, "queued");
+            sqlx::query("set constraints all immediate")
+                .execute(&mut *transaction)
+                .await
+                .unwrap();
+            whole = read_whole(&mut transaction).await;
+            transaction.commit().await.unwrap();
+        }
+        assert_eq!(whole, "", "{of}");
+    }
 }
 
 #[tokio::test]
