@@ -73,7 +73,11 @@ async fn a_batch_finds_rows_by_index() {
         write(&mut leader, &[assign(*job)]).await;
     }
     for (n, job) in first.iter().enumerate() {
-        let ended = if n % 2 == 0 { deliver(*job) } else { fail(*job) };
+        let ended = if n % 2 == 0 {
+            deliver(*job)
+        } else {
+            fail(*job)
+        };
         write(&mut leader, &[ended]).await;
     }
 
@@ -90,7 +94,10 @@ async fn a_batch_finds_rows_by_index() {
     transaction.commit().await.unwrap();
     assert_eq!(farm.events(*lost).await, "queued assigned retrying");
     assert_eq!(farm.events(*failed).await, "queued assigned failed");
-    assert_eq!(farm.text("select count(*) from ledger_imbalances").await, "0");
+    assert_eq!(
+        farm.text("select count(*) from ledger_imbalances").await,
+        "0"
+    );
 }
 
 #[tokio::test]
@@ -98,7 +105,8 @@ async fn a_submission_finds_rows_by_index() {
     let mut farm = Farm::start().await;
     farm.run("analyze").await;
     let api = farm.app_with(1).await;
-    let submit = |of: &str, user: &str, id: &str, spec: &str| match of {
+    let submit = |of: &str, user: &str, id: &str, spec: &str| {
+        match of {
         "one" => format!(
             "select verdict from submit_video({user}, {id}, now(), {spec}, null, 'tiny', {user}, null, '{{}}', '', null,
              'interactive', null, '{{\"studio\": 100}}', 10, 1, {id}::text, sha256('r'), 202, '{{}}')"
@@ -108,6 +116,7 @@ async fn a_submission_finds_rows_by_index() {
              array[{user}], array[null], '{{}}', '{{}}', array[''], array[null::uuid], array['interactive'], array[null::uuid],
              '{{\"studio\": 100}}', array[10], 1, {id}::text, sha256('r'), 202, '{{}}')"
         ),
+    }
     };
     let user = format!("'{}'::uuid", farm.user);
     let mut connection = api.pool().acquire().await.unwrap();
