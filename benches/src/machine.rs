@@ -1,6 +1,7 @@
-//! What a figure was measured on.
+//! What a figure was measured on, and of which state of the repository.
 
 use std::fs;
+use std::process::Command;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -12,6 +13,8 @@ pub(crate) struct Machine {
     pub(crate) cores: usize,
     pub(crate) memory_bytes: u64,
     pub(crate) kernel: String,
+    /// That is checked out where the program runs, marked where files differ from it; `None` outside of a repository.
+    pub(crate) commit: Option<String>,
 }
 
 impl Machine {
@@ -25,6 +28,7 @@ impl Machine {
             cores: std::thread::available_parallelism()?.get(),
             memory_bytes: kibibytes * 1024,
             kernel: read("/proc/sys/kernel/osrelease")?.trim().to_owned(),
+            commit: commit(),
         })
     }
 }
@@ -36,6 +40,16 @@ pub(crate) fn load() -> Result<f64> {
     first
         .and_then(|load| load.parse().ok())
         .context("/proc/loadavg: does not start with a number")
+}
+
+fn commit() -> Option<String> {
+    let described = Command::new("git")
+        .args(["describe", "--always", "--dirty", "--abbrev=9"])
+        .output()
+        .ok()
+        .filter(|output| output.status.success())?;
+    let described = String::from_utf8(described.stdout).ok()?;
+    Some(described.trim().to_owned())
 }
 
 fn read(path: &str) -> Result<String> {

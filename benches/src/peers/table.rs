@@ -60,6 +60,7 @@ pub(super) fn print(report: &Path) -> Result<()> {
             println!("{what}: {}", shown(summary, 1));
         }
     }
+    println!("{} {}", report["machine"], report["servers"]);
     Ok(())
 }
 
