@@ -1,4 +1,4 @@
-//! What a figure was measured on, and of which state of the repository.
+//! What a figure was measured on.
 
 use std::fs;
 use std::process::Command;
@@ -13,7 +13,7 @@ pub(crate) struct Machine {
     pub(crate) cores: usize,
     pub(crate) memory_bytes: u64,
     pub(crate) kernel: String,
-    /// That is checked out where the program runs, marked where files differ from it; `None` outside of a repository.
+    /// What is checked out in the current folder, with `-dirty` where files were changed since; `None` outside of a repository.
     pub(crate) commit: Option<String>,
 }
 

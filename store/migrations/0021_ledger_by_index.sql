@@ -1,6 +1,7 @@
 -- how jobs are paid for, by an index each: the entries of a batch's ends were found by reading the accounts of all users, and joined
--- with each other row by row. and whatever the size of the tables was when a connection planned its statements, none reads one whole:
--- neither a submission nor an end, nor what they have the foreign keys and the ledger's checks look up.
+-- with each other row by row. and whatever the size of the tables was when a connection planned its statements, a submission, a grant
+-- or the end of a job reads none of them whole, nor do the foreign keys and the ledger's checks that look rows up for them.
+-- `journal_commit` lets the planner choose again before it calls the ledger: the functions here choose for themselves.
 
 grant flowai_ledger to current_user;
 grant usage on sequence ledger_txns_id_seq to flowai_ledger;
@@ -11,7 +12,8 @@ grant usage on sequence ledger_txns_id_seq to flowai_ledger;
 create or replace function ledger_end_holds(videos uuid[], steps_done int[], steps_total int[]) returns void
     language plpgsql security definer
     set search_path = public, pg_temp
-    set enable_seqscan = off
+    -- each join below is by a key.
+    set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 declare
     revenue bigint;
@@ -25,7 +27,7 @@ begin
         select w.job_id, s.attempt, s.epoch,
                case when s.state = 'done' then h.amount_mc
                     when s.state = 'cancelled' and w.total > 0
-                    then div(h.amount_mc::numeric * greatest(0, least(w.done, w.total)), w.total)::bigint
+                    then div(h.amount_mc::numeric * greatest(0, least(coalesce(w.done, 0), w.total)), w.total)::bigint
                     else 0 end as captured_mc
           from unnest(videos, steps_done, steps_total) as w (job_id, done, total)
           join job_state s on s.job_id = w.job_id and s.finished_at is not null
@@ -72,6 +74,8 @@ begin
 end;
 $$;
 
+alter function ledger_end_own_hold(uuid) set enable_seqscan = off;
+alter function ledger_grant(uuid, text, text, bigint, uuid, text) set enable_seqscan = off;
 alter function ledger_demand_entries() set enable_seqscan = off;
 revoke flowai_ledger from current_user;
 

@@ -12,24 +12,16 @@ use super::kinds::{ClassIx, ModelIx, Needs, SizeBucket};
 const WINDOW: usize = 200;
 /// Fewer say less than what a wider circle says.
 const SAMPLES_MIN: usize = 5;
-/// Before anything was learned a render may take so many times its baseline; published times of one model on one card differ
-/// by two to three.
-const UNKNOWN: Spread = Spread { p50: 1.0, p90: 3.0 };
+/// Before anything was learned a render takes its baseline.
+const UNKNOWN: f64 = 1.0;
 /// Of reading a checkpoint of some gigabytes from a local disk, until one was measured, seconds.
 const MODEL_LOAD_S: f64 = 20.0;
 /// Of fetching one adapter of some ten megabytes, seconds.
 const ADAPTER_LOAD_S: f64 = 4.0;
 /// Of fusing an adapter that is at hand, seconds.
 const ADAPTER_FUSE_S: f64 = 0.1;
-/// Weight of the newest charge in the mean.
+/// Weight of the newest charge in the mean. The first hundred have equal weights.
 const MEAN_WEIGHT: f64 = 0.01;
-
-/// Quantiles.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Spread {
-    pub(super) p50: f64,
-    pub(super) p90: f64,
-}
 
 /// The newest [`WINDOW`] values.
 #[derive(Debug, Clone, Default)]
@@ -69,11 +61,13 @@ impl Window {
         (count >= SAMPLES_MIN).then(|| self.sorted.iter().sum::<f64>() / count as f64)
     }
 
-    fn spread(&self) -> Option<Spread> {
-        Some(Spread {
-            p50: self.quantile(0.5)?,
-            p90: self.quantile(0.9)?,
-        })
+    fn median(&self) -> Option<f64> {
+        self.quantile(0.5)
+    }
+
+    /// The median of however few are known.
+    fn guess(&self) -> Option<f64> {
+        self.sorted.get(self.sorted.len() / 2).copied()
     }
 }
 
@@ -86,7 +80,8 @@ pub(super) struct Durations {
     /// Of all models.
     class_loads: HashMap<ClassIx, Window>,
     adapter_loads: HashMap<ClassIx, Window>,
-    mean_charge: Option<f64>,
+    charges: u32,
+    mean_charge: f64,
 }
 
 /// What had to be brought before a render could begin.
@@ -129,13 +124,15 @@ impl Durations {
         }
     }
 
-    /// What renders take, over their baseline. `class`: `None` for a node that is not known yet.
-    pub(super) fn ratio(&self, needs: Needs, class: Option<ClassIx>) -> Spread {
+    /// What renders take, over their baseline: the median. `class`: `None` for a node that is not known yet.
+    pub(super) fn ratio(&self, needs: Needs, class: Option<ClassIx>) -> f64 {
         let of_size = self.by_size.get(&(needs.model, class, needs.size));
         let of_model = || self.by_model.get(&(needs.model, class));
-        let known = of_size.and_then(Window::spread);
-        let known = known.or_else(|| of_model().and_then(Window::spread));
-        known.or_else(|| self.all.spread()).unwrap_or(UNKNOWN)
+        let known = of_size.and_then(Window::median);
+        let known = known.or_else(|| of_model().and_then(Window::median));
+        let known = known.or_else(|| self.all.median());
+        // A few slow renders are a warning. A few fast ones, maybe of other models, cut no job's deadline short.
+        known.unwrap_or_else(|| self.all.guess().map_or(UNKNOWN, |guess| guess.max(UNKNOWN)))
     }
 
     pub(super) fn model_load_s(&self, model: ModelIx, class: ClassIx) -> f64 {
@@ -163,13 +160,20 @@ impl Durations {
 
     /// A start was charged.
     pub(super) fn charged(&mut self, cost: f64) {
-        let mean = self.mean_charge.get_or_insert(cost);
-        *mean += MEAN_WEIGHT * (cost - *mean);
+        self.charges = self.charges.saturating_add(1);
+        let weight = MEAN_WEIGHT.max(1.0 / f64::from(self.charges));
+        self.mean_charge += weight * (cost - self.mean_charge);
+    }
+
+    /// Whether no render ended that says anything.
+    #[cfg(test)]
+    pub(super) fn is_new(&self) -> bool {
+        self.all.sorted.is_empty()
     }
 
     /// GPU-seconds of a usual job.
     pub(super) fn mean_charge(&self) -> f64 {
-        self.mean_charge.unwrap_or(0.0)
+        self.mean_charge
     }
 }
 
@@ -209,23 +213,23 @@ mod tests {
         let clip = needs(ModelIx::FIRST, 25);
         let mut durations = Durations::default();
         assert_eq!(durations.ratio(clip, Some(fast)), UNKNOWN);
-        learn(&mut durations, clip, fast, &[0.5; SAMPLES_MIN - 1]);
-        assert_eq!(
-            durations.ratio(clip, Some(fast)),
-            UNKNOWN,
-            "too few to tell"
-        );
-
-        learn(&mut durations, clip, fast, &[0.5]);
+        learn(&mut durations, clip, fast, &[0.5; SAMPLES_MIN]);
         learn(&mut durations, clip, slow, &[2.0, 2.0, 2.0, 2.0, 4.0]);
-        let (on_fast, on_slow) = (
-            durations.ratio(clip, Some(fast)),
-            durations.ratio(clip, Some(slow)),
-        );
-        assert_eq!((on_fast.p50, on_fast.p90), (0.5, 0.5));
-        assert_eq!((on_slow.p50, on_slow.p90), (2.0, 4.0));
+        assert_eq!(durations.ratio(clip, Some(fast)), 0.5);
+        assert_eq!(durations.ratio(clip, Some(slow)), 2.0);
         let anywhere = durations.ratio(clip, None);
-        assert!(on_fast.p50 < anywhere.p50 && anywhere.p50 <= on_slow.p50);
+        assert!(0.5 < anywhere && anywhere <= 2.0, "{anywhere}");
+    }
+
+    #[test]
+    fn too_few_renders_can_only_warn() {
+        let [fast, slow] = classes();
+        let clip = needs(ModelIx::FIRST, 25);
+        let mut durations = Durations::default();
+        learn(&mut durations, clip, fast, &[0.5]);
+        assert_eq!(durations.ratio(clip, Some(slow)), UNKNOWN);
+        learn(&mut durations, clip, slow, &[5.0]);
+        assert_eq!(durations.ratio(clip, Some(slow)), 5.0);
     }
 
     #[test]
@@ -234,10 +238,10 @@ mod tests {
         let (small, large) = (needs(ModelIx::FIRST, 14), needs(ModelIx::FIRST, 50));
         let mut durations = Durations::default();
         learn(&mut durations, small, fast, &[0.5; SAMPLES_MIN]);
-        assert_eq!(durations.ratio(large, Some(fast)).p50, 0.5);
+        assert_eq!(durations.ratio(large, Some(fast)), 0.5);
         learn(&mut durations, large, fast, &[0.8; SAMPLES_MIN]);
-        assert_eq!(durations.ratio(large, Some(fast)).p50, 0.8);
-        assert_eq!(durations.ratio(small, Some(fast)).p50, 0.5);
+        assert_eq!(durations.ratio(large, Some(fast)), 0.8);
+        assert_eq!(durations.ratio(small, Some(fast)), 0.5);
     }
 
     #[test]
@@ -248,6 +252,6 @@ mod tests {
         learn(&mut durations, clip, fast, &[4.0; WINDOW]);
         learn(&mut durations, clip, fast, &[0.5; WINDOW]);
         let learned = durations.ratio(clip, Some(fast));
-        assert_eq!((learned.p50, learned.p90), (0.5, 0.5));
+        assert_eq!(learned, 0.5);
     }
 }

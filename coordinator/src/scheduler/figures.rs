@@ -107,7 +107,7 @@ impl Scheduler {
             .waiting()
             .filter(|(ix, _)| groups.iter().any(|group| self.kinds.fits(*ix, *group)));
         let seconds = could_run
-            .map(|(_, kind)| kind.backlog_s * self.durations.ratio(kind.needs, Some(class)).p50);
+            .map(|(_, kind)| kind.backlog_s * self.durations.ratio(kind.needs, Some(class)));
         seconds.sum()
     }
 }

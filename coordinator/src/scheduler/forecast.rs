@@ -3,14 +3,14 @@
 //! The base is a fluid: virtual time reaches a claim's finish tag after `(finish - now) * weights / nodes` seconds, were the
 //! farm shared out drop by drop among those who stand now. What really happens differs: users come and go, nodes are lost,
 //! warm jobs pass. So the base is calibrated by what became of the last forecasts: a quantile of `waited / base` over the last
-//! starts of the tier, times the base. That is honest by construction, as long as the near future resembles the near past
+//! starts of the tier that waited for the same, times the base. That is honest by construction, as long as the near future resembles the near past
 //! (conformal prediction; Vovk, Gammerman, Shafer 2005).
 
 use flowai_actors::ids::{JobId, NodeId};
 use flowai_actors::state::Tier;
 
 use super::durations::Window;
-use super::jobs::{Job, JobIx, Jobs, Place, Quote};
+use super::jobs::{Job, JobIx, Jobs, Place, Quote, Told};
 use super::kinds::{Group, GroupIx};
 use super::lanes::Lane;
 use super::state::Scheduler;
@@ -30,7 +30,7 @@ pub struct Range {
 /// What became of forecasts.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Calibration {
-    ratios: [Window; Tier::ALL.len()],
+    ratios: [[Window; 3]; Tier::ALL.len()],
     inside: u64,
     all: u64,
 }
@@ -39,13 +39,13 @@ impl Calibration {
     /// A job started after so many seconds that was told a forecast when it came.
     pub(super) fn started(&mut self, tier: Tier, quote: Quote, waited_s: f64) {
         let ratio = (waited_s + FLOOR_S) / (f64::from(quote.base_s) + FLOOR_S);
-        self.ratios[tier as usize].push(ratio);
+        self.ratios[tier as usize][quote.told as usize].push(ratio);
         self.all += 1;
         self.inside += u64::from(waited_s <= f64::from(quote.p90_s));
     }
 
-    fn range(&self, tier: Tier, base_s: f64) -> Range {
-        let ratios = &self.ratios[tier as usize];
+    fn range(&self, tier: Tier, (told, base_s): (Told, f64)) -> Range {
+        let ratios = &self.ratios[tier as usize][told as usize];
         let at = |q, unknown| (base_s + FLOOR_S) * ratios.quantile(q).unwrap_or(unknown) - FLOOR_S;
         let p50_s = at(0.5, 1.0).max(0.0);
         // The newest start has not been counted yet when the next is promised: a little more than the tenth keeps it.
@@ -71,7 +71,7 @@ impl Scheduler {
     pub fn starts_in(&self, id: JobId) -> Option<Range> {
         let ix = self.jobs.find(id)?;
         let tier = self.jobs.get(ix)?.tier;
-        Some(self.calibration.range(tier, self.base_s(ix)?))
+        Some(self.calibration.range(tier, self.base(ix)?))
     }
 
     /// When a job of the tier that came now would probably start on nodes of this device class, without anything of it loaded.
@@ -95,8 +95,8 @@ impl Scheduler {
         let length = self.durations.mean_charge() / f64::from(tier.weight());
         let weights = self.shares.weights() + u64::from(tier.weight());
         (nodes > 0).then(|| {
-            self.calibration
-                .range(tier, busy_s + length * weights as f64 / f64::from(nodes))
+            let base_s = busy_s + length * weights as f64 / f64::from(nodes);
+            self.calibration.range(tier, (Told::Turn, base_s))
         })
     }
 
@@ -123,11 +123,12 @@ impl Scheduler {
     /// Remembers what the job's owner is told now.
     pub(super) fn quote(&mut self, ix: JobIx) {
         let Some(job) = self.jobs.get(ix) else { return };
-        let Some(base_s) = self.base_s(ix) else {
+        let Some((told, base_s)) = self.base(ix) else {
             return;
         };
-        let range = self.calibration.range(job.tier, base_s);
+        let range = self.calibration.range(job.tier, (told, base_s));
         let quote = Quote {
+            told,
             base_s: base_s as f32,
             p90_s: range.p90_s as f32,
         };
@@ -136,7 +137,8 @@ impl Scheduler {
         }
     }
 
-    fn base_s(&self, ix: JobIx) -> Option<f64> {
+    /// What a waiting job waits for, and the seconds until then before calibration.
+    fn base(&self, ix: JobIx) -> Option<(Told, f64)> {
         let job = self.jobs.get(ix)?;
         let Place::Lane(lane) = job.place else {
             return None;
@@ -149,7 +151,13 @@ impl Scheduler {
             return None;
         }
         if has_free {
-            return Some(job.hold_until.since(self.now).as_secs_f64());
+            let hold_s = job.hold_until.since(self.now).as_secs_f64();
+            let told = if hold_s > 0.0 {
+                Told::Hold
+            } else {
+                Told::Nothing
+            };
+            return Some((told, hold_s));
         }
         let tag = self.shares.get(job.owner)?.tag;
         let weight = f64::from(job.tier.weight());
@@ -157,7 +165,8 @@ impl Scheduler {
         let virtual_s = (finish - self.shares.now().0).max(0.0);
         let others_s = virtual_s * self.shares.weights() as f64 / f64::from(nodes);
         // Its own length is part of the tag, and not of its wait.
-        Some((others_s - self.cost_of(job) / f64::from(nodes)).max(0.0) + busy_s)
+        let turn_s = (others_s - self.cost_of(job) / f64::from(nodes)).max(0.0) + busy_s;
+        Some((Told::Turn, turn_s))
     }
 
     /// So many nodes of all groups, and seconds until the next of them probably becomes free.

@@ -72,9 +72,19 @@ pub(super) struct Job {
 /// The forecast of a start when the job arrived.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Quote {
+    pub(super) told: Told,
     /// Before calibration, seconds.
     pub(super) base_s: f32,
     pub(super) p90_s: f32,
+}
+
+/// What a job waits for by its forecast: those of each kind err in their own way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    Nothing,
+    /// A node that has its model loaded, for so long at most.
+    Hold,
+    Turn,
 }
 
 /// Where a job is.

@@ -124,7 +124,7 @@ impl Scheduler {
             let Some(class) = self.where_it_fits(ix, groups) else {
                 continue;
             };
-            let ratio = self.durations.ratio(kind.needs, class).p50;
+            let ratio = self.durations.ratio(kind.needs, class);
             for claim in &kind.open {
                 let Some(lane) = self.lanes.get(claim.lane) else {
                     continue;

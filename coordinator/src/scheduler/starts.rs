@@ -39,7 +39,7 @@ impl Scheduler {
             return;
         };
         let baseline_s = job.cost_on(self.kinds.class_name(group.class));
-        let ratio = self.durations.ratio(kind.needs, Some(group.class)).p50;
+        let ratio = self.durations.ratio(kind.needs, Some(group.class));
         let (charged, whole_s) = (baseline_s * ratio, job.cost * ratio);
         let is_whole = baseline_s == job.cost;
         let (load_s, cold) = (self.load_s(job, node), self.cold(job, node));

@@ -224,7 +224,7 @@ impl Scheduler {
 
     pub(super) fn usual_ratio(&self, job: &Job) -> f64 {
         let needs = self.kinds.get(job.kind).map(|kind| kind.needs);
-        needs.map_or(0.0, |needs| self.durations.ratio(needs, None).p50)
+        needs.map_or(0.0, |needs| self.durations.ratio(needs, None))
     }
 
     /// Nothing is left to do for the job.

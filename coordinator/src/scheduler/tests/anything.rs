@@ -361,7 +361,7 @@ fn audit(scheduler: &Scheduler, event: &Event) {
             "{event:?}"
         );
         // What was learned changes lengths, and claims only with the next filing.
-        if scheduler.usual_ratio(job) == 1.0 {
+        if scheduler.durations.is_new() {
             let finish = Virtual(user.tag.0 + scheduler.length_of(job));
             assert_eq!(claim.finish, finish, "{event:?}");
         }
