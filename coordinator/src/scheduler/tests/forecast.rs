@@ -59,19 +59,19 @@ fn whoever_comes_to_a_farm_with_an_idle_node_is_told_no_wait() {
 fn the_first_renders_of_a_farm_already_say_how_long_one_waits() {
     let mut farm = Farm::new();
     farm.register("a", FIRST, None);
-    let slow = Some(Ran {
-        busy: GpuSeconds(5.0 * waiting(1, 1, Tier::Free).cost.0),
-        load: GpuSeconds(0.0),
-    });
+    let render_s = 5.0 * waiting(1, 1, Tier::Free).cost.0;
     for n in 1..=4 {
         farm.arrive(waiting(n, n, Tier::Free));
-        farm.ended("a", n, 1, AttemptEnd::Rendered { ran: slow });
+        let ran = Some(Ran {
+            busy: GpuSeconds(render_s),
+            load: GpuSeconds(0.0),
+        });
+        farm.ended("a", n, 1, AttemptEnd::Rendered { ran });
     }
     farm.arrive(waiting(5, 5, Tier::Free));
     farm.arrive(waiting(6, 6, Tier::Free));
     // The other's render has just begun.
     let wait = farm.scheduler.starts_in(job_id(6)).unwrap();
-    let render_s = slow.unwrap().busy.0;
     assert!(
         (0.7 * render_s..2.0 * render_s).contains(&wait.p50_s),
         "{wait:?}, {render_s}"
