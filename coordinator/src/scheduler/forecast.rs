@@ -189,3 +189,34 @@ fn through_s(lane: &Lane, job: JobIx, jobs: &Jobs) -> f64 {
     let through = before.chain([&job]).filter_map(|ix| jobs.get(*ix));
     through.map(Job::cost_left).sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_who_start_at_once_do_not_hide_what_others_wait() {
+        let mut calibration = Calibration::default();
+        let mut start = |told, base_s, waited_s| {
+            let p90_s = base_s;
+            calibration.started(
+                Tier::Free,
+                Quote {
+                    told,
+                    base_s,
+                    p90_s,
+                },
+                waited_s,
+            );
+        };
+        for _ in 0..100 {
+            start(Told::Nothing, 0.0, 0.0);
+        }
+        for _ in 0..10 {
+            start(Told::Hold, 19.0, 39.0);
+        }
+        let promised = |told, base_s| calibration.range(Tier::Free, (told, base_s)).p90_s;
+        assert_eq!(promised(Told::Hold, 19.0), 39.0);
+        assert_eq!(promised(Told::Nothing, 0.0), 0.0);
+    }
+}
