@@ -3,8 +3,8 @@
 //! The base is a fluid: virtual time reaches a claim's finish tag after `(finish - now) * weights / nodes` seconds, were the
 //! farm shared out drop by drop among those who stand now. What really happens differs: users come and go, nodes are lost,
 //! warm jobs pass. So the base is calibrated by what became of the last forecasts: a quantile of `waited / base` over the last
-//! starts of the tier that waited for the same, times the base. That is honest by construction, as long as the near future resembles the near past
-//! (conformal prediction; Vovk, Gammerman, Shafer 2005).
+//! starts of the tier that waited for the same, times the base. That is honest by construction, as long as the near future
+//! resembles the near past (conformal prediction; Vovk, Gammerman, Shafer 2005).
 
 use flowai_actors::ids::{JobId, NodeId};
 use flowai_actors::state::Tier;
@@ -30,7 +30,7 @@ pub struct Range {
 /// What became of forecasts.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Calibration {
-    ratios: [[Window; 3]; Tier::ALL.len()],
+    ratios: [[Window; Told::COUNT]; Tier::ALL.len()],
     inside: u64,
     all: u64,
 }
@@ -198,16 +198,12 @@ mod tests {
     fn those_who_start_at_once_do_not_hide_what_others_wait() {
         let mut calibration = Calibration::default();
         let mut start = |told, base_s, waited_s| {
-            let p90_s = base_s;
-            calibration.started(
-                Tier::Free,
-                Quote {
-                    told,
-                    base_s,
-                    p90_s,
-                },
-                waited_s,
-            );
+            let quote = Quote {
+                told,
+                base_s,
+                p90_s: base_s,
+            };
+            calibration.started(Tier::Free, quote, waited_s);
         };
         for _ in 0..100 {
             start(Told::Nothing, 0.0, 0.0);

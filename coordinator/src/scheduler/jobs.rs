@@ -87,6 +87,10 @@ pub(super) enum Told {
     Turn,
 }
 
+impl Told {
+    pub(super) const COUNT: usize = Self::Turn as usize + 1;
+}
+
 /// Where a job is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Place {
