@@ -34,7 +34,7 @@ pub struct WhyQuery {
 #[serde(tag = "answer", rename_all = "snake_case")]
 pub enum WhyAnswer {
     Waits {
-        /// 1 starts next. `None` far back in the line.
+        /// 1 starts next. `None` far back in the line, and for a moment after it came.
         position: Option<u32>,
         #[serde(flatten)]
         waits: Waits,

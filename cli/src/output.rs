@@ -224,7 +224,7 @@ pub fn position_text(position: Option<u32>, reason: &str, starts_in: Option<Star
     let place = match position {
         Some(0 | 1) => "next".to_owned(),
         Some(position) => format!("number {position} in the queue"),
-        None => "far back in the queue".to_owned(),
+        None => "in the queue".to_owned(),
     };
     let why = match reason {
         "" => String::new(),
@@ -334,7 +334,7 @@ mod tests {
         });
         assert_eq!(
             position_text(None, "others are ahead", starts_in),
-            "far back in the queue: others are ahead; starts in about 1 min 10 s, most likely within 2 min 10 s"
+            "in the queue: others are ahead; starts in about 1 min 10 s, most likely within 2 min 10 s"
         );
         let at_once = Some(StartsIn {
             p50_s: 0.3,

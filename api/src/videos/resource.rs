@@ -117,7 +117,7 @@ impl From<&AdapterUse> for AdapterUseResource {
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct QueuePlace {
-    /// 1 is next. None far back in the queue.
+    /// 1 is next. None far back in the queue, and for a moment after it came.
     pub position: Option<u32>,
     /// `capacity`: a node has to become free. `loading`: one that has the model loaded has to, which is sooner than to load it.
     /// `share`: other jobs are ahead. `your_cap`: you run as many as your plan allows.

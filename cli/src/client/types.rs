@@ -238,7 +238,7 @@ pub struct Video {
 /// Why a job waits.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct QueuePlace {
-    /// 1 is next; `None` far back.
+    /// 1 is next; `None` far back, and for a moment after it came.
     pub position: Option<u32>,
     pub code: String,
     pub reason: String,
