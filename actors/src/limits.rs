@@ -61,6 +61,12 @@ pub const FARM_QUEUED_MAX: u32 = 1_000_000;
 pub const FARM_QUEUE_LOOK_MS: u64 = 5_000;
 /// Videos of one batch: more than may wait of anybody could never be accepted.
 pub const BATCH_VIDEOS_MAX: usize = 200;
+/// Statements by which an api instance queues videos at the same time. What comes meanwhile goes into the next one together …
+pub const INTAKE_LANES: usize = 2;
+/// … as many requests, …
+pub const INTAKE_REQUESTS_MAX: usize = 64;
+/// … and as many videos: all of them wait for the whole statement, and so does the leader for their users' streams.
+pub const INTAKE_VIDEOS_MAX: usize = 256;
 /// A job whose node has it and reports no progress for this long is stopped and tried elsewhere.
 pub const JOB_NO_PROGRESS_MS: u64 = 600_000;
 

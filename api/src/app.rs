@@ -11,6 +11,7 @@ use flowai_actors::state::Tier;
 use flowai_store::database::{Database, DatabaseError};
 use flowai_store::objects::Objects;
 use flowai_store::redis::{Redis, RedisError};
+use flowai_store::videos::Intake;
 use url::{Origin, Url};
 
 use crate::auth::{Authenticator, Keys, PasswordCost, Passwords};
@@ -66,6 +67,7 @@ pub struct App {
 /// The parts of [`App`].
 pub struct Parts {
     pub database: Database,
+    pub(crate) intake: Intake,
     pub redis: Redis,
     pub objects: Objects,
     pub keys: Keys,
@@ -120,6 +122,7 @@ impl App {
             queue_room: QueueRoom::new(config.queued_max),
             memory_fit: MemoryFit::default(),
             rate_scale: config.rate_scale,
+            intake: Intake::new(database.clone(), config.rate_scale),
             authenticator,
             database,
             redis,

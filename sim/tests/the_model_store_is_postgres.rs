@@ -17,7 +17,7 @@ use flowai_embedded::{Listen, Postgres};
 use flowai_sim::check::store::{Cancelled, NewJob, PRICE_MC, Store, Submitted};
 use flowai_store::database::{Database, RolePasswords, commit as commit_user, migrate};
 use flowai_store::journal::{Artefact, Batch, Change, JournalError, MADE_ROOM, Unfinished, commit};
-use flowai_store::videos::{self, Cancelling, NewVideo, Queueing};
+use flowai_store::videos::{self, Cancelling, Intake, NewVideo, Queueing};
 use flowai_store::{leader, recovery};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -33,6 +33,7 @@ const STALE: u32 = 25;
 struct Both {
     leader: Database,
     app: Database,
+    intake: Intake,
     owner: PgConnection,
     model: Store,
     rng: StdRng,
@@ -52,9 +53,11 @@ impl Both {
         };
         migrate(&server.urls().owner, passwords).await.unwrap();
         let urls = server.urls();
+        let app = Database::connect(&urls.app, 2).await.unwrap();
         Self {
             leader: Database::connect(&urls.coordinator, 2).await.unwrap(),
-            app: Database::connect(&urls.app, 2).await.unwrap(),
+            intake: Intake::new(app.clone(), 1),
+            app,
             owner: PgConnection::connect(&urls.owner).await.unwrap(),
             model: Store::default(),
             rng: StdRng::seed_from_u64(4),
@@ -112,7 +115,10 @@ impl Both {
             },
             ..NewVideo::new(owner, &spec, image)
         };
-        let queued = videos::queue(&self.app, &video, None, (202, &json!({}))).await;
+        let queued = self
+            .intake
+            .queue(std::slice::from_ref(&video), None, (202, &json!({})))
+            .await;
         assert_eq!(queued.unwrap(), Queueing::Queued);
         let new = NewJob {
             job: video.id,

@@ -12,7 +12,7 @@ use flowai_embedded::{Listen, Postgres};
 use flowai_store::database::{Database, RolePasswords, migrate};
 use flowai_store::journal::{Batch, Change, commit};
 use flowai_store::leader;
-use flowai_store::videos::{self, NewVideo, Queueing};
+use flowai_store::videos::{Intake, NewVideo, Queueing};
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
@@ -24,14 +24,16 @@ const TERM: Epoch = Epoch::new(1);
 
 /// As they would be in a farm without credits.
 const WITHOUT: [&str; 2] = [
-    "create or replace function ledger_hold(video uuid, price_mc bigint, book int) returns void
+    "create or replace function ledger_lacking(payers uuid[], due_mcs bigint[]) returns table (payer uuid, available_mc bigint)
+        language plpgsql security definer set search_path = public, pg_temp as 'begin end'",
+    "create or replace function ledger_hold_each(videos uuid[], payers uuid[], prices_mc bigint[], book int) returns void
         language plpgsql security definer set search_path = public, pg_temp as 'begin end'",
     "create or replace function ledger_end_holds(videos uuid[], steps_done int[], steps_total int[]) returns void
         language plpgsql security definer set search_path = public, pg_temp as 'begin end'",
 ];
 
 struct Side {
-    app: Database,
+    intake: Intake,
     leader: Database,
     users: Vec<UserId>,
     submit_us: Vec<u128>,
@@ -81,7 +83,7 @@ impl Side {
             .await
             .unwrap();
         Self {
-            app: Database::connect(&urls.app, 1).await.unwrap(),
+            intake: Intake::new(Database::connect(&urls.app, 1).await.unwrap(), 1),
             leader,
             users,
             submit_us: Vec::new(),
@@ -98,11 +100,12 @@ impl Side {
         for user in &self.users {
             for _ in 0..JOBS_OF_A_USER {
                 let video = NewVideo::new(*user, &spec, Some(UploadId::from_uuid(user.as_uuid())));
+                let id = video.id;
                 let began = Instant::now();
-                let queued = videos::queue(&self.app, &video, None, (202, &json!({}))).await;
+                let queued = self.intake.queue(&[video], None, (202, &json!({}))).await;
                 self.submit_us.push(began.elapsed().as_micros());
                 assert_eq!(queued.unwrap(), Queueing::Queued);
-                jobs.push(video.id);
+                jobs.push(id);
             }
         }
         self.commit(jobs.iter().map(|job| Change::Assign(held(*job))))

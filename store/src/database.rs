@@ -1,6 +1,7 @@
 //! Connections: migrations as the owner, everything else as a role that row level security binds.
 
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use flowai_actors::ids::UserId;
@@ -17,7 +18,7 @@ const IDLE_IN_TRANSACTION_TIMEOUT: &str = "15s";
 /// another way to the server and back before each statement; if the server has gone since, the statement says so.
 const TRUSTED_UNUSED: Duration = Duration::from_secs(1);
 /// How long a caller waits for a free connection before it is told so.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What keeps a program from its database.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +36,9 @@ pub enum DatabaseError {
     Migration(#[from] sqlx::migrate::MigrateError),
     #[error("the database refused a statement")]
     Query(#[from] sqlx::Error),
+    /// What kept a statement for several callers from being carried out: each of them gets it.
+    #[error(transparent)]
+    OfAll(Arc<DatabaseError>),
 }
 
 impl DatabaseError {
@@ -42,6 +46,7 @@ impl DatabaseError {
     pub fn is_outage(&self) -> bool {
         match self {
             Self::Unreachable(_) => true,
+            Self::OfAll(error) => error.is_outage(),
             Self::Query(error) => match error {
                 sqlx::Error::Io(_)
                 | sqlx::Error::Tls(_)
@@ -201,7 +206,7 @@ impl Database {
     }
 
     /// The pool itself, for statements on nobody's behalf, and for the one that says itself on whose behalf it acts
-    /// ([`crate::videos::queue`]).
+    /// ([`crate::videos::Intake::queue`]).
     pub fn pool(&self) -> &PgPool {
         &self.pool
     }

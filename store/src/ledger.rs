@@ -1,5 +1,5 @@
 //! Credits as their owners and administrators see them. What moves them is beside what they are moved for: a submission
-//! ([`crate::videos::queue`]), a cancel of what waits, and the leader's [`crate::journal`].
+//! ([`crate::videos::Intake::queue`]), a cancel of what waits, and the leader's [`crate::journal`].
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use flowai_actors::credits::Millicredits;
 use flowai_actors::ids::JobId;
 use sqlx::PgConnection;
 
-use crate::database::{Database, DatabaseError, detail_of, not_of};
+use crate::database::{Database, DatabaseError, not_of};
 use crate::number::{bigint, millicredits};
 
 /// What a user has.
@@ -208,13 +208,4 @@ pub(crate) async fn end_own_hold(
         .execute(connection)
         .await?;
     Ok(())
-}
-
-/// What was available when `credits_insufficient` refused a hold: the refusal's detail.
-pub(crate) fn available_in(refusal: &sqlx::Error) -> Result<Millicredits, DatabaseError> {
-    let detail = detail_of(refusal);
-    let available = detail
-        .parse()
-        .map_err(|_| not_of("credits_insufficient.detail", &detail))?;
-    Ok(millicredits(available))
 }

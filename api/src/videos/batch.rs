@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use fail::fail_point;
 use flowai_actors::ids::{JobId, UserId};
 use flowai_actors::limits::BATCH_VIDEOS_MAX;
-use flowai_store::videos::{self, NewVideo};
+use flowai_store::videos::NewVideo;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -111,10 +111,7 @@ async fn write_down(
     plans: &[Plan],
     named: Option<&Named>,
 ) -> Result<Response, ApiError> {
-    let mut new: Vec<NewVideo<'_>> = plans
-        .iter()
-        .map(|plan| new_video(app, user, plan))
-        .collect();
+    let mut new: Vec<NewVideo<'_>> = plans.iter().map(|plan| new_video(user, plan)).collect();
     // They are written down as of one moment, and shown so.
     if let Some(created_at) = new.first().map(|first| first.created_at) {
         new.iter_mut().for_each(|one| one.created_at = created_at);
@@ -127,7 +124,7 @@ async fn write_down(
     let answer = (StatusCode::ACCEPTED.as_u16(), &body);
     let request = named.map(Named::request);
     fail_point!("before_submit_commit");
-    let queueing = videos::queue_all(&app.database, &new, request.as_ref(), answer).await?;
+    let queueing = app.intake.queue(&new, request.as_ref(), answer).await?;
     if let Some((status, body)) = replay_of(app, queueing, None)? {
         return Ok(idempotency::replayed(status, body));
     }

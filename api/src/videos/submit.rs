@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use fail::fail_point;
 use flowai_actors::credits::{Price, Rendering};
 use flowai_actors::ids::{JobId, UploadId, UserId};
-use flowai_store::videos::{self, NewVideo, Queueing, Video};
+use flowai_store::videos::{NewVideo, Queueing, Video};
 use serde_json::Value;
 
 use super::plan::{Plan, plan};
@@ -130,12 +130,15 @@ async fn write_down(
     named: Option<&Named>,
     show: impl Fn(&Video) -> serde_json::Result<Value>,
 ) -> Result<Submitted, ApiError> {
-    let new = new_video(app, user, plan);
+    let new = new_video(user, plan);
     let body = show(&new.queued()).map_err(|_| ApiError::Internal)?;
     let answer = (StatusCode::ACCEPTED.as_u16(), &body);
     let request = named.map(Named::request);
     fail_point!("before_submit_commit");
-    let queueing = videos::queue(&app.database, &new, request.as_ref(), answer).await?;
+    let queueing = app
+        .intake
+        .queue(std::slice::from_ref(&new), request.as_ref(), answer)
+        .await?;
     Ok(match replay_of(app, queueing, plan.image)? {
         None => Submitted::Accepted { id: new.id, body },
         Some((status, body)) => Submitted::Replayed { status, body },
@@ -143,7 +146,7 @@ async fn write_down(
 }
 
 /// What is written down of a plan.
-pub(super) fn new_video<'a>(app: &App, user: UserId, plan: &'a Plan) -> NewVideo<'a> {
+pub(super) fn new_video<'a>(user: UserId, plan: &'a Plan) -> NewVideo<'a> {
     let rendering = match plan.final_spec {
         None => Rendering::Full,
         Some(_) => Rendering::Draft,
@@ -156,7 +159,6 @@ pub(super) fn new_video<'a>(app: &App, user: UserId, plan: &'a Plan) -> NewVideo
         class: plan.class,
         after: plan.after,
         price: Price::of(&plan.spec, rendering),
-        queued_scale: app.rate_scale,
         ..NewVideo::new(user, &plan.spec, plan.image)
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use flowai_actors::ids::UploadId;
 use flowai_store::idempotency::NamedRequest;
-use flowai_store::videos::{self, NewVideo, Queueing};
+use flowai_store::videos::{Intake, NewVideo, Queueing};
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -32,12 +32,13 @@ pub(super) async fn run(settings: &Settings, wanted: Wanted) -> Result<()> {
     ensure!(wanted.batch > 0, "PEER_BATCH must be 1 or more");
     let connections = CONNECTIONS.min(u32::try_from(wanted.producers)?);
     let database = settings.connect("flowai_app", connections).await?;
+    let intake = Intake::new(database, 1);
     let bell = Bell::connect(&settings.doorbell).await;
     let end = Instant::now() + Duration::from_secs(wanted.seconds);
     let turns = Arc::new(AtomicUsize::new(0));
     let mut producers = JoinSet::new();
     for _ in 0..wanted.producers {
-        let (database, bell, turns) = (database.clone(), bell.clone(), turns.clone());
+        let (intake, bell, turns) = (intake.clone(), bell.clone(), turns.clone());
         producers.spawn(async move {
             let (spec, mut acks) = (spec(), String::new());
             loop {
@@ -57,10 +58,7 @@ pub(super) async fn run(settings: &Settings, wanted: Wanted) -> Result<()> {
                     hash: [0; 32],
                 };
                 let answer = (202, &json!({ "id": key }));
-                let queueing = match batch.as_slice() {
-                    [one] => videos::queue(&database, one, Some(&request), answer).await?,
-                    all => videos::queue_all(&database, all, Some(&request), answer).await?,
-                };
+                let queueing = intake.queue(&batch, Some(&request), answer).await?;
                 ensure!(queueing == Queueing::Queued, "was not queued: {queueing:?}");
                 let acknowledged = now_ns();
                 for video in &batch {

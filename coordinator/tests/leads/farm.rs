@@ -10,7 +10,7 @@ use flowai_coordinator::{Coordinator, Stand};
 use flowai_embedded::{Listen, Postgres, S3};
 use flowai_store::database::{Database, RolePasswords, migrate};
 use flowai_store::objects::{Objects, ObjectsConfig};
-use flowai_store::videos::{self, NewVideo, Queueing};
+use flowai_store::videos::{Intake, NewVideo, Queueing};
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use uuid::Uuid;
@@ -26,7 +26,7 @@ pub(crate) struct Farm {
     /// As the leader.
     pub(crate) database: Database,
     /// As the api.
-    app: Database,
+    intake: Intake,
     pub(crate) objects: Objects,
     owner: PgConnection,
     pub(crate) postgres: Postgres,
@@ -56,7 +56,7 @@ impl Farm {
         });
         let mut farm = Self {
             database: Database::connect(&urls.coordinator, 8).await.unwrap(),
-            app: Database::connect(&urls.app, 2).await.unwrap(),
+            intake: Intake::new(Database::connect(&urls.app, 2).await.unwrap(), 1),
             objects,
             owner: PgConnection::connect(&urls.owner).await.unwrap(),
             postgres,
@@ -139,7 +139,10 @@ impl Farm {
     }
 
     async fn submit(&self, video: &NewVideo<'_>) -> JobId {
-        let queueing = videos::queue(&self.app, video, None, (202, &json!({}))).await;
+        let queueing = self
+            .intake
+            .queue(std::slice::from_ref(video), None, (202, &json!({})))
+            .await;
         assert_eq!(queueing.unwrap(), Queueing::Queued);
         video.id
     }

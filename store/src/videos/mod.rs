@@ -1,6 +1,7 @@
 //! Jobs as their owners see them: queueing, reading, cancelling, purging. What the leader writes about them is elsewhere.
 
 mod ending;
+mod intake;
 mod submission;
 
 use chrono::{DateTime, Utc};
@@ -17,7 +18,8 @@ use crate::number::{millicredits, unsigned};
 use crate::uploads::sha256_of;
 
 pub use ending::{Cancelling, Purge, cancel, purge};
-pub use submission::{NewVideo, Queueing, farm_queue_reaches, queue, queue_all};
+pub use intake::Intake;
+pub use submission::{NewVideo, Queueing, farm_queue_reaches};
 
 /// A job as its owner sees it.
 #[derive(Debug, Clone)]

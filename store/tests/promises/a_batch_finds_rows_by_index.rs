@@ -1,10 +1,10 @@
 //! Goal: jobs are accepted, given to nodes, taken back and paid for without reading a table whole, also where the statements were
 //! planned when the tables were so small that this was the cheapest; and without a lease row nothing is written.
 
-use flowai_actors::ids::JobId;
+use flowai_actors::ids::{JobId, UserId};
 use flowai_store::journal::{Change, JournalError};
 use serde_json::{Value, json};
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use sqlx::{Connection as _, PgConnection};
 use uuid::Uuid;
 
 use crate::farm::{FIRST, Farm, held};
@@ -16,6 +16,17 @@ const PLANNED_ANEW: usize = 5;
 const READ_WHOLE: &str = "
     select coalesce(string_agg(relname, ' ' order by relname), '') from pg_stat_xact_user_tables
      where seq_scan > 0 and relname <> 'leader'";
+
+/// A video of each user, from a picture that has the user's own id.
+const SUBMIT: &str = "
+    with asked as (select * from unnest($1::uuid[], $2::uuid[]) with ordinality as a (owner, id, place))
+    select verdict from submit(
+        $1, array(select 1 from asked), array(select 10 from asked), array(select id::text from asked), array(select sha256('r') from asked),
+        array(select 202 from asked), array(select '{}'::jsonb from asked),
+        array(select place::int from asked), $2, array(select now() from asked), array(select '{}'::jsonb from asked),
+        array(select null::jsonb from asked), array(select 'tiny' from asked), $1, array(select null from asked),
+        array(select '' from asked), array(select null::uuid from asked), array(select 'interactive' from asked),
+        array(select null::uuid from asked), array(select 10 from asked), '{}', '{}', '{}', '{\"studio\": 100}', 1)";
 
 async fn read_whole(transaction: &mut PgConnection) -> String {
     let read_whole = sqlx::query_scalar(READ_WHOLE);
@@ -105,32 +116,27 @@ async fn a_submission_finds_rows_by_index() {
     let mut farm = Farm::start().await;
     farm.run("analyze").await;
     let api = farm.app_with(1).await;
-    let submit = |of: &str, user: &str, id: &str, spec: &str| {
-        match of {
-        "one" => format!(
-            "select verdict from submit_video({user}, {id}, now(), {spec}, null, 'tiny', {user}, null, '{{}}', '', null,
-             'interactive', null, '{{\"studio\": 100}}', 10, 1, {id}::text, sha256('r'), 202, '{{}}')"
-        ),
-        _ => format!(
-            "select verdict from submit_videos({user}, array[{id}], now(), array[{spec}], array[null::jsonb], array['tiny'],
-             array[{user}], array[null], '{{}}', '{{}}', array[''], array[null::uuid], array['interactive'], array[null::uuid],
-             '{{\"studio\": 100}}', array[10], 1, {id}::text, sha256('r'), 202, '{{}}')"
-        ),
-    }
-    };
-    let user = format!("'{}'::uuid", farm.user);
-    let mut connection = api.pool().acquire().await.unwrap();
-    for of in ["one", "many"] {
+    let (first, second) = (farm.user, UserId::generate());
+    farm.sign_up(second).await;
+    // Alone, and with somebody else's.
+    for users in [vec![first], vec![first, second]] {
+        let mut users: Vec<Uuid> = users.into_iter().map(UserId::as_uuid).collect();
+        users.sort();
+        let mut connection = api.pool().acquire().await.unwrap();
         let mut whole = String::new();
         for _ in 0..PLANNED_ANEW + 3 {
-            let id = format!("'{}'::uuid", JobId::generate());
+            let ids: Vec<Uuid> = users.iter().map(|_| JobId::generate().as_uuid()).collect();
             let mut transaction = connection.begin().await.unwrap();
-            let statement = submit(of, &user, &id, "'{}'::jsonb");
-            let verdict: String = sqlx::query_scalar(AssertSqlSafe(statement))
-                .fetch_one(&mut *transaction)
+            let verdicts: Vec<String> = sqlx::query_scalar(SUBMIT)
+                .bind(&users)
+                .bind(&ids)
+                .fetch_all(&mut *transaction)
                 .await
                 .unwrap();
-            assert_eq!(verdict, "queued");
+            assert!(
+                verdicts.iter().all(|verdict| verdict == "queued"),
+                "{verdicts:?}"
+            );
             sqlx::query("set constraints all immediate")
                 .execute(&mut *transaction)
                 .await
@@ -138,7 +144,7 @@ async fn a_submission_finds_rows_by_index() {
             whole = read_whole(&mut transaction).await;
             transaction.commit().await.unwrap();
         }
-        assert_eq!(whole, "", "{of}");
+        assert_eq!(whole, "", "{users:?}");
     }
 }
 

@@ -3,7 +3,7 @@
 use flowai_actors::ids::{JobId, UploadId, UserId};
 use flowai_actors::state::Tier;
 use flowai_store::database::Database;
-use flowai_store::videos::{self, NewVideo, Queueing};
+use flowai_store::videos::{self, Intake, NewVideo, Queueing};
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -69,6 +69,8 @@ async fn submit(app: Database, user: UserId) -> Queueing {
         adapters: &[],
         ..NewVideo::new(user, &spec, Some(UploadId::from_uuid(user.as_uuid())))
     };
-    let queued = videos::queue(&app, &video, None, (202, &json!({}))).await;
+    // Of its own, as another instance of the api has it: one instance lets no two of a user's requests meet.
+    let intake = Intake::new(app, 1);
+    let queued = intake.queue(&[video], None, (202, &json!({}))).await;
     queued.unwrap()
 }

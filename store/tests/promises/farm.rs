@@ -1,6 +1,8 @@
 //! A migrated PostgreSQL whose first term has begun, and jobs as the api queues them.
 
 use std::path::Path;
+use std::slice;
+use std::time::Duration;
 
 use flowai_actors::ids::{Attempt, Epoch, Generation, JobId, NodeId, Sha256, UploadId, UserId};
 use flowai_actors::manifest::{EngineInfo, Manifest, StageTimings};
@@ -9,7 +11,7 @@ use flowai_actors::spec::{FirstFrame, KeyframeSpec, RenderSpec};
 use flowai_embedded::{Listen, Postgres};
 use flowai_store::database::{Database, RolePasswords, migrate};
 use flowai_store::journal::{Artefact, Batch, Change, JournalError, Keyframe, Written, commit};
-use flowai_store::videos::{self, NewVideo, Queueing};
+use flowai_store::videos::{Intake, NewVideo, Queueing};
 use flowai_store::{leader, recovery};
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
@@ -22,6 +24,7 @@ pub(crate) struct Farm {
     pub(crate) database: Database,
     /// As the api.
     pub(crate) app: Database,
+    pub(crate) intake: Intake,
     owner: PgConnection,
     pub(crate) user: UserId,
     server: Postgres,
@@ -34,9 +37,11 @@ impl Farm {
         let folder = tempfile::tempdir().unwrap();
         let server = migrated(folder.path()).await;
         let urls = server.urls();
+        let app = Database::connect(&urls.app, 4).await.unwrap();
         let mut farm = Self {
             database: Database::connect(&urls.coordinator, 4).await.unwrap(),
-            app: Database::connect(&urls.app, 4).await.unwrap(),
+            intake: Intake::new(app.clone(), 1),
+            app,
             owner: PgConnection::connect(&urls.owner).await.unwrap(),
             user: UserId::generate(),
             server,
@@ -80,6 +85,14 @@ impl Farm {
             format!("select ledger_grant('{user}', 'gift', 'gift:{user}:test', {gift_mc}, null, 'test') where {gift_mc} > 0"),
         ] {
             self.run(&statement).await;
+        }
+    }
+
+    /// Until so many statements of the api wait for locks.
+    pub(crate) async fn wait_for_locks(&mut self, many: usize) {
+        let waiting = "select count(*) from pg_stat_activity where usename = 'flowai_app' and wait_event_type = 'Lock'";
+        while self.text(waiting).await != many.to_string() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
 
@@ -137,7 +150,10 @@ impl Farm {
     }
 
     pub(crate) async fn submit(&self, video: &NewVideo<'_>) -> JobId {
-        let queueing = videos::queue(&self.app, video, None, (202, &json!({}))).await;
+        let queueing = self
+            .intake
+            .queue(slice::from_ref(video), None, (202, &json!({})))
+            .await;
         assert_eq!(queueing.unwrap(), Queueing::Queued);
         video.id
     }

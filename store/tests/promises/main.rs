@@ -15,6 +15,7 @@ mod farm;
 mod keys_are_looked_up_side_by_side;
 mod money_balances;
 mod older_rows_are_read;
+mod submissions_gather;
 mod tenant_sees_only_its_own;
 mod tokens_admit_as_often_as_they_say;
 mod what_was_removed_is_missed_by_its_kind;

@@ -4,7 +4,7 @@
 
 use flowai_actors::ids::{AdapterId, JobId, UploadId};
 use flowai_store::database::commit;
-use flowai_store::videos::{self, NewVideo, Queueing};
+use flowai_store::videos::{NewVideo, Queueing};
 use flowai_store::{adapters, uploads};
 use serde_json::json;
 
@@ -45,7 +45,7 @@ async fn what_was_removed_meanwhile_is_missed_by_its_kind() {
             parent,
             ..NewVideo::new(user, &spec, Some(image))
         };
-        let queueing = videos::queue(&farm.app, &video, None, (202, &json!({}))).await;
+        let queueing = farm.intake.queue(&[video], None, (202, &json!({}))).await;
         assert_eq!(queueing.unwrap(), expected);
         assert_eq!(farm.text("select count(*) from job").await, "0");
     }

@@ -1,0 +1,272 @@
+-- submissions of many users in one statement. most of what a submission costs the server is the set-up of its twenty statements, and
+-- that is shared by all that come while the one before is under way. none of them may fail for another: what a user can run into is a
+-- verdict and no error, and an error is of all, so that the caller tries each again by itself.
+--
+-- the function acts for many users at once, which the policies of the api's role do not allow: its owner cannot log in, and may do
+-- nothing but this. references to something owned stay composite keys, which bind it as they bind everybody.
+
+do $$
+begin
+    if not exists (select from pg_roles where rolname = 'flowai_intake') then
+        create role flowai_intake nologin nosuperuser nocreatedb nocreaterole nobypassrls;
+    end if;
+end
+$$;
+grant usage on schema public to flowai_intake;
+grant flowai_intake, flowai_ledger, flowai_events to current_user;
+grant create on schema public to flowai_intake, flowai_ledger;
+
+grant select (id, tier) on account to flowai_intake;
+create policy intake on account for select to flowai_intake using (true);
+grant select (id, owner_id), insert on job to flowai_intake;
+create policy intake on job to flowai_intake using (true) with check (true);
+grant insert on job_adapter to flowai_intake;
+create policy intake on job_adapter for insert to flowai_intake with check (true);
+grant select (owner_id, state, finished_at), insert on job_state to flowai_intake;
+create policy intake on job_state to flowai_intake using (true) with check (state = 'queued' and attempt = 0 and epoch = 0);
+grant insert on job_event to flowai_intake;
+create policy intake on job_event for insert to flowai_intake with check (kind = 'queued');
+-- no balance is changed by it: whoever takes a price must lock the row first, and that is a right of whoever may update it.
+grant select (owner_id, available_mc), update (owner_id) on credit_balances to flowai_intake;
+create policy intake on credit_balances to flowai_intake using (true) with check (false);
+grant select, insert, update on user_stream, idempotency to flowai_intake;
+create policy intake on user_stream to flowai_intake using (true) with check (true);
+create policy intake on idempotency to flowai_intake using (true) with check (true);
+
+-- takes the prices of jobs from the credits of their owners, of each from those that came first. one lot nearly always covers all of a
+-- user's, and then no other is looked at. whoever calls has seen that they are enough and locked their rows: only `submit` may.
+create function ledger_hold_each(videos uuid[], payers uuid[], prices_mc bigint[], book int) returns void
+    language plpgsql security definer
+    set search_path = public, pg_temp
+as $$
+declare
+    covered uuid[];
+    rest record;
+begin
+    with due as (
+        select v.payer, sum(v.mc)::bigint as mc from unnest(payers, prices_mc) as v (payer, mc) group by v.payer
+    ), taken as (
+        update credit_lots l set remaining_mc = l.remaining_mc - d.mc
+          from due d
+         where l.id = (select f.id from credit_lots f where f.owner_id = d.payer and not f.is_spent order by f.id limit 1)
+           and l.remaining_mc >= d.mc
+        returning d.payer, l.id as lot_id, d.mc
+    ), balance as (
+        update credit_balances b set available_mc = b.available_mc - t.mc, held_mc = b.held_mc + t.mc
+          from taken t where b.owner_id = t.payer
+    ), part as materialized (
+        select nextval('ledger_txns_id_seq') as txn_id, v.id as job_id, v.payer, v.mc, t.lot_id
+          from unnest(videos, payers, prices_mc) as v (id, payer, mc) join taken t on t.payer = v.payer
+    ), hold as (
+        insert into credit_holds (job_id, owner_id, amount_mc, price_book, lot_ids, lot_mcs)
+        select p.job_id, p.payer, p.mc, book, array[p.lot_id], array[p.mc] from part p
+    ), txn as (
+        insert into ledger_txns (id, kind, business_id, owner_id, job_id) overriding system value
+        select p.txn_id, 'hold', 'hold:' || p.job_id, p.payer, p.job_id from part p
+    ), entry as (
+        insert into ledger_entries (txn_id, place, account_id, lot_id, amount_mc)
+        select p.txn_id, 0, a.id, null::bigint, p.mc
+          from part p join ledger_accounts a on a.owner_id = p.payer and a.kind = 'held'
+        union all
+        select p.txn_id, 1, a.id, p.lot_id, -p.mc
+          from part p join ledger_accounts a on a.owner_id = p.payer and a.kind = 'available'
+    )
+    select array_agg(p.payer) into covered from part p;
+    if cardinality(videos) > coalesce(cardinality(covered), 0) then
+        for rest in
+            select v.payer, array_agg(v.id order by v.place) as videos, array_agg(v.mc order by v.place) as mcs
+              from unnest(videos, payers, prices_mc) with ordinality as v (id, payer, mc, place)
+             where v.payer <> all (coalesce(covered, '{}')) group by v.payer
+        loop
+            perform set_config('app.user_id', rest.payer::text, true);
+            perform ledger_hold_all(rest.videos, rest.mcs, book);
+        end loop;
+    end if;
+end;
+$$;
+
+alter function ledger_hold_each(uuid[], uuid[], bigint[], int) owner to flowai_ledger;
+revoke all on function ledger_hold_each(uuid[], uuid[], bigint[], int) from public;
+grant execute on function ledger_hold_each(uuid[], uuid[], bigint[], int) to flowai_intake;
+
+-- queues the videos of requests, each of another user and in the order of users, holds their prices and keeps each request's answer
+-- under its own key, if it has one. all videos of a request or none. gives a verdict for each request, in their order:
+--   queued       it is durable when the transaction is.
+--   replayed     the same request got this answer before.
+--   reused       another request had the key.
+--   in_progress  a request with this key is at work at this moment.
+--   too_many     more of the owner's jobs would wait than may in its tier, which is the detail. `queued_caps` has the most by tier.
+--   no_credits   the price is more than the owner has, which is the detail in milli-credits.
+--   no_after     a job to start after is not one of the owner's.
+-- nothing was written but for `queued`. a picture, an adapter or a parent that is not the owner's is an error that names its constraint.
+-- arrays hold one place for each request (owners to answers), for each video in the order of requests (`request`: the place of its
+-- own, from 1) and for each use of an adapter.
+create function submit(
+    owners uuid[], counts int[], due_mcs bigint[], request_keys text[], hashes bytea[], answer_statuses int[], answers jsonb[],
+    requests int[], videos uuid[], queued_ats timestamptz[], video_specs jsonb[], full_specs jsonb[], models text[], images uuid[],
+    keyframe_models text[], wishes text[], remixes_of uuid[], start_classes text[], starts_after uuid[], prices_mc bigint[],
+    adapter_requests int[], adapter_videos uuid[], adapters uuid[], queued_caps jsonb, price_book int)
+    returns table (verdict text, detail text, known_status int, known_answer jsonb)
+    language plpgsql security definer
+    set search_path = public, pg_temp
+    -- rows are found by key, whatever the size of the tables was when a connection made its plans; and the plans are kept: made for
+    -- each call, they take longer than the statements.
+    set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
+as $$
+declare
+    verdicts text[];
+    details text[];
+    known_statuses int[];
+    known_answers jsonb[];
+    last_seqs bigint[];
+    are_all boolean;
+    taken uuid[] := videos;
+    payers uuid[] := owners;
+    taken_mcs bigint[] := prices_mc;
+    r record;
+begin
+    for i in 1 .. cardinality(owners) loop
+        -- also the order in which rows are locked.
+        if owners[i] <= owners[i - 1] then
+            raise invalid_parameter_value using message = 'requests are of one user each, in the order of users';
+        end if;
+        if request_keys[i] is not null
+           and not pg_try_advisory_xact_lock(hashtextextended('idempotency' || owners[i]::text || request_keys[i], 0)) then
+            verdicts[i] := 'in_progress';
+        end if;
+    end loop;
+    -- first, because it also makes two submissions of one user count each other.
+    with stream as (
+        insert into user_stream as s (user_id, seq)
+        select q.owner, q.many from unnest(owners, counts) as q (owner, many) order by q.owner
+            on conflict (user_id) do update set seq = s.seq + excluded.seq
+        returning s.user_id, s.seq
+    )
+    select array_agg(s.seq order by s.user_id) into last_seqs from stream s;
+    for r in
+        select q.place::int, i.request_hash = q.hash as is_same, i.status, i.body
+          from unnest(owners, request_keys, hashes) with ordinality as q (owner, key, hash, place)
+          join idempotency i on i.owner_id = q.owner and i.key = q.key and i.created_at >= now() - interval '24 hours'
+    loop
+        if verdicts[r.place] is null and r.is_same then
+            verdicts[r.place] := 'replayed';
+            known_statuses[r.place] := r.status;
+            known_answers[r.place] := r.body;
+        elsif verdicts[r.place] is null then
+            verdicts[r.place] := 'reused';
+        end if;
+    end loop;
+    if array_remove(starts_after, null) <> '{}' then
+        for r in
+            select distinct v.request
+              from unnest(requests, starts_after) as v (request, after)
+             where verdicts[v.request] is null and v.after is not null
+               and not exists (select from job j where j.id = v.after and j.owner_id = owners[v.request])
+        loop
+            verdicts[r.request] := 'no_after';
+        end loop;
+    end if;
+    -- the lock also keeps others from the lots.
+    for r in
+        select q.place::int, q.many, q.due_mc, a.tier, b.available_mc,
+               (select count(*) from job_state s where s.owner_id = q.owner and s.finished_at is null and s.state = 'queued') as waiting
+          from unnest(owners, counts, due_mcs) with ordinality as q (owner, many, due_mc, place)
+          join account a on a.id = q.owner join credit_balances b on b.owner_id = q.owner
+         order by q.place for update of b
+    loop
+        if verdicts[r.place] is not null then
+            continue;
+        elsif r.waiting + r.many > coalesce((queued_caps ->> r.tier)::bigint, 0) then
+            verdicts[r.place] := 'too_many';
+            details[r.place] := r.tier;
+        elsif r.available_mc < r.due_mc then
+            verdicts[r.place] := 'no_credits';
+            details[r.place] := r.available_mc;
+        else
+            verdicts[r.place] := 'queued';
+        end if;
+    end loop;
+
+    for i in 1 .. cardinality(owners) loop
+        if verdicts[i] is null then
+            -- nothing was ever given to them.
+            verdicts[i] := 'no_credits';
+            details[i] := 0;
+        end if;
+        verdict := verdicts[i];
+        detail := details[i];
+        known_status := known_statuses[i];
+        known_answer := known_answers[i];
+        return next;
+    end loop;
+    are_all := 'queued' = all (verdicts);
+    if not are_all then
+        -- what is refused gives its numbers back: nobody else has seen them yet.
+        update user_stream s set seq = s.seq - q.many
+          from unnest(owners, counts, verdicts) as q (owner, many, verdict)
+         where s.user_id = q.owner and q.verdict <> 'queued';
+    end if;
+    if not are_all or cardinality(videos) > cardinality(owners) then
+        select array_agg(v.id order by v.place), array_agg(owners[v.request] order by v.place), array_agg(v.mc order by v.place)
+          into taken, payers, taken_mcs
+          from unnest(requests, videos, prices_mc) with ordinality as v (request, id, mc, place)
+         where verdicts[v.request] = 'queued';
+    end if;
+    if taken is not null then
+        insert into job (id, owner_id, spec, final_spec, model_id, image_id, keyframe_model_id, prompt, parent_id, class, after_id,
+                         created_at)
+        select v.id, owners[v.request], v.spec, v.full_spec, v.model, v.image, v.keyframe_model, v.wish, v.remix_of, v.class,
+               v.after, v.queued_at
+          from unnest(requests, videos, queued_ats, video_specs, full_specs, models, images, keyframe_models, wishes, remixes_of,
+                      start_classes, starts_after)
+               as v (request, id, queued_at, spec, full_spec, model, image, keyframe_model, wish, remix_of, class, after)
+         where verdicts[v.request] = 'queued';
+        if cardinality(adapters) > 0 then
+            insert into job_adapter (job_id, owner_id, adapter_id)
+            select u.video, owners[u.request], u.adapter
+              from unnest(adapter_requests, adapter_videos, adapters) as u (request, video, adapter)
+             where verdicts[u.request] = 'queued';
+        end if;
+        insert into job_state (job_id, owner_id) select v.id, v.owner from unnest(taken, payers) as v (id, owner);
+        insert into job_event (owner_id, user_seq, job_id, seq, kind, at)
+        select owners[v.request],
+               last_seqs[v.request] - counts[v.request] + row_number() over (partition by v.request order by v.place),
+               v.id, 1, 'queued', v.queued_at
+          from unnest(requests, videos, queued_ats) with ordinality as v (request, id, queued_at, place)
+         where verdicts[v.request] = 'queued';
+        perform ledger_hold_each(taken, payers, taken_mcs, price_book);
+        insert into idempotency (owner_id, key, request_hash, status, body)
+        select q.owner, q.key, q.hash, q.status, q.body
+          from unnest(owners, verdicts, request_keys, hashes, answer_statuses, answers) as q (owner, verdict, key, hash, status, body)
+         where q.verdict = 'queued' and q.key is not null
+            on conflict on constraint idempotency_key_used do update
+           set request_hash = excluded.request_hash, status = excluded.status, body = excluded.body, created_at = now();
+    end if;
+end;
+$$;
+alter function submit(
+    uuid[], int[], bigint[], text[], bytea[], int[], jsonb[], int[], uuid[], timestamptz[], jsonb[], jsonb[], text[], uuid[], text[],
+    text[], uuid[], text[], uuid[], bigint[], int[], uuid[], uuid[], jsonb, int)
+    owner to flowai_intake;
+revoke all on function submit(
+    uuid[], int[], bigint[], text[], bytea[], int[], jsonb[], int[], uuid[], timestamptz[], jsonb[], jsonb[], text[], uuid[], text[],
+    text[], uuid[], text[], uuid[], bigint[], int[], uuid[], uuid[], jsonb, int)
+    from public;
+grant execute on function submit(
+    uuid[], int[], bigint[], text[], bytea[], int[], jsonb[], int[], uuid[], timestamptz[], jsonb[], jsonb[], text[], uuid[], text[],
+    text[], uuid[], text[], uuid[], bigint[], int[], uuid[], uuid[], jsonb, int)
+    to flowai_app;
+
+-- what it replaces.
+drop function submit_video(
+    uuid, uuid, timestamptz, jsonb, jsonb, text, uuid, text, uuid[], text, uuid, text, uuid, jsonb, bigint, int, text, bytea, int,
+    jsonb);
+drop function submit_videos(
+    uuid, uuid[], timestamptz, jsonb[], jsonb[], text[], uuid[], text[], uuid[], uuid[], text[], uuid[], text[], uuid[], jsonb,
+    bigint[], int, text, bytea, int, jsonb);
+drop function ledger_hold(uuid, bigint, int);
+revoke all on function ledger_hold_all(uuid[], bigint[], int) from flowai_app;
+revoke insert on job, job_adapter, job_state from flowai_app;
+drop policy own_queue on job_state;
+revoke create on schema public from flowai_intake, flowai_ledger;
+revoke flowai_intake, flowai_ledger, flowai_events from current_user;
