@@ -44,16 +44,17 @@ declare
     rest record;
 begin
     with due as (
-        select v.payer, sum(v.mc)::bigint as mc from unnest(payers, prices_mc) as v (payer, mc) group by v.payer
+        select d.payer, d.mc,
+               (select f.id from credit_lots f where f.owner_id = d.payer and not f.is_spent order by f.id limit 1) as lot_id
+          from (select v.payer, sum(v.mc)::bigint as mc from unnest(payers, prices_mc) as v (payer, mc) group by v.payer) d
     ), taken as (
         update credit_lots l set remaining_mc = l.remaining_mc - d.mc
           from due d
-         where l.id = (select f.id from credit_lots f where f.owner_id = d.payer and not f.is_spent order by f.id limit 1)
-           and l.remaining_mc >= d.mc
+         where l.id = d.lot_id and l.remaining_mc >= d.mc and l.id = any (array(select d.lot_id from due d))
         returning d.payer, l.id as lot_id, d.mc
     ), balance as (
         update credit_balances b set available_mc = b.available_mc - t.mc, held_mc = b.held_mc + t.mc
-          from taken t where b.owner_id = t.payer
+          from taken t where b.owner_id = t.payer and b.owner_id = any (payers)
     ), part as materialized (
         select nextval('ledger_txns_id_seq') as txn_id, v.id as job_id, v.payer, v.mc, t.lot_id
           from unnest(videos, payers, prices_mc) as v (id, payer, mc) join taken t on t.payer = v.payer
@@ -65,11 +66,11 @@ begin
         select p.txn_id, 'hold', 'hold:' || p.job_id, p.payer, p.job_id from part p
     ), entry as (
         insert into ledger_entries (txn_id, place, account_id, lot_id, amount_mc)
-        select p.txn_id, 0, a.id, null::bigint, p.mc
-          from part p join ledger_accounts a on a.owner_id = p.payer and a.kind = 'held'
+        select p.txn_id, 0, (select a.id from ledger_accounts a where a.owner_id = p.payer and a.kind = 'held'), null::bigint, p.mc
+          from part p
         union all
-        select p.txn_id, 1, a.id, p.lot_id, -p.mc
-          from part p join ledger_accounts a on a.owner_id = p.payer and a.kind = 'available'
+        select p.txn_id, 1, (select a.id from ledger_accounts a where a.owner_id = p.payer and a.kind = 'available'), p.lot_id, -p.mc
+          from part p
     )
     select array_agg(p.payer) into covered from part p;
     if cardinality(videos) > coalesce(cardinality(covered), 0) then
@@ -109,8 +110,8 @@ create function submit(
     returns table (verdict text, detail text, known_status int, known_answer jsonb)
     language plpgsql security definer
     set search_path = public, pg_temp
-    -- rows are found by key, whatever the size of the tables was when a connection made its plans; and the plans are kept: made for
-    -- each call, they take longer than the statements.
+    -- the plans are kept: made for each call, they take longer than the statements. and rows are found by key, however small the tables
+    -- were when a connection made them: a join leaves a choice, a sub-select that stays one (`offset 0`) and a list of keys do not.
     set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
 as $$
 declare
@@ -145,8 +146,9 @@ begin
     select array_agg(s.seq order by s.user_id) into last_seqs from stream s;
     for r in
         select q.place::int, i.request_hash = q.hash as is_same, i.status, i.body
-          from unnest(owners, request_keys, hashes) with ordinality as q (owner, key, hash, place)
-          join idempotency i on i.owner_id = q.owner and i.key = q.key and i.created_at >= now() - interval '24 hours'
+          from unnest(owners, request_keys, hashes) with ordinality as q (owner, key, hash, place),
+               lateral (select i.request_hash, i.status, i.body from idempotency i
+                         where i.owner_id = q.owner and i.key = q.key and i.created_at >= now() - interval '24 hours' offset 0) i
     loop
         if verdicts[r.place] is null and r.is_same then
             verdicts[r.place] := 'replayed';
@@ -168,18 +170,18 @@ begin
     end if;
     -- the lock also keeps others from the lots.
     for r in
-        select q.place::int, q.many, q.due_mc, a.tier, b.available_mc,
-               (select count(*) from job_state s where s.owner_id = q.owner and s.finished_at is null and s.state = 'queued') as waiting
-          from unnest(owners, counts, due_mcs) with ordinality as q (owner, many, due_mc, place)
-          join account a on a.id = q.owner join credit_balances b on b.owner_id = q.owner
-         order by q.place for update of b
+        select array_position(owners, b.owner_id) as place, b.available_mc,
+               (select a.tier from account a where a.id = b.owner_id) as tier,
+               (select count(*) from job_state s where s.owner_id = b.owner_id and s.finished_at is null and s.state = 'queued') as waiting
+          from credit_balances b where b.owner_id = any (owners)
+         order by b.owner_id for update
     loop
         if verdicts[r.place] is not null then
             continue;
-        elsif r.waiting + r.many > coalesce((queued_caps ->> r.tier)::bigint, 0) then
+        elsif r.waiting + counts[r.place] > coalesce((queued_caps ->> r.tier)::bigint, 0) then
             verdicts[r.place] := 'too_many';
             details[r.place] := r.tier;
-        elsif r.available_mc < r.due_mc then
+        elsif r.available_mc < due_mcs[r.place] then
             verdicts[r.place] := 'no_credits';
             details[r.place] := r.available_mc;
         else
@@ -204,7 +206,7 @@ begin
         -- what is refused gives its numbers back: nobody else has seen them yet.
         update user_stream s set seq = s.seq - q.many
           from unnest(owners, counts, verdicts) as q (owner, many, verdict)
-         where s.user_id = q.owner and q.verdict <> 'queued';
+         where s.user_id = q.owner and s.user_id = any (owners) and q.verdict <> 'queued';
     end if;
     if not are_all or cardinality(videos) > cardinality(owners) then
         select array_agg(v.id order by v.place), array_agg(owners[v.request] order by v.place), array_agg(v.mc order by v.place)

@@ -12,7 +12,6 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use crate::database::{Database, DatabaseError};
-use crate::journal::made_room;
 use crate::number::{attempt_from, epoch_from, generation_from, int, millis, unsigned};
 
 /// A job as its rows say it.
@@ -89,32 +88,6 @@ struct RawJob {
     cancel_requested: bool,
     kept_step: Option<i32>,
     kept_class: Option<String>,
-}
-
-macro_rules! select_jobs {
-    ($rest:literal) => {
-        concat!(
-            "select s.job_id, s.owner_id, a.tier, j.class,
-                    greatest(0, extract(epoch from now() - greatest(j.created_at, p.finished_at)) * 1000)::bigint as waited_ms,
-                    j.after_id, p.state as after_state, j.model_id, j.spec::text as spec, s.state, s.attempt, s.epoch, s.node_id, s.generation,
-                    t.failures, t.failed_on, t.died_on, t.preemptions,
-                    s.node_deaths, s.cancel_requested_at is not null as cancel_requested,
-                    k.step as kept_step, k.device_class as kept_class
-               from job_state s
-               join job j on j.id = s.job_id
-               join account a on a.id = s.owner_id
-               left join job_state p on p.job_id = j.after_id
-               left join checkpoint k on k.job_id = s.job_id
-              cross join lateral (
-                    select count(*) filter (where outcome in ('failed', 'lost')) as failures,
-                           coalesce(array_agg(distinct node_id) filter (where outcome in ('failed', 'lost')), '{}') as failed_on,
-                           coalesce(array_agg(distinct node_id) filter (where outcome = 'lost'), '{}') as died_on,
-                           count(*) filter (where outcome = 'stopped' and starts_with(detail, '", made_room!(), "')) as preemptions
-                      from attempt
-                     where s.attempt > 0 and job_id = s.job_id and outcome in ('failed', 'lost', 'stopped')) t ",
-            $rest
-        )
-    };
 }
 
 /// A name that a newer version wrote.
@@ -218,10 +191,9 @@ impl Page {
 
 /// Unfinished jobs in the order of ids, at most [`RECOVERY_PAGE_JOBS`] after `after`.
 pub async fn unfinished(database: &Database, after: Option<JobId>) -> Result<Page, DatabaseError> {
-    // Both ids are bound: where the planner merges the tables it would else read one of them from its beginning for each page.
-    let raw: Vec<RawJob> = sqlx::query_as(select_jobs!(
-        "where s.finished_at is null and s.job_id > $1 and j.id > $1 order by s.job_id limit $2"
-    ))
+    let raw: Vec<RawJob> = sqlx::query_as(
+        "select * from leader_job where finished_at is null and job_id > $1 and spec_of > $1 order by job_id limit $2",
+    )
     .bind(after.map_or(Uuid::nil(), JobId::as_uuid))
     .bind(int(RECOVERY_PAGE_JOBS))
     .fetch_all(database.pool())
@@ -231,7 +203,7 @@ pub async fn unfinished(database: &Database, after: Option<JobId>) -> Result<Pag
 
 /// These jobs, finished ones too. Those that do not exist are left out.
 pub async fn jobs(database: &Database, wanted: &[JobId]) -> Result<Vec<JobRow>, DatabaseError> {
-    let raw: Vec<RawJob> = sqlx::query_as(select_jobs!("where s.job_id = any($1)"))
+    let raw: Vec<RawJob> = sqlx::query_as("select * from leader_jobs($1)")
         .bind(uuids(wanted))
         .fetch_all(database.pool())
         .await?;

@@ -59,17 +59,9 @@ pub enum Change {
     },
 }
 
-/// [`MADE_ROOM`] for the text of statements.
-macro_rules! made_room {
-    () => {
-        "made room for another job"
-    };
-}
-pub(crate) use made_room;
-
 /// How the reason begins of an attempt that was stopped in favour of another job: a new leader counts them, so that no job is
-/// stopped more often than its limit.
-pub const MADE_ROOM: &str = made_room!();
+/// stopped more often than its limit (the view `leader_job` in `store/migrations`).
+pub const MADE_ROOM: &str = "made room for another job";
 
 /// How an attempt ended that another will follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,7 +17,6 @@ use self::record::Record;
 use crate::database::{Database, detail_of};
 use crate::number::int;
 
-pub(crate) use change::made_room;
 pub use change::{
     Artefact, Batch, Change, Keyframe, MADE_ROOM, Unfinished, artefact_key, clips_prefix,
     preview_key,

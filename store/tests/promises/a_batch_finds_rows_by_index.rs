@@ -12,10 +12,14 @@ use crate::farm::{FIRST, Farm, held};
 /// So many plans are made for the values at hand before one is kept.
 const PLANNED_ANEW: usize = 5;
 
-/// Tables that were read whole in this transaction.
+/// Rows of each table that come to those of the tests after the plans were made, and that nobody analyses.
+const GROWTH: usize = 1_000;
+
+/// Tables that were read whole in this transaction, also by way of an index.
 const READ_WHOLE: &str = "
-    select coalesce(string_agg(relname, ' ' order by relname), '') from pg_stat_xact_user_tables
-     where seq_scan > 0 and relname <> 'leader'";
+    select coalesce(string_agg(format('%s (%s scans, %s rows by index)', relname, seq_scan, idx_tup_fetch), ', ' order by relname), '')
+      from pg_stat_xact_user_tables
+     where (seq_scan > 0 and relname <> 'leader') or idx_tup_fetch > 100";
 
 /// A video of each user, from a picture that has the user's own id.
 const SUBMIT: &str = "
@@ -28,9 +32,40 @@ const SUBMIT: &str = "
         array(select '' from asked), array(select null::uuid from asked), array(select 'interactive' from asked),
         array(select null::uuid from asked), array(select 10 from asked), '{}', '{}', '{}', '{\"studio\": 100}', 1)";
 
+/// A connection keeps the counts of its transactions together for a second.
+async fn forget_counts(connection: &mut PgConnection) {
+    let flushed = sqlx::query("select pg_stat_force_next_flush()").execute(connection);
+    flushed.await.unwrap();
+}
+
 async fn read_whole(transaction: &mut PgConnection) -> String {
     let read_whole = sqlx::query_scalar(READ_WHOLE);
     read_whole.fetch_one(transaction).await.unwrap()
+}
+
+/// Other users with a job each, since the plans were made.
+async fn grow(farm: &mut Farm) {
+    for statement in [
+        format!(
+            "create temporary table other as select gen_random_uuid() as id from generate_series(1, {GROWTH})"
+        ),
+        "insert into account (id, email, tier) select id, id || '@example.org', 'studio' from other".to_owned(),
+        "insert into upload (id, owner_id, purpose, sha256, bytes, content_type, width, height, object_key)
+         select id, id, 'image', sha256('i'), 1, 'image/png', 8, 8, 'k' from other"
+            .to_owned(),
+        "select count(ledger_grant(id, 'gift', 'gift:' || id || ':test', 1000, null, 'test')) from other".to_owned(),
+        "with other as (select array_agg(id order by id) as ids, count(*)::int as n from other)
+         select count(*) from other, submit(
+            ids, array_fill(1, array[n]), array_fill(10, array[n])::bigint[], array_fill(null::text, array[n]),
+            array_fill(null::bytea, array[n]), array_fill(202, array[n]), array_fill('{}'::jsonb, array[n]),
+            array(select generate_series(1, n)), ids, array_fill(now(), array[n]), array_fill('{}'::jsonb, array[n]),
+            array_fill(null::jsonb, array[n]), array_fill('tiny'::text, array[n]), ids, array_fill(null::text, array[n]),
+            array_fill(''::text, array[n]), array_fill(null::uuid, array[n]), array_fill('interactive'::text, array[n]),
+            array_fill(null::uuid, array[n]), array_fill(10, array[n])::bigint[], '{}', '{}', '{}', '{\"studio\": 100}', 1)"
+            .to_owned(),
+    ] {
+        farm.run(&statement).await;
+    }
 }
 
 fn assign(job: JobId) -> Value {
@@ -92,6 +127,8 @@ async fn a_batch_finds_rows_by_index() {
         write(&mut leader, &[ended]).await;
     }
 
+    grow(&mut farm).await;
+    forget_counts(&mut leader).await;
     let mut transaction = leader.begin().await.unwrap();
     let given_back = end(*lost, "queued", "lost", "retrying");
     let changes = [assign(*waiting), given_back, deliver(*done), fail(*failed)];
@@ -118,34 +155,44 @@ async fn a_submission_finds_rows_by_index() {
     let api = farm.app_with(1).await;
     let (first, second) = (farm.user, UserId::generate());
     farm.sign_up(second).await;
+    let mut both = [first.as_uuid(), second.as_uuid()];
+    both.sort();
+    let mut connection = api.pool().acquire().await.unwrap();
     // Alone, and with somebody else's.
-    for users in [vec![first], vec![first, second]] {
-        let mut users: Vec<Uuid> = users.into_iter().map(UserId::as_uuid).collect();
-        users.sort();
-        let mut connection = api.pool().acquire().await.unwrap();
-        let mut whole = String::new();
+    for users in [&both[..1], &both] {
         for _ in 0..PLANNED_ANEW + 3 {
-            let ids: Vec<Uuid> = users.iter().map(|_| JobId::generate().as_uuid()).collect();
-            let mut transaction = connection.begin().await.unwrap();
-            let verdicts: Vec<String> = sqlx::query_scalar(SUBMIT)
-                .bind(&users)
-                .bind(&ids)
-                .fetch_all(&mut *transaction)
-                .await
-                .unwrap();
-            assert!(
-                verdicts.iter().all(|verdict| verdict == "queued"),
-                "{verdicts:?}"
-            );
-            sqlx::query("set constraints all immediate")
-                .execute(&mut *transaction)
-                .await
-                .unwrap();
-            whole = read_whole(&mut transaction).await;
-            transaction.commit().await.unwrap();
+            submit(&mut connection, users).await;
         }
+    }
+    grow(&mut farm).await;
+    for users in [&both[..1], &both] {
+        let whole = submit(&mut connection, users).await;
         assert_eq!(whole, "", "{users:?}");
     }
+}
+
+/// Submits for each of the users; gives what was read whole for it.
+async fn submit(api: &mut PgConnection, users: &[Uuid]) -> String {
+    let ids: Vec<Uuid> = users.iter().map(|_| JobId::generate().as_uuid()).collect();
+    forget_counts(api).await;
+    let mut transaction = api.begin().await.unwrap();
+    let verdicts: Vec<String> = sqlx::query_scalar(SUBMIT)
+        .bind(users)
+        .bind(&ids)
+        .fetch_all(&mut *transaction)
+        .await
+        .unwrap();
+    assert!(
+        verdicts.iter().all(|verdict| verdict == "queued"),
+        "{verdicts:?}"
+    );
+    sqlx::query("set constraints all immediate")
+        .execute(&mut *transaction)
+        .await
+        .unwrap();
+    let whole = read_whole(&mut transaction).await;
+    transaction.commit().await.unwrap();
+    whole
 }
 
 #[tokio::test]
