@@ -67,6 +67,8 @@ pub const INTAKE_LANES: usize = 2;
 pub const INTAKE_REQUESTS_MAX: usize = 64;
 /// … and as many videos: all of them wait for the whole statement, and so does the leader for their users' streams.
 pub const INTAKE_VIDEOS_MAX: usize = 256;
+/// Requests that wait for it: so many are written in less time than one may wait.
+pub const INTAKE_WAITING_MAX: usize = 4_096;
 /// A job whose node has it and reports no progress for this long is stopped and tried elsewhere.
 pub const JOB_NO_PROGRESS_MS: u64 = 600_000;
 
@@ -81,6 +83,7 @@ pub const ENGINE_LEAVE_MS_MAX: u64 = JOB_NO_PROGRESS_MS;
 /// From the stop itself it has at least this: a run that waited at a boundary needs only to wake up.
 pub const ENGINE_LEAVE_GRACE_MS: u64 = 10_000;
 
+const _: () = assert!(BATCH_VIDEOS_MAX <= INTAKE_VIDEOS_MAX);
 const _: () = assert!(JOB_NODE_DEATHS_MAX <= JOB_ATTEMPTS_MAX);
 const _: () = assert!(ENGINE_LEAVE_GRACE_MS < ENGINE_LEAVE_MS_MIN);
 const _: () = assert!(ENGINE_LEAVE_MS_MIN < ENGINE_LEAVE_MS_MAX);

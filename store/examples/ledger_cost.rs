@@ -24,9 +24,7 @@ const TERM: Epoch = Epoch::new(1);
 
 /// As they would be in a farm without credits.
 const WITHOUT: [&str; 2] = [
-    "create or replace function ledger_lacking(payers uuid[], due_mcs bigint[]) returns table (payer uuid, available_mc bigint)
-        language plpgsql security definer set search_path = public, pg_temp as 'begin end'",
-    "create or replace function ledger_hold_each(videos uuid[], payers uuid[], prices_mc bigint[], book int) returns void
+    "create or replace function ledger_hold_each(videos uuid[], payers uuid[], prices_mc bigint[], books int[]) returns void
         language plpgsql security definer set search_path = public, pg_temp as 'begin end'",
     "create or replace function ledger_end_holds(videos uuid[], steps_done int[], steps_total int[]) returns void
         language plpgsql security definer set search_path = public, pg_temp as 'begin end'",

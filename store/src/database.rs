@@ -36,6 +36,9 @@ pub enum DatabaseError {
     Migration(#[from] sqlx::migrate::MigrateError),
     #[error("the database refused a statement")]
     Query(#[from] sqlx::Error),
+    /// Nothing was done.
+    #[error("as many requests wait for the database as may, or for as long; try again in a moment")]
+    Busy,
     /// What kept a statement for several callers from being carried out: each of them gets it.
     #[error(transparent)]
     OfAll(Arc<DatabaseError>),
@@ -45,7 +48,7 @@ impl DatabaseError {
     /// Whether the server is away, restarting or at its limit: the same request may succeed in a moment.
     pub fn is_outage(&self) -> bool {
         match self {
-            Self::Unreachable(_) => true,
+            Self::Unreachable(_) | Self::Busy => true,
             Self::OfAll(error) => error.is_outage(),
             Self::Query(error) => match error {
                 sqlx::Error::Io(_)
@@ -54,15 +57,27 @@ impl DatabaseError {
                 | sqlx::Error::PoolClosed
                 | sqlx::Error::WorkerCrashed => true,
                 // Class 57: shutting down, starting up, statement timed out; class 53: out of connections or memory.
-                sqlx::Error::Database(refusal) => refusal
-                    .code()
-                    .is_some_and(|code| code.starts_with("57") || code.starts_with("53")),
+                sqlx::Error::Database(refusal) => refusal.code().is_some_and(|code| {
+                    code.starts_with("57") || code.starts_with("53") || code == LOCK_TIMED_OUT
+                }),
                 _ => false,
             },
             Self::Address(_) | Self::Unbound { .. } | Self::Migration(_) => false,
         }
     }
+
+    /// Whether somebody else held what the statement needed for too long. Nothing was done.
+    pub(crate) fn waited_for_a_lock(&self) -> bool {
+        let code = match self {
+            Self::Query(sqlx::Error::Database(refusal)) => refusal.code(),
+            _ => None,
+        };
+        code.as_deref() == Some(LOCK_TIMED_OUT)
+    }
 }
+
+/// The error of a statement that waited for a lock for longer than it may.
+const LOCK_TIMED_OUT: &str = "55P03";
 
 /// Whether a statement was refused by the constraint of this name.
 pub(crate) fn violates(error: &sqlx::Error, constraint: &str) -> bool {

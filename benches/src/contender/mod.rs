@@ -129,7 +129,7 @@ impl Settings {
         Ok(())
     }
 
-    /// The same rows that `submit_video` writes, but for the answers under the requests' own keys and the ledger's entries about
+    /// The same rows that `submit` writes, but for the answers under the requests' own keys and the ledger's entries about
     /// the holds.
     async fn preload(&self, count: u64) -> Result<()> {
         let mut owner = PgConnection::connect(self.url.as_str()).await?;

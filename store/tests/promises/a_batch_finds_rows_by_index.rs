@@ -25,12 +25,12 @@ const READ_WHOLE: &str = "
 const SUBMIT: &str = "
     with asked as (select * from unnest($1::uuid[], $2::uuid[]) with ordinality as a (owner, id, place))
     select verdict from submit(
-        $1, array(select 1 from asked), array(select 10 from asked), array(select id::text from asked), array(select sha256('r') from asked),
-        array(select 202 from asked), array(select '{}'::jsonb from asked),
-        array(select place::int from asked), $2, array(select now() from asked), array(select '{}'::jsonb from asked),
-        array(select null::jsonb from asked), array(select 'tiny' from asked), $1, array(select null from asked),
-        array(select '' from asked), array(select null::uuid from asked), array(select 'interactive' from asked),
-        array(select null::uuid from asked), array(select 10 from asked), '{}', '{}', '{}', '{\"studio\": 100}', 1)";
+        $1, array(select id::text from asked), array(select sha256('r') from asked), array(select 202 from asked),
+        array(select '{}'::jsonb from asked), array(select place::int from asked), $2, array(select now() from asked),
+        array(select '{}'::jsonb from asked), array(select null::jsonb from asked), array(select 'tiny' from asked), $1,
+        array(select null from asked), array(select '' from asked), array(select null::uuid from asked),
+        array(select 'interactive' from asked), array(select null::uuid from asked), array(select 10 from asked),
+        array(select 1 from asked), '{}', '{}', '{}', '{\"studio\": 100}')";
 
 /// A connection keeps the counts of its transactions together for a second.
 async fn forget_counts(connection: &mut PgConnection) {
@@ -54,14 +54,13 @@ async fn grow(farm: &mut Farm) {
          select id, id, 'image', sha256('i'), 1, 'image/png', 8, 8, 'k' from other"
             .to_owned(),
         "select count(ledger_grant(id, 'gift', 'gift:' || id || ':test', 1000, null, 'test')) from other".to_owned(),
-        "with other as (select array_agg(id order by id) as ids, count(*)::int as n from other)
-         select count(*) from other, submit(
-            ids, array_fill(1, array[n]), array_fill(10, array[n])::bigint[], array_fill(null::text, array[n]),
-            array_fill(null::bytea, array[n]), array_fill(202, array[n]), array_fill('{}'::jsonb, array[n]),
-            array(select generate_series(1, n)), ids, array_fill(now(), array[n]), array_fill('{}'::jsonb, array[n]),
-            array_fill(null::jsonb, array[n]), array_fill('tiny'::text, array[n]), ids, array_fill(null::text, array[n]),
-            array_fill(''::text, array[n]), array_fill(null::uuid, array[n]), array_fill('interactive'::text, array[n]),
-            array_fill(null::uuid, array[n]), array_fill(10, array[n])::bigint[], '{}', '{}', '{}', '{\"studio\": 100}', 1)"
+        "select count(*) from (select array_agg(id order by id) as ids, count(*)::int as n from other) o, submit(
+            ids, array_fill(null::text, array[n]), array_fill(null::bytea, array[n]), array_fill(202, array[n]),
+            array_fill('{}'::jsonb, array[n]), array(select generate_series(1, n)), ids, array_fill(now(), array[n]),
+            array_fill('{}'::jsonb, array[n]), array_fill(null::jsonb, array[n]), array_fill('tiny'::text, array[n]), ids,
+            array_fill(null::text, array[n]), array_fill(''::text, array[n]), array_fill(null::uuid, array[n]),
+            array_fill('interactive'::text, array[n]), array_fill(null::uuid, array[n]), array_fill(10, array[n])::bigint[],
+            array_fill(1, array[n]), '{}', '{}', '{}', '{\"studio\": 100}')"
             .to_owned(),
     ] {
         farm.run(&statement).await;
@@ -91,6 +90,12 @@ fn fail(job: JobId) -> Value {
     failed
 }
 
+/// How many of these jobs a leader reads.
+async fn read_by(leader: &mut PgConnection, jobs: &[Uuid]) -> i64 {
+    let read = sqlx::query_scalar("select count(spec) from leader_jobs($1)").bind(jobs);
+    read.fetch_one(leader).await.unwrap()
+}
+
 async fn write(leader: &mut PgConnection, changes: &[Value]) {
     let written: Vec<(Option<Uuid>, bool)> =
         sqlx::query_as("select owner, is_new from journal_commit(1, $1)")
@@ -118,7 +123,9 @@ async fn a_batch_finds_rows_by_index() {
     for job in [lost, done, failed].into_iter().chain(first) {
         write(&mut leader, &[assign(*job)]).await;
     }
+    let all: Vec<Uuid> = jobs.iter().map(|job| job.as_uuid()).collect();
     for (n, job) in first.iter().enumerate() {
+        assert_eq!(read_by(&mut leader, &all).await, all.len() as i64);
         let ended = if n % 2 == 0 {
             deliver(*job)
         } else {
@@ -132,6 +139,7 @@ async fn a_batch_finds_rows_by_index() {
     let mut transaction = leader.begin().await.unwrap();
     let given_back = end(*lost, "queued", "lost", "retrying");
     let changes = [assign(*waiting), given_back, deliver(*done), fail(*failed)];
+    assert_eq!(read_by(&mut transaction, &all).await, all.len() as i64);
     write(&mut transaction, &changes).await;
     // What is looked at when the transaction ends.
     sqlx::query("set constraints all immediate")

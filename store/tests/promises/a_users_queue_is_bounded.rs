@@ -69,7 +69,7 @@ async fn submit(app: Database, user: UserId) -> Queueing {
         adapters: &[],
         ..NewVideo::new(user, &spec, Some(UploadId::from_uuid(user.as_uuid())))
     };
-    // Of its own, as another instance of the api has it: one instance lets no two of a user's requests meet.
+    // Of its own, as another instance of the api has it: one instance writes a user's requests one after the other.
     let intake = Intake::new(app, 1);
     let queued = intake.queue(&[video], None, (202, &json!({}))).await;
     queued.unwrap()

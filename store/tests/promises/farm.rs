@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::slice;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use flowai_actors::ids::{Attempt, Epoch, Generation, JobId, NodeId, Sha256, UploadId, UserId};
 use flowai_actors::manifest::{EngineInfo, Manifest, StageTimings};
@@ -18,6 +18,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 pub(crate) const FIRST: Epoch = Epoch::new(1);
 pub(crate) const SECOND: Epoch = Epoch::new(2);
+const SOON: Duration = Duration::from_secs(30);
 
 pub(crate) struct Farm {
     /// As the leader.
@@ -88,10 +89,11 @@ impl Farm {
         }
     }
 
-    /// Until so many statements of the api wait for locks.
-    pub(crate) async fn wait_for_locks(&mut self, many: usize) {
-        let waiting = "select count(*) from pg_stat_activity where usename = 'flowai_app' and wait_event_type = 'Lock'";
-        while self.text(waiting).await != many.to_string() {
+    /// Until a query says so.
+    pub(crate) async fn until(&mut self, query: &str, said: &str) {
+        let begin = Instant::now();
+        while self.text(query).await != said {
+            assert!(begin.elapsed() < SOON, "{query} never says {said}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }

@@ -541,7 +541,7 @@ async fn nobody_edits_the_ledger() {
             JobId::generate()
         ),
         format!(
-            "select ledger_hold_each(array['{job}'::uuid], array['{user}'::uuid], array[1], 1)"
+            "select ledger_hold_each(array['{job}'::uuid], array['{user}'::uuid], array[1], array[1])"
         ),
         format!(
             "update credit_balances set available_mc = available_mc + 1 where owner_id = '{user}'"

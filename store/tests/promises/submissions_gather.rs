@@ -1,128 +1,167 @@
-//! Goal: requests that come while others are written go into one statement, and none of them is refused or delayed for what is wrong with
-//! another. Method: both lanes are held up by locks while a group gathers.
+//! Goal: requests that come while others are written go into one statement, and none of them is refused for what is wrong with another.
+//! Method: every lane is held up while a group gathers.
 
 use std::time::Duration;
 
 use flowai_actors::credits::{Millicredits, Price, Rendering};
-use flowai_actors::ids::{JobId, UploadId, UserId};
+use flowai_actors::ids::{AdapterId, JobId, UploadId, UserId};
 use flowai_actors::limits::INTAKE_LANES;
 use flowai_actors::state::Tier;
+use flowai_store::database::DatabaseError;
 use flowai_store::idempotency::{Known, NamedRequest};
 use flowai_store::videos::{Intake, NewVideo, Queueing};
 use serde_json::json;
-use sqlx::{Connection as _, PgConnection};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::farm::{Farm, spec};
 
-/// One request of one video, as it is sent.
-#[derive(Clone, Copy)]
+const SOON: Duration = Duration::from_secs(30);
+
+/// One request, as it is sent.
+#[derive(Clone)]
 struct Wish {
-    id: JobId,
+    ids: Vec<JobId>,
     owner: UserId,
     image: Uuid,
+    adapters: Vec<AdapterId>,
+    parent: Option<JobId>,
     after: Option<JobId>,
     key: Option<&'static str>,
     hash: [u8; 32],
 }
 
-fn wish(owner: UserId) -> Wish {
-    Wish {
-        id: JobId::generate(),
-        owner,
-        image: owner.as_uuid(),
-        after: None,
-        key: None,
-        hash: [0; 32],
+impl Wish {
+    fn of(owner: UserId) -> Self {
+        Self {
+            ids: vec![JobId::generate()],
+            owner,
+            image: owner.as_uuid(),
+            adapters: Vec::new(),
+            parent: None,
+            after: None,
+            key: None,
+            hash: [0; 32],
+        }
+    }
+
+    async fn send(self, intake: Intake) -> Result<Queueing, DatabaseError> {
+        let spec = spec();
+        let image = Some(UploadId::from_uuid(self.image));
+        let video = |id: &JobId| NewVideo {
+            id: *id,
+            adapters: &self.adapters,
+            parent: self.parent,
+            after: self.after,
+            ..NewVideo::new(self.owner, &spec, image)
+        };
+        let videos: Vec<NewVideo<'_>> = self.ids.iter().map(video).collect();
+        let named = self.key.map(|key| NamedRequest {
+            owner: self.owner,
+            key,
+            hash: self.hash,
+        });
+        let answer = (202, &json!({ "id": self.ids[0] }));
+        intake.queue(&videos, named.as_ref(), answer).await
     }
 }
 
-async fn send(intake: Intake, wish: Wish) -> Queueing {
-    let spec = spec();
-    let video = NewVideo {
-        id: wish.id,
-        after: wish.after,
-        ..NewVideo::new(wish.owner, &spec, Some(UploadId::from_uuid(wish.image)))
-    };
-    let named = wish.key.map(|key| NamedRequest {
-        owner: wish.owner,
-        key,
-        hash: wish.hash,
-    });
-    let answer = (202, &json!({ "id": wish.id }));
-    let queueing = intake.queue(&[video], named.as_ref(), answer).await;
-    queueing.unwrap()
-}
+/// Jobs of whoever stands in a jam are not written.
+const JAM: [&str; 3] = [
+    "create table jam (owner_id uuid primary key)",
+    "create function stand() returns trigger language plpgsql security definer as $$
+     begin
+         while exists (select from jam j where j.owner_id = new.owner_id) loop
+             perform pg_sleep(0.01);
+         end loop;
+         return new;
+     end $$",
+    "create trigger stand before insert on job for each row execute function stand()",
+];
 
-/// Users whose streams somebody else has locked: a statement for each of them stands in a lane.
-struct Jam {
-    lock: PgConnection,
-    behind: Vec<JoinHandle<Queueing>>,
-}
+/// Every lane is held up by somebody's request.
+struct Jam(Vec<JoinHandle<Result<Queueing, DatabaseError>>>);
 
 impl Jam {
     async fn new(farm: &mut Farm) -> Self {
-        let mut lock = farm.another_owner().await;
-        let begun = sqlx::query("begin").execute(&mut lock);
-        begun.await.unwrap();
-        let mut behind = Vec::new();
+        for statement in JAM {
+            farm.run(statement).await;
+        }
+        let mut held_up = Vec::new();
         for _ in 0..INTAKE_LANES {
             let user = UserId::generate();
             farm.sign_up(user).await;
-            farm.queue_for(user).await;
-            sqlx::query("select from user_stream where user_id = $1 for update")
-                .bind(user.as_uuid())
-                .execute(&mut lock)
-                .await
-                .unwrap();
-            behind.push(tokio::spawn(send(farm.intake.clone(), wish(user))));
-            farm.wait_for_locks(behind.len()).await;
+            farm.run(&format!("insert into jam values ('{user}')"))
+                .await;
+            held_up.push(tokio::spawn(Wish::of(user).send(farm.intake.clone())));
+            let standing = "select count(*) from pg_stat_activity where wait_event = 'PgSleep'";
+            farm.until(standing, &held_up.len().to_string()).await;
         }
-        Self { lock, behind }
+        Self(held_up)
     }
 
-    async fn end(mut self) {
-        let ended = sqlx::query("rollback").execute(&mut self.lock);
-        ended.await.unwrap();
-        for one in self.behind {
-            assert_eq!(one.await.unwrap(), Queueing::Queued);
+    async fn end(self, farm: &mut Farm) {
+        farm.run("delete from jam").await;
+        for one in self.0 {
+            assert_eq!(one.await.unwrap().unwrap(), Queueing::Queued);
         }
-        self.lock.close().await.unwrap();
     }
 }
 
-/// What becomes of wishes that come together.
-async fn together(farm: &mut Farm, wishes: &[Wish]) -> Vec<Queueing> {
+/// Sends a wish, which waits.
+async fn gather(farm: &Farm, wish: &Wish) -> JoinHandle<Result<Queueing, DatabaseError>> {
+    let before = farm.intake.waiting();
+    let sent = tokio::spawn(wish.clone().send(farm.intake.clone()));
+    let gathered = async {
+        while farm.intake.waiting() == before {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(SOON, gathered).await.unwrap();
+    sent
+}
+
+/// What becomes of wishes that come together, in this order.
+async fn together(farm: &mut Farm, wishes: &[Wish]) -> Vec<Result<Queueing, DatabaseError>> {
     let jam = Jam::new(farm).await;
-    let mut told = Vec::new();
+    let mut sent = Vec::new();
     for wish in wishes {
-        told.push(tokio::spawn(send(farm.intake.clone(), *wish)));
-        // They gather in this order.
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        sent.push(gather(farm, wish).await);
     }
-    jam.end().await;
-    let mut queueings = Vec::new();
-    for one in told {
-        queueings.push(one.await.unwrap());
+    jam.end(farm).await;
+    let mut outcomes = Vec::new();
+    for one in sent {
+        outcomes.push(one.await.unwrap());
     }
-    queueings
+    outcomes
 }
 
-/// In how many transactions these were written.
+fn queueings(outcomes: Vec<Result<Queueing, DatabaseError>>) -> Vec<Queueing> {
+    outcomes.into_iter().map(Result::unwrap).collect()
+}
+
+/// In how many transactions the jobs were written, and how many there are.
 async fn transactions(farm: &mut Farm, wishes: &[Wish]) -> String {
-    let ids: Vec<String> = wishes.iter().map(|wish| format!("'{}'", wish.id)).collect();
+    let ids = wishes.iter().flat_map(|wish| &wish.ids);
+    let ids: Vec<String> = ids.map(|id| format!("'{id}'")).collect();
     let ids = ids.join(", ");
     farm.text(&format!(
-        "select count(distinct xmin::text) || ' of ' || count(*) from job where id in ({ids})"
+        "select count(distinct xmin::text) || ' for ' || count(*) from job where id in ({ids})"
     ))
     .await
 }
 
-async fn users(farm: &mut Farm, many: usize) -> Vec<UserId> {
-    let users: Vec<UserId> = (0..many).map(|_| UserId::generate()).collect();
-    for user in &users {
-        farm.sign_up(*user).await;
+async fn balances(farm: &mut Farm) {
+    let imbalances = "select count(*) from ledger_imbalances";
+    assert_eq!(farm.text(imbalances).await, "0");
+}
+
+async fn users<const MANY: usize>(farm: &mut Farm) -> [UserId; MANY] {
+    let users = [(); MANY].map(|()| UserId::generate());
+    for user in users {
+        farm.sign_up(user).await;
     }
     users
 }
@@ -130,66 +169,101 @@ async fn users(farm: &mut Farm, many: usize) -> Vec<UserId> {
 #[tokio::test]
 async fn what_comes_meanwhile_is_written_by_one_statement() {
     let mut farm = Farm::start().await;
-    let users = users(&mut farm, 5).await;
-    let wishes: Vec<Wish> = users.iter().map(|user| wish(*user)).collect();
-    let queueings = together(&mut farm, &wishes).await;
-    assert_eq!(queueings, vec![Queueing::Queued; 5]);
-    assert_eq!(transactions(&mut farm, &wishes).await, "1 of 5");
-    assert_eq!(
-        farm.text("select count(*) from ledger_imbalances").await,
-        "0"
+    let users = users::<4>(&mut farm).await;
+    let mut wishes = users.map(Wish::of);
+    // A batch beside single ones.
+    wishes[2].ids = (0..3).map(|_| JobId::generate()).collect();
+    // Whose price is more than the first lot has.
+    let several = UserId::generate();
+    let price = Price::of(&spec(), Rendering::Full).amount.get();
+    farm.sign_up_with(several, price - 1).await;
+    farm.run(&format!(
+        "select ledger_grant('{several}', 'gift', 'gift:{several}:more', {price}, null, 'test')"
+    ))
+    .await;
+    let wishes: Vec<Wish> = wishes.into_iter().chain([Wish::of(several)]).collect();
+    let queued = together(&mut farm, &wishes).await;
+    assert_eq!(queueings(queued), vec![Queueing::Queued; 5]);
+    assert_eq!(transactions(&mut farm, &wishes).await, "1 for 7");
+    let batch = format!(
+        "select string_agg(job_id::text, ' ' order by user_seq) from job_event where owner_id = '{}'",
+        users[2]
     );
+    let in_order: Vec<String> = wishes[2].ids.iter().map(JobId::to_string).collect();
+    assert_eq!(farm.text(&batch).await, in_order.join(" "));
+    balances(&mut farm).await;
 }
 
 #[tokio::test]
 async fn each_request_of_a_group_gets_its_own_verdict() {
     let mut farm = Farm::start().await;
-    let users = users(&mut farm, 6).await;
-    let [good, full, again, other, early, twice] = users[..] else {
-        panic!("{users:?}");
-    };
-    let poor = UserId::generate();
+    let [
+        good,
+        full,
+        again,
+        other,
+        busy,
+        early,
+        lone,
+        plain,
+        thief,
+        twice,
+    ] = users(&mut farm).await;
+    let (poor, nothing) = (UserId::generate(), UserId::generate());
     farm.sign_up_with(poor, 1).await;
-    let nothing = UserId::generate();
     farm.sign_up_with(nothing, 0).await;
-    farm.run(&format!(
-        "update account set tier = 'free' where id = '{full}'"
-    ))
-    .await;
+    let to_free = format!("update account set tier = 'free' where id = '{full}'");
+    farm.run(&to_free).await;
     for _ in 0..Tier::Free.queued_max() {
         farm.queue_for(full).await;
     }
     let named = |owner, hash| Wish {
         key: Some("k"),
         hash: [hash; 32],
-        ..wish(owner)
+        ..Wish::of(owner)
     };
     let before = named(again, 1);
-    assert_eq!(send(farm.intake.clone(), before).await, Queueing::Queued);
-    assert_eq!(
-        send(farm.intake.clone(), named(other, 1)).await,
-        Queueing::Queued
-    );
-    let stream = |user: UserId| format!("select seq from user_stream where user_id = '{user}'");
+    for wish in [before.clone(), named(other, 1)] {
+        let queued = wish.send(farm.intake.clone()).await;
+        assert_eq!(queued.unwrap(), Queueing::Queued);
+    }
+    // Another instance is at work on a request of this name.
+    let mut elsewhere = farm.another_owner().await;
+    let lock = format!("select pg_advisory_lock(hashtextextended('idempotency{busy}k', 0))");
+    let locked = sqlx::query(AssertSqlSafe(lock)).execute(&mut elsewhere);
+    locked.await.unwrap();
 
+    let strange = Some(before.ids[0]);
     let wishes = [
-        wish(good),
-        wish(full),
-        wish(poor),
-        wish(nothing),
+        Wish::of(good),
+        Wish::of(full),
+        Wish::of(poor),
+        Wish::of(nothing),
         named(again, 1),
         named(other, 2),
+        named(busy, 1),
         Wish {
-            after: Some(before.id),
-            ..wish(early)
+            after: strange,
+            ..Wish::of(early)
         },
-        wish(twice),
-        wish(twice),
+        Wish {
+            parent: strange,
+            ..Wish::of(lone)
+        },
+        Wish {
+            adapters: vec![AdapterId::generate()],
+            ..Wish::of(plain)
+        },
+        Wish {
+            image: good.as_uuid(),
+            ..Wish::of(thief)
+        },
+        Wish::of(twice),
+        Wish::of(twice),
     ];
-    let queueings = together(&mut farm, &wishes).await;
-    let needed = Price::of(&spec(), Rendering::Full).amount;
+    let outcomes = together(&mut farm, &wishes).await;
     let lacking = |available| Queueing::TooFewCredits {
-        needed,
+        needed: Price::of(&spec(), Rendering::Full).amount,
         available: Millicredits::new(available),
     };
     let expected = [
@@ -199,98 +273,110 @@ async fn each_request_of_a_group_gets_its_own_verdict() {
         lacking(0),
         Queueing::Known(Known::Answered {
             status: 202,
-            body: json!({ "id": before.id }),
+            body: json!({ "id": before.ids[0] }),
         }),
         Queueing::Known(Known::Reused),
+        Queueing::InProgress,
         Queueing::NoAfter,
+        Queueing::NoParent,
+        Queueing::NoAdapter,
+        Queueing::NoImage,
         Queueing::Queued,
         Queueing::Queued,
     ];
-    assert_eq!(queueings, expected);
-    assert_eq!(
-        transactions(&mut farm, &[wishes[0], wishes[7]]).await,
-        "1 of 2"
-    );
-    assert_eq!(transactions(&mut farm, &wishes).await, "2 of 3");
-    // What is refused takes no number of the owner's events.
-    for (user, seq) in [
+    assert_eq!(queueings(outcomes), expected);
+    // The second request of `twice` came after its first.
+    let [first, .., of_twice, _] = &wishes;
+    let of_first_group = [first.clone(), of_twice.clone()];
+    assert_eq!(transactions(&mut farm, &of_first_group).await, "1 for 2");
+    assert_eq!(transactions(&mut farm, &wishes).await, "2 for 3");
+    // What is refused takes no number of its owner's events.
+    let streams = [
+        (good, 1),
         (full, Tier::Free.queued_max()),
         (poor, 0),
         (again, 1),
         (other, 1),
-        (early, 0),
+        (busy, 0),
+        (thief, 0),
         (twice, 2),
-    ] {
-        assert_eq!(farm.text(&stream(user)).await, seq.to_string(), "{user}");
+    ];
+    for (user, seq) in streams {
+        let stream = format!("select seq from user_stream where user_id = '{user}'");
+        assert_eq!(farm.text(&stream).await, seq.to_string(), "{user}");
     }
-    assert_eq!(
-        farm.text("select count(*) from ledger_imbalances").await,
-        "0"
-    );
+    balances(&mut farm).await;
+    elsewhere.close().await.unwrap();
 }
 
 #[tokio::test]
-async fn a_group_goes_on_without_what_names_a_picture_that_is_gone() {
+async fn an_error_is_of_the_request_that_caused_it() {
     let mut farm = Farm::start().await;
-    let users = users(&mut farm, 3).await;
-    let mut wishes: Vec<Wish> = users.iter().map(|user| wish(*user)).collect();
-    // Somebody else's is as good as a missing one.
-    wishes[1].image = users[0].as_uuid();
-    let queueings = together(&mut farm, &wishes).await;
-    assert_eq!(
-        queueings,
-        [Queueing::Queued, Queueing::NoImage, Queueing::Queued]
-    );
-    assert_eq!(transactions(&mut farm, &wishes).await, "2 of 2");
-    assert_eq!(
-        farm.text("select count(*) from ledger_imbalances").await,
-        "0"
-    );
+    let users = users::<3>(&mut farm).await;
+    let wishes = users.map(Wish::of);
+    // As if it were removed after the statement has looked.
+    let [_, gone, _] = users;
+    farm.run("create function lose() returns trigger language plpgsql as $$ begin new.image_id = gen_random_uuid(); return new; end $$")
+        .await;
+    farm.run(&format!(
+        "create trigger lose before insert on job for each row when (new.owner_id = '{gone}') execute function lose()"
+    ))
+    .await;
+    let outcomes = together(&mut farm, &wishes).await;
+    let expected = [Queueing::Queued, Queueing::NoImage, Queueing::Queued];
+    assert_eq!(queueings(outcomes), expected);
+    assert_eq!(transactions(&mut farm, &wishes).await, "2 for 2");
+    balances(&mut farm).await;
+}
+
+#[tokio::test]
+async fn whose_rows_are_locked_keeps_nobody_else() {
+    let mut farm = Farm::start().await;
+    let users = users::<3>(&mut farm).await;
+    let [_, locked, _] = users;
+    farm.queue_for(locked).await;
+    let mut elsewhere: PgConnection = farm.another_owner().await;
+    let mut lock = elsewhere.begin().await.unwrap();
+    sqlx::query("select from user_stream where user_id = $1 for update")
+        .bind(locked.as_uuid())
+        .execute(&mut *lock)
+        .await
+        .unwrap();
+    let wishes = users.map(Wish::of);
+    let outcomes = together(&mut farm, &wishes).await;
+    let [first, refused, last] = outcomes.try_into().unwrap();
+    assert_eq!(first.unwrap(), Queueing::Queued);
+    assert_eq!(last.unwrap(), Queueing::Queued);
+    let refused = refused.unwrap_err();
+    assert!(refused.is_outage(), "{refused}");
+    assert_eq!(transactions(&mut farm, &wishes).await, "2 for 2");
+    lock.rollback().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_request_is_carried_out_when_its_caller_has_gone() {
     let mut farm = Farm::start().await;
     let jam = Jam::new(&mut farm).await;
-    let wish = wish(farm.user);
-    let caller = tokio::spawn(send(farm.intake.clone(), wish));
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    let wish = Wish::of(farm.user);
+    let caller = gather(&farm, &wish).await;
     caller.abort();
     assert!(caller.await.unwrap_err().is_cancelled());
-    jam.end().await;
-    let queued = format!("select count(*) from job where id = '{}'", wish.id);
-    let mut is_queued = farm.text(&queued).await;
-    for _ in 0..100 {
-        if is_queued == "1" {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        is_queued = farm.text(&queued).await;
-    }
-    assert_eq!(is_queued, "1");
+    jam.end(&mut farm).await;
+    let id = wish.ids[0];
+    farm.until(&format!("select count(*) from job where id = '{id}'"), "1")
+        .await;
 }
 
 #[tokio::test]
 async fn nobody_waits_for_a_lane_without_end() {
     let mut farm = Farm::start().await;
     let jam = Jam::new(&mut farm).await;
-    let spec = spec();
-    let image = Some(UploadId::from_uuid(farm.user.as_uuid()));
-    let intake = farm.intake.clone();
     let user = farm.user;
-    let caller = tokio::spawn(async move {
-        let video = NewVideo::new(user, &spec, image);
-        intake.queue(&[video], None, (202, &json!({}))).await
-    });
-    tokio::time::sleep(Duration::from_millis(5_500)).await;
-    jam.end().await;
-    let refused = caller.await.unwrap().unwrap_err();
-    assert!(refused.is_outage(), "{refused}");
-    assert_eq!(
-        farm.text(&format!(
-            "select count(*) from job where owner_id = '{user}'"
-        ))
-        .await,
-        "0"
-    );
+    let caller = gather(&farm, &Wish::of(user)).await;
+    // Told while the lanes are still held up.
+    let refused = timeout(SOON, caller).await.unwrap().unwrap().unwrap_err();
+    assert!(matches!(refused, DatabaseError::Busy), "{refused}");
+    jam.end(&mut farm).await;
+    let of_user = format!("select count(*) from job where owner_id = '{user}'");
+    assert_eq!(farm.text(&of_user).await, "0");
 }

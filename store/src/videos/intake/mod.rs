@@ -1,17 +1,17 @@
 //! Where submissions gather: those that come while a statement is under way go into the next one together. One that comes alone
-//! waits for nobody.
+//! waits for nobody (docs/adr/0021).
 
 mod gathering;
 mod request;
 mod statement;
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use flowai_actors::limits::INTAKE_LANES;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
-use self::gathering::{Gathering, Group, Told, Waiting};
+use self::gathering::{Gathering, Outcome, Waiting};
 use self::request::Request;
 use super::{NewVideo, Queueing};
 use crate::database::{ACQUIRE_TIMEOUT, Database, DatabaseError};
@@ -40,8 +40,11 @@ impl Intake {
     }
 
     /// Writes jobs of one owner, all of them or none: each with its state, its first event and the hold of its price, and the answer that a
-    /// request of this name gets again. What is `Queued` is durable. Events have the order of `videos`; the first one's owner and price list
-    /// count for all. It is carried out also when the caller is dropped.
+    /// request of this name gets again. What is `Queued` is durable. Events have the order of `videos`; the first one's owner counts for
+    /// all. It is carried out also when the caller is dropped.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Busy`] when it waited for five seconds or as many wait as may; then nothing was queued.
     pub async fn queue(
         &self,
         videos: &[NewVideo<'_>],
@@ -51,93 +54,108 @@ impl Intake {
         let Some(request) = Request::new(videos, named, answer) else {
             return Ok(Queueing::Queued);
         };
-        let (waiting, told) = Waiting::new(request, Instant::now());
-        self.with(|gathering| gathering.push(waiting));
+        let pushed = self.gathering().push(request);
+        let (place, mut outcome) = pushed.ok_or(DatabaseError::Busy)?;
         self.open_lane();
-        let unknown = || Err(sqlx::Error::WorkerCrashed.into());
-        told.await.unwrap_or_else(|_| unknown())
-    }
-
-    fn with<T>(&self, what: impl FnOnce(&mut Gathering) -> T) -> T {
-        what(
-            &mut self
-                .0
-                .gathering
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        )
-    }
-
-    /// Opens a lane for what waits, unless as many are open as may be.
-    fn open_lane(&self) {
-        let Ok(lane) = self.0.lanes.clone().try_acquire_owned() else {
-            return;
+        let outcome = match timeout(ACQUIRE_TIMEOUT, &mut outcome).await {
+            Ok(outcome) => outcome,
+            Err(_) if self.gathering().withdraw(place) => return Err(DatabaseError::Busy),
+            Err(_) => outcome.await,
         };
-        let intake = self.clone();
-        tokio::spawn(async move {
-            while !intake.with(|gathering| gathering.is_empty()) {
-                let group =
-                    intake.with(|gathering| gathering.take(Instant::now(), ACQUIRE_TIMEOUT));
-                intake.submit(group).await;
-            }
-            drop(lane);
-            // What came since it looked found no lane to open.
-            if !intake.with(|gathering| gathering.is_empty()) {
-                intake.open_lane();
-            }
-        });
+        outcome.unwrap_or_else(|_| Err(sqlx::Error::WorkerCrashed.into()))
     }
 
-    async fn submit(&self, group: Group) {
-        for waiting in group.late {
-            waiting.tell(Err(sqlx::Error::PoolTimedOut.into()));
-        }
-        let requests: Vec<&Request> = group
-            .requests
-            .iter()
-            .map(|waiting| &waiting.request)
-            .collect();
-        let told = self.carry_out(&requests).await;
-        for (waiting, told) in group.requests.into_iter().zip(told) {
-            waiting.tell(told);
+    /// Requests that wait for a statement.
+    pub fn waiting(&self) -> usize {
+        self.gathering().waiting()
+    }
+
+    fn gathering(&self) -> MutexGuard<'_, Gathering> {
+        let gathering = self.0.gathering.lock();
+        gathering.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens a lane, unless as many are open as may be.
+    fn open_lane(&self) {
+        if let Ok(lane) = self.0.lanes.clone().try_acquire_owned() {
+            tokio::spawn(self.clone().work(lane));
         }
     }
 
-    async fn carry_out(&self, requests: &[&Request]) -> Vec<Told> {
-        match requests {
-            [] => return Vec::new(),
-            [request] => return vec![self.alone(request).await],
-            _ => {}
-        }
-        match self.together(requests).await {
-            Ok(queueings) => queueings.into_iter().map(Ok).collect(),
-            // Another try would be another one of all.
-            Err(error) if error.is_outage() => {
-                let error = Arc::new(error);
-                let told = || Err(DatabaseError::OfAll(error.clone()));
-                requests.iter().map(|_| told()).collect()
+    async fn work(self, lane: OwnedSemaphorePermit) {
+        loop {
+            let group = self.gathering().take();
+            if group.is_empty() {
+                break;
             }
-            // One of them is why none was queued.
-            Err(_) => {
-                let mut told = Vec::with_capacity(requests.len());
-                for request in requests {
-                    told.push(self.alone(request).await);
+            let owners: Vec<_> = group.iter().map(|waiting| waiting.request.owner).collect();
+            // In a task of its own: a panic ends no lane, and whoever waited for it is told.
+            if let Err(panic) = tokio::spawn(self.clone().write(group)).await {
+                tracing::error!(%panic, "submissions were not written");
+            }
+            let mut gathering = self.gathering();
+            owners.into_iter().for_each(|owner| gathering.done(owner));
+        }
+        drop(lane);
+        // What came since it looked found no lane to open.
+        if self.gathering().is_due() {
+            self.open_lane();
+        }
+    }
+
+    async fn write(self, group: Vec<Waiting>) {
+        if group.len() > 1 {
+            let requests: Vec<&Request> = group.iter().map(|waiting| &waiting.request).collect();
+            match self.submit(&requests).await {
+                Ok(outcomes) => {
+                    let told = group.into_iter().zip(outcomes);
+                    return told.for_each(|(waiting, outcome)| waiting.tell(outcome));
                 }
-                told
+                Err(error) if is_of_all(&error) => return tell_all(group, error),
+                // One of them is why none was queued.
+                Err(_) => {}
+            }
+        }
+        let mut rest = group.into_iter();
+        while let Some(waiting) = rest.next() {
+            match self.alone(&waiting.request).await {
+                Err(error) if is_of_all(&error) => {
+                    return tell_all([waiting].into_iter().chain(rest), error);
+                }
+                outcome => waiting.tell(outcome),
             }
         }
     }
 
-    async fn together(&self, requests: &[&Request]) -> Result<Vec<Queueing>, DatabaseError> {
-        statement::submit(&self.0.database, self.0.queued_scale, requests).await
-    }
-
-    async fn alone(&self, request: &Request) -> Result<Queueing, DatabaseError> {
-        match self.together(&[request]).await {
-            Ok(mut queueings) => queueings
-                .pop()
-                .ok_or_else(|| sqlx::Error::RowNotFound.into()),
+    async fn alone(&self, request: &Request) -> Outcome {
+        match self.submit(&[request]).await {
+            Ok(outcomes) => outcomes.into_iter().next().unwrap_or_else(unanswered),
             Err(error) => statement::missing(&error).ok_or(error),
         }
+    }
+
+    /// An outcome for each.
+    async fn submit(&self, requests: &[&Request]) -> Result<Vec<Outcome>, DatabaseError> {
+        let inner = &self.0;
+        let mut outcomes = statement::submit(&inner.database, inner.queued_scale, requests).await?;
+        outcomes.resize_with(requests.len(), unanswered);
+        Ok(outcomes)
+    }
+}
+
+/// It was written, and what became of it was not said.
+fn unanswered() -> Outcome {
+    Err(sqlx::Error::RowNotFound.into())
+}
+
+/// Whether the server is away, so that each request alone would fail as well.
+fn is_of_all(error: &DatabaseError) -> bool {
+    error.is_outage() && !error.waited_for_a_lock()
+}
+
+fn tell_all(group: impl IntoIterator<Item = Waiting>, error: DatabaseError) {
+    let error = Arc::new(error);
+    for waiting in group {
+        waiting.tell(Err(DatabaseError::OfAll(error.clone())));
     }
 }

@@ -17,8 +17,6 @@ pub(super) struct Request {
     /// What a repeat under the key is told.
     pub(super) status: i32,
     pub(super) answer: serde_json::Value,
-    /// The price list of all videos.
-    pub(super) book: i32,
     /// The prices of all together, in milli-credits.
     pub(super) due_mc: i64,
     /// In the order of their events.
@@ -38,10 +36,12 @@ pub(super) struct Row {
     pub(super) class: &'static str,
     pub(super) after: Option<Uuid>,
     pub(super) price_mc: i64,
+    /// By which book of prices.
+    pub(super) price_book: i32,
 }
 
 impl Request {
-    /// `None` without videos. The first one's owner and price list count for all.
+    /// `None` without videos. The first one's owner counts for all.
     pub(super) fn new(
         videos: &[NewVideo<'_>],
         named: Option<&NamedRequest<'_>>,
@@ -55,7 +55,6 @@ impl Request {
             hash: named.map(|named| named.hash),
             status: i32::from(status),
             answer: answer.clone(),
-            book: int(first.price.book),
             due_mc: rows.iter().map(|row| row.price_mc).sum(),
             videos: rows,
         })
@@ -81,6 +80,7 @@ impl Row {
             class: video.class.as_str(),
             after: video.after.map(JobId::as_uuid),
             price_mc: bigint(video.price.amount.get()),
+            price_book: int(video.price.book),
         }
     }
 }

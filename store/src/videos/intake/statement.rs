@@ -4,6 +4,7 @@ use flowai_actors::state::Tier;
 use sqlx::types::Json;
 
 use super::super::Queueing;
+use super::gathering::Outcome;
 use super::request::{Request, Row};
 use crate::database::{Database, DatabaseError, not_of, violates};
 use crate::idempotency::Known;
@@ -20,12 +21,13 @@ type Verdict = (
 /// the order of owners.
 ///
 /// # Errors
-/// Nothing of any of them was queued, unless the connection was lost on the way.
+/// Nothing of any of them was queued, unless the connection was lost on the way. What is said of one that this version does not understand
+/// is the error of that one.
 pub(super) async fn submit(
     database: &Database,
     queued_scale: u32,
     requests: &[&Request],
-) -> Result<Vec<Queueing>, DatabaseError> {
+) -> Result<Vec<Outcome>, DatabaseError> {
     let videos: Vec<(i32, &Row)> = (1_i32..)
         .zip(requests)
         .flat_map(|(place, request)| request.videos.iter().map(move |video| (place, video)))
@@ -43,12 +45,9 @@ pub(super) async fn submit(
         |(_, video): &(i32, &Row)| Some(video.spec.keyframe()?.model.as_str().to_owned());
     let verdicts: Vec<Verdict> = sqlx::query_as(
         "select verdict, detail, known_status, known_answer
-           from submit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23,
-                       $24, $25)",
+           from submit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23)",
     )
     .bind(each(requests, |request| request.owner))
-    .bind(each(requests, |request| request.videos.len() as i32))
-    .bind(each(requests, |request| request.due_mc))
     .bind(each(requests, |request| request.key.as_deref()))
     .bind(each(requests, |request| request.hash.as_ref().map(<[u8; 32]>::as_slice)))
     .bind(each(requests, |request| request.status))
@@ -66,24 +65,21 @@ pub(super) async fn submit(
     .bind(each(&videos, |(_, video)| video.class))
     .bind(each(&videos, |(_, video)| video.after))
     .bind(each(&videos, |(_, video)| video.price_mc))
+    .bind(each(&videos, |(_, video)| video.price_book))
     .bind(each(&uses, |(place, ..)| *place))
     .bind(each(&uses, |(_, video, _)| *video))
     .bind(each(&uses, |(.., adapter)| *adapter))
     .bind(queued_caps(queued_scale))
-    .bind(requests.first().map_or(0, |first| first.book))
     .fetch_all(database.pool())
     .await?;
     let verdicts = verdicts.into_iter().zip(requests);
-    verdicts
-        .map(|(verdict, request)| queueing(verdict, request.due_mc))
-        .collect()
+    Ok(verdicts
+        .map(|(verdict, request)| outcome(verdict, request.due_mc))
+        .collect())
 }
 
 /// What `submit` says of a request.
-fn queueing(
-    (verdict, detail, status, body): Verdict,
-    due_mc: i64,
-) -> Result<Queueing, DatabaseError> {
+fn outcome((verdict, detail, status, body): Verdict, due_mc: i64) -> Outcome {
     match (verdict.as_str(), detail, status, body) {
         ("queued", ..) => Ok(Queueing::Queued),
         ("in_progress", ..) => Ok(Queueing::InProgress),
@@ -102,12 +98,15 @@ fn queueing(
             }),
             Err(_) => Err(not_of("submit.detail", &available)),
         },
+        ("no_image", ..) => Ok(Queueing::NoImage),
+        ("no_adapter", ..) => Ok(Queueing::NoAdapter),
+        ("no_parent", ..) => Ok(Queueing::NoParent),
         ("no_after", ..) => Ok(Queueing::NoAfter),
         (other, ..) => Err(not_of("submit.verdict", other)),
     }
 }
 
-/// What a lone request named that was removed a moment ago, where that is why it was refused.
+/// What a lone request named that was removed while the statement looked, where that is why it was refused.
 pub(super) fn missing(error: &DatabaseError) -> Option<Queueing> {
     let DatabaseError::Query(error) = error else {
         return None;
