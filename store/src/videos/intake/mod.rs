@@ -5,9 +5,11 @@ mod gathering;
 mod request;
 mod statement;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use flowai_actors::limits::INTAKE_LANES;
+use futures::FutureExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
@@ -89,9 +91,10 @@ impl Intake {
                 break;
             }
             let owners: Vec<_> = group.iter().map(|waiting| waiting.request.owner).collect();
-            // In a task of its own: a panic ends no lane, and whoever waited for it is told.
-            if let Err(panic) = tokio::spawn(self.clone().write(group)).await {
-                tracing::error!(%panic, "submissions were not written");
+            // A panic ends no lane; whoever waited for it is told.
+            let written = AssertUnwindSafe(self.write(group)).catch_unwind();
+            if written.await.is_err() {
+                tracing::error!("a panic kept submissions from being written");
             }
             let mut gathering = self.gathering();
             owners.into_iter().for_each(|owner| gathering.done(owner));
@@ -103,7 +106,7 @@ impl Intake {
         }
     }
 
-    async fn write(self, group: Vec<Waiting>) {
+    async fn write(&self, group: Vec<Waiting>) {
         if group.len() > 1 {
             let requests: Vec<&Request> = group.iter().map(|waiting| &waiting.request).collect();
             match self.submit(&requests).await {
