@@ -14,6 +14,7 @@ mod events_are_kept_by_week;
 mod farm;
 mod keys_are_looked_up_side_by_side;
 mod money_balances;
+mod nobody_edits_the_ledger;
 mod older_rows_are_read;
 mod submissions_gather;
 mod tenant_sees_only_its_own;

@@ -330,6 +330,28 @@ async fn an_error_is_of_the_request_that_caused_it() {
 }
 
 #[tokio::test]
+async fn what_this_version_cannot_read_of_one_is_its_error_alone() {
+    let mut farm = Farm::start().await;
+    let users = users::<3>(&mut farm).await;
+    let wishes = users.map(Wish::of);
+    // A tier of a newer version.
+    farm.run("alter table account drop constraint account_tier_check")
+        .await;
+    let [_, newer, _] = users;
+    farm.run(&format!(
+        "update account set tier = 'gold' where id = '{newer}'"
+    ))
+    .await;
+    let outcomes = together(&mut farm, &wishes).await;
+    let [first, unread, last] = outcomes.try_into().unwrap();
+    assert_eq!(first.unwrap(), Queueing::Queued);
+    assert_eq!(last.unwrap(), Queueing::Queued);
+    assert!(!unread.unwrap_err().is_outage());
+    // Written once, together.
+    assert_eq!(transactions(&mut farm, &wishes).await, "1 for 2");
+}
+
+#[tokio::test]
 async fn whose_rows_are_locked_keeps_nobody_else() {
     let mut farm = Farm::start().await;
     let users = users::<3>(&mut farm).await;
