@@ -4,13 +4,23 @@ use std::convert::Infallible;
 
 use anyhow::Result;
 use bytes::Bytes;
+use flowai_actors::messages::ArtefactFile;
 use flowai_store::objects::{Objects, ObjectsConfig};
 use http_body_util::Full;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Response, header};
+use hyper::{Request, Response, header};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
+
+/// A clip's and those beside it. Keyframes have a folder of their own.
+const FILES: [ArtefactFile; 4] = [
+    ArtefactFile::Clip,
+    ArtefactFile::Poster,
+    ArtefactFile::Preview,
+    ArtefactFile::Spritesheet,
+];
 
 pub(super) const FILE_BYTES: u64 = 1;
 
@@ -19,13 +29,8 @@ pub(super) async fn store() -> Result<Objects> {
     let endpoint = format!("http://{}", listener.local_addr()?);
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let service = service_fn(|_| async {
-                let mut answer = Response::new(Full::<Bytes>::default());
-                answer
-                    .headers_mut()
-                    .insert(header::CONTENT_LENGTH, FILE_BYTES.into());
-                Ok::<_, Infallible>(answer)
-            });
+            let service =
+                service_fn(|request| async move { Ok::<_, Infallible>(answer(&request)) });
             let serving = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
             tokio::spawn(serving);
         }
@@ -37,4 +42,25 @@ pub(super) async fn store() -> Result<Objects> {
         access_key_id: "key".to_owned(),
         secret_access_key: "secret".to_owned(),
     }))
+}
+
+/// To a list of the files under a prefix, or to a question after one.
+fn answer(request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    let query = request.uri().query().unwrap_or_default();
+    let mut parameters = url::form_urlencoded::parse(query.as_bytes());
+    if let Some((_, prefix)) = parameters.find(|(name, _)| name == "prefix") {
+        let contents: String = FILES
+            .iter()
+            .map(|file| {
+                let name = file.file_name();
+                format!("<Contents><Key>{prefix}{name}</Key><Size>{FILE_BYTES}</Size></Contents>")
+            })
+            .collect();
+        let body = format!("<ListBucketResult>{contents}</ListBucketResult>");
+        return Response::new(Full::from(body));
+    }
+    let mut answer = Response::new(Full::default());
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_LENGTH, FILE_BYTES.into());
+    answer
 }

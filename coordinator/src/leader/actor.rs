@@ -28,6 +28,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::audit::keep_auditing;
 use super::autoscaling::Looks;
+use super::delivery;
 use super::event::{Answer, Effect, Event, ReplyId};
 use super::joining;
 use super::messages::Message;
@@ -405,7 +406,7 @@ impl Running {
                 })
             }
             Effect::Verify(ended) => self.work(LeaderTask::Store, async move {
-                work::verify(&objects, ended).await
+                delivery::verify(&objects, ended).await
             }),
             Effect::LookBack { reply, held } => self.answer_later(reply, async move {
                 Some(work::look_back(&database, &held).await)

@@ -12,6 +12,7 @@ mod audit;
 mod autoscaling;
 mod checkpoints;
 mod compare;
+mod delivery;
 pub(crate) mod event;
 mod joining;
 mod line;

@@ -14,8 +14,8 @@ use flowai_actors::kit::Backoff;
 use flowai_actors::limits::RECOVERY_PAGE_JOBS;
 use flowai_actors::link::PeerId;
 use flowai_actors::messages::{
-    ArtefactFile, Assign, AssignAnswer, AttemptRef, Ended, EndedAnswer, FirstFrameSource, Holding,
-    Outcome as Told, PrefetchStage, ReadyFile, Register, Source, Target, UploadTargetsAnswer,
+    Assign, AssignAnswer, AttemptRef, EndedAnswer, FirstFrameSource, Holding, PrefetchStage,
+    ReadyFile, Register, Source, Target, UploadTargetsAnswer,
 };
 use flowai_actors::preview::{PREVIEW_CONTENT_TYPE, PlacePreview, PreviewPlace};
 use flowai_actors::wire;
@@ -25,17 +25,16 @@ use flowai_store::checkpoints::{
 use flowai_store::database::{Database, DatabaseError};
 use flowai_store::journal::{self, Batch, Change, JournalError, artefact_key, preview_key};
 use flowai_store::objects::{
-    ObjectHead, Objects, ObjectsError, PRESIGNED_GET_TTL_MAX, PRESIGNED_PUT_TTL_MAX,
-    ResponseHeaders, UploadTerms,
+    Objects, ObjectsError, PRESIGNED_GET_TTL_MAX, PRESIGNED_PUT_TTL_MAX, ResponseHeaders,
+    UploadTerms,
 };
 use flowai_store::recovery::Page;
 use flowai_store::sources::{self, FirstFrameFiles, SourcesError, StoredFile};
 use flowai_store::{members, nodes, recovery};
-use futures::future::join_all;
 use tokio::sync::mpsc;
 
 use super::Tools;
-use super::event::{Answer, Event, JobModels, NotDelivered, NotDispatched, Outcome, ReplyId};
+use super::event::{Answer, Event, JobModels, NotDispatched, Outcome, ReplyId};
 use super::state::State;
 use crate::metrics;
 
@@ -46,9 +45,6 @@ pub const RETRY_MOST: Duration = Duration::from_secs(1);
 pub const ASSIGN_DEADLINE: Duration = Duration::from_secs(2);
 /// A node that has not heard yet that its last end was written says that it is busy.
 pub const BUSY_TRIES: u32 = 8;
-/// Of looking at one file, with all tries of the client itself. If the store does not answer by then, the node is to tell its
-/// end again, and all files are looked at anew.
-const HEAD_DEADLINE: Duration = Duration::from_secs(5);
 /// Objects that are listed at a time, as many as S3 lists at once.
 const CHECKPOINTS_LISTED_MAX: i32 = 1_000;
 /// Pages of unfinished jobs that wait to be taken in when a term begins.
@@ -399,55 +395,6 @@ async fn give(tools: &Tools, held: &Holding, assign: &Assign) -> Result<(), NotD
     Err(NotDispatched::NotTaken("it stays busy".to_owned()))
 }
 
-/// Whether every file of a rendered attempt lies in the object store, clip and keyframe with the length that was told. Their
-/// bytes are those of the hashes that were signed into the uploads.
-pub(super) async fn verify(objects: &Objects, ended: Box<Ended>) -> Event {
-    let result = look(objects, &ended).await;
-    Event::Verified { ended, result }
-}
-
-async fn look(objects: &Objects, ended: &Ended) -> Result<(), NotDelivered> {
-    let Told::Rendered {
-        clip_bytes,
-        manifest,
-        ..
-    } = &ended.outcome
-    else {
-        return Ok(());
-    };
-    // All at once: the answers take their time one beside the other, and each job waits for them.
-    let files = ArtefactFile::of(&manifest.spec);
-    let heads = files.iter().map(|file| async move {
-        let key = artefact_key(ended.at.job, ended.at.attempt, *file);
-        (*file, head(objects, &key).await)
-    });
-    for (file, found) in join_all(heads).await {
-        let name = file.file_name();
-        let told = match file {
-            ArtefactFile::Clip => Some(*clip_bytes),
-            ArtefactFile::Keyframe => manifest.keyframe.as_ref().map(|keyframe| keyframe.bytes),
-            ArtefactFile::Poster | ArtefactFile::Preview | ArtefactFile::Spritesheet => None,
-        };
-        let detail = match (found, told) {
-            (Ok(Some(head)), Some(told)) if head.length != told => {
-                format!("{name} has {} bytes, {told} were told", head.length)
-            }
-            (Ok(Some(_)), _) => continue,
-            (Ok(None), _) => format!("{name} does not lie in the object store"),
-            (Err(reason), _) => return Err(NotDelivered::Unanswered(reason)),
-        };
-        return Err(NotDelivered::Missing(detail));
-    }
-    Ok(())
-}
-
-async fn head(objects: &Objects, key: &str) -> Result<Option<ObjectHead>, String> {
-    match tokio::time::timeout(HEAD_DEADLINE, objects.head(key)).await {
-        Ok(head) => head.map_err(|error| error.to_string()),
-        Err(_) => Err(format!("object store did not answer about {key} in time")),
-    }
-}
-
 /// What a node is told that asks about an attempt which is not its any more.
 pub(super) async fn look_back(database: &Database, held: &Holding) -> Answer {
     let was_settled = insist("looking back", || recovery::was_settled(database, held)).await;
@@ -599,44 +546,5 @@ pub(super) async fn sweep_checkpoints(
             Some(last) => after = Some(last.key.clone()),
             None => return Ok(()),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::{BufRead as _, BufReader, Write as _};
-    use std::net::TcpListener;
-
-    use flowai_store::objects::ObjectsConfig;
-
-    use super::*;
-
-    /// An object store that answers every request with this status.
-    fn store(status: &'static str) -> Objects {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        std::thread::spawn(move || {
-            for connection in listener.incoming() {
-                let mut connection = connection.unwrap();
-                let mut head = BufReader::new(&connection).lines();
-                while head.next().is_some_and(|line| !line.unwrap().is_empty()) {}
-                let answer =
-                    format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
-                connection.write_all(answer.as_bytes()).unwrap();
-            }
-        });
-        Objects::new(&ObjectsConfig {
-            endpoint,
-            region: "us-east-1".to_owned(),
-            bucket: "clips".to_owned(),
-            access_key_id: "key".to_owned(),
-            secret_access_key: "secret".to_owned(),
-        })
-    }
-
-    #[tokio::test]
-    async fn a_store_that_fails_does_not_say_that_a_file_is_missing() {
-        assert!(head(&store("503 Service Unavailable"), "k").await.is_err());
-        assert_eq!(head(&store("404 Not Found"), "k").await, Ok(None));
     }
 }

@@ -19,6 +19,7 @@ use crate::Error;
 use crate::folder::Folder;
 use crate::secrets;
 
+mod listing;
 mod verified;
 
 use verified::Verified;
@@ -89,7 +90,7 @@ impl S3 {
             what: format!("serving {}", objects.display()),
             source: std::io::Error::other(format!("{error:?}")),
         })?;
-        let mut builder = S3ServiceBuilder::new(Verified::new(files));
+        let mut builder = S3ServiceBuilder::new(Verified::new(files, &objects));
         builder.set_auth(SimpleAuth::from_single(
             access_key_id.clone(),
             secret_access_key.clone(),

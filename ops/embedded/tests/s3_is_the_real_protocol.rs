@@ -144,6 +144,60 @@ async fn content_type_survives_and_a_range_is_a_range() {
 }
 
 #[tokio::test]
+async fn a_list_comes_by_key_in_pages_and_from_its_bucket_alone() {
+    let farm = Farm::start().await;
+    for key in ["b/2", "b-1", "b/1/x", "a", "b/10", "c/1"] {
+        farm.put(key, "text/plain").await;
+    }
+    let list = async |prefix: &str| {
+        let pages = farm
+            .client
+            .list_objects_v2()
+            .bucket(farm.bucket())
+            .prefix(prefix)
+            .max_keys(2)
+            .into_paginator()
+            .send();
+        let pages: Vec<_> = pages.try_collect().await.unwrap();
+        let keys = pages.iter().map(|page| {
+            let keys = page.contents().iter().filter_map(|object| object.key());
+            keys.map(str::to_owned).collect()
+        });
+        keys.collect::<Vec<Vec<String>>>()
+    };
+    let all = vec![vec!["a", "b-1"], vec!["b/1/x", "b/10"], vec!["b/2", "c/1"]];
+    assert_eq!(list("").await, all);
+    assert_eq!(list("b").await, [vec!["b-1", "b/1/x"], vec!["b/10", "b/2"]]);
+    assert_eq!(list("b/").await, [vec!["b/1/x", "b/10"], vec!["b/2"]]);
+    assert_eq!(list("b/1").await, [["b/1/x", "b/10"]]);
+    for nothing in ["b/1/x/", "nowhere/", "../", "b/../../", "/"] {
+        assert_eq!(list(nothing).await.concat(), [""; 0], "{nothing}");
+    }
+    let client = &farm.client;
+    let elsewhere = client.list_objects_v2().bucket("elsewhere").send().await;
+    assert_eq!(
+        elsewhere
+            .unwrap_err()
+            .raw_response()
+            .unwrap()
+            .status()
+            .as_u16(),
+        404
+    );
+    let list = client.list_objects_v2().bucket(farm.bucket());
+    let grouped = list.delimiter("/").send().await;
+    assert_eq!(
+        grouped
+            .unwrap_err()
+            .raw_response()
+            .unwrap()
+            .status()
+            .as_u16(),
+        501
+    );
+}
+
+#[tokio::test]
 async fn a_presigned_get_serves_a_browser() {
     let farm = Farm::start().await;
     farm.put("clips/b/clip.mp4", "application/octet-stream")

@@ -99,7 +99,7 @@ pub fn artefact_key(job: JobId, attempt: Attempt, file: ArtefactFile) -> String 
         ArtefactFile::Clip
         | ArtefactFile::Poster
         | ArtefactFile::Preview
-        | ArtefactFile::Spritesheet => format!("{}{attempt}/{name}", clips_prefix(job)),
+        | ArtefactFile::Spritesheet => format!("{}{name}", artefacts_prefix(job, attempt)),
         // Not among the clip's: it outlives the video.
         ArtefactFile::Keyframe => format!("keyframes/{job}/{attempt}/{name}"),
     }
@@ -107,7 +107,12 @@ pub fn artefact_key(job: JobId, attempt: Attempt, file: ArtefactFile) -> String 
 
 /// Where the preview of a step of a running attempt lies.
 pub fn preview_key(job: JobId, attempt: Attempt, step: u32) -> String {
-    format!("{}{attempt}/step-{step}.webp", clips_prefix(job))
+    format!("{}step-{step}.webp", artefacts_prefix(job, attempt))
+}
+
+/// What the keys of all files of an attempt but its keyframe begin with, and no others.
+pub fn artefacts_prefix(job: JobId, attempt: Attempt) -> String {
+    format!("{}{attempt}/", clips_prefix(job))
 }
 
 /// What the keys of all files of a job but its keyframes begin with, of every attempt.

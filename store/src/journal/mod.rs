@@ -18,8 +18,8 @@ use crate::database::{Database, detail_of};
 use crate::number::int;
 
 pub use change::{
-    Artefact, Batch, Change, Keyframe, MADE_ROOM, Unfinished, artefact_key, clips_prefix,
-    preview_key,
+    Artefact, Batch, Change, Keyframe, MADE_ROOM, Unfinished, artefact_key, artefacts_prefix,
+    clips_prefix, preview_key,
 };
 
 /// The error of `journal_commit` for a term that has ended.

@@ -1,8 +1,12 @@
 //! The S3 operations that the farm uses, over s3s-fs.
 
+use std::path::{Path, PathBuf};
+
 use s3s::dto::*;
 use s3s::{S3, S3Request, S3Response, S3Result};
 use s3s_fs::FileSystem;
+
+use super::listing;
 
 /// s3s-fs keeps an upload whose checksum turned out wrong; S3 keeps nothing. This removes it, and serves only what is
 /// listed here: every other operation is "not implemented". (Where a wrong upload replaced an object, that is gone too:
@@ -10,11 +14,17 @@ use s3s_fs::FileSystem;
 #[derive(Debug)]
 pub(super) struct Verified {
     files: FileSystem,
+    /// Where its buckets lie.
+    root: PathBuf,
 }
 
 impl Verified {
-    pub(super) fn new(files: FileSystem) -> Self {
-        Self { files }
+    /// `files` serves `root`.
+    pub(super) fn new(files: FileSystem, root: &Path) -> Self {
+        Self {
+            files,
+            root: root.to_owned(),
+        }
     }
 }
 
@@ -81,11 +91,12 @@ impl S3 for Verified {
         self.files.delete_objects(request).await
     }
 
+    /// s3s-fs would walk all objects of the bucket for each list.
     async fn list_objects_v2(
         &self,
         request: S3Request<ListObjectsV2Input>,
     ) -> S3Result<S3Response<ListObjectsV2Output>> {
-        self.files.list_objects_v2(request).await
+        listing::list(&self.root, request.input).await
     }
 }
 
