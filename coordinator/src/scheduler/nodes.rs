@@ -87,14 +87,23 @@ impl Progress {
 }
 
 impl Running {
-    /// Seconds until it ends, as far as its progress and its prediction tell.
+    /// Seconds until it ends, as far as its progress and its prediction tell: none when that is over.
     pub(super) fn left_s(&self, now: Monotonic) -> f64 {
+        self.ahead_s(now).max(0.0)
+    }
+
+    /// Whether it ends within so many seconds. Of one that should have ended as long ago nobody knows.
+    pub(super) fn ends_within(&self, seconds: f64, now: Monotonic) -> bool {
+        self.ahead_s(now).abs() <= seconds
+    }
+
+    /// Seconds until it ends as predicted, negative since then.
+    fn ahead_s(&self, now: Monotonic) -> f64 {
         let ran_s = |since| now.since(since).as_secs_f64();
-        let left_s = match &self.progress {
+        match &self.progress {
             Some(progress) => progress.left_s(self.whole_s) - ran_s(progress.newest.at),
             None => self.expected_s - ran_s(self.since),
-        };
-        left_s.max(0.0)
+        }
     }
 
     /// So many of all steps are done. `done`: 0 to 1.

@@ -98,7 +98,7 @@ impl Scheduler {
 
     /// Nodes that become free by themselves before one could be freed.
     fn own_ends(&self) -> Vec<NodeIx> {
-        let ends_soon = |running: Running| running.left_s(self.now) <= PREEMPTION_SWAP_S;
+        let ends_soon = |running: Running| running.ends_within(PREEMPTION_SWAP_S, self.now);
         let ending = self.nodes.iter().filter(|(_, node)| {
             node.reserved.is_none() && node.takes_work() && node.running.is_some_and(ends_soon)
         });
