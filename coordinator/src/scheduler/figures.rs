@@ -41,7 +41,7 @@ pub struct ClassFigures {
 impl Scheduler {
     /// Looks at every lane: for once in some seconds.
     pub fn figures(&self) -> Figures {
-        let first = self.first_claim();
+        let first = self.first_lane();
         let mut waiting = BTreeMap::new();
         for (_, lane) in self.lanes.iter() {
             let head = lane.jobs.front().and_then(|job| self.jobs.get(*job));

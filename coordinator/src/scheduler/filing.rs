@@ -7,7 +7,7 @@ use flowai_actors::state::Tier;
 use super::jobs::{Job, JobIx, Place};
 use super::kinds::Refitted;
 use super::lanes::{Claim, Entry, LaneIx};
-use super::shares::{UserIx, Virtual};
+use super::shares::{Filed, UserIx, Virtual};
 use super::state::Scheduler;
 
 impl Scheduler {
@@ -89,19 +89,17 @@ impl Scheduler {
         let has_forced = user.is_some_and(|user| user.forced.is_some());
         let stood = before.is_some_and(|entry| entry.stands);
         let stands = head.is_some() && !is_capped && self.kinds.is_offered(kind);
-        let mut is_lifted = false;
         match (stood, stands) {
-            (false, true) => {
-                is_lifted = self
-                    .shares
-                    .stand(owner, head.map_or(1, |(tier, _)| tier.weight()))
-            }
+            (false, true) => self
+                .shares
+                .stand(owner, head.map_or(1, |(tier, _)| tier.weight())),
             (true, false) => self.shares.sit(owner),
             (true, true) | (false, false) => {}
         }
-        let claim = self.claim_of(ix);
-        let entry = head.zip(claim).map(|((_, bound), claim)| Entry {
+        let place = self.kept(ix).or_else(|| self.claim_of(ix));
+        let entry = head.zip(place).map(|((_, bound), (claim, length))| Entry {
             claim,
+            length,
             is_capped,
             // One user has one forced start at a time.
             bound: bound.filter(|_| !is_capped && !has_forced),
@@ -114,27 +112,46 @@ impl Scheduler {
                 user.lanes.retain(|lane| *lane != ix);
             }
         }
-        if is_lifted {
-            self.refile_others(owner, ix);
-        }
     }
 
-    /// Files all lanes of a user anew: its tag or the number of its running jobs has changed.
+    /// A user's tag or the number of its running jobs has changed: files its lanes anew that may not stay as they are.
     pub(super) fn rekey_user(&mut self, owner: UserIx) {
-        let lanes = self.shares.get(owner).map(|user| user.lanes.clone());
-        for lane in lanes.into_iter().flatten() {
-            self.rekey(lane);
+        let Some(user) = self.shares.get_mut(owner) else {
+            return;
+        };
+        let now = Filed {
+            tag: user.tag,
+            is_capped: Tier::ALL.map(|tier| user.running >= cap(tier)),
+            has_forced: user.forced.is_some(),
+        };
+        let before = user.filed;
+        let may_start_as_before =
+            (now.is_capped, now.has_forced) == (before.is_capped, before.has_forced);
+        if may_start_as_before && before.tag <= now.tag {
+            return;
+        }
+        user.filed = now;
+        for lane in user.lanes.clone() {
+            match may_start_as_before {
+                true if self.kept(lane).is_some() => {}
+                true => self.refile(lane),
+                false => self.rekey(lane),
+            }
         }
     }
 
-    /// The user's tag has changed, and nothing else of these lanes.
-    fn refile_others(&mut self, owner: UserIx, but: LaneIx) {
-        let lanes = self.shares.get(owner).map(|user| user.lanes.clone());
-        for lane in lanes.into_iter().flatten().filter(|lane| *lane != but) {
-            let entry = self.lanes.get(lane).and_then(|lane| lane.entry);
-            if let Some((entry, claim)) = entry.zip(self.claim_of(lane)) {
-                self.file(lane, Some(Entry { claim, ..entry }));
-            }
+    /// Files a lane where it should be, and leaves the rest.
+    pub(super) fn refile(&mut self, ix: LaneIx) {
+        let entry = self.lanes.get(ix).and_then(|lane| lane.entry);
+        if let Some((entry, (claim, length))) = entry.zip(self.claim_of(ix)) {
+            self.file(
+                ix,
+                Some(Entry {
+                    claim,
+                    length,
+                    ..entry
+                }),
+            );
         }
     }
 
@@ -144,7 +161,7 @@ impl Scheduler {
             return;
         };
         let before = std::mem::replace(&mut lane.entry, entry);
-        let kind_ix = lane.kind;
+        let (kind_ix, owner) = (lane.kind, lane.user);
         let Some(kind) = self.kinds.get_mut(kind_ix) else {
             return;
         };
@@ -155,6 +172,9 @@ impl Scheduler {
             }
             if let Some(entry) = entry {
                 kind.claims(entry.is_capped).insert(entry.claim);
+            }
+            if let Some(user) = self.shares.get_mut(owner) {
+                user.filed.tag = user.filed.tag.max(user.tag);
             }
         }
         let bound = |entry: Entry| entry.bound;
@@ -171,16 +191,28 @@ impl Scheduler {
         }
     }
 
-    fn claim_of(&self, ix: LaneIx) -> Option<Claim> {
+    /// Where the lane is filed, with the length of its first job, if it may stay there.
+    fn kept(&self, ix: LaneIx) -> Option<(Claim, f64)> {
+        let lane = self.lanes.get(ix)?;
+        let entry = lane.entry?;
+        let is_of_first = self.jobs.get(*lane.jobs.front()?)?.seq == entry.claim.seq;
+        let may_stay = is_of_first && entry.claim <= self.as_it_is(entry.claim)?;
+        may_stay.then_some((entry.claim, entry.length))
+    }
+
+    /// Where it should be, as lengths are predicted now.
+    fn claim_of(&self, ix: LaneIx) -> Option<(Claim, f64)> {
         let lane = self.lanes.get(ix)?;
         let job = self.jobs.get(*lane.jobs.front()?)?;
         let user = self.shares.get(lane.user)?;
-        Some(Claim {
-            finish: Virtual(user.tag.0 + self.length_of(job)),
+        let length = self.length_of(job);
+        let claim = Claim {
+            finish: Virtual(user.tag.0 + length),
             served: user.served,
             seq: job.seq,
             lane: ix,
-        })
+        };
+        Some((claim, length))
     }
 
     /// Nodes came, left, or fit other sizes: free ones are compared again with who waits for them, and who waits for what no

@@ -63,7 +63,7 @@ impl Scheduler {
         let ix = self.nodes.find(node)?;
         let known = self.nodes.get(ix).filter(|node| node.takes_work())?;
         let leaves = self.jobs.get(known.running?.job).map(|job| job.owner);
-        let choice = self.choose(ix, leaves)?;
+        let choice = self.choose(ix, leaves).0?;
         Some(self.jobs.get(choice.job)?.id)
     }
 

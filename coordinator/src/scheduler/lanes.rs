@@ -42,7 +42,10 @@ pub(super) struct Lane {
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry {
+    /// As it was filed: at most what it is ([`Scheduler::as_it_is`](super::state::Scheduler)).
     pub(super) claim: Claim,
+    /// Virtual seconds from its user's tag to the claim's finish.
+    pub(super) length: f64,
     pub(super) is_capped: bool,
     pub(super) bound: Option<Bound>,
     /// It counts among those who stand for a node.

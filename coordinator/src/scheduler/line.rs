@@ -5,10 +5,11 @@ use std::collections::{BinaryHeap, HashMap};
 
 use flowai_actors::ids::{JobId, UserId};
 
+use super::claims::{Stream, stream};
 use super::forecast::Range;
 use super::jobs::{Job, JobIx, Place as Where};
 use super::kinds::Unfit;
-use super::lanes::{Claim, LaneIx};
+use super::lanes::LaneIx;
 use super::shares::{UserIx, Virtual};
 use super::state::Scheduler;
 
@@ -101,7 +102,7 @@ impl Scheduler {
     /// The first `most` places, in the order in which the jobs would start were each served as soon as its turn comes.
     pub fn line(&self, most: usize) -> Vec<Place> {
         let mut turns = Turns::new(self);
-        let first = self.first_claim();
+        let first = self.first_lane();
         let mut line = Vec::new();
         while line.len() < most {
             let Some((job, position)) = turns.next() else {
@@ -115,10 +116,10 @@ impl Scheduler {
     /// What a waiting job waits for; `None` for one that runs or is not known.
     pub fn why(&self, id: JobId) -> Option<WaitsFor> {
         let job = self.jobs.by_id(id)?;
-        self.waits_for(job, self.first_claim())
+        self.waits_for(job, self.first_lane())
     }
 
-    fn place_of(&self, ix: JobIx, position: u32, first: Option<Claim>) -> Option<Place> {
+    fn place_of(&self, ix: JobIx, position: u32, first: Option<LaneIx>) -> Option<Place> {
         let job = self.jobs.get(ix)?;
         Some(Place {
             user: self.shares.get(job.owner)?.id,
@@ -129,12 +130,12 @@ impl Scheduler {
         })
     }
 
-    /// `first`: as [`Self::first_claim`] gives it, which looks at all kinds.
-    pub(super) fn waits_for(&self, job: &Job, first: Option<Claim>) -> Option<WaitsFor> {
-        let lane = match job.place {
+    /// `first`: as [`Self::first_lane`] gives it, which looks at all kinds.
+    pub(super) fn waits_for(&self, job: &Job, first: Option<LaneIx>) -> Option<WaitsFor> {
+        let (ix, lane) = match job.place {
             Where::Running(_) => return None,
             Where::Parked => return Some(WaitsFor::OtherJob),
-            Where::Lane(lane) => self.lanes.get(lane)?,
+            Where::Lane(ix) => (ix, self.lanes.get(ix)?),
         };
         let unfit = self.kinds.unfit(job.kind).map(|unfit| match unfit {
             Unfit::Model => WaitsFor::Model,
@@ -154,19 +155,10 @@ impl Scheduler {
             Some(unfit) => unfit,
             None if lane.entry.is_some_and(|entry| entry.is_capped) => WaitsFor::OwnJobs,
             None if is_pausing() => WaitsFor::Retry,
-            None if first != lane.entry.map(|entry| entry.claim) || is_behind() => WaitsFor::Others,
+            None if first != Some(ix) || is_behind() => WaitsFor::Others,
             None if self.now < job.hold_until => WaitsFor::WarmNode,
             None => WaitsFor::Node,
         })
-    }
-
-    /// The smallest claim of those who could start.
-    pub(super) fn first_claim(&self) -> Option<Claim> {
-        let kinds = self.kinds.waiting().filter(|(_, kind)| kind.fitting > 0);
-        kinds
-            .filter_map(|(_, kind)| kind.open.first())
-            .min()
-            .copied()
     }
 }
 
@@ -174,8 +166,8 @@ impl Scheduler {
 /// that had a turn.
 struct Turns<'a> {
     scheduler: &'a Scheduler,
-    /// The lanes of each kind in their order, of which the next stands in `coming`.
-    lanes: Vec<Box<dyn Iterator<Item = LaneIx> + 'a>>,
+    /// The claims of each kind as they are filed, of which the next stands in `coming`.
+    filed: Vec<Stream<'a>>,
     coming: BinaryHeap<Reverse<Turn>>,
     /// What each user is served before, virtual seconds, and in which turn last.
     served: HashMap<UserIx, (f64, u64)>,
@@ -200,30 +192,39 @@ impl<'a> Turns<'a> {
     fn new(scheduler: &'a Scheduler) -> Self {
         let mut turns = Self {
             scheduler,
-            lanes: Vec::new(),
+            filed: Vec::new(),
             coming: BinaryHeap::new(),
             served: HashMap::new(),
             turns: 0,
         };
         for (_, kind) in scheduler.kinds.waiting() {
             for claims in [&kind.open, &kind.capped] {
-                turns
-                    .lanes
-                    .push(Box::new(claims.iter().map(|claim| claim.lane)));
-                turns.stand_next(turns.lanes.len() - 1);
+                turns.filed.push(stream(claims));
+                turns.stand_next(turns.filed.len() - 1);
             }
         }
         turns
     }
 
     fn stand_next(&mut self, kind: usize) {
-        let lane = self.lanes.get_mut(kind).and_then(Iterator::next);
-        let turn = lane.and_then(|lane| self.turn(lane, 0, Some(kind)));
+        let claim = self.filed.get_mut(kind).and_then(Iterator::next);
+        let turn = claim.and_then(|claim| {
+            let lane = self.scheduler.lanes.get(claim.lane)?;
+            Some(Turn {
+                is_unfit: !self.scheduler.kinds.is_offered(lane.kind),
+                finish: claim.finish,
+                served: claim.served,
+                seq: claim.seq,
+                lane: claim.lane,
+                at: 0,
+                kind: Some(kind),
+            })
+        });
         self.coming.extend(turn.map(Reverse));
     }
 
     /// How the job stands after the turns so far.
-    fn turn(&self, ix: LaneIx, at: usize, kind: Option<usize>) -> Option<Turn> {
+    fn turn(&self, ix: LaneIx, at: usize) -> Option<Turn> {
         let scheduler = self.scheduler;
         let lane = scheduler.lanes.get(ix)?;
         let job = scheduler.jobs.get(*lane.jobs.get(at)?)?;
@@ -240,7 +241,7 @@ impl<'a> Turns<'a> {
             seq: job.seq,
             lane: ix,
             at,
-            kind,
+            kind: None,
         })
     }
 
@@ -251,8 +252,8 @@ impl<'a> Turns<'a> {
             if let Some(kind) = before.kind {
                 self.stand_next(kind);
             }
-            let turn = self.turn(ix, at, None)?;
-            // Another lane of the user was served meanwhile: this one stands further back.
+            let turn = self.turn(ix, at)?;
+            // Another lane of the user was served meanwhile, or before: this one stands further back.
             if (turn.is_unfit, turn.finish, turn.served)
                 > (before.is_unfit, before.finish, before.served)
             {
@@ -266,7 +267,7 @@ impl<'a> Turns<'a> {
             let (served_s, served) = self.served.entry(lane.user).or_default();
             *served_s += length;
             *served = u64::MAX / 2 + u64::from(self.turns);
-            let next = self.turn(ix, at + 1, None);
+            let next = self.turn(ix, at + 1);
             self.coming.extend(next.map(Reverse));
             return Some((job_ix, self.turns));
         }

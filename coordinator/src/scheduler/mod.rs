@@ -21,6 +21,7 @@
 
 mod belief;
 mod bounds;
+mod claims;
 mod deadlines;
 mod durations;
 mod ended;

@@ -5,19 +5,19 @@
 //! [`LOCALITY_DEFICIT_JOBS`] usual jobs behind (a bounded deficit: arXiv 2501.14312), nobody passes who came later by ten times
 //! what is saved, and a job is passed a bounded number of times (delay scheduling: Zaharia et al., EuroSys 2010).
 
-use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap};
+use std::collections::BTreeSet;
 
 use flowai_actors::limits::{
     CANDIDATES_MAX, LOCALITY_DEFICIT_JOBS, LOCALITY_NODES_A_SKIP, LOCALITY_SKIPS_MIN,
     WAITED_SECOND_WORTH_S,
 };
 
+use super::claims::{Claims, Stream, stream};
 use super::durations::Cold;
 use super::event::Effect;
 use super::jobs::{Job, JobIx, Place};
 use super::kinds::{Kind, KindIx};
-use super::lanes::{Claim, Lane};
+use super::lanes::{Claim, Lane, LaneIx};
 use super::nodes::{Node, NodeIx};
 use super::shares::{UserIx, Virtual};
 use super::state::Scheduler;
@@ -52,13 +52,17 @@ impl Scheduler {
             if !self.nodes.get(node).is_some_and(Node::is_free) {
                 continue;
             }
-            if let Some(choice) = self.choose(node, None) {
+            let (choice, outdated) = self.choose(node, None);
+            if let Some(choice) = choice {
                 self.start(choice, node, effects);
             }
+            outdated.into_iter().for_each(|lane| self.refile(lane));
         }
         let mut kinds = std::mem::take(&mut self.dirty_kinds);
         while !self.free.is_empty() {
-            let Some((job, node)) = self.match_newcomer(&kinds) else {
+            let (found, outdated) = self.match_newcomer(&kinds);
+            outdated.into_iter().for_each(|lane| self.refile(lane));
+            let Some((job, node)) = found else {
                 break;
             };
             self.start(Choice::of(job), node, effects);
@@ -67,30 +71,49 @@ impl Scheduler {
         self.dirty_kinds.clear();
     }
 
-    /// What the node would be given. `leaves`: whose running job there is taken as ended.
-    pub(super) fn choose(&self, node: NodeIx, leaves: Option<UserIx>) -> Option<Choice> {
+    /// What the node would be given, and lanes to file anew. `leaves`: whose running job there is taken as ended.
+    pub(super) fn choose(
+        &self,
+        node: NodeIx,
+        leaves: Option<UserIx>,
+    ) -> (Option<Choice>, Vec<LaneIx>) {
         let forced = self.reserved_for(node).or_else(|| self.overdue(node));
         if let Some(job) = forced {
-            return Some(Choice {
+            let choice = Choice {
                 is_forced: true,
                 ..Choice::of(job)
-            });
+            };
+            return (Some(choice), Vec::new());
         }
-        self.best(node, leaves, false)
-            .or_else(|| self.best(node, leaves, true))
+        let mut outdated = Vec::new();
+        for with_capped in [false, true] {
+            let mut claims = self.claims_for(node, leaves, with_capped);
+            let best = self.best(node, &mut claims);
+            outdated.append(&mut claims.outdated);
+            if best.is_some() {
+                return (best, outdated);
+            }
+        }
+        (None, outdated)
     }
 
-    /// The best of the claims that are not too far behind the first. `with_capped`: also of users who run enough already.
-    fn best(&self, node: NodeIx, leaves: Option<UserIx>, with_capped: bool) -> Option<Choice> {
-        let known = self.nodes.get(node)?;
-        let kinds = self
-            .kinds
-            .waiting_for(known.group)
-            .filter(|(ix, _)| self.may_take(node, *ix));
-        let claims = Claims::new(kinds.flat_map(|(_, kind)| {
+    /// Of all that the node may take. `with_capped`: also of users who run enough already.
+    fn claims_for(&self, node: NodeIx, leaves: Option<UserIx>, with_capped: bool) -> Claims<'_> {
+        let group = self.nodes.get(node).map(|node| node.group);
+        let kinds = group
+            .into_iter()
+            .flat_map(|group| self.kinds.waiting_for(group));
+        let kinds = kinds.filter(|(ix, _)| self.may_take(node, *ix));
+        let streams = kinds.flat_map(|(_, kind)| {
             let capped = self.capped(kind, leaves, with_capped);
-            [Box::new(kind.open.iter().copied()) as Stream<'_>, capped]
-        }));
+            [stream(&kind.open), capped]
+        });
+        Claims::new(self, streams)
+    }
+
+    /// The best of the claims that are not too far behind the first.
+    fn best(&self, node: NodeIx, claims: &mut Claims<'_>) -> Option<Choice> {
+        let known = self.nodes.get(node)?;
         let can_run = |(lane, ix): &(&Lane, JobIx)| self.may_run(lane, *ix, node);
         let heads =
             claims.filter_map(|claim| self.head(claim).filter(can_run).map(|(_, ix)| (claim, ix)));
@@ -132,7 +155,7 @@ impl Scheduler {
     /// Of the users who run enough already: all, or only whoever has one running job less when that of `leaves` ends.
     fn capped<'a>(&'a self, kind: &'a Kind, leaves: Option<UserIx>, with_all: bool) -> Stream<'a> {
         if with_all {
-            return Box::new(kind.capped.iter().copied());
+            return stream(&kind.capped);
         }
         let Some(user) = leaves.and_then(|user| self.shares.get(user)) else {
             return Box::new(std::iter::empty());
@@ -143,6 +166,7 @@ impl Scheduler {
             let job = self.jobs.get(*lane.jobs.front()?)?;
             let is_here = kind.capped.contains(&claim) && user.running <= job.tier.running_max();
             let lift = (self.shares.now().0 - user.tag.0).max(0.0);
+            let claim = self.as_it_is(claim)?;
             let finish = Virtual(claim.finish.0 + lift);
             is_here.then_some(Claim { finish, ..claim })
         });
@@ -252,18 +276,19 @@ impl Scheduler {
         })
     }
 
-    /// The first claim of these kinds that a free node can serve, and the node that starts it soonest.
-    fn match_newcomer(&self, kinds: &BTreeSet<KindIx>) -> Option<(JobIx, NodeIx)> {
+    /// The first claim of these kinds that a free node can serve, the node that starts it soonest, and lanes to file anew.
+    fn match_newcomer(&self, kinds: &BTreeSet<KindIx>) -> (Option<(JobIx, NodeIx)>, Vec<LaneIx>) {
         let of_kinds = || kinds.iter().filter_map(|ix| self.kinds.get(*ix));
-        let open =
-            Claims::new(of_kinds().map(|kind| Box::new(kind.open.iter().copied()) as Stream<'_>));
-        let capped =
-            Claims::new(of_kinds().map(|kind| Box::new(kind.capped.iter().copied()) as Stream<'_>));
-        let mut claims = open.take(CANDIDATES_MAX).chain(capped.take(CANDIDATES_MAX));
-        claims.find_map(|claim| {
+        let mut open = Claims::open(self, of_kinds());
+        let mut capped = Claims::capped(self, of_kinds());
+        let claims = open.by_ref().take(CANDIDATES_MAX);
+        let mut claims = claims.chain(capped.by_ref().take(CANDIDATES_MAX));
+        let found = claims.find_map(|claim| {
             let (lane, job) = self.head(claim)?;
             Some((job, self.free_node_for(lane, job)?))
-        })
+        });
+        open.outdated.append(&mut capped.outdated);
+        (found, open.outdated)
     }
 
     fn free_node_for(&self, lane: &Lane, ix: JobIx) -> Option<NodeIx> {
@@ -311,42 +336,5 @@ impl Scheduler {
         let may_run =
             self.may_take(node, job.kind) && self.may_run(self.lanes.get(lane)?, ix, node);
         may_run.then_some(ix)
-    }
-}
-
-type Stream<'a> = Box<dyn Iterator<Item = Claim> + 'a>;
-
-/// Ordered streams of claims as one.
-struct Claims<'a> {
-    heads: BinaryHeap<Reverse<(Claim, usize)>>,
-    streams: Vec<Stream<'a>>,
-}
-
-impl<'a> Claims<'a> {
-    fn new(streams: impl Iterator<Item = Stream<'a>>) -> Self {
-        let mut claims = Self {
-            heads: BinaryHeap::new(),
-            streams: streams.collect(),
-        };
-        for at in 0..claims.streams.len() {
-            claims.refill(at);
-        }
-        claims
-    }
-
-    fn refill(&mut self, at: usize) {
-        if let Some(claim) = self.streams.get_mut(at).and_then(Iterator::next) {
-            self.heads.push(Reverse((claim, at)));
-        }
-    }
-}
-
-impl Iterator for Claims<'_> {
-    type Item = Claim;
-
-    fn next(&mut self) -> Option<Claim> {
-        let Reverse((claim, at)) = self.heads.pop()?;
-        self.refill(at);
-        Some(claim)
     }
 }

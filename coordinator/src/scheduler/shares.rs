@@ -17,6 +17,7 @@ use std::collections::{BTreeSet, BinaryHeap, HashMap};
 
 use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::UserId;
+use flowai_actors::state::Tier;
 
 use super::jobs::JobIx;
 use super::lanes::LaneIx;
@@ -64,6 +65,18 @@ pub(super) struct User {
     pub(super) served: u64,
     /// The running job that the start bound began: one at a time.
     pub(super) forced: Option<JobIx>,
+    /// What its lanes are filed by.
+    pub(super) filed: Filed,
+}
+
+/// Of a user, whatever moves its lanes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Filed {
+    /// The largest tag that a lane is filed by: one beyond it moves no lane at once.
+    pub(super) tag: Virtual,
+    /// Whether its lanes are capped, by the tier of their first jobs.
+    pub(super) is_capped: [bool; Tier::ALL.len()],
+    pub(super) has_forced: bool,
 }
 
 impl User {
@@ -142,6 +155,7 @@ impl Shares {
             standing: 0,
             served: 0,
             forced: None,
+            filed: Filed::default(),
         };
         self.by_id.insert(id, ix);
         match self.users.get_mut(ix.0 as usize) {
@@ -173,17 +187,13 @@ impl Shares {
         }
     }
 
-    /// One more lane of the user may be served, with a job of this weight. `true` when its tag was lifted: all its lanes have
-    /// another claim now.
-    pub(super) fn stand(&mut self, ix: UserIx, weight: u32) -> bool {
+    /// One more lane of the user may be served, with a job of this weight.
+    pub(super) fn stand(&mut self, ix: UserIx, weight: u32) {
         let now = self.now;
         self.count(ix, weight, |user| user.standing += 1);
-        let Some(user) = self.get_mut(ix).filter(|user| user.standing == 1) else {
-            return false;
-        };
-        let is_lifted = user.tag < now;
-        user.tag = user.tag.max(now);
-        is_lifted
+        if let Some(user) = self.get_mut(ix).filter(|user| user.standing == 1) {
+            user.tag = user.tag.max(now);
+        }
     }
 
     /// One lane less.

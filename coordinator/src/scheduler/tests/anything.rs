@@ -7,9 +7,9 @@ use flowai_actors::state::JobState;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
+use super::super::claims::Claims;
 use super::super::jobs::Place;
 use super::super::nodes::NodeIx;
-use super::super::shares::Virtual;
 use super::*;
 
 const MODELS: [&str; 3] = ["one", "two", "three"];
@@ -355,15 +355,15 @@ fn audit(scheduler: &Scheduler, event: &Event) {
         let (entry, kind) = (lane.entry.unwrap(), scheduler.kinds.get(lane.kind).unwrap());
         let job = scheduler.jobs.get(lane.jobs[0]).unwrap();
         let claim = entry.claim;
-        assert_eq!(
-            (claim.served, claim.seq),
-            (user.served, job.seq),
-            "{event:?}"
+        assert_eq!(claim.seq, job.seq, "{event:?}");
+        // Nobody is overlooked for standing further back than it should.
+        assert!(
+            claim <= scheduler.as_it_is(claim).unwrap(),
+            "{claim:?} of {user:?} after {event:?}"
         );
-        // What was learned changes lengths, and claims only with the next filing.
+        // What was learned changes lengths, and those of lanes only with the next filing.
         if scheduler.durations.is_new() {
-            let finish = Virtual(user.tag.0 + scheduler.length_of(job));
-            assert_eq!(claim.finish, finish, "{event:?}");
+            assert_eq!(entry.length, scheduler.length_of(job), "{event:?}");
         }
         assert_eq!(
             entry.is_capped,
@@ -386,6 +386,19 @@ fn audit(scheduler: &Scheduler, event: &Event) {
         };
         assert!(set.contains(&entry.claim), "{event:?}");
     }
+    let kinds = scheduler.kinds.waiting().map(|(_, kind)| kind);
+    let turns: Vec<_> = Claims::open(scheduler, kinds).collect();
+    assert!(turns.is_sorted(), "{turns:?} after {event:?}");
+    let open = scheduler.lanes.iter().filter(|(_, lane)| {
+        let entry = lane.entry.unwrap();
+        !entry.is_capped
+    });
+    let as_they_are = open.map(|(_, lane)| scheduler.as_it_is(lane.entry.unwrap().claim).unwrap());
+    assert_eq!(
+        turns.iter().copied().collect::<BTreeSet<_>>(),
+        as_they_are.collect(),
+        "{event:?}"
+    );
     for (user, count) in waiting.iter().chain(&running) {
         assert!(scheduler.shares.get(*user).is_some(), "{count}");
     }
@@ -432,7 +445,7 @@ fn audit(scheduler: &Scheduler, event: &Event) {
             assert_eq!(held.map(|held| held.node), Some(node_ix), "{event:?}");
         } else if node.is_free() {
             assert_eq!(
-                scheduler.choose(node_ix, None),
+                scheduler.choose(node_ix, None).0,
                 None,
                 "a free node could work, after {event:?}"
             );
