@@ -131,6 +131,8 @@ pub(super) struct Group {
     nodes: BTreeSet<NodeIx>,
     /// By clip model.
     memory: BTreeMap<ModelIx, Memory>,
+    /// By kind: whether its nodes can run such jobs, as far as is known of all of them. Each decision asks for all kinds.
+    fits: Vec<bool>,
 }
 
 impl Group {
@@ -139,25 +141,35 @@ impl Group {
         self.nodes.len() as u32
     }
 
+    fn compare(&mut self, kinds: &[Kind]) {
+        let fits = kinds
+            .iter()
+            .map(|kind| self.has_what_is_needed(&kind.needs));
+        self.fits = fits.collect();
+    }
+
     fn offers(&self, needs: &Needs) -> bool {
         needs.models().all(|model| self.models.contains(&model))
     }
 
-    /// Whether its nodes can run such jobs, as far as is known of all of them.
-    fn fits(&self, needs: &Needs) -> bool {
+    fn fits(&self, ix: KindIx) -> bool {
+        self.fits.get(ix.0 as usize).copied().unwrap_or(false)
+    }
+
+    fn has_what_is_needed(&self, needs: &Needs) -> bool {
         let memory = self.memory.get(&needs.model);
         self.offers(needs) && memory.is_none_or(|memory| !memory.is_short(needs.size))
     }
 
-    fn fits_on(&self, needs: &Needs, node: NodeIx) -> bool {
+    fn fits_on(&self, ix: KindIx, needs: &Needs, node: NodeIx) -> bool {
         let memory = self.memory.get(&needs.model);
         let is_short = |memory: &Memory| memory.short_nodes(needs.size).any(|short| short == node);
-        self.fits(needs) && !memory.is_some_and(is_short)
+        self.fits(ix) && !memory.is_some_and(is_short)
     }
 
     /// Nodes of it that take work and can run such jobs.
     fn fitting(&self, needs: &Needs) -> u32 {
-        if !self.fits(needs) {
+        if !self.has_what_is_needed(needs) {
             return 0;
         }
         let memory = self.memory.get(&needs.model).into_iter();
@@ -218,6 +230,10 @@ impl Kinds {
             return *ix;
         }
         let ix = KindIx(self.kinds.len() as u32);
+        for group in &mut self.groups {
+            let fits = group.has_what_is_needed(&needs);
+            group.fits.push(fits);
+        }
         let fitting = self.groups.iter().map(|group| group.fitting(&needs));
         self.kinds.push(Kind {
             needs,
@@ -262,7 +278,7 @@ impl Kinds {
             .active
             .iter()
             .filter_map(|ix| Some((*ix, self.get(*ix)?)));
-        active.filter(move |(_, kind)| group.is_some_and(|group| group.fits(&kind.needs)))
+        active.filter(move |(ix, _)| group.is_some_and(|group| group.fits(*ix)))
     }
 
     /// All that this term has heard of.
@@ -289,12 +305,15 @@ impl Kinds {
         let next = GroupIx(self.groups.len() as u32);
         let ix = *self.by_key.entry(key).or_insert(next);
         if ix == next {
-            self.groups.push(Group {
+            let mut group = Group {
                 models,
                 class,
                 nodes: BTreeSet::new(),
                 memory: BTreeMap::new(),
-            });
+                fits: Vec::new(),
+            };
+            group.compare(&self.kinds);
+            self.groups.push(group);
         }
         ix
     }
@@ -309,16 +328,16 @@ impl Kinds {
 
     /// Whether nodes of the group can run the kind, as far as is known of all of them.
     pub(super) fn fits(&self, kind: KindIx, group: GroupIx) -> bool {
-        let (kind, group) = (self.get(kind), self.get_group(group));
-        kind.zip(group)
-            .is_some_and(|(kind, group)| group.fits(&kind.needs))
+        let group = self.get_group(group);
+        group.is_some_and(|group| group.fits(kind))
     }
 
     /// Whether this node of the group can.
     pub(super) fn fits_on(&self, kind: KindIx, group: GroupIx, node: NodeIx) -> bool {
-        let (kind, group) = (self.get(kind), self.get_group(group));
-        kind.zip(group)
-            .is_some_and(|(kind, group)| group.fits_on(&kind.needs, node))
+        let (known, group) = (self.get(kind), self.get_group(group));
+        known
+            .zip(group)
+            .is_some_and(|(known, group)| group.fits_on(kind, &known.needs, node))
     }
 
     /// Nodes of the group that take work and can run the kind.
@@ -369,7 +388,7 @@ impl Kinds {
         if self.groups.iter().all(|group| group.fitting(&needs) == 0) {
             believe(&mut self.groups, MEMORY_CEILING_ALONE_MS);
         }
-        self.recount()
+        self.learned()
     }
 
     /// A job of the kind was rendered on the node: nodes alike have the memory for it.
@@ -387,7 +406,7 @@ impl Kinds {
         };
         let memory = group.memory.entry(needs.model).or_default();
         if memory.rendered(node, needs.size, now.plus_ms(MEMORY_CEILING_MS)) {
-            self.recount()
+            self.learned()
         } else {
             Refitted::default()
         }
@@ -404,10 +423,18 @@ impl Kinds {
             has_expired |= memory.expire(now);
         }
         if has_expired {
-            self.recount()
+            self.learned()
         } else {
             Refitted::default()
         }
+    }
+
+    /// Something of some group's memory.
+    fn learned(&mut self) -> Refitted {
+        for group in &mut self.groups {
+            group.compare(&self.kinds);
+        }
+        self.recount()
     }
 
     fn recount(&mut self) -> Refitted {

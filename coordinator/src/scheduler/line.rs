@@ -229,6 +229,11 @@ impl<'a> Turns<'a> {
         let lane = scheduler.lanes.get(ix)?;
         let job = scheduler.jobs.get(*lane.jobs.get(at)?)?;
         let user = scheduler.shares.get(lane.user)?;
+        // The first stands as it is filed, whatever was learned since of lengths.
+        let length = match at {
+            0 => lane.entry?.length,
+            _ => scheduler.length_of(job),
+        };
         let (served_s, served) = self
             .served
             .get(&lane.user)
@@ -236,7 +241,7 @@ impl<'a> Turns<'a> {
             .unwrap_or((0.0, user.served));
         Some(Turn {
             is_unfit: !scheduler.kinds.is_offered(lane.kind),
-            finish: Virtual(user.tag.0 + served_s + scheduler.length_of(job)),
+            finish: Virtual(user.tag.0 + served_s + length),
             served,
             seq: job.seq,
             lane: ix,
