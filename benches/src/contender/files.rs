@@ -44,18 +44,17 @@ pub(super) async fn store() -> Result<Objects> {
     }))
 }
 
-/// To a list of the files under a prefix, or to a question after one.
+/// To a list of a clip's files, where anything else lists nothing, or to a question after one.
 fn answer(request: &Request<Incoming>) -> Response<Full<Bytes>> {
     let query = request.uri().query().unwrap_or_default();
     let mut parameters = url::form_urlencoded::parse(query.as_bytes());
     if let Some((_, prefix)) = parameters.find(|(name, _)| name == "prefix") {
-        let contents: String = FILES
-            .iter()
-            .map(|file| {
-                let name = file.file_name();
-                format!("<Contents><Key>{prefix}{name}</Key><Size>{FILE_BYTES}</Size></Contents>")
-            })
-            .collect();
+        let files = FILES.iter().filter(|_| prefix.starts_with("clips/"));
+        let contents = files.map(|file| {
+            let name = file.file_name();
+            format!("<Contents><Key>{prefix}{name}</Key><Size>{FILE_BYTES}</Size></Contents>")
+        });
+        let contents: String = contents.collect();
         let body = format!("<ListBucketResult>{contents}</ListBucketResult>");
         return Response::new(Full::from(body));
     }
