@@ -14,14 +14,6 @@ use hyper::{Request, Response, header};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
-/// A clip's and those beside it. Keyframes have a folder of their own.
-const FILES: [ArtefactFile; 4] = [
-    ArtefactFile::Clip,
-    ArtefactFile::Poster,
-    ArtefactFile::Preview,
-    ArtefactFile::Spritesheet,
-];
-
 pub(super) const FILE_BYTES: u64 = 1;
 
 pub(super) async fn store() -> Result<Objects> {
@@ -49,7 +41,8 @@ fn answer(request: &Request<Incoming>) -> Response<Full<Bytes>> {
     let query = request.uri().query().unwrap_or_default();
     let mut parameters = url::form_urlencoded::parse(query.as_bytes());
     if let Some((_, prefix)) = parameters.find(|(name, _)| name == "prefix") {
-        let files = FILES.iter().filter(|_| prefix.starts_with("clips/"));
+        let files = ArtefactFile::of_render(false).into_iter();
+        let files = files.filter(|_| prefix.starts_with("clips/"));
         let contents = files.map(|file| {
             let name = file.file_name();
             format!("<Contents><Key>{prefix}{name}</Key><Size>{FILE_BYTES}</Size></Contents>")

@@ -1,7 +1,7 @@
 //! Claims in their order, as they stand now.
 //!
 //! A user's claims all move back whenever it is served, by what it was charged, and there are hundreds of them. So a lane stays
-//! where it was filed until somebody comes by: what is filed never stands behind what it should be, and whoever finds it too
+//! where it was filed until somebody comes by: what is filed never stands behind where it should be, and whoever finds it too
 //! far in front looks on, and files it anew.
 
 use std::cmp::Reverse;

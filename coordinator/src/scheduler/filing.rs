@@ -74,7 +74,7 @@ impl Scheduler {
         }
     }
 
-    /// Files a lane as its first job and its user stand now, and removes an empty one.
+    /// Files a lane that has another first job, or whose user may start more or less than before, and removes an empty one.
     pub(super) fn rekey(&mut self, ix: LaneIx) {
         let Some(lane) = self.lanes.get(ix) else {
             return;
@@ -96,7 +96,7 @@ impl Scheduler {
             (true, false) => self.shares.sit(owner),
             (true, true) | (false, false) => {}
         }
-        let place = self.kept(ix).or_else(|| self.claim_of(ix));
+        let place = self.filed_place_of(ix);
         let entry = head.zip(place).map(|((_, bound), (claim, length))| Entry {
             claim,
             length,
@@ -114,44 +114,39 @@ impl Scheduler {
         }
     }
 
-    /// A user's tag or the number of its running jobs has changed: files its lanes anew that may not stay as they are.
+    /// A user's tag, the number of its running jobs or its forced start has changed.
     pub(super) fn rekey_user(&mut self, owner: UserIx) {
         let Some(user) = self.shares.get_mut(owner) else {
             return;
         };
         let now = Filed {
-            tag: user.tag,
             is_capped: Tier::ALL.map(|tier| user.running >= cap(tier)),
             has_forced: user.forced.is_some(),
         };
-        let before = user.filed;
-        let may_start_as_before =
-            (now.is_capped, now.has_forced) == (before.is_capped, before.has_forced);
-        if may_start_as_before && before.tag <= now.tag {
-            return;
-        }
-        user.filed = now;
+        let may_start_as_before = std::mem::replace(&mut user.filed, now) == now;
         for lane in user.lanes.clone() {
             match may_start_as_before {
-                true if self.kept(lane).is_some() => {}
-                true => self.refile(lane),
+                true => self.move_to(lane, self.filed_place_of(lane)),
                 false => self.rekey(lane),
             }
         }
     }
 
-    /// Files a lane where it should be, and leaves the rest.
+    /// Files a lane where it should be that stands too far in front.
     pub(super) fn refile(&mut self, ix: LaneIx) {
+        self.move_to(ix, self.claim_of(ix));
+    }
+
+    /// Leaves all else of the lane as it is.
+    fn move_to(&mut self, ix: LaneIx, place: Option<(Claim, f64)>) {
         let entry = self.lanes.get(ix).and_then(|lane| lane.entry);
-        if let Some((entry, (claim, length))) = entry.zip(self.claim_of(ix)) {
-            self.file(
-                ix,
-                Some(Entry {
-                    claim,
-                    length,
-                    ..entry
-                }),
-            );
+        if let Some((entry, (claim, length))) = entry.zip(place) {
+            let entry = Entry {
+                claim,
+                length,
+                ..entry
+            };
+            self.file(ix, Some(entry));
         }
     }
 
@@ -161,7 +156,7 @@ impl Scheduler {
             return;
         };
         let before = std::mem::replace(&mut lane.entry, entry);
-        let (kind_ix, owner) = (lane.kind, lane.user);
+        let kind_ix = lane.kind;
         let Some(kind) = self.kinds.get_mut(kind_ix) else {
             return;
         };
@@ -172,9 +167,6 @@ impl Scheduler {
             }
             if let Some(entry) = entry {
                 kind.claims(entry.is_capped).insert(entry.claim);
-            }
-            if let Some(user) = self.shares.get_mut(owner) {
-                user.filed.tag = user.filed.tag.max(user.tag);
             }
         }
         let bound = |entry: Entry| entry.bound;
@@ -191,16 +183,15 @@ impl Scheduler {
         }
     }
 
-    /// Where the lane is filed, with the length of its first job, if it may stay there.
-    fn kept(&self, ix: LaneIx) -> Option<(Claim, f64)> {
-        let lane = self.lanes.get(ix)?;
-        let entry = lane.entry?;
-        let is_of_first = self.jobs.get(*lane.jobs.front()?)?.seq == entry.claim.seq;
-        let may_stay = is_of_first && entry.claim <= self.as_it_is(entry.claim)?;
-        may_stay.then_some((entry.claim, entry.length))
+    /// Where the lane is filed, unless that is behind where it should be, and the length of its first job as predicted now.
+    fn filed_place_of(&self, ix: LaneIx) -> Option<(Claim, f64)> {
+        let (claim, length) = self.claim_of(ix)?;
+        let filed = self.lanes.get(ix)?.entry.map(|entry| entry.claim);
+        let may_stay = |filed: &Claim| filed.seq == claim.seq && *filed <= claim;
+        Some((filed.filter(may_stay).unwrap_or(claim), length))
     }
 
-    /// Where it should be, as lengths are predicted now.
+    /// Where it should be, and that length.
     fn claim_of(&self, ix: LaneIx) -> Option<(Claim, f64)> {
         let lane = self.lanes.get(ix)?;
         let job = self.jobs.get(*lane.jobs.front()?)?;

@@ -53,7 +53,7 @@ impl Scheduler {
         let load_s = self.durations.learned_load_s(model, class)?;
         let runs = warm().filter_map(|(_, node)| node.running);
         let free_by_then = runs
-            .filter(|running| running.ends_within(load_s, self.now))
+            .filter(|running| running.left_s(self.now) <= load_s)
             .count();
         (free_by_then >= self.lanes_for(model)).then_some(load_s)
     }

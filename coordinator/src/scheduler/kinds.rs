@@ -94,7 +94,7 @@ impl Needs {
 #[derive(Debug, Clone)]
 pub(super) struct Kind {
     pub(super) needs: Needs,
-    /// Lanes whose user may start one more, in the order in which they are served.
+    /// Lanes whose user may start one more, as they are filed: [`Claims`](super::claims::Claims) has them in their order.
     pub(super) open: BTreeSet<Claim>,
     /// Lanes whose user runs as many as its tier's cap: served where nobody else can use the node.
     pub(super) capped: BTreeSet<Claim>,

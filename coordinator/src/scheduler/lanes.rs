@@ -44,7 +44,7 @@ pub(super) struct Lane {
 pub(super) struct Entry {
     /// As it was filed: at most what it is ([`Scheduler::as_it_is`](super::state::Scheduler)).
     pub(super) claim: Claim,
-    /// Virtual seconds from its user's tag to the claim's finish.
+    /// Virtual seconds from its user's tag to the claim's finish, as predicted when the user was last looked at.
     pub(super) length: f64,
     pub(super) is_capped: bool,
     pub(super) bound: Option<Bound>,

@@ -92,9 +92,12 @@ impl Running {
         self.ahead_s(now).max(0.0)
     }
 
-    /// Whether it ends within so many seconds. Of one that should have ended as long ago nobody knows.
+    /// Whether it ends within so many seconds. Of one that should have ended as long ago nobody knows: by its progress, which
+    /// says nothing of what comes after the last step, and by its prediction, which counts that.
     pub(super) fn ends_within(&self, seconds: f64, now: Monotonic) -> bool {
-        self.ahead_s(now).abs() <= seconds
+        let ahead_s = self.ahead_s(now);
+        let predicted_s = self.expected_s - now.since(self.since).as_secs_f64();
+        ahead_s <= seconds && ahead_s.max(predicted_s) >= -seconds
     }
 
     /// Seconds until it ends as predicted, negative since then.

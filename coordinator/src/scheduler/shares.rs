@@ -69,11 +69,9 @@ pub(super) struct User {
     pub(super) filed: Filed,
 }
 
-/// Of a user, whatever moves its lanes.
-#[derive(Debug, Clone, Copy, Default)]
+/// Of a user, what decides in which sets its lanes are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Filed {
-    /// The largest tag that a lane is filed by: one beyond it moves no lane at once.
-    pub(super) tag: Virtual,
     /// Whether its lanes are capped, by the tier of their first jobs.
     pub(super) is_capped: [bool; Tier::ALL.len()],
     pub(super) has_forced: bool,

@@ -120,7 +120,14 @@ fn a_node_that_soon_becomes_free_is_promised_to_one_job_only() {
 fn a_job_that_should_have_ended_long_ago_promises_its_node_to_nobody() {
     let bound_ms = Tier::Studio.start_bound_ms(Class::Interactive).unwrap();
     let swap_ms = (1_000.0 * PREEMPTION_SWAP_S) as u64;
-    for (late_ms, makes_room) in [(0, false), (2 * swap_ms, true)] {
+    // What comes after the last step takes its time, as predicted for the whole.
+    let (short, as_long) = (GpuSeconds(1.0), GpuSeconds(bound_ms as f64 / 1_000.0));
+    let cases = [
+        (0, short, false),
+        (2 * swap_ms, short, true),
+        (2 * swap_ms, as_long, false),
+    ];
+    for (late_ms, cost, makes_room) in cases {
         let mut farm = Farm::new();
         farm.register("a", FIRST, None);
         let mut export = waiting(1, 1, Tier::Pro);
@@ -128,16 +135,18 @@ fn a_job_that_should_have_ended_long_ago_promises_its_node_to_nobody() {
         export.cost = GpuSeconds(3_600.0);
         assert_eq!(farm.arrive(export), [assign(1, 1, "a")]);
         farm.register("b", FIRST, None);
-        assert_eq!(farm.arrive(waiting(2, 2, Tier::Pro)), [assign(2, 1, "b")]);
+        let mut about_done = waiting(2, 2, Tier::Pro);
+        about_done.cost = cost;
+        assert_eq!(farm.arrive(about_done), [assign(2, 1, "b")]);
         farm.arrive(waiting(3, 3, Tier::Studio));
         farm.pass(bound_ms - swap_ms - late_ms - 2 * NODE_BEAT_MS, &["a", "b"]);
-        let about_done = Event::Progressed {
+        let last_step = Event::Progressed {
             job: job_id(2),
             attempt: Attempt::new(1),
-            step: 99,
+            step: 100,
             steps: 100,
         };
-        assert_eq!(farm.step(about_done), []);
+        assert_eq!(farm.step(last_step), []);
         let effects = farm.pass(late_ms + 4 * NODE_BEAT_MS, &["a", "b"]);
         assert_eq!(
             effects == [stop(1, 1)],

@@ -1,7 +1,7 @@
 //! Which objects there are: those of one folder cost what that folder holds.
 
 use std::io;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use s3s::dto::*;
 use s3s::{S3Error, S3Response, S3Result, s3_error};
@@ -12,14 +12,11 @@ const PAGE_KEYS_MAX: i32 = 1_000;
 /// Objects by key, without delimiters: `ListObjectsV2` of Amazon S3's API reference.
 ///
 /// # Errors
-/// `NoSuchBucket`, `InvalidArgument`, and `NotImplemented` for a delimiter.
+/// `NoSuchBucket`, `InvalidArgument`.
 pub(super) async fn list(
     root: &Path,
     input: ListObjectsV2Input,
 ) -> S3Result<S3Response<ListObjectsV2Output>> {
-    if input.delimiter.is_some() {
-        return Err(s3_error!(NotImplemented, "delimiter is not supported"));
-    }
     let bucket = root.join(&input.bucket);
     if !bucket.exists() {
         return Err(s3_error!(NoSuchBucket));
@@ -38,7 +35,7 @@ pub(super) async fn list(
         .await
         .map_err(S3Error::internal_error)?
         .map_err(S3Error::internal_error)?;
-    let is_truncated = found.len() > most;
+    let is_truncated = most > 0 && found.len() > most;
     found.truncate(most);
     let next_continuation_token = found.last().and_then(|last| last.key.clone());
     Ok(S3Response::new(ListObjectsV2Output {
@@ -68,10 +65,10 @@ impl Wanted {
             .prefix
             .rsplit_once('/')
             .map_or("", |(folder, _)| folder);
-        let is_plain = |part: Component<'_>| matches!(part, Component::Normal(_));
+        let is_plain = |part: &str| !matches!(part, "" | "." | "..");
         let mut found = Vec::new();
         // No key has other parts, and none leads out of the bucket.
-        if !Path::new(folder).components().all(is_plain) {
+        if self.prefix.contains('/') && !folder.split('/').all(is_plain) {
             return Ok(found);
         }
         let mut folders = vec![bucket.join(folder)];
