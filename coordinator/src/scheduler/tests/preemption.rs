@@ -5,14 +5,20 @@ use flowai_store::journal::MADE_ROOM;
 
 use super::*;
 
-/// A long batch job runs on the only node, and a studio user waits.
-fn about_to_miss_a_bound() -> Farm {
+/// A long batch job runs on the only node.
+fn exporting() -> Farm {
     let mut farm = Farm::new();
     farm.register("a", FIRST, None);
     let mut export = waiting(1, 1, Tier::Pro);
     export.class = Class::Batch;
     export.cost = GpuSeconds(3_600.0);
     assert_eq!(farm.arrive(export), [assign(1, 1, "a")]);
+    farm
+}
+
+/// The same, and a studio user waits.
+fn about_to_miss_a_bound() -> Farm {
+    let mut farm = exporting();
     farm.arrive(waiting(2, 2, Tier::Studio));
     farm
 }
@@ -90,13 +96,8 @@ fn whoever_is_later_and_can_stop_nobody_hides_no_job_that_can() {
 
 #[test]
 fn a_node_that_soon_becomes_free_is_promised_to_one_job_only() {
-    let mut farm = Farm::new();
+    let mut farm = exporting();
     let bound_ms = Tier::Studio.start_bound_ms(Class::Interactive).unwrap();
-    farm.register("a", FIRST, None);
-    let mut export = waiting(1, 1, Tier::Pro);
-    export.class = Class::Batch;
-    export.cost = GpuSeconds(3_600.0);
-    assert_eq!(farm.arrive(export), [assign(1, 1, "a")]);
     farm.register("b", FIRST, None);
     let mut short = waiting(2, 2, Tier::Pro);
     short.cost = GpuSeconds(bound_ms as f64 / 1_000.0);
@@ -128,12 +129,7 @@ fn a_job_that_should_have_ended_long_ago_promises_its_node_to_nobody() {
         (2 * swap_ms, as_long, false),
     ];
     for (late_ms, cost, makes_room) in cases {
-        let mut farm = Farm::new();
-        farm.register("a", FIRST, None);
-        let mut export = waiting(1, 1, Tier::Pro);
-        export.class = Class::Batch;
-        export.cost = GpuSeconds(3_600.0);
-        assert_eq!(farm.arrive(export), [assign(1, 1, "a")]);
+        let mut farm = exporting();
         farm.register("b", FIRST, None);
         let mut about_done = waiting(2, 2, Tier::Pro);
         about_done.cost = cost;
