@@ -18,6 +18,8 @@ pub const NODE_LEASE_MS: u64 = 10_000;
 pub const NODE_SELF_STOP_MS: u64 = 8_000;
 /// The leader looks for work that no doorbell announced this often.
 pub const SWEEP_MS: u64 = 500;
+/// … and for what it did not find so, among all unfinished jobs, so long after the last such look.
+pub const THOROUGH_SWEEP_MS: u64 = 10_000;
 /// The leader compares all that it believes of unfinished jobs with their rows this often.
 pub const COMPARE_MS: u64 = 60_000;
 /// What seems to differ is read again; who asked is told after so long what was found by then.
@@ -153,8 +155,10 @@ pub const COMPARE_STEP_JOBS: usize = 10_000;
 pub const ATTEMPT_PREDICTIONS_MAX: f64 = 10.0;
 /// … and at least this.
 pub const ATTEMPT_MS_MIN: u64 = 3_600_000;
-/// Both are looked at this often.
+/// Both are looked at this often …
 pub const DEADLINES_LOOK_MS: u64 = 10_000;
+/// … and of lanes, and of jobs that others wait for, so many at a time: a million within the hour.
+pub const DEADLINES_LOOKED_AT_MAX: usize = 4_096;
 
 const _: () = assert!(PREEMPTION_GAP_MS as f64 > 1_000.0 * PREEMPTION_SWAP_S);
 const _: () =

@@ -29,7 +29,7 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// From a request to the first byte of its answer, the upload included.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 /// As many as S3 lists and deletes at once.
-const PAGE_KEYS_MAX: i32 = 1_000;
+pub const PAGE_KEYS_MAX: i32 = 1_000;
 
 /// How to reach the bucket.
 #[derive(Clone)]
@@ -396,31 +396,37 @@ impl Objects {
         }
     }
 
-    /// Objects whose key begins with `prefix`, by key, those behind `after`, at most `limit` of them (1..=1000).
+    /// Objects whose key begins with `prefix`, by key, those behind `after`, at most `limit` of them (1..=[`PAGE_KEYS_MAX`]). Fewer only
+    /// when there are no more: a server may tell them in several answers.
     pub async fn list(
         &self,
         prefix: &str,
         after: Option<&str>,
         limit: i32,
     ) -> Result<Vec<ObjectEntry>, ObjectsError> {
+        let limit = limit.clamp(1, PAGE_KEYS_MAX);
         let request = self
             .client
             .list_objects_v2()
             .bucket(&self.bucket)
             .prefix(prefix)
-            .set_start_after(after.map(str::to_owned))
-            .max_keys(limit.clamp(1, PAGE_KEYS_MAX));
-        let answer = request.send().await.map_err(failed("list", prefix))?;
-        Ok(answer
-            .contents()
-            .iter()
-            .filter_map(|object| {
+            .set_start_after(after.map(str::to_owned));
+        let mut answers = request.into_paginator().page_size(limit).send();
+        let (limit, mut found) = (limit as usize, Vec::new());
+        while found.len() < limit
+            && let Some(answer) = answers.next().await
+        {
+            let answer = answer.map_err(failed("list", prefix))?;
+            let entries = answer.contents.into_iter().flatten();
+            found.extend(entries.filter_map(|object| {
                 Some(ObjectEntry {
-                    key: object.key()?.to_owned(),
-                    length: length(object.size()),
+                    length: length(object.size),
+                    key: object.key?,
                 })
-            })
-            .collect())
+            }));
+        }
+        found.truncate(limit);
+        Ok(found)
     }
 
     /// A URL from which anyone may read this object for `ttl`, whole or in ranges.

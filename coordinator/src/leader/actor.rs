@@ -364,11 +364,11 @@ impl Running {
                 }
                 work::read_rows(&database, jobs).await
             }),
-            Effect::Sweep {
-                running,
-                is_thorough,
-            } => self.work(LeaderTask::Read, async move {
-                work::sweep(&database, &running, is_thorough).await
+            Effect::Sweep { running } => self.work(LeaderTask::Read, async move {
+                work::sweep(&database, &running).await
+            }),
+            Effect::SweepAll { after } => self.work(LeaderTask::Read, async move {
+                work::sweep_all(&database, after).await
             }),
             Effect::Compare { after } => self.work(LeaderTask::Read, async move {
                 work::compare(&database, after).await

@@ -6,15 +6,13 @@ use std::time::Duration;
 
 use flowai_actors::messages::{ArtefactFile, AttemptRef, Ended, Outcome as Told};
 use flowai_store::journal::{artefact_key, artefacts_prefix};
-use flowai_store::objects::{Objects, ObjectsError};
+use flowai_store::objects::{Objects, ObjectsError, PAGE_KEYS_MAX};
 
 use super::event::{Event, NotDelivered};
 
 /// Of one question, with all tries of the client itself. If the store does not answer by then, the node is to tell its end
 /// again, and all files are looked at anew.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
-/// As many as S3 lists at once, and more than there can be: the clip's own files, and a preview for some of its steps.
-const FILES_MAX: i32 = 1_000;
 
 /// Whether every file of a rendered attempt is there, clip and keyframe with the length that was told. Their bytes are those
 /// of the hashes that were signed into the uploads.
@@ -64,9 +62,10 @@ async fn lengths(
     at: AttemptRef,
     files: &[ArtefactFile],
 ) -> Result<HashMap<String, u64>, String> {
-    // One question for the clip and all beside it: a client and a server need as long for one file as for all.
+    // One question for the clip and all beside it: a client and a server need as long for one file as for all, which are fewer than
+    // a page has: the clip's own files, and a preview for some of its steps.
     let prefix = artefacts_prefix(at.job, at.attempt);
-    let beside = answer(&prefix, objects.list(&prefix, None, FILES_MAX));
+    let beside = answer(&prefix, objects.list(&prefix, None, PAGE_KEYS_MAX));
     let keyframe = async {
         if !files.contains(&ArtefactFile::Keyframe) {
             return Ok(None);
@@ -94,57 +93,213 @@ async fn answer<T>(
 mod tests {
     use std::io::{BufRead as _, BufReader, Write as _};
     use std::net::TcpListener;
+    use std::sync::Arc;
 
-    use flowai_actors::ids::{Attempt, Epoch, JobId};
+    use flowai_actors::ids::{Attempt, Epoch, Generation, JobId, Sha256};
+    use flowai_actors::manifest::{EngineInfo, KeyframeMade, Manifest, StageTimings};
+    use flowai_actors::spec::{FirstFrame, KeyframeSpec, RenderSpec};
     use flowai_store::objects::ObjectsConfig;
 
     use super::*;
 
-    /// An object store that answers every request so.
-    fn store(status: &'static str, body: &'static str) -> Objects {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        std::thread::spawn(move || {
-            for connection in listener.incoming() {
-                let mut connection = connection.unwrap();
-                let mut head = BufReader::new(&connection).lines();
-                while head.next().is_some_and(|line| !line.unwrap().is_empty()) {}
-                let length = body.len();
-                let answer = format!(
-                    "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
-                );
-                connection.write_all(answer.as_bytes()).unwrap();
-            }
-        });
-        Objects::new(&ObjectsConfig {
-            endpoint,
-            region: "us-east-1".to_owned(),
-            bucket: "clips".to_owned(),
-            access_key_id: "key".to_owned(),
-            secret_access_key: "secret".to_owned(),
-        })
+    const BYTES: u64 = 10;
+
+    /// An object store that has these files, or answers every request with a status that is no success.
+    #[derive(Clone)]
+    enum Store {
+        Has(Vec<(String, u64)>),
+        Fails(&'static str),
     }
 
-    async fn found(
-        status: &'static str,
-        body: &'static str,
-    ) -> Result<HashMap<String, u64>, String> {
-        let at = AttemptRef {
-            job: JobId::generate(),
+    impl Store {
+        fn of(files: &[(ArtefactFile, u64)]) -> Self {
+            let named = files.iter();
+            Self::Has(
+                named
+                    .map(|(file, bytes)| (key(attempt(), *file), *bytes))
+                    .collect(),
+            )
+        }
+
+        /// To a request line.
+        fn answer(&self, request: &str) -> String {
+            let answer = |status: &str, length: u64, body: &str| {
+                format!(
+                    "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+                )
+            };
+            let files = match self {
+                Self::Has(files) => files,
+                Self::Fails(status) => return answer(status, 0, ""),
+            };
+            if let Some(head) = request.strip_prefix("HEAD /clips/") {
+                let found = files.iter().find(|(key, _)| head.starts_with(key.as_str()));
+                return match found {
+                    Some((_, bytes)) => answer("200 OK", *bytes, ""),
+                    None => answer("404 Not Found", 0, ""),
+                };
+            }
+            // One file an answer, the last with a word about no other.
+            let turn = request.split_once("continuation-token=").map(|(_, rest)| {
+                let digits = rest.split(|c: char| !c.is_ascii_digit()).next();
+                digits.unwrap_or_default().parse().unwrap()
+            });
+            let prefix = artefacts_prefix(attempt().job, attempt().attempt);
+            let mut listed = files.iter().filter(|(key, _)| key.starts_with(&prefix));
+            let turn: usize = turn.unwrap_or_default();
+            let entry = listed.nth(turn).map(|(key, bytes)| {
+                format!("<Contents><Key>{key}</Key><Size>{bytes}</Size></Contents>")
+            });
+            let next = listed.next().map(|_| {
+                let next = turn + 1;
+                format!("<IsTruncated>true</IsTruncated><NextContinuationToken>{next}</NextContinuationToken>")
+            });
+            let body = format!(
+                "<ListBucketResult>{}{}</ListBucketResult>",
+                entry.unwrap_or_default(),
+                next.unwrap_or_default()
+            );
+            answer("200 OK", body.len() as u64, &body)
+        }
+
+        fn open(self) -> Objects {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let endpoint = format!("http://{}", listener.local_addr().unwrap());
+            let store = Arc::new(self);
+            std::thread::spawn(move || {
+                for connection in listener.incoming() {
+                    let mut connection = connection.unwrap();
+                    let mut head = BufReader::new(&connection).lines();
+                    let request = head.next().unwrap().unwrap();
+                    while head.next().is_some_and(|line| !line.unwrap().is_empty()) {}
+                    let answer = store.answer(&request);
+                    connection.write_all(answer.as_bytes()).unwrap();
+                }
+            });
+            Objects::new(&ObjectsConfig {
+                endpoint,
+                region: "us-east-1".to_owned(),
+                bucket: "clips".to_owned(),
+                access_key_id: "key".to_owned(),
+                secret_access_key: "secret".to_owned(),
+            })
+        }
+    }
+
+    fn attempt() -> AttemptRef {
+        AttemptRef {
+            job: JobId::from_uuid(uuid::Uuid::from_u128(1)),
             attempt: Attempt::new(1),
             epoch: Epoch::new(1),
+        }
+    }
+
+    fn rendered(of_words: bool) -> Ended {
+        let hash = Sha256::from_bytes([1; 32]);
+        let mut spec = RenderSpec::small("tiny".parse().unwrap(), hash);
+        if of_words {
+            let keyframe = KeyframeSpec::small("painter".parse().unwrap(), "a cat");
+            spec.first_frame = FirstFrame::Keyframe(Box::new(keyframe));
+        }
+        let (at, node, generation) = (attempt(), "a".parse().unwrap(), Generation::new(1));
+        let manifest = Manifest {
+            manifest_version: Manifest::VERSION,
+            job: at.job,
+            attempt: at.attempt,
+            epoch: at.epoch,
+            node,
+            generation,
+            spec,
+            model_sha256: hash,
+            adapters: Vec::new(),
+            keyframe: of_words.then(|| KeyframeMade {
+                model_sha256: hash,
+                adapters: Vec::new(),
+                sha256: hash,
+                bytes: BYTES,
+                tokens_cut: [0, 0],
+            }),
+            resumed: Vec::new(),
+            engine: EngineInfo {
+                name: "svd".to_owned(),
+                version: "1".to_owned(),
+                libtorch: None,
+                encoder: "x".to_owned(),
+                dtype: "float32".to_owned(),
+                noise_dtype: "float32".to_owned(),
+            },
+            device_class: "cpu".to_owned(),
+            clip_sha256: hash,
+            clip_bytes: BYTES,
+            timings_ms: StageTimings::default(),
         };
-        lengths(&store(status, body), at, &[ArtefactFile::Clip]).await
+        Ended {
+            at,
+            node: manifest.node.clone(),
+            generation,
+            outcome: Told::Rendered {
+                clip_sha256: hash,
+                clip_bytes: BYTES,
+                manifest: Box::new(manifest),
+            },
+        }
+    }
+
+    fn missing(what: &str) -> Result<(), NotDelivered> {
+        Err(NotDelivered::Missing(what.to_owned()))
+    }
+
+    #[tokio::test]
+    async fn a_clip_counts_when_each_of_its_files_lies_there_however_many_answers_tell_it() {
+        for of_words in [false, true] {
+            let all = ArtefactFile::of_render(of_words)
+                .into_iter()
+                .map(|file| (file, BYTES));
+            let all: Vec<_> = all.collect();
+            let ended = rendered(of_words);
+            assert_eq!(look(&Store::of(&all).open(), &ended).await, Ok(()));
+            for (at, (file, _)) in all.iter().enumerate() {
+                let mut but_one = all.clone();
+                but_one.remove(at);
+                let name = file.file_name();
+                assert_eq!(
+                    look(&Store::of(&but_one).open(), &ended).await,
+                    missing(&format!("{name} does not lie in the object store"))
+                );
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_clip_or_keyframe_of_another_length_does_not_count() {
+        for (file, name) in [
+            (ArtefactFile::Clip, "clip.mp4"),
+            (ArtefactFile::Keyframe, "keyframe.png"),
+        ] {
+            let files = ArtefactFile::of_render(true).into_iter();
+            let files: Vec<_> = files
+                .map(|of| (of, if of == file { BYTES - 1 } else { BYTES }))
+                .collect();
+            assert_eq!(
+                look(&Store::of(&files).open(), &rendered(true)).await,
+                missing(&format!("{name} has 9 bytes, 10 were told"))
+            );
+        }
     }
 
     #[tokio::test]
     async fn a_store_that_fails_does_not_say_that_a_file_is_missing() {
-        assert!(found("503 Service Unavailable", "").await.is_err());
-        assert!(found("403 Forbidden", "").await.is_err());
-        assert!(found("404 Not Found", "").await.is_err(), "no bucket");
-        assert_eq!(
-            found("200 OK", "<ListBucketResult/>").await,
-            Ok(HashMap::new())
-        );
+        for status in [
+            "503 Service Unavailable",
+            "403 Forbidden",
+            // No bucket.
+            "404 Not Found",
+        ] {
+            let looked = look(&Store::Fails(status).open(), &rendered(false)).await;
+            assert!(
+                matches!(looked, Err(NotDelivered::Unanswered(_))),
+                "{status}: {looked:?}"
+            );
+        }
     }
 }

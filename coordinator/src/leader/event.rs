@@ -27,11 +27,13 @@ pub struct ReplyId(pub u64);
 pub enum Event {
     /// An api instance says that something is new about a job.
     Rang(JobId),
-    /// The sweep looked for what no doorbell announced.
+    /// The quick look for what no doorbell announced.
     Swept {
-        unfinished: Vec<JobId>,
+        newcomers: Vec<JobId>,
         cancelled: Vec<JobId>,
     },
+    /// A page of the thorough one.
+    SweptAll(Vec<JobId>),
     /// The rows of the jobs that were asked for; a job without a row is gone.
     RowsRead {
         asked: Vec<JobId>,
@@ -135,6 +137,7 @@ impl Event {
             | Self::CheckpointPlaced { node, .. } => Some((node, None)),
             Self::Rang(_)
             | Self::Swept { .. }
+            | Self::SweptAll(_)
             | Self::RowsRead { .. }
             | Self::MembersRead(_)
             | Self::Verified { .. }
@@ -211,10 +214,13 @@ pub enum Effect {
         jobs: Vec<JobId>,
         after: Duration,
     },
-    /// Look for waiting jobs, and for cancels among the running ones.
+    /// Look for the newest of the waiting jobs, and for cancels among the running ones.
     Sweep {
         running: Vec<JobId>,
-        is_thorough: bool,
+    },
+    /// Read a page of the ids of all unfinished jobs.
+    SweepAll {
+        after: Option<JobId>,
     },
     /// Read a page of unfinished rows, to compare them with what is believed.
     Compare {

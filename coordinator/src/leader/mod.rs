@@ -24,6 +24,7 @@ mod previews;
 mod reading;
 mod registry;
 pub(crate) mod state;
+mod sweeps;
 mod tasks;
 #[cfg(test)]
 mod tests;

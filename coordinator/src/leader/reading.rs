@@ -145,22 +145,6 @@ impl State {
         self.held.insert(row.job, Held::new(holding, now));
         Some(Heard::JobRecovered(recovered))
     }
-
-    pub(super) fn swept(
-        &mut self,
-        now: Monotonic,
-        unfinished: Vec<JobId>,
-        cancelled: Vec<JobId>,
-        effects: &mut Vec<Effect>,
-    ) {
-        self.is_sweeping = false;
-        let scheduler = &self.scheduler;
-        self.to_read
-            .extend(unfinished.into_iter().filter(|job| !scheduler.knows(*job)));
-        for job in cancelled {
-            self.step(now, Heard::CancelAsked(job), effects);
-        }
-    }
 }
 
 /// Of both stages.

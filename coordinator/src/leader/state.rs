@@ -10,7 +10,7 @@ use flowai_actors::clock::Monotonic;
 use flowai_actors::credits::StepsDone;
 use flowai_actors::ids::{Attempt, Epoch, JobId, NodeId, Sha256};
 use flowai_actors::limits::{
-    CEILINGS_MAX, CHECKPOINT_SWEEP_MS, JOB_NO_PROGRESS_MS, RECOVERY_PAGE_JOBS, SWEEP_MS,
+    CEILINGS_MAX, CHECKPOINT_SWEEP_MS, JOB_NO_PROGRESS_MS, RECOVERY_PAGE_JOBS,
 };
 use flowai_actors::link::PeerId;
 use flowai_actors::messages::{AttemptRef, EndedAnswer, FarmView, Holding, Live, QueueView};
@@ -29,10 +29,8 @@ use super::line::{self, Line};
 use super::outbox::Outbox;
 use super::previews::{self, Previews};
 use super::registry::Registry;
+use super::sweeps::Sweeps;
 use crate::scheduler::{self, AttemptEnd, Event as Heard, Scheduler};
-
-/// Every so many sweeps all unfinished jobs are looked at, not only the newest.
-const THOROUGH_SWEEP_EVERY: u64 = 20;
 
 /// Between the beginnings of two reads: what rings meanwhile is read together. A lone job is read at once.
 const READ_INTERVAL_MS: u64 = 10;
@@ -104,9 +102,7 @@ pub struct State {
     /// Jobs that changed since the present read began: what it finds of them may be older.
     pub(super) touched: BTreeSet<JobId>,
     pub(super) comparison: Comparison,
-    pub(super) next_sweep: Monotonic,
-    pub(super) sweeps: u64,
-    pub(super) is_sweeping: bool,
+    pub(super) sweeps: Sweeps,
     pub(super) is_over: bool,
     /// What operators want of nodes.
     pub(super) members: Standings,
@@ -132,9 +128,7 @@ impl State {
             next_read: Monotonic::default(),
             touched: BTreeSet::new(),
             comparison: Comparison::default(),
-            next_sweep: Monotonic::default(),
-            sweeps: 0,
-            is_sweeping: false,
+            sweeps: Sweeps::default(),
             is_over: false,
             members: Standings::default(),
         }
@@ -165,9 +159,10 @@ impl State {
         match event {
             Event::Rang(job) => drop(self.to_read.insert(job)),
             Event::Swept {
-                unfinished,
+                newcomers,
                 cancelled,
-            } => self.swept(now, unfinished, cancelled, &mut effects),
+            } => self.swept(now, newcomers, cancelled, &mut effects),
+            Event::SweptAll(page) => self.swept_all(now, page, &mut effects),
             Event::RowsRead { asked, rows } => self.rows_read(now, asked, rows, &mut effects),
             Event::MembersRead(standings) => self.members_read(now, standings, &mut effects),
             Event::Registering { reply, register } => {
@@ -468,20 +463,7 @@ impl State {
             return;
         }
         self.go_on_comparing(now, effects);
-        if self.is_sweeping || now < self.next_sweep {
-            return;
-        }
-        self.is_sweeping = true;
-        self.next_sweep = now.plus_ms(SWEEP_MS);
-        self.sweeps += 1;
-        let is_thorough = self.sweeps.is_multiple_of(THOROUGH_SWEEP_EVERY);
-        effects.push(Effect::Sweep {
-            running: self.held.keys().copied().collect(),
-            is_thorough,
-        });
-        if is_thorough {
-            effects.push(Effect::Forget);
-        }
+        self.sweep(now, effects);
     }
 
     /// Sends on what has gathered: the next batch, the next rows to read, news of the line.

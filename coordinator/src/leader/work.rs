@@ -11,7 +11,6 @@ use flowai_actors::checkpoint::{
 use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::{Attempt, Epoch, JobId};
 use flowai_actors::kit::Backoff;
-use flowai_actors::limits::RECOVERY_PAGE_JOBS;
 use flowai_actors::link::PeerId;
 use flowai_actors::messages::{
     Assign, AssignAnswer, AttemptRef, EndedAnswer, FirstFrameSource, Holding, PrefetchStage,
@@ -25,8 +24,8 @@ use flowai_store::checkpoints::{
 use flowai_store::database::{Database, DatabaseError};
 use flowai_store::journal::{self, Batch, Change, JournalError, artefact_key, preview_key};
 use flowai_store::objects::{
-    Objects, ObjectsError, PRESIGNED_GET_TTL_MAX, PRESIGNED_PUT_TTL_MAX, ResponseHeaders,
-    UploadTerms,
+    Objects, ObjectsError, PAGE_KEYS_MAX, PRESIGNED_GET_TTL_MAX, PRESIGNED_PUT_TTL_MAX,
+    ResponseHeaders, UploadTerms,
 };
 use flowai_store::recovery::Page;
 use flowai_store::sources::{self, FirstFrameFiles, SourcesError, StoredFile};
@@ -45,8 +44,6 @@ pub const RETRY_MOST: Duration = Duration::from_secs(1);
 pub const ASSIGN_DEADLINE: Duration = Duration::from_secs(2);
 /// A node that has not heard yet that its last end was written says that it is busy.
 pub const BUSY_TRIES: u32 = 8;
-/// Objects that are listed at a time, as many as S3 lists at once.
-const CHECKPOINTS_LISTED_MAX: i32 = 1_000;
 /// Pages of unfinished jobs that wait to be taken in when a term begins.
 const PAGES_READ_AHEAD: usize = 2;
 /// Waiting jobs younger than this are looked for in each sweep.
@@ -182,25 +179,17 @@ pub(super) async fn read_rows(database: &Database, asked: Vec<JobId>) -> Event {
     Event::RowsRead { asked, rows }
 }
 
-pub(super) async fn sweep(database: &Database, running: &[JobId], is_thorough: bool) -> Event {
-    let mut unfinished = insist("sweep", || recovery::newcomers(database, NEWCOMER_AGE)).await;
-    if is_thorough {
-        let mut after = None;
-        loop {
-            let page = insist("sweep", || recovery::unfinished_ids(database, after)).await;
-            after = page.last().copied();
-            let is_last = page.len() < RECOVERY_PAGE_JOBS as usize;
-            unfinished.extend(page);
-            if is_last {
-                break;
-            }
-        }
-    }
+pub(super) async fn sweep(database: &Database, running: &[JobId]) -> Event {
+    let newcomers = insist("sweep", || recovery::newcomers(database, NEWCOMER_AGE)).await;
     let cancelled = insist("sweep", || recovery::cancel_requests(database, running)).await;
     Event::Swept {
-        unfinished,
+        newcomers,
         cancelled,
     }
+}
+
+pub(super) async fn sweep_all(database: &Database, after: Option<JobId>) -> Event {
+    Event::SweptAll(insist("sweep", || recovery::unfinished_ids(database, after)).await)
 }
 
 /// A page of unfinished rows, to compare them with memory.
@@ -512,7 +501,7 @@ pub(super) async fn discard_checkpoints(
         return Ok(());
     };
     // One attempt leaves fewer than this, and each discard leaves one.
-    for entry in objects.list(&prefix, None, CHECKPOINTS_LISTED_MAX).await? {
+    for entry in objects.list(&prefix, None, PAGE_KEYS_MAX).await? {
         let is_older =
             parse_key(&entry.key).is_some_and(|(_, attempt, step)| (attempt, step) < before);
         if is_older {
@@ -530,7 +519,7 @@ pub(super) async fn sweep_checkpoints(
     checkpoints::forget_ended(database).await?;
     let mut after: Option<String> = None;
     loop {
-        let listed = objects.list(CHECKPOINTS_PREFIX, after.as_deref(), CHECKPOINTS_LISTED_MAX);
+        let listed = objects.list(CHECKPOINTS_PREFIX, after.as_deref(), PAGE_KEYS_MAX);
         let page = listed.await?;
         let of_jobs: Vec<(JobId, &str)> = page
             .iter()

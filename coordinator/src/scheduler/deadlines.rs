@@ -1,8 +1,12 @@
 //! The longest that a job may wait and that an attempt may run.
 
+use std::ops::Bound;
+
 use flowai_actors::clock::Monotonic;
+use flowai_actors::ids::JobId;
 use flowai_actors::limits::{
-    ATTEMPT_MS_MIN, ATTEMPT_PREDICTIONS_MAX, DEADLINES_LOOK_MS, JOB_QUEUED_MS_MAX,
+    ATTEMPT_MS_MIN, ATTEMPT_PREDICTIONS_MAX, DEADLINES_LOOK_MS, DEADLINES_LOOKED_AT_MAX,
+    JOB_QUEUED_MS_MAX,
 };
 use flowai_store::journal::Unfinished;
 
@@ -11,6 +15,13 @@ use super::jobs::{JobIx, Place};
 use super::nodes::Running;
 use super::starts::Used;
 use super::state::Scheduler;
+
+/// How far the look at those who wait has come: it goes on where it stopped, as long as they are many.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Round {
+    lane: usize,
+    parent: Option<JobId>,
+}
 
 impl Scheduler {
     /// Ends what has waited for too long, and takes back what has run for too long.
@@ -52,22 +63,31 @@ impl Scheduler {
     }
 
     /// The first jobs of the lanes wait longest: only they and those that wait for another job are looked at.
-    fn overslept(&self) -> Vec<JobIx> {
+    fn overslept(&mut self) -> Vec<JobIx> {
         let is_over = |ix: &JobIx| {
             let queued_at = self.jobs.get(*ix).map(|job| job.queued_at);
             queued_at.is_some_and(|at| at.plus_ms(JOB_QUEUED_MS_MAX) <= self.now)
         };
-        let first = self
-            .lanes
-            .iter()
-            .flat_map(|(_, lane)| lane.jobs.iter().copied().take_while(is_over));
-        let parked = self.children.values().flatten().copied().filter(is_over);
+        let (lanes, next_lane) = self.lanes.part(self.round.lane, DEADLINES_LOOKED_AT_MAX);
+        let first = lanes.flat_map(|lane| lane.jobs.iter().copied().take_while(is_over));
+        let from = self.round.parent.map_or(Bound::Unbounded, Bound::Excluded);
+        let parents = self.children.range((from, Bound::Unbounded));
+        let parents: Vec<_> = parents.take(DEADLINES_LOOKED_AT_MAX).collect();
+        let children = parents.iter().flat_map(|(_, children)| children.iter());
+        let parked = children.copied().filter(is_over);
         let waits = |ix: &JobIx| {
             self.jobs
                 .get(*ix)
                 .is_some_and(|job| !matches!(job.place, Place::Running(_)))
         };
-        first.chain(parked).filter(waits).collect()
+        let overslept = first.chain(parked).filter(waits).collect();
+        let is_full = parents.len() == DEADLINES_LOOKED_AT_MAX;
+        let last = parents.last().filter(|_| is_full);
+        self.round = Round {
+            lane: next_lane,
+            parent: last.map(|(parent, _)| **parent),
+        };
+        overslept
     }
 
     fn overrun(&self) -> Vec<Running> {

@@ -1,11 +1,13 @@
 //! What operators and autoscalers watch.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use flowai_actors::state::Tier;
 
 use super::forecast::Range;
-use super::kinds::ClassIx;
+use super::jobs::Place;
+use super::kinds::{ClassIx, KindIx};
+use super::lanes::Tiers;
 use super::line::WaitsFor;
 use super::state::Scheduler;
 
@@ -38,35 +40,79 @@ pub struct ClassFigures {
     pub wait: [Option<Range>; Tier::ALL.len()],
 }
 
+#[derive(Debug, Default)]
+struct Counts(BTreeMap<(Tier, &'static str), u64>);
+
+impl Counts {
+    fn add(&mut self, waits_for: WaitsFor, jobs: Tiers) {
+        for tier in Tier::ALL {
+            let count = self.0.entry((tier, waits_for.code())).or_default();
+            *count += u64::from(jobs.of(tier));
+        }
+    }
+
+    fn remove(&mut self, waits_for: WaitsFor, jobs: Tiers) {
+        for tier in Tier::ALL {
+            let count = self.0.entry((tier, waits_for.code())).or_default();
+            *count -= u64::from(jobs.of(tier));
+        }
+    }
+}
+
 impl Scheduler {
-    /// Looks at every lane: for once in some seconds.
+    /// Looks at every node: for once in some seconds.
     pub fn figures(&self) -> Figures {
-        let first = self.first_lane();
-        let mut waiting = BTreeMap::new();
-        for (_, lane) in self.lanes.iter() {
-            let head = lane.jobs.front().and_then(|job| self.jobs.get(*job));
-            let why = head.and_then(|job| Some((job, self.waits_for(job, first)?)));
-            if let Some((job, why)) = why {
-                *waiting.entry((job.tier, why.code())).or_insert(0) += lane.jobs.len() as u64;
-            }
-        }
-        for job in self
-            .children
-            .values()
-            .flatten()
-            .filter_map(|job| self.jobs.get(*job))
-        {
-            *waiting
-                .entry((job.tier, WaitsFor::OtherJob.code()))
-                .or_insert(0) += 1;
-        }
         Figures {
-            waiting,
+            waiting: self.waiting(),
             running: Tier::ALL.map(|tier| self.load(tier).1),
             classes: self.class_figures(),
             forced_starts: self.forced_starts.forced(),
             preemptions: self.preemptions,
             inside_p90: self.inside_p90(),
+        }
+    }
+
+    fn waiting(&self) -> BTreeMap<(Tier, &'static str), u64> {
+        let mut counts = Counts::default();
+        let mut in_lanes = Tiers::default();
+        for (ix, kind) in self.kinds.waiting() {
+            for is_capped in [false, true] {
+                let jobs = kind.waiting(is_capped);
+                counts.add(self.waits_of_kind(ix, is_capped), jobs);
+                in_lanes.add_all(jobs);
+            }
+        }
+        // Of all open lanes that nodes can run, those that wait for something else than their turn.
+        let first = self.first_lane();
+        let pausing = self.pausing.iter().filter_map(|(_, ix)| self.jobs.get(*ix));
+        let pausing = pausing.filter_map(|job| match job.place {
+            Place::Lane(ix) => Some(ix),
+            Place::Parked | Place::Running(_) => None,
+        });
+        for ix in pausing.chain(first).collect::<BTreeSet<_>>() {
+            let Some(lane) = self.lanes.get(ix) else {
+                continue;
+            };
+            let head = lane.jobs.front().and_then(|job| self.jobs.get(*job));
+            let is_capped = lane.entry.is_some_and(|entry| entry.is_capped);
+            if let Some(waits_for) = head.and_then(|job| self.waits_for(job, first)) {
+                counts.remove(self.waits_of_kind(lane.kind, is_capped), lane.tiers);
+                counts.add(waits_for, lane.tiers);
+            }
+        }
+        let mut parked = Tiers::of_each(|tier| self.load(tier).0);
+        parked.remove_all(in_lanes);
+        counts.add(WaitsFor::OtherJob, parked);
+        counts.0.retain(|_, count| *count > 0);
+        counts.0
+    }
+
+    /// What most of these lanes' jobs wait for.
+    fn waits_of_kind(&self, kind: KindIx, is_capped: bool) -> WaitsFor {
+        match self.kinds.unfit(kind) {
+            Some(unfit) => unfit.into(),
+            None if is_capped => WaitsFor::OwnJobs,
+            None => WaitsFor::Others,
         }
     }
 

@@ -15,12 +15,9 @@ impl Scheduler {
     pub(super) fn enqueue(&mut self, ix: JobIx) {
         self.changed();
         let Some(job) = self.jobs.get(ix) else { return };
-        let (owner, kind, cost) = (job.owner, job.kind, job.cost_left());
+        let (owner, kind, tier, cost) = (job.owner, job.kind, job.tier, job.cost_left());
         let arrival = |job: &Job| (job.queued_at, job.seq);
         let arrived = arrival(job);
-        if let Some(kind) = self.kinds.get_mut(kind) {
-            kind.backlog_s += cost;
-        }
         let class = (!job.is_choosy()).then_some(job.class);
         let (lane_ix, is_new) = self.lanes.of(owner, kind, class);
         if is_new && let Some(user) = self.shares.get_mut(owner) {
@@ -36,6 +33,14 @@ impl Scheduler {
         });
         lane.jobs.insert(at, ix);
         lane.backlog_s += cost;
+        lane.tiers.add(tier);
+        if let Some(kind) = self.kinds.get_mut(kind) {
+            kind.backlog_s += cost;
+            // A lane that is not filed yet counts once it is.
+            if let Some(entry) = lane.entry {
+                kind.waiting_mut(entry.is_capped).add(tier);
+            }
+        }
         if let Some(job) = self.jobs.get_mut(ix) {
             job.place = Place::Lane(lane_ix);
         }
@@ -57,11 +62,15 @@ impl Scheduler {
         let Some(lane) = self.lanes.get_mut(lane_ix) else {
             return;
         };
-        let (kind, cost) = (lane.kind, job.cost_left());
+        let (kind, tier, cost) = (lane.kind, job.tier, job.cost_left());
+        lane.backlog_s = (lane.backlog_s - cost).max(0.0);
+        lane.tiers.remove(tier);
         if let Some(kind) = self.kinds.get_mut(kind) {
             kind.backlog_s = (kind.backlog_s - cost).max(0.0);
+            if let Some(entry) = lane.entry {
+                kind.waiting_mut(entry.is_capped).remove(tier);
+            }
         }
-        lane.backlog_s = (lane.backlog_s - cost).max(0.0);
         let was_first = lane.jobs.front() == Some(&ix);
         if was_first {
             lane.jobs.pop_front();
@@ -156,7 +165,7 @@ impl Scheduler {
             return;
         };
         let before = std::mem::replace(&mut lane.entry, entry);
-        let kind_ix = lane.kind;
+        let (kind_ix, tiers) = (lane.kind, lane.tiers);
         let Some(kind) = self.kinds.get_mut(kind_ix) else {
             return;
         };
@@ -167,6 +176,15 @@ impl Scheduler {
             }
             if let Some(entry) = entry {
                 kind.claims(entry.is_capped).insert(entry.claim);
+            }
+        }
+        let side = |entry: Entry| entry.is_capped;
+        if before.map(side) != entry.map(side) {
+            if let Some(before) = before {
+                kind.waiting_mut(before.is_capped).remove_all(tiers);
+            }
+            if let Some(entry) = entry {
+                kind.waiting_mut(entry.is_capped).add_all(tiers);
             }
         }
         let bound = |entry: Entry| entry.bound;

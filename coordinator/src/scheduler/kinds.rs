@@ -8,7 +8,7 @@ use flowai_actors::limits::{MEMORY_CEILING_ALONE_MS, MEMORY_CEILING_MS};
 
 use super::bounds::Bounds;
 use super::event::Shape;
-use super::lanes::Claim;
+use super::lanes::{Claim, Tiers};
 use super::memory::Memory;
 use super::nodes::NodeIx;
 
@@ -98,6 +98,8 @@ pub(super) struct Kind {
     pub(super) open: BTreeSet<Claim>,
     /// Lanes whose user runs as many as its tier's cap: served where nobody else can use the node.
     pub(super) capped: BTreeSet<Claim>,
+    /// Jobs in the open lanes, and in the capped ones.
+    waiting: [Tiers; 2],
     /// Of the open lanes' first jobs.
     pub(super) bounds: Bounds,
     /// Baseline GPU-seconds of all jobs in its lanes.
@@ -113,6 +115,15 @@ impl Kind {
         } else {
             &mut self.open
         }
+    }
+
+    /// Jobs in the capped lanes, or in the others.
+    pub(super) fn waiting(&self, is_capped: bool) -> Tiers {
+        self.waiting[usize::from(is_capped)]
+    }
+
+    pub(super) fn waiting_mut(&mut self, is_capped: bool) -> &mut Tiers {
+        &mut self.waiting[usize::from(is_capped)]
     }
 }
 
@@ -239,6 +250,7 @@ impl Kinds {
             needs,
             open: BTreeSet::new(),
             capped: BTreeSet::new(),
+            waiting: Default::default(),
             bounds: Bounds::default(),
             backlog_s: 0.0,
             fitting: fitting.sum(),

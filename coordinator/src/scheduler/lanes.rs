@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use flowai_actors::state::Class;
+use flowai_actors::state::{Class, Tier};
 
 use super::bounds::Bound;
 use super::jobs::JobIx;
@@ -36,6 +36,8 @@ pub(super) struct Lane {
     pub(super) jobs: VecDeque<JobIx>,
     /// Baseline GPU-seconds of all of them.
     pub(super) backlog_s: f64,
+    /// How many of them came under each tier: an account may have moved up meanwhile.
+    pub(super) tiers: Tiers,
     /// How it stands in its kind's order.
     pub(super) entry: Option<Entry>,
 }
@@ -50,6 +52,40 @@ pub(super) struct Entry {
     pub(super) bound: Option<Bound>,
     /// It counts among those who stand for a node.
     pub(super) stands: bool,
+}
+
+/// Jobs by the tier under which they came.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Tiers([u32; Tier::ALL.len()]);
+
+impl Tiers {
+    pub(super) fn of(&self, tier: Tier) -> u32 {
+        self.0[tier as usize]
+    }
+
+    pub(super) fn of_each(count: impl Fn(Tier) -> u32) -> Self {
+        Self(Tier::ALL.map(count))
+    }
+
+    pub(super) fn add(&mut self, tier: Tier) {
+        self.0[tier as usize] += 1;
+    }
+
+    pub(super) fn remove(&mut self, tier: Tier) {
+        self.0[tier as usize] -= 1;
+    }
+
+    pub(super) fn add_all(&mut self, others: Self) {
+        for (count, other) in self.0.iter_mut().zip(others.0) {
+            *count += other;
+        }
+    }
+
+    pub(super) fn remove_all(&mut self, others: Self) {
+        for (count, other) in self.0.iter_mut().zip(others.0) {
+            *count -= other;
+        }
+    }
 }
 
 impl Lane {
@@ -75,6 +111,15 @@ impl Lanes {
         self.slots.get_mut(ix.0 as usize)?.as_mut()
     }
 
+    /// At most so many from this place on, and the place to go on from: the beginning, behind the last.
+    pub(super) fn part(&self, from: usize, most: usize) -> (impl Iterator<Item = &Lane>, usize) {
+        let from = from.min(self.slots.len());
+        let to = (from + most).min(self.slots.len());
+        let next = if to < self.slots.len() { to } else { 0 };
+        (self.slots[from..to].iter().flatten(), next)
+    }
+
+    #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = (LaneIx, &Lane)> {
         let numbered = self.slots.iter().zip(0..);
         numbered.filter_map(|(slot, ix)| Some((LaneIx(ix), slot.as_ref()?)))
@@ -97,6 +142,7 @@ impl Lanes {
             class,
             jobs: VecDeque::new(),
             backlog_s: 0.0,
+            tiers: Tiers::default(),
             entry: None,
         };
         match self.slots.get_mut(ix.0 as usize) {

@@ -98,6 +98,16 @@ impl WaitsFor {
     }
 }
 
+impl From<Unfit> for WaitsFor {
+    fn from(unfit: Unfit) -> Self {
+        match unfit {
+            Unfit::Model => Self::Model,
+            Unfit::BothModels => Self::BothModels,
+            Unfit::Memory => Self::Memory,
+        }
+    }
+}
+
 impl Scheduler {
     /// The first `most` places, in the order in which the jobs would start were each served as soon as its turn comes.
     pub fn line(&self, most: usize) -> Vec<Place> {
@@ -137,11 +147,7 @@ impl Scheduler {
             Where::Parked => return Some(WaitsFor::OtherJob),
             Where::Lane(ix) => (ix, self.lanes.get(ix)?),
         };
-        let unfit = self.kinds.unfit(job.kind).map(|unfit| match unfit {
-            Unfit::Model => WaitsFor::Model,
-            Unfit::BothModels => WaitsFor::BothModels,
-            Unfit::Memory => WaitsFor::Memory,
-        });
+        let unfit = self.kinds.unfit(job.kind).map(WaitsFor::from);
         let is_pausing = || {
             let back_at = job.story.as_ref().map(|story| story.back_at);
             back_at.is_some_and(|back_at| back_at > self.now) && !self.has_untried_node(job)

@@ -14,6 +14,7 @@ use flowai_actors::limits::{
     PREEMPTION_SWAPS_WORTH, PREEMPTIONS_AT_ONCE_MAX,
 };
 use flowai_actors::state::{Class, Tier};
+use itertools::Itertools as _;
 
 use super::event::Effect;
 use super::jobs::JobIx;
@@ -50,17 +51,33 @@ fn most_had(victims: &[Victim], tier: Tier) -> Option<Virtual> {
 impl Scheduler {
     /// Stops what has to make room. The node is free only when it says so: until then it is kept for the one it stops for.
     pub(super) fn preempt_for_bounds(&mut self, effects: &mut Vec<Effect>) {
+        for (victim, job) in self.stops_for_bounds() {
+            if let Some(node) = self.nodes.get_mut(victim) {
+                node.reserved = Some(job);
+            }
+            self.stop_and_keep(victim, effects);
+        }
+    }
+
+    /// Nodes to stop, each with the job that it is to run next.
+    fn stops_for_bounds(&self) -> Vec<(NodeIx, JobId)> {
+        let mut endangered = self.endangered().peekable();
+        let mut stops = Vec::new();
+        // Looking at all nodes takes longer than to see that nobody is in need.
+        if endangered.peek().is_none() {
+            return stops;
+        }
         let mut victims = self.victims();
         if victims.is_empty() {
-            return;
+            return stops;
         }
         let mut own_ends = self.own_ends();
         let reserved = self.nodes.iter().filter_map(|(_, node)| node.reserved);
         let reserved: HashSet<JobId> = reserved.collect();
         let most = Tier::ALL.map(|tier| most_had(&victims, tier));
-        let (mut stops, mut searches) = (0, 0);
-        for (lane, ix) in self.endangered() {
-            if stops == PREEMPTIONS_AT_ONCE_MAX || searches == CANDIDATES_MAX {
+        let mut searches = 0;
+        for (lane, ix) in endangered {
+            if stops.len() == PREEMPTIONS_AT_ONCE_MAX || searches == CANDIDATES_MAX {
                 break;
             }
             let Some(job) = self.jobs.get(ix) else {
@@ -73,27 +90,22 @@ impl Scheduler {
                 continue;
             }
             searches += 1;
-            let Some(at) = self.victim_for(lane, ix, &victims) else {
-                continue;
-            };
-            let victim = victims.remove(at).node;
-            if let Some(node) = self.nodes.get_mut(victim) {
-                node.reserved = Some(id);
+            if let Some(at) = self.victim_for(lane, ix, &victims) {
+                stops.push((victims.remove(at).node, id));
             }
-            self.stop_and_keep(victim, effects);
-            stops += 1;
         }
+        stops
     }
 
-    /// Lanes whose first jobs' bounds pass before a node could be freed for them, and these jobs, the most urgent first.
-    fn endangered(&self) -> Vec<(LaneIx, JobIx)> {
+    /// Lanes whose first jobs' bounds pass before a node could be freed for them, and these jobs, the most urgent first. In overload
+    /// they are tens of thousands, of which the first few are looked at.
+    fn endangered(&self) -> impl Iterator<Item = (LaneIx, JobIx)> {
         let soon = self.now.plus_ms((1_000.0 * PREEMPTION_SWAP_S) as u64);
         let kinds = self.kinds.waiting();
-        let late = kinds.flat_map(|(_, kind)| kind.bounds.ending_by(soon).flatten());
-        let mut urgent: Vec<_> = late.map(|(bound, lane)| (bound.ends_at(), lane)).collect();
-        urgent.sort_unstable();
+        let late = kinds.flat_map(move |(_, kind)| kind.bounds.ending_by(soon));
+        let urgent = late.map(|bounds| bounds.map(|(bound, lane)| (bound.ends_at(), lane)));
         let first = |(_, lane)| Some((lane, *self.lanes.get(lane)?.jobs.front()?));
-        urgent.into_iter().filter_map(first).collect()
+        urgent.kmerge().filter_map(first)
     }
 
     /// Nodes that become free by themselves before one could be freed.

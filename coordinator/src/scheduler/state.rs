@@ -8,6 +8,7 @@ use flowai_actors::limits::CARE_MS;
 use flowai_actors::state::Tier;
 
 use super::bounds::ForcedStarts;
+use super::deadlines::Round;
 use super::durations::Durations;
 use super::event::{Drain, Effect, Event, WaitingJob};
 use super::forecast::Calibration;
@@ -48,6 +49,7 @@ pub struct Scheduler {
     pub(super) trust_due: Option<Monotonic>,
     /// When jobs that waited or ran for too long are looked for next.
     pub(super) next_deadlines: Monotonic,
+    pub(super) round: Round,
     /// Nodes that have become free, and kinds with a job that was no candidate before: what may have to be brought together.
     pub(super) dirty_nodes: BTreeSet<NodeIx>,
     pub(super) dirty_kinds: BTreeSet<KindIx>,

@@ -58,12 +58,15 @@ pub(super) enum Statement {
     /// The first half of a sweep.
     Newcomers {
         running: Vec<JobId>,
-        is_thorough: bool,
     },
     /// The second.
     CancelRequests {
         running: Vec<JobId>,
-        unfinished: Vec<JobId>,
+        newcomers: Vec<JobId>,
+    },
+    /// A page of a thorough sweep.
+    SweepAll {
+        after: Option<JobId>,
     },
     Admit {
         reply: ReplyId,
@@ -221,29 +224,22 @@ impl World {
             Statement::Compare { after } => {
                 happened(Event::Compared(store.unfinished_rows(*after)))
             }
-            Statement::Newcomers {
-                running,
-                is_thorough,
-            } => {
-                let mut unfinished = store.newcomers(now, NEWCOMER_AGE.as_millis() as u64);
-                if *is_thorough {
-                    unfinished.extend(store.unfinished());
-                }
+            Statement::Newcomers { running } => {
                 if !call.is_heard {
                     return Ok(StoreAnswer::Nothing);
                 }
                 Err(Box::new(Statement::CancelRequests {
                     running: running.clone(),
-                    unfinished,
+                    newcomers: store.newcomers(now, NEWCOMER_AGE.as_millis() as u64),
                 }))
             }
-            Statement::CancelRequests {
-                running,
-                unfinished,
-            } => happened(Event::Swept {
-                unfinished: unfinished.clone(),
+            Statement::CancelRequests { running, newcomers } => happened(Event::Swept {
+                newcomers: newcomers.clone(),
                 cancelled: store.cancel_requests(running),
             }),
+            Statement::SweepAll { after } => {
+                happened(Event::SweptAll(store.unfinished_ids(*after).collect()))
+            }
             Statement::Admit { reply, register } => happened(Event::Admitted {
                 reply: *reply,
                 register: register.clone(),

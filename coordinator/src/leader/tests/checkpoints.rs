@@ -142,7 +142,7 @@ fn a_stop_that_keeps_is_told_until_its_end_and_a_cancel_has_the_last_word() {
     assert_eq!(keeps(&want_stop(&mut leader, &held, true)), [true]);
     assert_eq!(keeps(&leader.beat("n1", Some(held.at))), [true]);
     let cancelled = leader.apply(Event::Swept {
-        unfinished: Vec::new(),
+        newcomers: Vec::new(),
         cancelled: vec![held.at.job],
     });
     assert_eq!(keeps(&cancelled), [false]);

@@ -28,7 +28,7 @@ fn a_busy_node_is_told_once_of_the_job_that_probably_comes_next() {
     let (after, _) = leader.arrive();
     assert!(foretold(&leader.beat("n1", Some(held.at))).is_empty());
     leader.apply(Event::Swept {
-        unfinished: Vec::new(),
+        newcomers: Vec::new(),
         cancelled: vec![next],
     });
     let effects = leader.beat("n1", Some(held.at));

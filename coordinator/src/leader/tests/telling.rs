@@ -144,10 +144,47 @@ fn what_the_sweep_finds_is_read() {
     assert!(matches!(effects[..], [Effect::Sweep { .. }]));
     let job = JobId::generate();
     let effects = leader.apply(Event::Swept {
-        unfinished: vec![job],
+        newcomers: vec![job],
         cancelled: Vec::new(),
     });
     assert!(matches!(&effects[..], [Effect::Read { jobs, .. }] if *jobs == [job]));
+}
+
+#[test]
+fn all_unfinished_jobs_are_looked_at_a_page_at_a_time() {
+    let mut leader = Leader::new();
+    let is_asked = |effects: &[Effect], wanted: Option<JobId>| {
+        let asked = effects.iter().filter_map(|effect| match effect {
+            Effect::SweepAll { after } => Some(*after),
+            _ => None,
+        });
+        asked.eq([wanted])
+    };
+    leader.apply(Event::Tick);
+    leader.now_ms += THOROUGH_SWEEP_MS;
+    assert!(is_asked(&leader.apply(Event::Tick), None));
+    leader.now_ms += THOROUGH_SWEEP_MS;
+    let effects = leader.apply(Event::Tick);
+    assert!(
+        !effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::SweepAll { .. })),
+        "one at a time"
+    );
+
+    let page: Vec<JobId> = (0..RECOVERY_PAGE_JOBS).map(|_| JobId::generate()).collect();
+    let last = page.last().copied();
+    let effects = leader.apply(Event::SweptAll(page.clone()));
+    assert!(is_asked(&effects, last));
+    assert!(
+        effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::Read { jobs, .. } if *jobs == page))
+    );
+    let effects = leader.apply(Event::SweptAll(Vec::new()));
+    assert!(effects.is_empty(), "{effects:?}");
+    leader.now_ms += THOROUGH_SWEEP_MS;
+    assert!(is_asked(&leader.apply(Event::Tick), None));
 }
 
 #[test]

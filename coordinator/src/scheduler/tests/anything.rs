@@ -330,6 +330,25 @@ impl Chaos {
     }
 }
 
+/// Waiting jobs by what they wait for, those behind another of the same lane counted with it: one by one.
+fn waits(scheduler: &Scheduler) -> BTreeMap<(Tier, &'static str), u64> {
+    let mut waits = BTreeMap::new();
+    let first = scheduler.first_lane();
+    for (_, job) in scheduler.jobs.iter() {
+        let head = match job.place {
+            Place::Running(_) => continue,
+            Place::Parked => job,
+            Place::Lane(lane) => {
+                let lane = scheduler.lanes.get(lane).unwrap();
+                scheduler.jobs.get(lane.jobs[0]).unwrap()
+            }
+        };
+        let why = scheduler.waits_for(head, first).unwrap();
+        *waits.entry((job.tier, why.code())).or_default() += 1;
+    }
+    waits
+}
+
 /// Every index says what the jobs and nodes say, and no node stands idle that could work.
 fn audit(scheduler: &Scheduler, event: &Event) {
     let (mut waiting, mut running) = (BTreeMap::new(), BTreeMap::new());
@@ -386,6 +405,7 @@ fn audit(scheduler: &Scheduler, event: &Event) {
         };
         assert!(set.contains(&entry.claim), "{event:?}");
     }
+    assert_eq!(scheduler.figures().waiting, waits(scheduler), "{event:?}");
     let kinds = scheduler.kinds.waiting().map(|(_, kind)| kind);
     let turns: Vec<_> = Claims::open(scheduler, kinds).collect();
     assert!(turns.is_sorted(), "{turns:?} after {event:?}");

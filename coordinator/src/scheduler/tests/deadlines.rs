@@ -1,6 +1,8 @@
 //! What waits or runs for too long.
 
-use flowai_actors::limits::{ATTEMPT_MS_MIN, DEADLINES_LOOK_MS, JOB_QUEUED_MS_MAX};
+use flowai_actors::limits::{
+    ATTEMPT_MS_MIN, DEADLINES_LOOK_MS, DEADLINES_LOOKED_AT_MAX, JOB_QUEUED_MS_MAX,
+};
 
 use super::*;
 
@@ -18,6 +20,32 @@ fn a_job_that_no_node_could_start_for_days_fails_by_name() {
         "{effects:?}"
     );
     assert!(farm.scheduler.knows(job_id(2)));
+}
+
+#[test]
+fn among_more_than_are_looked_at_at_once_each_is_found_within_some_looks() {
+    let mut farm = Farm::new();
+    let many = 2 * DEADLINES_LOOKED_AT_MAX as u64;
+    // A lane each, and one that waits for each of them.
+    for user in 0..many {
+        farm.arrive(waiting(user, user, Tier::Free));
+        farm.arrive(WaitingJob {
+            after: Some(job_id(user)),
+            ..waiting(many + user, user, Tier::Free)
+        });
+    }
+    farm.now_ms = JOB_QUEUED_MS_MAX;
+    let mut failed = BTreeSet::new();
+    for look in 1..=2 {
+        for effect in farm.step(Event::Tick) {
+            let Effect::Fail { job, .. } = effect else {
+                panic!("{effect:?}")
+            };
+            assert!(failed.insert(job), "once");
+        }
+        assert_eq!(failed.len(), 2 * look * DEADLINES_LOOKED_AT_MAX);
+        farm.now_ms += DEADLINES_LOOK_MS;
+    }
 }
 
 #[test]

@@ -86,17 +86,12 @@ impl World {
                 };
                 self.for_coordinator(index, after.as_millis() as u64, Heard::Again(call));
             }
-            Effect::Sweep {
-                running,
-                is_thorough,
-            } => self.ask_store(
-                index,
-                term,
-                Statement::Newcomers {
-                    running,
-                    is_thorough,
-                },
-            ),
+            Effect::Sweep { running } => {
+                self.ask_store(index, term, Statement::Newcomers { running });
+            }
+            Effect::SweepAll { after } => {
+                self.ask_store(index, term, Statement::SweepAll { after });
+            }
             Effect::Compare { after } => {
                 self.ask_store(index, term, Statement::Compare { after });
             }

@@ -40,18 +40,24 @@ impl Store {
         young.filter(is_waiting).collect()
     }
 
-    /// A page of unfinished rows in the order of ids.
-    pub fn unfinished_rows(&self, after: Option<JobId>) -> Vec<UnfinishedRow> {
+    /// A page of the ids of unfinished rows, in order.
+    pub fn unfinished_ids(&self, after: Option<JobId>) -> impl Iterator<Item = JobId> {
         let first = after.map_or(Bound::Unbounded, Bound::Excluded);
         let page = self.unfinished.range((first, Bound::Unbounded));
-        let rows = page.filter_map(|job| Some((*job, self.jobs.get(job)?)));
-        rows.take(RECOVERY_PAGE_JOBS as usize)
-            .map(|(job, row)| UnfinishedRow {
-                job,
-                attempt: Attempt::new(row.attempt),
-                node: row.node.clone(),
-            })
-            .collect()
+        page.copied().take(RECOVERY_PAGE_JOBS as usize)
+    }
+
+    /// A page of unfinished rows in the order of ids.
+    pub fn unfinished_rows(&self, after: Option<JobId>) -> Vec<UnfinishedRow> {
+        let rows = self
+            .unfinished_ids(after)
+            .filter_map(|job| Some((job, self.jobs.get(&job)?)));
+        rows.map(|(job, row)| UnfinishedRow {
+            job,
+            attempt: Attempt::new(row.attempt),
+            node: row.node.clone(),
+        })
+        .collect()
     }
 
     /// Those of the jobs that their owners want no more.
