@@ -148,8 +148,8 @@ struct Flags {
     /// Unfinished videos of all users, over which no more are taken [env: FLOWAI_QUEUED_MAX] [default: 1000000]
     #[arg(long)]
     queued_max: Option<String>,
-    /// Connections to the database at a time; about two for each core of its server [env: FLOWAI_DATABASE_CONNECTIONS]
-    /// [default: 8]
+    /// Connections to the database at a time, beside two that submissions keep; about two for each core of its server
+    /// [env: FLOWAI_DATABASE_CONNECTIONS] [default: 8]
     #[arg(long)]
     database_connections: Option<String>,
     /// Written when it serves, as one JSON object with its address [env: FLOWAI_READY_FILE]

@@ -10,13 +10,17 @@ use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, PgConnection, Postgres, SqlSafeStr as _, Transaction,
 };
 
+#[cfg(doc)]
+use crate::kept::KEPT_MAX;
+use crate::kept::{ANSWERED_WITHIN, Kept};
+
 /// A query that runs longer is ended by the server.
-const STATEMENT_TIMEOUT: &str = "10s";
+pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A transaction that is left open is ended by the server, so that a stuck program holds no locks.
 const IDLE_IN_TRANSACTION_TIMEOUT: &str = "15s";
 /// Whether a connection that was unused for longer still stands is asked before it is used. One that was just used is not worth
 /// another way to the server and back before each statement; if the server has gone since, the statement says so.
-const TRUSTED_UNUSED: Duration = Duration::from_secs(1);
+pub(crate) const TRUSTED_UNUSED: Duration = Duration::from_secs(1);
 /// How long a caller waits for a free connection before it is told so.
 pub(crate) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -148,14 +152,15 @@ pub async fn commit(transaction: UserTransaction) -> Result<(), DatabaseError> {
     Ok(transaction.commit().await?)
 }
 
-/// A pool of connections of one role.
+/// Connections of one role.
 #[derive(Debug, Clone)]
 pub struct Database {
     pool: PgPool,
+    kept: Kept,
 }
 
 impl Database {
-    /// Connects at most `connections_max` times.
+    /// Connects at most `connections_max` times, and up to [`KEPT_MAX`] times more for what is asked all the time.
     ///
     /// # Errors
     /// [`DatabaseError::Unbound`] when the role is a superuser or may bypass row level security.
@@ -163,13 +168,16 @@ impl Database {
         let options = PgConnectOptions::from_str(url)
             .map_err(DatabaseError::Address)?
             .options([
-                ("statement_timeout", STATEMENT_TIMEOUT),
+                (
+                    "statement_timeout",
+                    format!("{}s", STATEMENT_TIMEOUT.as_secs()),
+                ),
                 (
                     "idle_in_transaction_session_timeout",
-                    IDLE_IN_TRANSACTION_TIMEOUT,
+                    IDLE_IN_TRANSACTION_TIMEOUT.to_owned(),
                 ),
                 // Every statement is short, or somebody computes beside it: a second process would take that one's core.
-                ("max_parallel_workers_per_gather", "0"),
+                ("max_parallel_workers_per_gather", "0".to_owned()),
             ]);
         let pool = PgPoolOptions::new()
             .max_connections(connections_max)
@@ -183,7 +191,7 @@ impl Database {
                     Ok(true)
                 })
             })
-            .connect_with(options)
+            .connect_with(options.clone())
             .await
             .map_err(DatabaseError::Unreachable)?;
         let (role, is_unbound): (String, bool) = sqlx::query_as(
@@ -194,7 +202,8 @@ impl Database {
         if is_unbound {
             return Err(DatabaseError::Unbound { role });
         }
-        Ok(Self { pool })
+        let kept = Kept::new(options, ANSWERED_WITHIN);
+        Ok(Self { pool, kept })
     }
 
     /// Opens a transaction in which the policies know `user`, and only until its end: the connection goes back to the pool
@@ -220,9 +229,14 @@ impl Database {
         begun.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
     }
 
-    /// The pool itself, for statements on nobody's behalf, and for the one that says itself on whose behalf it acts
-    /// ([`crate::videos::Intake::queue`]).
+    /// The pool itself, for statements on nobody's behalf.
     pub fn pool(&self) -> &PgPool {
         &self.pool
+    }
+
+    /// For what is asked all the time, on nobody's behalf or by a statement that says itself on whose behalf it acts
+    /// ([`crate::videos::Intake::queue`]).
+    pub(crate) fn kept(&self) -> &Kept {
+        &self.kept
     }
 }

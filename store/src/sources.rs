@@ -68,14 +68,13 @@ pub async fn of_jobs(
         Option<String>,
     );
     let ids: Vec<Uuid> = jobs.iter().map(|job| job.as_uuid()).collect();
-    let rows: Vec<Row> = sqlx::query_as(
+    let query = sqlx::query_as(
         "select j.id, j.spec, u.sha256, u.bytes, u.object_key
            from job j left join upload u on u.owner_id = j.owner_id and u.id = j.image_id
           where j.id = any($1)",
     )
-    .bind(ids)
-    .fetch_all(database.pool())
-    .await?;
+    .bind(ids);
+    let rows: Vec<Row> = database.kept().fetch_all(query).await?;
     let read = rows
         .into_iter()
         .map(|(id, Json(spec), sha256, bytes, key)| {

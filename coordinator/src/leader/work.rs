@@ -31,6 +31,7 @@ use flowai_store::recovery::Page;
 use flowai_store::sources::{self, FirstFrameFiles, SourcesError, StoredFile};
 use flowai_store::{members, nodes, recovery};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use super::Tools;
 use super::event::{Answer, Event, JobModels, NotDispatched, Outcome, ReplyId};
@@ -40,6 +41,9 @@ use crate::metrics;
 /// Between tries of what the database did not take. No try is the last: the term ends when another begins.
 pub const RETRY_FIRST: Duration = Duration::from_millis(20);
 pub const RETRY_MOST: Duration = Duration::from_secs(1);
+/// From a question to the database's answer, a free connection included. The server ends a statement sooner, but a connection may die
+/// without a word.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
 /// A node answers an assignment at once, or is frozen.
 pub const ASSIGN_DEADLINE: Duration = Duration::from_secs(2);
 /// A node that has not heard yet that its last end was written says that it is busy.
@@ -166,9 +170,10 @@ where
 {
     let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MOST);
     loop {
-        match query().await {
-            Ok(found) => return found,
-            Err(error) => tracing::warn!(what, %error, "database did not answer, asking again"),
+        match timeout(ANSWER_DEADLINE, query()).await {
+            Ok(Ok(found)) => return found,
+            Ok(Err(error)) => tracing::warn!(what, %error, "database did not answer, asking again"),
+            Err(_) => tracing::warn!(what, "database did not answer in time, asking again"),
         }
         pause(&mut backoff).await;
     }

@@ -75,13 +75,14 @@ pub async fn commit(
     batch: &Batch,
 ) -> Result<Vec<Written>, JournalError> {
     let records: Vec<Record<'_>> = batch.changes().iter().map(Record::of).collect();
-    let outcomes: Vec<(Option<Uuid>, bool)> =
-        sqlx::query_as("select owner, is_new from journal_commit($1, $2)")
-            .bind(int(epoch.get()))
-            .bind(Json(records))
-            .fetch_all(database.pool())
-            .await
-            .map_err(|error| JournalError::of(error, epoch))?;
+    let query = sqlx::query_as("select owner, is_new from journal_commit($1, $2)")
+        .bind(int(epoch.get()))
+        .bind(Json(records));
+    let outcomes: Vec<(Option<Uuid>, bool)> = database
+        .kept()
+        .fetch_all(query)
+        .await
+        .map_err(|error| JournalError::of(error, epoch))?;
     let written =
         outcomes.into_iter().map(
             |(owner, is_new)| match (owner.map(UserId::from_uuid), is_new) {

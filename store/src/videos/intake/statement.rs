@@ -43,7 +43,7 @@ pub(super) async fn submit(
         .collect();
     let keyframe =
         |(_, video): &(i32, &Row)| Some(video.spec.keyframe()?.model.as_str().to_owned());
-    let verdicts: Vec<Verdict> = sqlx::query_as(
+    let query = sqlx::query_as(
         "select verdict, detail, known_status, known_answer
            from submit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23)",
     )
@@ -69,9 +69,8 @@ pub(super) async fn submit(
     .bind(each(&uses, |(place, ..)| *place))
     .bind(each(&uses, |(_, video, _)| *video))
     .bind(each(&uses, |(.., adapter)| *adapter))
-    .bind(queued_caps(queued_scale))
-    .fetch_all(database.pool())
-    .await?;
+    .bind(queued_caps(queued_scale));
+    let verdicts: Vec<Verdict> = database.kept().fetch_all(query).await?;
     let verdicts = verdicts.into_iter().zip(requests);
     Ok(verdicts
         .map(|(verdict, request)| outcome(verdict, request.due_mc))
