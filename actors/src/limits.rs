@@ -20,6 +20,8 @@ pub const NODE_SELF_STOP_MS: u64 = 8_000;
 pub const SWEEP_MS: u64 = 500;
 /// … and for what it did not find so, among all unfinished jobs, so long after the last such look.
 pub const THOROUGH_SWEEP_MS: u64 = 10_000;
+/// What has had its time (kept answers, join tokens, nodes) is forgotten this often.
+pub const FORGET_MS: u64 = 10_000;
 /// The leader compares all that it believes of unfinished jobs with their rows this often.
 pub const COMPARE_MS: u64 = 60_000;
 /// What seems to differ is read again; who asked is told after so long what was found by then.

@@ -1,18 +1,20 @@
 //! Connections: migrations as the owner, everything else as a role that row level security binds.
 
+use std::future::Future;
+use std::io;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use flowai_actors::ids::UserId;
+use flowai_actors::limits::INTAKE_LANES;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, PgConnection, Postgres, SqlSafeStr as _, Transaction,
 };
+use tokio::time::timeout;
 
-#[cfg(doc)]
-use crate::kept::KEPT_MAX;
-use crate::kept::{ANSWERED_WITHIN, Kept};
+use crate::last_used::LastUsed;
 
 /// A query that runs longer is ended by the server.
 pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -23,6 +25,11 @@ const IDLE_IN_TRANSACTION_TIMEOUT: &str = "15s";
 pub(crate) const TRUSTED_UNUSED: Duration = Duration::from_secs(1);
 /// How long a caller waits for a free connection before it is told so.
 pub(crate) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// From the question whether a connection still stands.
+pub(crate) const PING_WITHIN: Duration = Duration::from_secs(1);
+/// From a question to its answer, the wait for a free connection and a few statements included.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(20);
 
 /// What keeps a program from its database.
 #[derive(Debug, thiserror::Error)]
@@ -152,15 +159,63 @@ pub async fn commit(transaction: UserTransaction) -> Result<(), DatabaseError> {
     Ok(transaction.commit().await?)
 }
 
+/// Waits for an answer as long as one can take, and no longer: the peer of a connection may have gone without a word.
+///
+/// # Errors
+/// Those of the question, and an outage when the answer is late; it may be carried out all the same.
+pub async fn in_time<T>(
+    answer: impl Future<Output = Result<T, DatabaseError>>,
+) -> Result<T, DatabaseError> {
+    let late = |_| Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into()).into());
+    timeout(ANSWERED_WITHIN, answer).await.unwrap_or_else(late)
+}
+
+/// The same of one answer of the server.
+pub(crate) async fn within<T>(
+    time: Duration,
+    answer: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    let late = |_| Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into()));
+    timeout(time, answer).await.unwrap_or_else(late)
+}
+
+/// # Errors
+/// The connection does not stand any more, as far as one can tell.
+pub(crate) async fn ping(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    within(PING_WITHIN, connection.ping()).await
+}
+
+/// A pool whose connections are asked whether they stand where they may not, so that one whose peer has gone keeps no place in it: when it
+/// was unused for a while, and when somebody is done with it, perhaps in the middle of a question.
+pub(crate) fn pool(connections_max: u32) -> PgPoolOptions {
+    PgPoolOptions::new()
+        .max_connections(connections_max)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .test_before_acquire(false)
+        .before_acquire(|connection, unused| {
+            Box::pin(async move {
+                if unused.idle_for > TRUSTED_UNUSED {
+                    ping(connection).await?;
+                }
+                Ok(true)
+            })
+        })
+        .after_release(|connection, _| {
+            Box::pin(async move { ping(connection).await.map(|()| true) })
+        })
+}
+
 /// Connections of one role.
 #[derive(Debug, Clone)]
 pub struct Database {
     pool: PgPool,
-    kept: Kept,
+    journal: LastUsed,
+    frequent: LastUsed,
 }
 
 impl Database {
-    /// Connects at most `connections_max` times, and up to [`KEPT_MAX`] times more for what is asked all the time.
+    /// Connects at most `connections_max` times, and beside these once for the journal and [`INTAKE_LANES`] times for what else is asked
+    /// all the time.
     ///
     /// # Errors
     /// [`DatabaseError::Unbound`] when the role is a superuser or may bypass row level security.
@@ -179,19 +234,8 @@ impl Database {
                 // Every statement is short, or somebody computes beside it: a second process would take that one's core.
                 ("max_parallel_workers_per_gather", "0".to_owned()),
             ]);
-        let pool = PgPoolOptions::new()
-            .max_connections(connections_max)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .test_before_acquire(false)
-            .before_acquire(|connection, unused| {
-                Box::pin(async move {
-                    if unused.idle_for > TRUSTED_UNUSED {
-                        connection.ping().await?;
-                    }
-                    Ok(true)
-                })
-            })
-            .connect_with(options.clone())
+        let pool = pool(connections_max)
+            .connect_with(options)
             .await
             .map_err(DatabaseError::Unreachable)?;
         let (role, is_unbound): (String, bool) = sqlx::query_as(
@@ -202,8 +246,11 @@ impl Database {
         if is_unbound {
             return Err(DatabaseError::Unbound { role });
         }
-        let kept = Kept::new(options, ANSWERED_WITHIN);
-        Ok(Self { pool, kept })
+        Ok(Self {
+            journal: LastUsed::new(pool.clone(), 1),
+            frequent: LastUsed::new(pool.clone(), INTAKE_LANES),
+            pool,
+        })
     }
 
     /// Opens a transaction in which the policies know `user`, and only until its end: the connection goes back to the pool
@@ -234,9 +281,14 @@ impl Database {
         &self.pool
     }
 
-    /// For what is asked all the time, on nobody's behalf or by a statement that says itself on whose behalf it acts
-    /// ([`crate::videos::Intake::queue`]).
-    pub(crate) fn kept(&self) -> &Kept {
-        &self.kept
+    /// For the journal, which waits for nobody.
+    pub(crate) fn journal(&self) -> &LastUsed {
+        &self.journal
+    }
+
+    /// For what else is asked all the time, on nobody's behalf or by a statement that says itself on whose behalf it acts: the lanes of
+    /// submissions ([`crate::videos::Intake::queue`]), or what a leader reads of jobs and for their nodes.
+    pub(crate) fn frequent(&self) -> &LastUsed {
+        &self.frequent
     }
 }

@@ -9,7 +9,7 @@ pub mod events;
 pub mod idempotency;
 pub mod join_tokens;
 pub mod journal;
-mod kept;
+mod last_used;
 pub mod leader;
 pub mod ledger;
 pub mod members;

@@ -204,7 +204,7 @@ pub async fn unfinished(database: &Database, after: Option<JobId>) -> Result<Pag
 /// These jobs, finished ones too. Those that do not exist are left out.
 pub async fn jobs(database: &Database, wanted: &[JobId]) -> Result<Vec<JobRow>, DatabaseError> {
     let query = sqlx::query_as("select * from leader_jobs($1)").bind(uuids(wanted));
-    let raw: Vec<RawJob> = database.kept().fetch_all(query).await?;
+    let raw: Vec<RawJob> = database.frequent().fetch_all(query).await?;
     raw.into_iter().map(JobRow::try_from).collect()
 }
 

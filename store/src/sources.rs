@@ -74,7 +74,7 @@ pub async fn of_jobs(
           where j.id = any($1)",
     )
     .bind(ids);
-    let rows: Vec<Row> = database.kept().fetch_all(query).await?;
+    let rows: Vec<Row> = database.frequent().fetch_all(query).await?;
     let read = rows
         .into_iter()
         .map(|(id, Json(spec), sha256, bytes, key)| {

@@ -44,7 +44,7 @@ const WARM_UP: Submissions = Submissions {
 /// From the start of the workers' processes to their first job.
 const WORKERS_READY: Duration = Duration::from_secs(60);
 /// From the last acknowledgement to the last start.
-const DRAINED: Duration = Duration::from_secs(60);
+const DRAINED: Duration = Duration::from_secs(120);
 /// Workers where their number is not what is looked at.
 const WORKERS: usize = 10;
 /// Workers where jobs are accepted in batches.

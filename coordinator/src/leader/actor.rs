@@ -20,6 +20,7 @@ use flowai_actors::messages::{
 use flowai_actors::preview::{PlacePreview, PreviewPlaced};
 use flowai_actors::waiting::{CeilingsQuery, WhyQuery};
 use flowai_actors::wire;
+use flowai_store::database::in_time;
 use flowai_store::journal::preview_key;
 use flowai_store::members::{self, Standings};
 use flowai_store::{idempotency, join_tokens};
@@ -50,7 +51,7 @@ const CLOCK_START: Monotonic = Monotonic::from_millis(30 * 86_400_000);
 pub const TICK: Duration = Duration::from_millis(100);
 /// Kept answers that are forgotten at a time, so that no statement takes long: a thousand a second, more than come.
 const ANSWERS_FORGOTTEN_MAX: u32 = 10_000;
-/// The queue's figures are taken down this often: they look at every lane.
+/// The queue's figures are taken down this often: they look at every node.
 const FIGURES_MS: u64 = 5_000;
 /// A node's actor answers at once, or is frozen: its next beat tells.
 pub const STOP_DEADLINE: Duration = Duration::from_secs(2);
@@ -103,7 +104,7 @@ impl Actor for LeaderActor {
         let (state, jobs) = recover(&tools.database, epoch, CLOCK_START).await?;
         tracing::info!(%epoch, jobs, "term begins with what was unfinished");
         // After the state has read the same rows: an older answer would lift drains and revocations until the next look.
-        let members = tools.members.follow(&tools.database).await?;
+        let members = in_time(tools.members.follow(&tools.database)).await?;
         // Nodes have their time to come back from when somebody hears them, however long the reading took.
         let start = Instant::now();
         let own = BoundedRef::new(myself, MAILBOX_MAX);

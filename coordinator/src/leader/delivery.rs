@@ -105,7 +105,6 @@ mod tests {
     const BYTES: u64 = 10;
 
     /// An object store that has these files, or answers every request with a status that is no success.
-    #[derive(Clone)]
     enum Store {
         Has(Vec<(String, u64)>),
         Fails(&'static str),
@@ -267,6 +266,24 @@ mod tests {
                     missing(&format!("{name} does not lie in the object store"))
                 );
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_list_ends_where_it_is_to_end_however_many_answers_tell_it() {
+        let all = ArtefactFile::of_render(false);
+        let files: Vec<_> = all.iter().map(|file| (*file, BYTES)).collect();
+        let store = Store::of(&files).open();
+        let prefix = artefacts_prefix(attempt().job, attempt().attempt);
+        for most in 1..=all.len() + 1 {
+            let found = store.list(&prefix, None, most as i32).await.unwrap();
+            let keys: Vec<String> = found.into_iter().map(|entry| entry.key).collect();
+            let wanted: Vec<String> = all
+                .iter()
+                .take(most)
+                .map(|file| key(attempt(), *file))
+                .collect();
+            assert_eq!(keys, wanted);
         }
     }
 

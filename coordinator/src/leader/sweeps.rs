@@ -1,8 +1,9 @@
-//! What no doorbell announced is found in the rows: the newest by a quick look, whatever else by a thorough one, a page at a time.
+//! What no doorbell announced is found in the rows: the newest by a quick look, whatever else by a thorough one, a page at a time. And what
+//! is kept for a while is forgotten.
 
 use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::JobId;
-use flowai_actors::limits::{RECOVERY_PAGE_JOBS, SWEEP_MS, THOROUGH_SWEEP_MS};
+use flowai_actors::limits::{FORGET_MS, RECOVERY_PAGE_JOBS, SWEEP_MS, THOROUGH_SWEEP_MS};
 
 use super::event::Effect;
 use super::state::State;
@@ -10,20 +11,21 @@ use crate::scheduler::Event as Heard;
 
 #[derive(Debug, Default)]
 pub(super) struct Sweeps {
-    next: Monotonic,
+    next_quick: Monotonic,
     is_quick_on: bool,
     /// `None` before the first tick: what a term begins with was read just now.
     next_thorough: Option<Monotonic>,
     is_thorough_on: bool,
+    next_forgetting: Monotonic,
 }
 
 impl State {
     /// Begins what is due.
     pub(super) fn sweep(&mut self, now: Monotonic, effects: &mut Vec<Effect>) {
         let sweeps = &mut self.sweeps;
-        if !sweeps.is_quick_on && sweeps.next <= now {
+        if !sweeps.is_quick_on && sweeps.next_quick <= now {
             sweeps.is_quick_on = true;
-            sweeps.next = now.plus_ms(SWEEP_MS);
+            sweeps.next_quick = now.plus_ms(SWEEP_MS);
             effects.push(Effect::Sweep {
                 running: self.held.keys().copied().collect(),
             });
@@ -34,6 +36,9 @@ impl State {
         if !sweeps.is_thorough_on && *next_thorough <= now {
             sweeps.is_thorough_on = true;
             effects.push(Effect::SweepAll { after: None });
+        }
+        if sweeps.next_forgetting <= now {
+            sweeps.next_forgetting = now.plus_ms(FORGET_MS);
             effects.push(Effect::Forget);
         }
     }

@@ -21,7 +21,7 @@ use flowai_actors::wire;
 use flowai_store::checkpoints::{
     self, CHECKPOINTS_PREFIX, StoredCheckpoint, checkpoint_key, checkpoints_prefix, parse_key,
 };
-use flowai_store::database::{Database, DatabaseError};
+use flowai_store::database::{Database, DatabaseError, in_time};
 use flowai_store::journal::{self, Batch, Change, JournalError, artefact_key, preview_key};
 use flowai_store::objects::{
     Objects, ObjectsError, PAGE_KEYS_MAX, PRESIGNED_GET_TTL_MAX, PRESIGNED_PUT_TTL_MAX,
@@ -41,9 +41,8 @@ use crate::metrics;
 /// Between tries of what the database did not take. No try is the last: the term ends when another begins.
 pub const RETRY_FIRST: Duration = Duration::from_millis(20);
 pub const RETRY_MOST: Duration = Duration::from_secs(1);
-/// From a question to the database's answer, a free connection included. The server ends a statement sooner, but a connection may die
-/// without a word.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
+/// What a node is given is put together in this time, or somebody has gone without a word.
+const ASSIGNMENT_DEADLINE: Duration = Duration::from_secs(20);
 /// A node answers an assignment at once, or is frozen.
 pub const ASSIGN_DEADLINE: Duration = Duration::from_secs(2);
 /// A node that has not heard yet that its last end was written says that it is busy.
@@ -64,7 +63,8 @@ pub async fn recover(
     now: Monotonic,
 ) -> Result<(State, usize), DatabaseError> {
     let mut state = State::new(epoch);
-    state.apply(now, Event::MembersRead(members::standings(database).await?));
+    let standings = in_time(members::standings(database)).await?;
+    state.apply(now, Event::MembersRead(standings));
     let (read, mut pages) = mpsc::channel(PAGES_READ_AHEAD);
     // On another thread: the database is never waited for while a page is taken in.
     let reading = tokio::spawn(read_unfinished(database.clone(), read));
@@ -84,7 +84,7 @@ pub async fn recover(
 async fn read_unfinished(database: Database, pages: mpsc::Sender<Result<Page, DatabaseError>>) {
     let mut after = None;
     loop {
-        let page = recovery::unfinished(&database, after).await;
+        let page = in_time(recovery::unfinished(&database, after)).await;
         after = page.as_ref().ok().and_then(Page::next_after);
         if pages.send(page).await.is_err() || after.is_none() {
             return;
@@ -170,10 +170,9 @@ where
 {
     let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MOST);
     loop {
-        match timeout(ANSWER_DEADLINE, query()).await {
-            Ok(Ok(found)) => return found,
-            Ok(Err(error)) => tracing::warn!(what, %error, "database did not answer, asking again"),
-            Err(_) => tracing::warn!(what, "database did not answer in time, asking again"),
+        match in_time(query()).await {
+            Ok(found) => return found,
+            Err(error) => tracing::warn!(what, %error, "database did not answer, asking again"),
         }
         pause(&mut backoff).await;
     }
@@ -228,9 +227,14 @@ pub(super) async fn dispatch(
     models: JobModels,
     may_resume: bool,
 ) -> Event {
-    let result = match assignment(tools, held.at, models, may_resume).await {
-        Ok(assign) => give(tools, &held, &assign).await,
-        Err(reason) => Err(reason),
+    let assignment = assignment(tools, held.at, models, may_resume);
+    let result = match timeout(ASSIGNMENT_DEADLINE, assignment).await {
+        Ok(Ok(assign)) => give(tools, &held, &assign).await,
+        Ok(Err(reason)) => Err(reason),
+        Err(_) => {
+            let reason = "what it is made from was not read in time";
+            Err(NotDispatched::NotTaken(reason.to_owned()))
+        }
     };
     Event::Dispatched { held, result }
 }

@@ -12,6 +12,7 @@ use flowai_store::journal::Unfinished;
 
 use super::event::Effect;
 use super::jobs::{JobIx, Place};
+use super::lanes::LaneIx;
 use super::nodes::Running;
 use super::starts::Used;
 use super::state::Scheduler;
@@ -19,7 +20,7 @@ use super::state::Scheduler;
 /// How far the look at those who wait has come: it goes on where it stopped, as long as they are many.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Round {
-    lane: usize,
+    lane: Option<LaneIx>,
     parent: Option<JobId>,
 }
 
@@ -68,7 +69,8 @@ impl Scheduler {
             let queued_at = self.jobs.get(*ix).map(|job| job.queued_at);
             queued_at.is_some_and(|at| at.plus_ms(JOB_QUEUED_MS_MAX) <= self.now)
         };
-        let (lanes, next_lane) = self.lanes.part(self.round.lane, DEADLINES_LOOKED_AT_MAX);
+        let from = self.round.lane.unwrap_or(LaneIx::FIRST);
+        let (lanes, next_lane) = self.lanes.part(from, DEADLINES_LOOKED_AT_MAX);
         let first = lanes.flat_map(|lane| lane.jobs.iter().copied().take_while(is_over));
         let from = self.round.parent.map_or(Bound::Unbounded, Bound::Excluded);
         let parents = self.children.range((from, Bound::Unbounded));

@@ -16,6 +16,10 @@ use super::shares::{UserIx, Virtual};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct LaneIx(u32);
 
+impl LaneIx {
+    pub(super) const FIRST: Self = Self(0);
+}
+
 /// In which order lanes are served: by the finish tags of their first jobs; of equal ones, that whose user was served least
 /// recently, then by the jobs' arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -111,12 +115,17 @@ impl Lanes {
         self.slots.get_mut(ix.0 as usize)?.as_mut()
     }
 
-    /// At most so many from this place on, and the place to go on from: the beginning, behind the last.
-    pub(super) fn part(&self, from: usize, most: usize) -> (impl Iterator<Item = &Lane>, usize) {
-        let from = from.min(self.slots.len());
-        let to = (from + most).min(self.slots.len());
-        let next = if to < self.slots.len() { to } else { 0 };
-        (self.slots[from..to].iter().flatten(), next)
+    /// At most so many from this place on, and the place to go on from, if any are left.
+    pub(super) fn part(
+        &self,
+        from: LaneIx,
+        most: usize,
+    ) -> (impl Iterator<Item = &Lane>, Option<LaneIx>) {
+        let from = from.0 as usize;
+        let end = (from + most).min(self.slots.len());
+        let slots = self.slots.get(from..end).unwrap_or_default();
+        let next = (end < self.slots.len()).then_some(LaneIx(end as u32));
+        (slots.iter().flatten(), next)
     }
 
     #[cfg(test)]

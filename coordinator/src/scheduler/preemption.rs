@@ -98,7 +98,7 @@ impl Scheduler {
     }
 
     /// Lanes whose first jobs' bounds pass before a node could be freed for them, and these jobs, the most urgent first. In overload
-    /// they are tens of thousands, of which the first few are looked at.
+    /// they are tens of thousands, and one need not look at all of them to find as many as can be helped.
     fn endangered(&self) -> impl Iterator<Item = (LaneIx, JobIx)> {
         let soon = self.now.plus_ms((1_000.0 * PREEMPTION_SWAP_S) as u64);
         let kinds = self.kinds.waiting();

@@ -43,7 +43,7 @@ pub enum JournalError {
     #[error("the term is over: epoch {held} leads, {offered} was offered; step down")]
     Fenced { held: Epoch, offered: Epoch },
     /// The database cannot be reached, is overloaded, or broke a deadlock. The outcome may be unknown when the connection
-    /// broke during the commit; committing again is safe.
+    /// broke during the commit or no answer came; committing again is safe.
     #[error("the database did not take the batch; commit it again")]
     Unavailable(#[source] sqlx::Error),
     /// The database refuses something in the batch itself; again it would do so for ever.
@@ -79,7 +79,7 @@ pub async fn commit(
         .bind(int(epoch.get()))
         .bind(Json(records));
     let outcomes: Vec<(Option<Uuid>, bool)> = database
-        .kept()
+        .journal()
         .fetch_all(query)
         .await
         .map_err(|error| JournalError::of(error, epoch))?;

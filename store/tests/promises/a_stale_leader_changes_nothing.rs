@@ -8,10 +8,10 @@ use std::time::Duration;
 use flowai_actors::ids::{Attempt, Epoch, Generation, JobId, UserId};
 use flowai_actors::messages::{AttemptRef, Holding};
 use flowai_actors::state::JobState;
-use flowai_store::journal::{Change, JournalError, Unfinished, Written};
+use flowai_store::journal::{Change, JournalError, Unfinished, Written, commit};
 use flowai_store::{leader, recovery};
 
-use crate::farm::{FIRST, Farm, SECOND, held, node, settle};
+use crate::farm::{FIRST, Farm, SECOND, batch, held, node, settle};
 
 /// Every kind of change that ends attempt 1 of a job.
 fn ends(held: &Holding) -> Vec<Change> {
@@ -261,6 +261,7 @@ async fn two_leaders_at_once_never_both_hold_a_job() {
             jobs.push(farm.queue_for(*user).await);
         }
     }
+    let another = farm.another_leader().await;
     let assigned_by = |epoch: Epoch, name: &'static str, job: JobId, attempt: u32| {
         let mut held = held(job, attempt);
         held.at.epoch = epoch;
@@ -271,6 +272,8 @@ async fn two_leaders_at_once_never_both_hold_a_job() {
         async {
             let mut written = Vec::new();
             for job in &jobs {
+                // It leads for long enough for another to come between.
+                tokio::time::sleep(Duration::from_millis(5)).await;
                 match farm
                     .commit(FIRST, vec![assigned_by(FIRST, "n1", *job, 1)])
                     .await
@@ -293,7 +296,7 @@ async fn two_leaders_at_once_never_both_hold_a_job() {
                 .iter()
                 .map(|job| assigned_by(SECOND, "n2", *job, 1))
                 .collect();
-            let verdicts = farm.commit(SECOND, all).await.unwrap();
+            let verdicts = commit(&another, SECOND, &batch(all)).await.unwrap();
             let pairs = jobs.iter().zip(verdicts);
             pairs
                 .filter(|(_, verdict)| *verdict != Written::Stale)

@@ -60,6 +60,12 @@ impl Farm {
         Database::connect(&urls.app, connections).await.unwrap()
     }
 
+    /// As another coordinator.
+    pub(crate) async fn another_leader(&self) -> Database {
+        let urls = self.server.urls();
+        Database::connect(&urls.coordinator, 4).await.unwrap()
+    }
+
     /// A second connection as the owner of the tables.
     pub(crate) async fn another_owner(&self) -> PgConnection {
         PgConnection::connect(&self.server.urls().owner)
@@ -231,7 +237,7 @@ pub(crate) async fn migrated(folder: &Path) -> Postgres {
     server
 }
 
-fn batch(changes: Vec<Change>) -> Batch {
+pub(crate) fn batch(changes: Vec<Change>) -> Batch {
     let mut batch = Batch::default();
     for change in changes {
         batch.push(change).unwrap();

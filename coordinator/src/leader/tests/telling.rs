@@ -141,7 +141,10 @@ fn uploads_are_signed_for_the_holder_and_for_whole_sets_of_files() {
 fn what_the_sweep_finds_is_read() {
     let mut leader = Leader::new();
     let effects = leader.apply(Event::Tick);
-    assert!(matches!(effects[..], [Effect::Sweep { .. }]));
+    assert!(matches!(
+        effects[..],
+        [Effect::Sweep { .. }, Effect::Forget]
+    ));
     let job = JobId::generate();
     let effects = leader.apply(Event::Swept {
         newcomers: vec![job],
@@ -163,8 +166,16 @@ fn all_unfinished_jobs_are_looked_at_a_page_at_a_time() {
     leader.apply(Event::Tick);
     leader.now_ms += THOROUGH_SWEEP_MS;
     assert!(is_asked(&leader.apply(Event::Tick), None));
+    leader.apply(Event::Swept {
+        newcomers: Vec::new(),
+        cancelled: Vec::new(),
+    });
     leader.now_ms += THOROUGH_SWEEP_MS;
     let effects = leader.apply(Event::Tick);
+    // However long it takes, the others go on.
+    let goes_on = |wanted: fn(&Effect) -> bool| effects.iter().any(wanted);
+    assert!(goes_on(|effect| matches!(effect, Effect::Sweep { .. })));
+    assert!(goes_on(|effect| matches!(effect, Effect::Forget)));
     assert!(
         !effects
             .iter()

@@ -21,8 +21,8 @@ type Verdict = (
 /// the order of owners.
 ///
 /// # Errors
-/// Nothing of any of them was queued, unless the connection was lost on the way. What is said of one that this version does not understand
-/// is the error of that one.
+/// Nothing of any of them was queued, unless the connection was lost on the way or no answer came. What is said of one that this version
+/// does not understand is the error of that one.
 pub(super) async fn submit(
     database: &Database,
     queued_scale: u32,
@@ -70,7 +70,7 @@ pub(super) async fn submit(
     .bind(each(&uses, |(_, video, _)| *video))
     .bind(each(&uses, |(.., adapter)| *adapter))
     .bind(queued_caps(queued_scale));
-    let verdicts: Vec<Verdict> = database.kept().fetch_all(query).await?;
+    let verdicts: Vec<Verdict> = database.frequent().fetch_all(query).await?;
     let verdicts = verdicts.into_iter().zip(requests);
     Ok(verdicts
         .map(|(verdict, request)| outcome(verdict, request.due_mc))
