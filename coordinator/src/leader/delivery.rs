@@ -95,13 +95,14 @@ mod tests {
     use std::net::TcpListener;
     use std::sync::Arc;
 
-    use flowai_actors::ids::{Attempt, Epoch, Generation, JobId, Sha256};
-    use flowai_actors::manifest::{EngineInfo, KeyframeMade, Manifest, StageTimings};
-    use flowai_actors::spec::{FirstFrame, KeyframeSpec, RenderSpec};
+    use flowai_actors::ids::{Attempt, Epoch, Generation, JobId};
+    use flowai_actors::messages::Holding;
     use flowai_store::objects::ObjectsConfig;
 
+    use super::super::tests;
     use super::*;
 
+    /// Of every clip and keyframe that is told here.
     const BYTES: u64 = 10;
 
     /// An object store that has these files, or answers every request with a status that is no success.
@@ -194,54 +195,16 @@ mod tests {
     }
 
     fn rendered(of_words: bool) -> Ended {
-        let hash = Sha256::from_bytes([1; 32]);
-        let mut spec = RenderSpec::small("tiny".parse().unwrap(), hash);
-        if of_words {
-            let keyframe = KeyframeSpec::small("painter".parse().unwrap(), "a cat");
-            spec.first_frame = FirstFrame::Keyframe(Box::new(keyframe));
-        }
-        let (at, node, generation) = (attempt(), "a".parse().unwrap(), Generation::new(1));
-        let manifest = Manifest {
-            manifest_version: Manifest::VERSION,
-            job: at.job,
-            attempt: at.attempt,
-            epoch: at.epoch,
-            node,
-            generation,
-            spec,
-            model_sha256: hash,
-            adapters: Vec::new(),
-            keyframe: of_words.then(|| KeyframeMade {
-                model_sha256: hash,
-                adapters: Vec::new(),
-                sha256: hash,
-                bytes: BYTES,
-                tokens_cut: [0, 0],
-            }),
-            resumed: Vec::new(),
-            engine: EngineInfo {
-                name: "svd".to_owned(),
-                version: "1".to_owned(),
-                libtorch: None,
-                encoder: "x".to_owned(),
-                dtype: "float32".to_owned(),
-                noise_dtype: "float32".to_owned(),
-            },
-            device_class: "cpu".to_owned(),
-            clip_sha256: hash,
-            clip_bytes: BYTES,
-            timings_ms: StageTimings::default(),
+        let held = Holding {
+            at: attempt(),
+            node: "a".parse().unwrap(),
+            generation: Generation::new(1),
         };
-        Ended {
-            at,
-            node: manifest.node.clone(),
-            generation,
-            outcome: Told::Rendered {
-                clip_sha256: hash,
-                clip_bytes: BYTES,
-                manifest: Box::new(manifest),
-            },
-        }
+        let outcome = match of_words {
+            true => tests::keyframes::rendered_of_words(&held, Some(9)),
+            false => tests::rendered(&held),
+        };
+        *tests::ended(&held, outcome)
     }
 
     fn missing(what: &str) -> Result<(), NotDelivered> {

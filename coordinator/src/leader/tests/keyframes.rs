@@ -15,7 +15,7 @@ fn spec_of_words() -> RenderSpec {
 }
 
 /// `picture`: the hash of the keyframe that its manifest names.
-fn rendered_of_words(held: &Holding, picture: Option<u8>) -> Told {
+pub(in crate::leader) fn rendered_of_words(held: &Holding, picture: Option<u8>) -> Told {
     let mut told = rendered(held);
     if let Told::Rendered { manifest, .. } = &mut told {
         manifest.spec = spec_of_words();

@@ -5,7 +5,7 @@ mod checkpoints;
 mod comparison;
 mod delivery;
 mod hints;
-mod keyframes;
+pub(super) mod keyframes;
 mod members;
 mod previews;
 mod telling;
@@ -240,7 +240,7 @@ fn offer(id: ModelId, family: ModelFamily, content: u8) -> ModelOffer {
     }
 }
 
-fn ended(held: &Holding, outcome: Told) -> Box<Ended> {
+pub(super) fn ended(held: &Holding, outcome: Told) -> Box<Ended> {
     Box::new(Ended {
         at: held.at,
         node: held.node.clone(),
@@ -249,7 +249,7 @@ fn ended(held: &Holding, outcome: Told) -> Box<Ended> {
     })
 }
 
-fn rendered(held: &Holding) -> Told {
+pub(super) fn rendered(held: &Holding) -> Told {
     Told::Rendered {
         clip_sha256: hash(3),
         clip_bytes: 10,
