@@ -166,16 +166,15 @@ pub async fn commit(transaction: UserTransaction) -> Result<(), DatabaseError> {
 pub async fn in_time<T>(
     answer: impl Future<Output = Result<T, DatabaseError>>,
 ) -> Result<T, DatabaseError> {
-    let late = |_| Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into()).into());
-    timeout(ANSWERED_WITHIN, answer).await.unwrap_or_else(late)
+    within(ANSWERED_WITHIN, answer).await
 }
 
-/// The same of one answer of the server.
-pub(crate) async fn within<T>(
+/// Waits so long for an answer of the server.
+pub(crate) async fn within<T, E: From<sqlx::Error>>(
     time: Duration,
-    answer: impl Future<Output = Result<T, sqlx::Error>>,
-) -> Result<T, sqlx::Error> {
-    let late = |_| Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into()));
+    answer: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    let late = |_| Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into()).into());
     timeout(time, answer).await.unwrap_or_else(late)
 }
 
