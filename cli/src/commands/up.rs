@@ -112,6 +112,7 @@ pub(super) async fn run(args: Args, output: Output) -> Result<(), CommandError> 
             rate_scale: args.rate_scale,
         },
     };
+    let has_own_models = options.models.is_none();
     let spinner = output.working("starting the farm");
     let farm = tokio::select! {
         farm = Farm::start(options) => farm?,
@@ -119,7 +120,7 @@ pub(super) async fn run(args: Args, output: Output) -> Result<(), CommandError> 
     };
     drop(spinner);
     let result = tokio::select! {
-        result = serve(&farm, output) => result,
+        result = serve(&farm, has_own_models, output) => result,
         interrupted = interrupted() => interrupted,
     };
     let spinner = output.working("stopping the farm");
@@ -135,7 +136,7 @@ pub(super) fn programs_folder() -> Result<PathBuf, CommandError> {
 }
 
 /// Says how to use the farm, and stays until it is told to stop.
-async fn serve(farm: &Farm, output: Output) -> Result<(), CommandError> {
+async fn serve(farm: &Farm, has_own_models: bool, output: Output) -> Result<(), CommandError> {
     let Some(url) = farm.url() else {
         return Err(CommandError::Failed(
             "the api ended right after its start".to_owned(),
@@ -155,13 +156,22 @@ async fn serve(farm: &Farm, output: Output) -> Result<(), CommandError> {
     }));
     // Seldom in the search path: it was built in a checkout.
     let command = std::env::current_exe().map_err(CommandError::io("finding this command"))?;
+    let models = has_own_models.then(|| {
+        let folder = farm.folder().models();
+        format!(
+            "  models   {}; the one to begin with has random weights and makes noise: put Stable Video Diffusion beside it, and start again\n",
+            folder.display()
+        )
+    });
     output.line(format_args!(
         "FlowAI listens at {url}\n\
          \x20 account  {email}, signed in on this machine; password and API key lie in {owner_file}\n\
          \x20 submit   {command} render PICTURE --out clip.mp4\n\
          \x20 look     {command} jobs (or nodes, models); the API is described at {url}docs\n\
+         {models}\
          \x20 logs     {logs}\n\
          \x20 stop     Ctrl-C",
+        models = models.unwrap_or_default(),
         owner_file = owner_file.display(),
         command = command.display(),
         logs = logs.display(),

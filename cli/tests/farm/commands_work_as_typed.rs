@@ -277,6 +277,7 @@ async fn up_says_how_the_farm_is_used_and_tells_the_api_its_options() {
         "signed in on this machine",
         &format!("{program} render PICTURE --out clip.mp4"),
         &format!("http://{listen}/docs"),
+        "data/models; the one to begin with has random weights",
         "data/logs",
     ] {
         assert!(said.contains(words), "{words} is not in {said}");
