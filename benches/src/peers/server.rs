@@ -52,15 +52,20 @@ struct Redis {
 impl Servers {
     pub(super) async fn start(folder: &Path) -> Result<Self> {
         let postgres = Postgres::start(folder.join("postgres"), Listen::Socket).await?;
+        let settings: Vec<_> = settings(POSTGRES_SETTINGS, " = ").collect();
+        postgres.restart_with(&settings).await?;
         let mut owner = PgConnection::connect(&postgres.urls().owner).await?;
-        for (name, value) in settings(POSTGRES_SETTINGS, " = ") {
-            let statement = format!("alter system set {name} = '{value}'");
-            sqlx::query(AssertSqlSafe(statement))
-                .execute(&mut owner)
+        for (name, value) in settings {
+            let held: String = sqlx::query_scalar("select current_setting($1)")
+                .bind(name)
+                .fetch_one(&mut owner)
                 .await?;
+            ensure!(
+                held == value,
+                "{name} is {held} and not {value}, as postgresql.conf has it"
+            );
         }
         owner.close().await?;
-        postgres.restart().await?;
         Ok(Self {
             folder: folder.to_owned(),
             postgres,

@@ -129,7 +129,8 @@ impl Postgres {
         }
 
         let sockets = SocketFolder::make(&folder, &run_as)?;
-        let server = start_server(&folder, &cluster, &programs, &run_as, listen, &sockets).await?;
+        let server =
+            start_server(&folder, &cluster, &programs, &run_as, listen, &sockets, &[]).await?;
         let urls = DatabaseUrls::from_owner(&owner_url(&sockets, &passwords)?, &passwords)?;
         Ok(Self {
             server: RwLock::new(server),
@@ -182,6 +183,12 @@ impl Postgres {
 
     /// Starts it again on the same data and the same address, stopping it first if it runs.
     pub async fn restart(&self) -> Result<(), Error> {
+        self.restart_with(&[]).await
+    }
+
+    /// The same with other settings for as long as it runs then, by their names in `postgresql.conf`. They replace those of the
+    /// farm, which `alter system` cannot change, as they are given on the server's command line.
+    pub async fn restart_with(&self, settings: &[(&str, &str)]) -> Result<(), Error> {
         let mut server = self.server.write().await;
         server.stop().await?;
         *server = start_server(
@@ -191,6 +198,7 @@ impl Postgres {
             &self.run_as,
             self.listen,
             &self.sockets,
+            settings,
         )
         .await?;
         Ok(())
@@ -408,6 +416,7 @@ async fn start_server(
     run_as: &RunAs,
     listen: Listen,
     sockets: &SocketFolder,
+    settings: &[(&str, &str)],
 ) -> Result<Process, Error> {
     let (addresses, port) = match listen {
         Listen::Socket => ("", 5432),
@@ -435,6 +444,10 @@ async fn start_server(
         // Short queries on small tables: compiling them takes longer than running them.
         ("jit", "off"),
     ] {
+        args.extend(["-c".to_owned(), format!("{name}={value}")]);
+    }
+    // The last of several counts.
+    for (name, value) in settings {
         args.extend(["-c".to_owned(), format!("{name}={value}")]);
     }
     end_leftovers(cluster).await?;
