@@ -375,7 +375,15 @@ impl Kinds {
         if let Some(group) = to.and_then(|to| self.groups.get_mut(to.0 as usize)) {
             group.nodes.insert(node);
         }
-        self.recount()
+        let mut refitted = self.recount();
+        // As many nodes as before may be other ones: a checkpoint of the class that was left holds its job back no more.
+        let is_touched = |kind: &KindIx| {
+            let mut groups = [from, to].into_iter().flatten();
+            groups.any(|group| self.fits(*kind, group))
+        };
+        let kinds = (0..self.kinds.len() as u32).map(KindIx);
+        refitted.changed.extend(kinds.filter(is_touched));
+        refitted
     }
 
     /// A job of the kind found too little memory on the node: nothing as large goes there for a while.

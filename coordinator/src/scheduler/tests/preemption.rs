@@ -270,3 +270,36 @@ fn what_was_stopped_pays_only_for_what_ran() {
     let order = start_order(&mut farm, effects);
     assert_eq!(order[..2], [2, 3], "{order:?}");
 }
+
+#[test]
+fn a_checkpoint_of_a_class_that_is_gone_holds_its_job_back_no_more() {
+    let mut farm = Farm::new();
+    let offer = |node: &str, generation: u32, class: &str| {
+        Event::NodeRegistered(NodeOffer {
+            node: node_id(node),
+            generation: Generation::new(generation),
+            models: vec![model("tiny")],
+            device_class: class.to_owned(),
+            memory_bytes: 1 << 34,
+            running: None,
+        })
+    };
+    farm.step(offer("a", 1, "gpu"));
+    farm.arrive(waiting(1, 1, Tier::Free));
+    farm.step(Event::Checkpointed {
+        job: job_id(1),
+        attempt: Attempt::new(1),
+        checkpoint: Checkpoint {
+            device_class: "gpu".to_owned(),
+            step: 4,
+        },
+    });
+    // Its node dies, comes back, and is one on which it failed; the other one is of another class.
+    let effects = farm.step(offer("a", 2, "gpu"));
+    assert!(
+        matches!(&effects[..], [Effect::Requeue { checkpoint: Some(kept), .. }] if kept.step == 4),
+        "{effects:?}"
+    );
+    assert_eq!(farm.step(offer("b", 1, "cpu")), []);
+    assert_eq!(farm.step(offer("a", 3, "cpu")), [assign(1, 2, "b")]);
+}
