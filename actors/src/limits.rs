@@ -137,6 +137,14 @@ pub const PREEMPTION_GAP_MS: u64 = 20_000;
 /// Waiting jobs that room is made for at one look.
 pub const PREEMPTIONS_AT_ONCE_MAX: usize = 8;
 
+/// A node whose newest steps, so many at least and over so long, …
+pub const SLOW_STEPS_MIN: u32 = 5;
+pub const SLOW_MS_MIN: u64 = 2_000;
+/// … took more than so many times what the whole render usually takes on its class, in proportion, is slow.
+pub const SLOW_TIMES: f64 = 2.0;
+/// A job leaves slow nodes at most this often.
+pub const JOB_MOVES_MAX: u32 = 1;
+
 /// Different jobs that fail in a row on one node before it is suspected.
 pub const NODE_SUSPECT_FAILURES: usize = 3;
 /// A suspected node is given one job after this pause, which doubles with each failure.

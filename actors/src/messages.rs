@@ -537,6 +537,12 @@ pub struct NodeView {
     /// It gets no other job, whoever wanted that.
     #[serde(default)]
     pub is_draining: bool,
+    /// Models of which it gets no job for now, after failures that may be its own.
+    #[serde(default)]
+    pub distrusted_models: Vec<ModelId>,
+    /// How many times as long as usual on its class its steps take, while that is much more.
+    #[serde(default)]
+    pub slowness: Option<f64>,
     pub silent_ms: u64,
 }
 
@@ -644,7 +650,7 @@ mod tests {
                 "refused_models":[],"held_adapters":[],"running":null,"silent_ms":0}"#,
         )
         .unwrap();
-        assert!(!view.is_draining);
+        assert!(!view.is_draining && view.distrusted_models.is_empty());
     }
 
     #[test]

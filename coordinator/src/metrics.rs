@@ -95,6 +95,8 @@ pub(crate) fn record(epoch: Epoch, figures: &Figures) {
         let gauge = |name: &'static str| gauge!(name, "gpu_class" => class.clone());
         gauge("flowai_scheduler_nodes").set(of_class.nodes);
         gauge("flowai_scheduler_idle_nodes").set(of_class.idle);
+        gauge("flowai_scheduler_slow_nodes").set(of_class.slow);
+        gauge("flowai_scheduler_distrusted_nodes").set(of_class.distrusted);
         gauge("flowai_scheduler_backlog_gpu_seconds").set(of_class.backlog_s);
         for (tier, wait) in Tier::ALL.into_iter().zip(of_class.wait) {
             let Some(wait) = wait else { continue };
@@ -135,9 +137,10 @@ mod tests {
         };
         let class = ClassFigures {
             nodes: 2,
-            idle: 0,
+            slow: 1,
             backlog_s: 90.0,
             wait: [wait(40.0), wait(10.0), None],
+            ..ClassFigures::default()
         };
         let figures = Figures {
             waiting: BTreeMap::from([((Tier::Free, "loading"), 7)]),
@@ -161,5 +164,11 @@ mod tests {
         assert_eq!(waits("studio", "0.5"), None, "nothing is known");
         let queued = "flowai_scheduler_queue_jobs{tier=\"free\",reason=\"loading\"} 7";
         assert!(told.contains(queued), "{told}");
+        for slow in [
+            "slow_nodes{gpu_class=\"gpu\"} 1",
+            "distrusted_nodes{gpu_class=\"gpu\"} 0",
+        ] {
+            assert!(told.contains(&format!("flowai_scheduler_{slow}")), "{told}");
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::extract::State;
 use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
-use flowai_actors::ids::NodeId;
+use flowai_actors::ids::{ModelId, NodeId};
 use flowai_actors::limits::NODE_LEASE_MS;
 use flowai_actors::messages::{AdapterTiers, CacheUsage, NodeView};
 use flowai_store::database::commit;
@@ -44,6 +44,10 @@ pub(super) struct NodeResource {
     /// Where it has them, as of its newest beat.
     adapters: AdaptersResource,
     running: Option<RunningResource>,
+    /// Models of which it gets no job for now, after failures that may be its own. It is tried again by itself.
+    distrusted_models: Vec<String>,
+    /// How many times as long as usual on its device class its steps take, while that is much more.
+    slowness: Option<f64>,
     /// Since its last beat.
     silent_ms: u64,
 }
@@ -237,7 +241,7 @@ impl NodeResource {
             device: node.device,
             device_class: node.device_class,
             memory_bytes: node.memory_bytes,
-            models: node.models.iter().map(ToString::to_string).collect(),
+            models: names(&node.models),
             refused_models: refused
                 .map(|model| RefusedModelResource {
                     folder: model.folder,
@@ -250,9 +254,15 @@ impl NodeResource {
                 video: at.job.as_uuid(),
                 attempt: at.attempt.get(),
             }),
+            distrusted_models: names(&node.distrusted_models),
+            slowness: node.slowness,
             silent_ms: node.silent_ms,
         }
     }
+}
+
+fn names(models: &[ModelId]) -> Vec<String> {
+    models.iter().map(ToString::to_string).collect()
 }
 
 /// List the render nodes.
@@ -371,6 +381,8 @@ mod tests {
             adapters: AdapterTiers::default(),
             running,
             is_draining,
+            distrusted_models: Vec::new(),
+            slowness: None,
             silent_ms: 0,
         }
     }

@@ -238,3 +238,27 @@ async fn a_node_that_is_away_is_known_by_its_row() {
         tokio::join!(farm.leader.answer(&nobody), root.get("/v1/farm/nodes/n9"));
     unknown.expect_problem(404, "not_found");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_sees_which_nodes_are_in_trouble() {
+    let farm = Farm::start().await;
+    let root = operator(&farm).await;
+    // As of a leader of the build before, and of this one.
+    let node = |id: &str| {
+        json!({ "node": id, "generation": 1, "device": "cpu", "device_class": "cpu", "memory_bytes": 1, "version": "0",
+                "models": ["tiny"], "refused_models": [], "held_adapters": [], "running": null, "silent_ms": 0 })
+    };
+    let mut bad = node("n2");
+    bad["distrusted_models"] = json!(["tiny"]);
+    bad["slowness"] = json!(2.5);
+    let view = json!({ "epoch": 1, "nodes": [node("n1"), bad], "queues": [] });
+    let view: FarmView = serde_json::from_value(view).unwrap();
+    let (_, shown): (FarmQuery, Answer) =
+        tokio::join!(farm.leader.answer(&view), root.get("/v1/farm/nodes"));
+    let shown = shown.expect(200).json();
+    let (well, bad) = (&shown["data"][0], &shown["data"][1]);
+    assert_eq!(well["distrusted_models"], json!([]));
+    assert_eq!(well["slowness"], Value::Null);
+    assert_eq!(bad["distrusted_models"], json!(["tiny"]));
+    assert_eq!(bad["slowness"], json!(2.5));
+}

@@ -284,6 +284,12 @@ pub struct Node {
     pub refused_models: Vec<RefusedModel>,
     pub adapters: NodeAdapters,
     pub running: Option<Running>,
+    /// Models of which it gets no job for now, after failures that may be its own.
+    #[serde(default)]
+    pub distrusted_models: Vec<String>,
+    /// How many times as long as usual on its device class its steps take, while that is much more.
+    #[serde(default)]
+    pub slowness: Option<f64>,
     /// Since its last beat.
     pub silent_ms: u64,
 }

@@ -59,6 +59,19 @@ pub(super) async fn run(
                 node.about.id, refused.folder, refused.reason
             ));
         }
+        if !node.distrusted_models.is_empty() {
+            output.note(format_args!(
+                "{} is given no {} for now, after failures that may be its own; it is tried again by itself",
+                node.about.id,
+                node.distrusted_models.join(", ")
+            ));
+        }
+        if let Some(times) = node.slowness {
+            output.note(format_args!(
+                "{} is slow: a step takes it {times:.1} times as long as usual on its device",
+                node.about.id
+            ));
+        }
     }
     Ok(())
 }

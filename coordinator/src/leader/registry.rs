@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use flowai_actors::clock::Monotonic;
-use flowai_actors::ids::{Generation, JobId, ModelId, NodeId, Sha256};
+use flowai_actors::ids::{Epoch, Generation, JobId, ModelId, NodeId, Sha256};
 use flowai_actors::messages::{AdapterTiers, AttemptRef, Beat, KeptAdapters, NodeView, Register};
 
 use super::event::ModelFiles;
+use crate::scheduler::Scheduler;
 
 /// A node that was silent for so long is no longer shown.
 const SHOWN_MS: u64 = 600_000;
@@ -92,16 +93,17 @@ impl Registry {
         })
     }
 
-    /// What operators see. `running_on`: what a node was given; its own word of that is as old as its last beat.
+    /// What operators see. What a node was given is of the scheduler: its own word of that is as old as its last beat.
     pub(super) fn views(
         &self,
         now: Monotonic,
-        running_on: impl Fn(&NodeId) -> Option<AttemptRef>,
-        is_draining: impl Fn(&NodeId) -> bool,
+        epoch: Epoch,
+        scheduler: &Scheduler,
     ) -> Vec<NodeView> {
-        let view =
-            |(node, entry): (&NodeId, &Entry)| entry.view(now, running_on(node), is_draining(node));
-        self.nodes.iter().map(view).collect()
+        let nodes = self.nodes.values();
+        nodes
+            .map(|entry| entry.view(now, epoch, scheduler))
+            .collect()
     }
 
     pub(super) fn forget_silent(&mut self, now: Monotonic) {
@@ -111,10 +113,16 @@ impl Registry {
 }
 
 impl Entry {
-    fn view(&self, now: Monotonic, running: Option<AttemptRef>, is_draining: bool) -> NodeView {
+    fn view(&self, now: Monotonic, epoch: Epoch, scheduler: &Scheduler) -> NodeView {
         let register = &self.register;
+        let node = &register.node;
+        let running = scheduler.running_on(node).map(|(job, attempt)| AttemptRef {
+            job,
+            attempt,
+            epoch,
+        });
         NodeView {
-            node: register.node.clone(),
+            node: node.clone(),
             generation: register.generation,
             device: register.device.clone(),
             device_class: register.device_class.clone(),
@@ -129,7 +137,9 @@ impl Entry {
             held_adapters: self.held_adapters.clone(),
             adapters: viewed(&self.adapters),
             running,
-            is_draining,
+            is_draining: scheduler.is_draining(node),
+            distrusted_models: scheduler.distrusted_on(node),
+            slowness: scheduler.slowness(node),
             silent_ms: now.since(self.heard_at).as_millis() as u64,
         }
     }

@@ -515,19 +515,9 @@ impl State {
                 running,
             }
         };
-        let running_on = |node: &NodeId| {
-            let (job, attempt) = self.scheduler.running_on(node)?;
-            let epoch = self.epoch;
-            Some(AttemptRef {
-                job,
-                attempt,
-                epoch,
-            })
-        };
-        let is_draining = |node: &NodeId| self.scheduler.is_draining(node);
         FarmView {
             epoch: Some(self.epoch),
-            nodes: self.registry.views(now, running_on, is_draining),
+            nodes: self.registry.views(now, self.epoch, &self.scheduler),
             queues: Tier::ALL.into_iter().map(queue).collect(),
         }
     }

@@ -135,6 +135,13 @@ impl Durations {
         known.unwrap_or_else(|| self.all.guess().map_or(UNKNOWN, |guess| guess.max(UNKNOWN)))
     }
 
+    /// The same of this very size and class; `None` when too few are known.
+    pub(super) fn learned_ratio(&self, needs: Needs, class: ClassIx) -> Option<f64> {
+        self.by_size
+            .get(&(needs.model, Some(class), needs.size))?
+            .median()
+    }
+
     pub(super) fn model_load_s(&self, model: ModelIx, class: ClassIx) -> f64 {
         self.learned_load_s(model, class).unwrap_or(MODEL_LOAD_S)
     }

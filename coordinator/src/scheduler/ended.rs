@@ -53,19 +53,7 @@ impl Scheduler {
                 effects.push(Effect::Cancel { job: id, attempt });
             }
             AttemptEnd::Stopped { checkpoint } => {
-                let is_reserved = |node: &Node| self.is_stop_asked(id) && node.reserved.is_some();
-                let made_room = self.nodes.get(held.node).is_some_and(is_reserved);
-                let reason = match (&checkpoint, self.is_stop_asked(id)) {
-                    (Some(checkpoint), _) if made_room => {
-                        format!("{MADE_ROOM}, after step {}", checkpoint.step)
-                    }
-                    (None, _) if made_room => MADE_ROOM.to_owned(),
-                    (Some(checkpoint), _) => {
-                        format!("stopped after step {}, to go on later", checkpoint.step)
-                    }
-                    (None, true) => "stopped, to begin anew later".to_owned(),
-                    (None, false) => "its node stopped it".to_owned(),
-                };
+                let reason = self.why_stopped(ix, held.node, checkpoint.as_ref());
                 self.requeue(ix, Unfinished::Stopped, reason, checkpoint, effects);
             }
             AttemptEnd::Failed {
@@ -87,6 +75,29 @@ impl Scheduler {
                     });
                 }
             }
+        }
+    }
+
+    /// In words for its owner.
+    fn why_stopped(&self, job: JobIx, node: NodeIx, checkpoint: Option<&Checkpoint>) -> String {
+        let story = self.jobs.get(job).and_then(|job| job.story.as_ref());
+        let story = story.filter(|story| story.stop_asked);
+        let known = self.nodes.get(node).filter(|_| story.is_some());
+        let made_room = known.is_some_and(|node| node.reserved.is_some());
+        let has_left = story.is_some_and(|story| story.moves > 0)
+            && known.is_some_and(Node::takes_work)
+            && self.is_slow(node);
+        let cause = match (made_room, has_left) {
+            (true, _) => Some(MADE_ROOM),
+            (false, true) => Some("left a slow node"),
+            (false, false) => None,
+        };
+        match (cause, checkpoint) {
+            (Some(cause), Some(kept)) => format!("{cause}, after step {}", kept.step),
+            (Some(cause), None) => cause.to_owned(),
+            (None, Some(kept)) => format!("stopped after step {}, to go on later", kept.step),
+            (None, None) if story.is_some() => "stopped, to begin anew later".to_owned(),
+            (None, None) => "its node stopped it".to_owned(),
         }
     }
 
@@ -308,6 +319,7 @@ impl Scheduler {
             && steps > 0
         {
             running.came_to(f64::from(step.min(steps)) / f64::from(steps), now);
+            self.judge_pace(held.node, steps);
         }
     }
 }

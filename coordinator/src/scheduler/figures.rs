@@ -28,12 +28,15 @@ pub struct Figures {
 }
 
 /// The nodes of one device class.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct ClassFigures {
     /// Those that take work, free or not.
     pub nodes: u32,
     /// Of them, those without a job.
     pub idle: u32,
+    /// Of them, those that are slow, and those that are given no jobs of some model for now.
+    pub slow: u32,
+    pub distrusted: u32,
     /// GPU-seconds of all waiting jobs that could run here, as this class would take for them.
     pub backlog_s: f64,
     /// Until a job that came now would start, by tier.
@@ -117,27 +120,26 @@ impl Scheduler {
     }
 
     fn class_figures(&self) -> BTreeMap<String, ClassFigures> {
-        let mut nodes: BTreeMap<ClassIx, (u32, u32)> = BTreeMap::new();
-        for (_, node) in self.nodes.iter().filter(|(_, node)| node.takes_work()) {
+        let mut classes: BTreeMap<ClassIx, ClassFigures> = BTreeMap::new();
+        for (ix, node) in self.nodes.iter().filter(|(_, node)| node.takes_work()) {
             if let Some(group) = self.kinds.get_group(node.group) {
-                let (all, idle) = nodes.entry(group.class).or_default();
-                *all += 1;
-                *idle += u32::from(node.running.is_none());
+                let figures = classes.entry(group.class).or_default();
+                figures.nodes += 1;
+                figures.idle += u32::from(node.running.is_none());
+                figures.slow += u32::from(self.is_slow(ix));
+                figures.distrusted += u32::from(!self.trust.is_trusted(ix, self.now));
             }
         }
-        let figures = nodes.into_iter().map(|(class, (nodes, idle))| {
+        let figures = classes.into_iter().map(|(class, figures)| {
             let name = self.kinds.class_name(class).to_owned();
             let wait = Tier::ALL.map(|tier| self.predicted_wait(tier, &name));
             let backlog_s = self.backlog_s(class);
-            (
-                name,
-                ClassFigures {
-                    nodes,
-                    idle,
-                    backlog_s,
-                    wait,
-                },
-            )
+            let figures = ClassFigures {
+                backlog_s,
+                wait,
+                ..figures
+            };
+            (name, figures)
         });
         figures.collect()
     }

@@ -128,6 +128,8 @@ pub(super) struct Story {
     pub(super) left: Option<Checkpoint>,
     pub(super) preemptions: u32,
     pub(super) preempted_at: Option<Monotonic>,
+    /// Times that it left a slow node. A new leader does not know it.
+    pub(super) moves: u32,
     pub(super) after: Option<JobId>,
 }
 

@@ -13,6 +13,7 @@
 //! - a node without a beat for `NODE_LEASE_MS` loses its attempt (INV-5), and what it says later of it is stale (INV-2);
 //! - a job fails at most `JOB_ATTEMPTS_MAX` times, each time on another node while there is one, one during which
 //!   `JOB_NODE_DEATHS_MAX` nodes died is quarantined, and a node that fails what others render is given less ([`trust`]);
+//! - a job leaves a node that is much slower than its class, if another one that is free ends it sooner ([`slow`]);
 //! - every waiting job can say what it waits for and when it will probably start ([`line`]).
 //!
 //! A decision costs the logarithm of what waits: users wait in [`lanes`], one for each kind of job, and lanes are kept in the
@@ -43,6 +44,7 @@ mod preemption;
 mod registration;
 mod rivals;
 mod shares;
+mod slow;
 mod starts;
 mod state;
 #[cfg(test)]

@@ -61,6 +61,8 @@ pub(super) struct Running {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Progress {
     first: Word,
+    /// From which the present pace is taken.
+    mark: Word,
     newest: Word,
 }
 
@@ -112,8 +114,33 @@ impl Running {
     /// So many of all steps are done. `done`: 0 to 1.
     pub(super) fn came_to(&mut self, done: f64, at: Monotonic) {
         let newest = Word { done, at };
-        let first = self.progress.map_or(newest, |progress| progress.first);
-        self.progress = Some(Progress { first, newest });
+        let (first, mark) = self
+            .progress
+            .map_or((newest, newest), |progress| (progress.first, progress.mark));
+        self.progress = Some(Progress {
+            first,
+            mark,
+            newest,
+        });
+    }
+
+    /// How much is done as far as its node told, 0 to 1.
+    pub(super) fn done(&self) -> f64 {
+        self.progress.map_or(0.0, |progress| progress.newest.done)
+    }
+
+    /// Seconds that all steps would take at the pace of the newest ones, once these are at least such a part of all and took so long.
+    /// Each step counts in one such pace.
+    pub(super) fn pace_s(&mut self, part_min: f64, ms_min: u64) -> Option<f64> {
+        let progress = self.progress.as_mut()?;
+        let (from, to) = (progress.mark, progress.newest);
+        let (part, took) = (to.done - from.done, to.at.since(from.at));
+        // Sums of parts are not exact.
+        if part < 0.999 * part_min || took.as_millis() < u128::from(ms_min) {
+            return None;
+        }
+        progress.mark = to;
+        Some(took.as_secs_f64() / part)
     }
 }
 

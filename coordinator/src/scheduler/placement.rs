@@ -48,7 +48,7 @@ impl Choice {
 impl Scheduler {
     /// Gives free nodes work: first those that have just become free, then the jobs that have just come.
     pub(super) fn place(&mut self, effects: &mut Vec<Effect>) {
-        while let Some(node) = self.dirty_nodes.pop_first() {
+        while let Some(node) = self.next_dirty_node() {
             if !self.nodes.get(node).is_some_and(Node::is_free) {
                 continue;
             }
@@ -69,6 +69,13 @@ impl Scheduler {
             kinds.append(&mut self.dirty_kinds);
         }
         self.dirty_kinds.clear();
+    }
+
+    /// Slow nodes come last, and leave to others what these start sooner.
+    fn next_dirty_node(&mut self) -> Option<NodeIx> {
+        let quick = self.dirty_nodes.iter().find(|node| !self.is_slow(**node));
+        let next = *quick.or_else(|| self.dirty_nodes.first())?;
+        self.dirty_nodes.take(&next)
     }
 
     /// What the node would be given, and lanes to file anew. `leaves`: whose running job there is taken as ended.
@@ -114,7 +121,10 @@ impl Scheduler {
     /// The best of the claims that are not too far behind the first.
     fn best(&self, node: NodeIx, claims: &mut Claims<'_>) -> Option<Choice> {
         let known = self.nodes.get(node)?;
-        let can_run = |(lane, ix): &(&Lane, JobIx)| self.may_run(lane, *ix, node);
+        let is_slow = self.is_slow(node);
+        let can_run = |(lane, ix): &(&Lane, JobIx)| {
+            self.may_run(lane, *ix, node) && !(is_slow && self.has_quicker(lane, *ix))
+        };
         let heads =
             claims.filter_map(|claim| self.head(claim).filter(can_run).map(|(_, ix)| (claim, ix)));
         let heads = heads.filter(|(_, ix)| !self.is_held(*ix, node));
@@ -291,7 +301,8 @@ impl Scheduler {
         (found, open.outdated)
     }
 
-    fn free_node_for(&self, lane: &Lane, ix: JobIx) -> Option<NodeIx> {
+    /// On which it would end first.
+    pub(super) fn free_node_for(&self, lane: &Lane, ix: JobIx) -> Option<NodeIx> {
         let job = self.jobs.get(ix)?;
         let needs = self.kinds.get(lane.kind)?.needs;
         let can = |node: &NodeIx| {
@@ -310,16 +321,17 @@ impl Scheduler {
             let of_group = self.free.of_group(group).filter(&can);
             of_group.take(NODES_COMPARED_MAX)
         });
-        let load = |node: NodeIx| {
-            self.nodes
-                .get(node)
-                .map_or(f64::MAX, |node| self.load_s(job, node))
+        let late = |ix: NodeIx| {
+            let node = self.nodes.get(ix);
+            node.map_or(f64::MAX, |node| {
+                self.load_s(job, node) + self.lag_s(job, ix)
+            })
         };
         let mut best: Option<(f64, NodeIx)> = None;
         for node in warm.take(NODES_COMPARED_MAX).chain(cold) {
-            let load_s = load(node);
-            if best.is_none_or(|(least_s, _)| load_s < least_s) {
-                best = Some((load_s, node));
+            let late_s = late(node);
+            if best.is_none_or(|(least_s, _)| late_s < least_s) {
+                best = Some((late_s, node));
             }
         }
         best.map(|(_, node)| node)

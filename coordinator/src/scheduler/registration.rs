@@ -117,6 +117,9 @@ impl Scheduler {
         let same = before
             .filter(|node| node.generation == offer.generation)
             .cloned();
+        if same.is_none() {
+            self.slow.remove(&ix);
+        }
         let known_run = same.as_ref().and_then(|node| node.running);
         let reserved = same.as_ref().and_then(|node| node.reserved);
         let running = running.map(|(job, attempt)| {

@@ -32,6 +32,8 @@ pub struct Scheduler {
     pub(super) free: Free,
     pub(super) durations: Durations,
     pub(super) trust: Trust,
+    /// Nodes whose newest steps took so many times as long as usual.
+    pub(super) slow: BTreeMap<NodeIx, f64>,
     pub(super) forced_starts: ForcedStarts,
     pub(super) calibration: Calibration,
     /// Jobs that start after another one.
@@ -118,6 +120,7 @@ impl Scheduler {
         if self.next_care <= now {
             self.next_care = now.plus_ms(CARE_MS);
             self.preempt_for_bounds(&mut effects);
+            self.leave_slow_nodes(&mut effects);
         }
         effects
     }

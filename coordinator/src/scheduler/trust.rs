@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use flowai_actors::clock::Monotonic;
-use flowai_actors::ids::JobId;
+use flowai_actors::ids::{JobId, ModelId, NodeId};
 use flowai_actors::limits::{
     NODE_FAULTS_MAX, NODE_FAULTS_WINDOW_MS, NODE_QUARANTINE_MS, NODE_QUARANTINE_MS_MAX,
     NODE_SUSPECT_FAILURES, NODE_SUSPECT_MS,
@@ -179,11 +179,8 @@ impl Scheduler {
             .all(|model| self.trust.allows(node, model, self.now))
     }
 
-    /// Models of which the node is given nothing for now, because it failed what others rendered.
-    pub fn quarantined_on(
-        &self,
-        node: &flowai_actors::ids::NodeId,
-    ) -> Vec<flowai_actors::ids::ModelId> {
+    /// Models of which the node is given nothing for now, after failures there.
+    pub fn distrusted_on(&self, node: &NodeId) -> Vec<ModelId> {
         let Some(ix) = self.nodes.find(node) else {
             return Vec::new();
         };

@@ -18,6 +18,7 @@ const MODELS: [&str; 3] = ["one", "two", "three"];
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Row {
     state: JobState,
+    cost_s: f64,
     attempt: Attempt,
 }
 
@@ -41,23 +42,27 @@ struct Pace {
     of_100: [(Happening, u32); 10],
     nodes: u32,
     silence_ms_max: u64,
+    cost_s_max: f64,
+    classes: &'static [&'static str],
 }
 
 const BUSY: Pace = Pace {
     of_100: [
-        (Happening::Arrival, 30),
-        (Happening::Registration, 8),
-        (Happening::Beat, 22),
-        (Happening::End, 20),
+        (Happening::Arrival, 26),
+        (Happening::Registration, 6),
+        (Happening::Beat, 20),
+        (Happening::End, 18),
         (Happening::Cancel, 4),
         (Happening::Drain, 3),
         (Happening::Refusal, 3),
         (Happening::Doubt, 2),
-        (Happening::Progress, 4),
+        (Happening::Progress, 14),
         (Happening::Silence, 4),
     ],
     nodes: 5,
     silence_ms_max: 120_000,
+    cost_s_max: 200.0,
+    classes: &["gpu", "cpu"],
 };
 
 /// Few jobs, few nodes, and nothing else that would make up for what was overlooked.
@@ -65,17 +70,39 @@ const QUIET: Pace = Pace {
     of_100: [
         (Happening::Arrival, 6),
         (Happening::Registration, 8),
-        (Happening::Beat, 38),
-        (Happening::End, 16),
+        (Happening::Beat, 34),
+        (Happening::End, 12),
         (Happening::Cancel, 1),
         (Happening::Drain, 2),
         (Happening::Refusal, 1),
         (Happening::Doubt, 0),
-        (Happening::Progress, 2),
+        (Happening::Progress, 10),
         (Happening::Silence, 26),
     ],
     nodes: 3,
     silence_ms_max: 8_000,
+    cost_s_max: 200.0,
+    classes: &["gpu", "cpu"],
+};
+
+/// Renders that go on for long enough to be called slow.
+const STEPPING: Pace = Pace {
+    of_100: [
+        (Happening::Arrival, 8),
+        (Happening::Registration, 2),
+        (Happening::Beat, 32),
+        (Happening::End, 6),
+        (Happening::Cancel, 1),
+        (Happening::Drain, 1),
+        (Happening::Refusal, 0),
+        (Happening::Doubt, 0),
+        (Happening::Progress, 24),
+        (Happening::Silence, 26),
+    ],
+    nodes: 3,
+    silence_ms_max: 4_000,
+    cost_s_max: 60.0,
+    classes: &["gpu"],
 };
 
 struct Chaos {
@@ -85,6 +112,8 @@ struct Chaos {
     rows: BTreeMap<JobId, Row>,
     /// What each node works on.
     works_on: BTreeMap<NodeId, (JobId, Attempt)>,
+    /// The newest step of what it works on.
+    steps: BTreeMap<NodeId, (JobId, u32)>,
     generations: BTreeMap<NodeId, Generation>,
     jobs: u64,
 }
@@ -97,6 +126,7 @@ impl Chaos {
             pace,
             rows: BTreeMap::new(),
             works_on: BTreeMap::new(),
+            steps: BTreeMap::new(),
             generations: BTreeMap::new(),
             jobs: 0,
         }
@@ -140,7 +170,7 @@ impl Chaos {
                 let mut job = waiting(self.jobs, self.random.random_range(0..6), tier);
                 job.model = model(MODELS[self.random.random_range(0..3)]);
                 job.class = Class::ALL[self.random.random_range(0..2)];
-                job.cost = GpuSeconds(self.random.random_range(1.0..200.0));
+                job.cost = GpuSeconds(self.random.random_range(1.0..self.pace.cost_s_max));
                 if self.random.random_bool(0.1) {
                     job.after = self.of_all(|row| !row.state.is_end());
                 }
@@ -148,6 +178,7 @@ impl Chaos {
                     job.job,
                     Row {
                         state: JobState::Queued,
+                        cost_s: job.cost.0,
                         attempt: Attempt::ZERO,
                     },
                 );
@@ -168,7 +199,9 @@ impl Chaos {
                 }
                 let count = self.random.random_range(1..=3);
                 Event::NodeRegistered(NodeOffer {
-                    device_class: ["gpu", "cpu"][self.random.random_range(0..2)].to_owned(),
+                    device_class: self.pace.classes
+                        [self.random.random_range(0..self.pace.classes.len())]
+                    .to_owned(),
                     memory_bytes: 1 << 34,
                     models: MODELS.iter().take(count).map(|name| model(name)).collect(),
                     node,
@@ -190,7 +223,10 @@ impl Chaos {
                 let end = match self.random.random_range(0..10) {
                     0..5 => AttemptEnd::Rendered {
                         ran: Some(Ran {
-                            busy: GpuSeconds(self.random.random_range(1.0..300.0)),
+                            busy: GpuSeconds(
+                                self.rows.get(&job).map_or(50.0, |row| row.cost_s)
+                                    * self.random.random_range(0.2..2.0),
+                            ),
                             load: GpuSeconds(3.0),
                         }),
                     },
@@ -232,10 +268,14 @@ impl Chaos {
             Happening::Doubt => Event::Doubted(self.of_all(|row| row.state == JobState::Queued)?),
             Happening::Progress => {
                 let (job, attempt) = *self.works_on.get(&node)?;
+                let told = self.steps.get(&node).filter(|(of, _)| *of == job);
+                let before = told.map_or(0, |(_, step)| *step);
+                let step = 10.min(before + self.random.random_range(0..6));
+                self.steps.insert(node, (job, step));
                 Event::Progressed {
                     job,
                     attempt,
-                    step: self.random.random_range(0..10),
+                    step,
                     steps: 10,
                 }
             }
@@ -505,6 +545,20 @@ fn no_node_stands_idle_beside_a_waiting_job_where_little_happens() {
             chaos.step();
         }
     }
+}
+
+#[test]
+fn no_node_stands_idle_beside_a_waiting_job_while_some_are_slow() {
+    let mut slow = 0;
+    for seed in 0..20 {
+        let mut chaos = Chaos::new(seed, &STEPPING);
+        for _ in 0..3_000 {
+            chaos.step();
+            slow += chaos.farm.scheduler.slow.len();
+        }
+    }
+    // Otherwise it would say nothing of them.
+    assert!(slow > 1_000, "{slow}");
 }
 
 #[test]

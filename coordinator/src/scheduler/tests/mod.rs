@@ -12,6 +12,7 @@ mod locality;
 mod pool;
 mod preemption;
 mod recovery;
+mod slow;
 mod trust;
 
 use std::collections::BTreeSet;

@@ -53,13 +53,10 @@ fn a_bad_node_eats_few_jobs_and_comes_back_when_it_is_well() {
     farm.register("b", FIRST, None);
     let eaten = eaten_by_a_bad_node(&mut farm, 0..100);
     assert_eq!(eaten, NODE_FAULTS_MAX as u64);
-    assert_eq!(
-        farm.scheduler.quarantined_on(&node_id("a")),
-        [model("tiny")]
-    );
+    assert_eq!(farm.scheduler.distrusted_on(&node_id("a")), [model("tiny")]);
     // One job tries it when its time is over, and it gets no second one soon.
     farm.pass(NODE_QUARANTINE_MS, &["a", "b"]);
-    assert_eq!(farm.scheduler.quarantined_on(&node_id("a")), []);
+    assert_eq!(farm.scheduler.distrusted_on(&node_id("a")), []);
     let eaten = eaten_by_a_bad_node(&mut farm, 100..150);
     assert!(eaten <= 1, "{eaten}");
     farm.pass(2 * NODE_QUARANTINE_MS, &["a", "b"]);
@@ -71,7 +68,7 @@ fn a_bad_node_eats_few_jobs_and_comes_back_when_it_is_well() {
         201
     };
     farm.ended("a", job, 1, rendered());
-    assert_eq!(farm.scheduler.quarantined_on(&node_id("a")), [], "{on_a:?}");
+    assert_eq!(farm.scheduler.distrusted_on(&node_id("a")), [], "{on_a:?}");
 }
 
 #[test]
@@ -106,7 +103,7 @@ fn bad_jobs_get_no_good_node_quarantined() {
     }
     farm.pass(NODE_QUARANTINE_MS / 10, &["a", "b"]);
     for node in ["a", "b"] {
-        assert_eq!(farm.scheduler.quarantined_on(&node_id(node)), []);
+        assert_eq!(farm.scheduler.distrusted_on(&node_id(node)), []);
     }
 }
 
