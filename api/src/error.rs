@@ -395,13 +395,34 @@ impl From<ObjectsError> for ApiError {
     }
 }
 
+/// Fields that the sentence for people names: a batch has the same fault in each of its videos, and `errors` has them all.
+const FIELDS_NAMED_MAX: usize = 8;
+
 fn list(fields: &[FieldError]) -> String {
-    let shown: Vec<String> = fields
-        .iter()
-        .map(|field| {
-            let name = field.pointer.trim_start_matches(['/', '?']);
-            format!("{name} {}", field.detail)
-        })
-        .collect();
-    shown.join("; ")
+    let named = fields.iter().take(FIELDS_NAMED_MAX).map(|field| {
+        let name = field.pointer.trim_start_matches(['/', '?']);
+        format!("{name} {}", field.detail)
+    });
+    let mut named: Vec<String> = named.collect();
+    if let Some(more) = fields.len().checked_sub(FIELDS_NAMED_MAX + 1) {
+        named.push(format!("and {} more", more + 1));
+    }
+    named.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_of_every_video_of_a_batch_makes_no_endless_sentence() {
+        let named = |many: usize| {
+            let field = |n| FieldError::new(format!("/videos/{n}/steps"), "range", "is wrong");
+            ApiError::ValidationFailed((0..many).map(field).collect()).to_string()
+        };
+        assert_eq!(named(1), "videos/0/steps is wrong");
+        assert!(!named(FIELDS_NAMED_MAX).contains("more"));
+        let of_all = named(200);
+        assert!(of_all.ends_with("; and 192 more"), "{of_all}");
+    }
 }

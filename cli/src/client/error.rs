@@ -4,6 +4,9 @@ use serde::Deserialize;
 
 use crate::exit::Exit;
 
+/// A batch names the same fault for each of its videos.
+const FIELDS_SHOWN: usize = 10;
+
 /// What came of a call instead of an answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -62,16 +65,23 @@ impl std::error::Error for Problem {}
 
 impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.detail.is_empty() {
-            write!(f, "the server refused with status {}", self.status)?;
-        } else {
-            f.write_str(&self.detail)?;
+        let code = &self.code;
+        if self.errors.is_empty() {
+            return match &self.detail[..] {
+                "" => write!(f, "the server refused with status {} ({code})", self.status),
+                detail => write!(f, "{detail} ({code})"),
+            };
         }
-        for error in &self.errors {
+        // The detail is a list of the same fields.
+        write!(f, "this cannot be honoured ({code}):")?;
+        for error in self.errors.iter().take(FIELDS_SHOWN) {
             let field = error.pointer.trim_start_matches('/').replace('/', ".");
             write!(f, "\n  {field}: {}", error.detail)?;
         }
-        write!(f, " ({})", self.code)
+        match self.errors.len().saturating_sub(FIELDS_SHOWN) {
+            0 => Ok(()),
+            more => write!(f, "\n  and {more} more"),
+        }
     }
 }
 
@@ -149,8 +159,21 @@ mod tests {
         );
         assert_eq!(
             refused.to_string(),
-            "the spec cannot be honoured\n  frames: must be 1..=64 (got 0)\n  adapters.0.weight: must be -4..=4 (got 9) (validation_failed)"
+            "this cannot be honoured (validation_failed):\n  frames: must be 1..=64 (got 0)\n  adapters.0.weight: must be -4..=4 (got 9)"
         );
+    }
+
+    #[test]
+    fn a_fault_of_every_video_is_not_shown_two_hundred_times() {
+        let field = |place: usize| format!(r#"{{"pointer":"/videos/{place}/steps"}}"#);
+        let errors: Vec<String> = (0..200).map(field).collect();
+        let refused = problem(&format!(
+            r#"{{"status":422,"code":"validation_failed","errors":[{}]}}"#,
+            errors.join(",")
+        ));
+        let shown = refused.to_string();
+        assert_eq!(shown.lines().count(), 1 + FIELDS_SHOWN + 1, "{shown}");
+        assert!(shown.contains("and 190 more"), "{shown}");
     }
 
     #[test]

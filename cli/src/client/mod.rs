@@ -40,7 +40,7 @@ pub use watch::{Update, Watch};
 
 use events::EventStream;
 use transport::Transport;
-use types::{NewApiKey, Page, Tokens};
+use types::{Batch, NewApiKey, Page, Tokens};
 
 /// Rows asked for at once.
 const PAGE_ROWS: u32 = 100;
@@ -204,6 +204,21 @@ impl Client {
         self.transport
             .json(self.transport.repeat(request).await?)
             .await
+    }
+
+    /// Submits many renders, all of them or none, and gives their jobs in the same order; durable and sent again as
+    /// [`Self::submit`].
+    pub async fn submit_batch(&self, videos: &[NewVideo]) -> Result<Vec<Video>, ClientError> {
+        let request = self
+            .transport
+            .request(Method::POST, "/v1/batches")?
+            .header("Idempotency-Key", Uuid::now_v7().to_string())
+            .json(&json!({ "videos": videos }));
+        let batch: Batch = self
+            .transport
+            .json(self.transport.repeat(request).await?)
+            .await?;
+        Ok(batch.videos)
     }
 
     /// Continues a draft to the full video, which begins with the draft's picture; durable and sent again as

@@ -17,6 +17,12 @@ pub(super) struct Page<T> {
     pub(super) next_cursor: Option<String>,
 }
 
+/// The jobs of a batch.
+#[derive(Debug, Deserialize)]
+pub(super) struct Batch {
+    pub(super) videos: Vec<Video>,
+}
+
 /// What a login gives.
 #[derive(Deserialize)]
 pub(super) struct Tokens {

@@ -1,5 +1,6 @@
 //! From a submitted job to its clip in a file.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -75,6 +76,19 @@ impl Delivery {
     }
 }
 
+/// What the clip of a picture is called when nobody says it: as the picture, and its seed where that tells clips apart.
+pub(super) fn clip_name(picture: &Path, seed: Option<u64>) -> Result<PathBuf, CommandError> {
+    let stem = picture
+        .file_stem()
+        .ok_or_else(|| CommandError::Usage(format!("{} names no file", picture.display())))?;
+    let mut name = OsString::from(stem);
+    if let Some(seed) = seed {
+        name.push(format!("-{seed}"));
+    }
+    name.push(".mp4");
+    Ok(name.into())
+}
+
 /// Downloads a finished clip and says where it is.
 pub(super) async fn save(
     client: &Client,
@@ -99,4 +113,22 @@ pub(super) async fn save(
     }));
     output.line(path.display());
     Ok(manifest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clip_is_named_after_its_picture() {
+        let check = |picture: &str, seed: Option<u64>, name: &str| {
+            let made = clip_name(Path::new(picture), seed).unwrap();
+            assert_eq!(made, Path::new(name));
+        };
+        check("photos/cat.png", None, "cat.mp4");
+        check("cat", None, "cat.mp4");
+        check("cat.2.png", None, "cat.2.mp4");
+        check("cat.png", Some(7), "cat-7.mp4");
+        assert!(clip_name(Path::new(".."), None).is_err());
+    }
 }

@@ -29,6 +29,14 @@ pub enum CommandError {
     TimedOut { id: String },
     #[error("interrupted; job {id} goes on: flowai watch {id}, or flowai cancel {id}")]
     JobGoesOn { id: String },
+    #[error("{} of {many} jobs brought no clip:\n{}", .without_clip.len(), .without_clip.join("\n"))]
+    BatchFailed {
+        /// Why, of each.
+        without_clip: Vec<String>,
+        many: usize,
+    },
+    #[error("{why}\nclips of {left} jobs of the batch were not downloaded; flowai jobs lists them")]
+    BatchLeft { why: Box<Self>, left: usize },
     #[error("interrupted")]
     Interrupted,
     #[error("{what}: {source}")]
@@ -60,7 +68,8 @@ impl CommandError {
             Self::Farm(_) | Self::PrivateFile(_) | Self::Io { .. } | Self::Failed(_) => {
                 Exit::Failure
             }
-            Self::JobFailed { .. } => Exit::JobFailed,
+            Self::JobFailed { .. } | Self::BatchFailed { .. } => Exit::JobFailed,
+            Self::BatchLeft { why, .. } => why.exit(),
             Self::JobCancelled { .. } => Exit::JobCancelled,
             Self::TimedOut { .. } => Exit::TimedOut,
             Self::JobGoesOn { .. } | Self::Interrupted => Exit::Interrupted,

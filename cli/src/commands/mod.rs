@@ -1,6 +1,7 @@
 //! One file a command. [`Cli`] is what people type; [`run`] is what happens then.
 
 mod account;
+mod batch;
 mod cancel;
 mod check;
 mod completions;
@@ -10,6 +11,7 @@ pub mod demo;
 mod drain;
 mod error;
 mod exit_codes;
+mod files;
 mod finals;
 mod follow;
 mod jobs;
@@ -21,6 +23,7 @@ mod nodes;
 mod render;
 mod seconds;
 mod sim;
+mod spec;
 mod token;
 mod up;
 mod watch;
@@ -70,6 +73,7 @@ enum Command {
     Login(account::LoginArgs),
     Logout(account::LogoutArgs),
     Render(render::Args),
+    Batch(batch::Args),
     Final(finals::Args),
     Jobs(jobs::Args),
     Watch(watch::Args),
@@ -100,6 +104,7 @@ pub async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Login(args) => account::log_in(args, &common.farm()?, output).await,
         Command::Logout(args) => account::log_out(args, &common.farm()?, output).await,
         Command::Render(args) => render::run(args, &common.client()?, output).await,
+        Command::Batch(args) => batch::run(args, &common.client()?, output).await,
         Command::Final(args) => finals::run(args, &common.client()?, output).await,
         Command::Jobs(args) => jobs::run(args, &common.client()?, output).await,
         Command::Watch(args) => watch::run(args, &common.client()?, output).await,

@@ -4,6 +4,7 @@
 //! for the same profile: `make test` does it, and a missing one is said by name.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod a_batch_is_taken_whole;
 mod a_job_starts_after_another;
 mod a_job_that_kills_nodes_is_quarantined;
 mod a_waiting_job_says_why;

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use self::model::Motion;
 use super::up::{interrupted, programs_folder};
-use super::{CommandError, account, follow, render};
+use super::{CommandError, account, files, follow};
 use crate::client::{AdapterWeight, Client, NewVideo, Purpose, Secret};
 use crate::farm::{Farm, FarmOptions};
 use crate::output::{Output, table};
@@ -89,7 +89,7 @@ async fn make_clip(
     if let Some(motion) = args.adapter {
         let file = motion.adapter().to_vec();
         let stored =
-            render::store_adapter(&client, model::NAME, motion.name(), file, output).await?;
+            files::store_adapter(&client, model::NAME, motion.name(), file, output).await?;
         output.note(format_args!("stored an adapter, sha256 {}", stored.sha256));
         adapters.push(AdapterWeight {
             id: stored.id,
