@@ -52,6 +52,8 @@ pub(super) struct Running {
     /// What had to be brought when it began: by its end the node has all of it.
     pub(super) cold: Cold,
     pub(super) progress: Option<Progress>,
+    /// Some of its steps here took no longer than usual.
+    pub(super) was_quick: bool,
     /// It was told to stop.
     pub(super) is_stopping: bool,
 }

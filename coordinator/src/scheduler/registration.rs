@@ -166,6 +166,7 @@ impl Scheduler {
             load_s: 0.0,
             cold: Cold::default(),
             progress: None,
+            was_quick: false,
             is_stopping: false,
         }
     }

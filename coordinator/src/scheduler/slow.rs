@@ -2,9 +2,12 @@
 //! memory's bandwidth. What it renders goes on elsewhere where that is worth the swap, and it is the last to be given more. The
 //! first steps that are as quick as they should be clear it.
 //!
+//! One job whose steps are slow from the first on says nothing of its node: it may be larger than was predicted. It is the node when the
+//! same job had been quicker there, or when the next job is as slow.
+//!
 //! Nothing is rendered twice to be done sooner: a second copy costs as much as the first, and somebody else waits for that node.
 
-use flowai_actors::ids::NodeId;
+use flowai_actors::ids::{JobId, NodeId};
 use flowai_actors::limits::{
     JOB_MOVES_MAX, PREEMPTION_SWAP_S, PREEMPTION_SWAPS_WORTH, SLOW_MS_MIN, SLOW_STEPS_MIN,
     SLOW_TIMES,
@@ -15,6 +18,17 @@ use super::jobs::{Job, JobIx};
 use super::lanes::Lane;
 use super::nodes::{Node, NodeIx, Running};
 use super::state::Scheduler;
+
+/// What the newest steps on a node say of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Slowness {
+    /// Of what is usual.
+    times: f64,
+    /// Whose steps were the first that were slow.
+    job: JobId,
+    /// It is not the job.
+    is_proven: bool,
+}
 
 impl Scheduler {
     /// Compares the newest steps on the node, of so many of the whole job, with what such a job usually takes there.
@@ -35,11 +49,23 @@ impl Scheduler {
         };
         // The usual time has the decoding in it, which no step has: whoever is called slow is slower than that.
         let times = pace_s / usual_s;
-        if times > SLOW_TIMES {
-            self.slow.insert(ix, times);
-        } else {
+        if times <= SLOW_TIMES {
+            running.was_quick = true;
             self.slow.remove(&ix);
+            return;
         }
+        let was_quick = running.was_quick;
+        let Some(job) = self.jobs.get(running.job).map(|job| job.id) else {
+            return;
+        };
+        let known = self.slow.get(&ix);
+        let others = known.is_some_and(|known| known.is_proven || known.job != job);
+        let slowness = Slowness {
+            times,
+            job: known.map_or(job, |known| known.job),
+            is_proven: was_quick || others,
+        };
+        self.slow.insert(ix, slowness);
     }
 
     /// Seconds that the whole job usually takes on nodes of this class; `None` until enough of its size ended there.
@@ -51,18 +77,23 @@ impl Scheduler {
         Some(job.cost * ratio).filter(|seconds| *seconds > 0.0)
     }
 
+    fn times_slower(&self, node: NodeIx) -> Option<f64> {
+        let slowness = self.slow.get(&node).filter(|slowness| slowness.is_proven);
+        slowness.map(|slowness| slowness.times)
+    }
+
     pub(super) fn is_slow(&self, node: NodeIx) -> bool {
-        self.slow.contains_key(&node)
+        self.times_slower(node).is_some()
     }
 
     /// How many times as long as usual on its class the node's steps took lately, while that is much more.
     pub fn slowness(&self, node: &NodeId) -> Option<f64> {
-        self.slow.get(&self.nodes.find(node)?).copied()
+        self.times_slower(self.nodes.find(node)?)
     }
 
     /// Seconds by which the job would end later there than on others of the class.
     pub(super) fn lag_s(&self, job: &Job, node: NodeIx) -> f64 {
-        let times = self.slow.get(&node);
+        let times = self.times_slower(node);
         times.map_or(0.0, |times| (times - 1.0) * self.cost_of(job))
     }
 
@@ -74,8 +105,8 @@ impl Scheduler {
 
     /// Stops one job that goes on sooner elsewhere. One at a time, as the free node is one as well.
     pub(super) fn leave_slow_nodes(&mut self, effects: &mut Vec<Effect>) {
-        let mut slow = self.slow.iter();
-        let Some((&ix, _)) = slow.find(|(ix, times)| self.is_worth_leaving(**ix, **times)) else {
+        let mut slow = self.slow.keys();
+        let Some(&ix) = slow.find(|ix| self.is_worth_leaving(**ix)) else {
             return;
         };
         let running = self.nodes.get(ix).and_then(|node| node.running);
@@ -85,8 +116,9 @@ impl Scheduler {
         }
     }
 
-    fn is_worth_leaving(&self, ix: NodeIx, times: f64) -> bool {
+    fn is_worth_leaving(&self, ix: NodeIx) -> bool {
         let saved_s = || {
+            let times = self.times_slower(ix)?;
             let node = self.nodes.get(ix).filter(|node| node.takes_work())?;
             let running = node.running.filter(|running| !running.is_stopping)?;
             let job = self.jobs.get(running.job)?;

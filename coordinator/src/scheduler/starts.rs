@@ -93,6 +93,7 @@ impl Scheduler {
             load_s,
             cold,
             progress: None,
+            was_quick: false,
             is_stopping: false,
         });
         effects.push(Effect::Assign {

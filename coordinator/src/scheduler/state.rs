@@ -18,6 +18,7 @@ use super::kinds::{KindIx, Kinds, Needs, SizeBucket};
 use super::lanes::Lanes;
 use super::nodes::{NodeIx, Nodes};
 use super::shares::Shares;
+use super::slow::Slowness;
 use super::starts::Used;
 use super::trust::Trust;
 
@@ -32,8 +33,8 @@ pub struct Scheduler {
     pub(super) free: Free,
     pub(super) durations: Durations,
     pub(super) trust: Trust,
-    /// Nodes whose newest steps took so many times as long as usual.
-    pub(super) slow: BTreeMap<NodeIx, f64>,
+    /// Nodes whose newest steps took much longer than usual.
+    pub(super) slow: BTreeMap<NodeIx, Slowness>,
     pub(super) forced_starts: ForcedStarts,
     pub(super) calibration: Calibration,
     /// Jobs that start after another one.

@@ -1,7 +1,10 @@
 //! Nodes that step much more slowly than others of their class.
 
-use flowai_actors::limits::{CARE_MS, SLOW_MS_MIN, SLOW_STEPS_MIN, SLOW_TIMES};
+use flowai_actors::limits::{
+    CARE_MS, NODE_SUSPECT_FAILURES, NODE_SUSPECT_MS, SLOW_MS_MIN, SLOW_STEPS_MIN, SLOW_TIMES,
+};
 
+use super::super::kinds::ModelIx;
 use super::*;
 
 /// A render of a hundred steps, one a second where nothing is wrong.
@@ -83,25 +86,31 @@ fn kept(step: u32) -> AttemptEnd {
     }
 }
 
-/// Slower than that is slow.
 const SLOW_STEP_MS: u64 = 3_000;
 const _: () = assert!(SLOW_STEP_MS as f64 / 1_000.0 > SLOW_TIMES);
 
-#[test]
-fn a_job_leaves_a_slow_node_for_a_free_one_and_goes_on_there() {
+/// The first job goes to `a`, which is quick for five steps, and slow for the next five.
+fn slowed() -> Farm {
     let mut farm = known(&["a"]);
     assert_eq!(farm.arrive(long(1)), [assign(1, 1, "a")]);
-    assert_eq!(
-        steps(&mut farm, 1, 1..=1 + SLOW_STEPS_MIN, SLOW_STEP_MS),
-        []
-    );
+    assert_eq!(steps(&mut farm, 1, 1..=6, 1_000), []);
+    assert_eq!(slowness(&farm, "a"), None);
+    assert_eq!(steps(&mut farm, 1, 7..=11, SLOW_STEP_MS), []);
     assert_eq!(slowness(&farm, "a"), Some(3.0));
+    farm
+}
+
+const _: () = assert!(SLOW_STEPS_MIN == 5);
+
+#[test]
+fn a_job_leaves_a_slow_node_for_a_free_one_and_goes_on_there() {
+    let mut farm = slowed();
     farm.register("b", FIRST, None);
     assert_eq!(farm.pass(CARE_MS, &["a", "b"]), [stop(1, "a")]);
     assert_eq!(farm.pass(2 * CARE_MS, &["a", "b"]), [], "it is told once");
-    let effects = farm.ended("a", 1, 1, kept(7));
+    let effects = farm.ended("a", 1, 1, kept(12));
     assert!(
-        matches!(&effects[0], Effect::Requeue { reason, outcome: Unfinished::Stopped, .. } if reason == "left a slow node, after step 7"),
+        matches!(&effects[0], Effect::Requeue { reason, outcome: Unfinished::Stopped, .. } if reason == "left a slow node, after step 12"),
         "{effects:?}"
     );
     assert_eq!(effects[1..], [assign(1, 2, "b")]);
@@ -109,15 +118,13 @@ fn a_job_leaves_a_slow_node_for_a_free_one_and_goes_on_there() {
 
 #[test]
 fn a_job_leaves_slow_nodes_once() {
-    let mut farm = known(&["a"]);
-    farm.arrive(long(1));
-    steps(&mut farm, 1, 1..=6, SLOW_STEP_MS);
+    let mut farm = slowed();
     farm.register("b", FIRST, None);
     assert_eq!(farm.pass(CARE_MS, &["a", "b"]), [stop(1, "a")]);
-    farm.ended("a", 1, 1, kept(7));
+    farm.ended("a", 1, 1, kept(12));
     farm.register("c", FIRST, None);
-    for step in 8..30 {
-        farm.now_ms += SLOW_STEP_MS;
+    for step in 13..40 {
+        farm.now_ms += if step < 20 { 1_000 } else { SLOW_STEP_MS };
         let progress = Event::Progressed {
             job: job_id(1),
             attempt: Attempt::new(2),
@@ -133,7 +140,7 @@ fn a_job_leaves_slow_nodes_once() {
 #[test]
 fn a_job_stays_where_nothing_is_won() {
     // (steps done before it gets slow, whether another node is free, of which class)
-    for (done, is_free, class) in [(85, true, "gpu"), (1, false, "gpu"), (1, true, "other")] {
+    for (done, is_free, class) in [(85, true, "gpu"), (6, false, "gpu"), (6, true, "other")] {
         let mut farm = known(&["a"]);
         farm.arrive(long(1));
         assert_eq!(steps(&mut farm, 1, 1..=done, 1_000), []);
@@ -157,19 +164,14 @@ fn a_job_stays_where_nothing_is_won() {
 
 #[test]
 fn the_usual_pace_clears_a_node() {
-    let mut farm = known(&["a"]);
-    farm.arrive(long(1));
-    steps(&mut farm, 1, 1..=20, SLOW_STEP_MS);
-    assert!(slowness(&farm, "a").is_some());
-    steps(&mut farm, 1, 21..=21 + SLOW_STEPS_MIN, 1_000);
+    let mut farm = slowed();
+    steps(&mut farm, 1, 12..=16, 1_000);
     assert_eq!(slowness(&farm, "a"), None);
 }
 
 #[test]
 fn a_slow_node_is_given_what_no_other_could_take() {
-    let mut farm = known(&["a"]);
-    farm.arrive(long(1));
-    steps(&mut farm, 1, 1..=6, SLOW_STEP_MS);
+    let mut farm = slowed();
     farm.ended("a", 1, 1, rendered_in(300.0));
     farm.register("b", FIRST, None);
     // It has what the job needs and was idle for longer.
@@ -188,7 +190,8 @@ fn nobody_is_slow_by_a_guess_nor_by_a_moment() {
 
     let mut farm = known(&["a"]);
     farm.arrive(long(1));
-    steps(&mut farm, 1, 1..=SLOW_STEPS_MIN, SLOW_STEP_MS);
+    steps(&mut farm, 1, 1..=6, 1_000);
+    steps(&mut farm, 1, 7..=10, SLOW_STEP_MS);
     assert_eq!(slowness(&farm, "a"), None, "too few steps");
 
     let mut short = Farm::new();
@@ -202,6 +205,49 @@ fn nobody_is_slow_by_a_guess_nor_by_a_moment() {
     let mut job = long(1);
     job.cost = GpuSeconds(1.0);
     short.arrive(job);
-    steps(&mut short, 1, 1..=1 + SLOW_STEPS_MIN, SLOW_MS_MIN / 10);
+    steps(&mut short, 1, 1..=6, 10);
+    steps(&mut short, 1, 7..=11, SLOW_MS_MIN / 10);
     assert_eq!(slowness(&short, "a"), None, "too short a time");
+}
+
+#[test]
+fn a_job_that_is_slow_from_its_first_step_on_blames_no_node() {
+    let mut farm = known(&["a"]);
+    farm.arrive(long(1));
+    farm.register("b", FIRST, None);
+    assert_eq!(steps(&mut farm, 1, 1..=40, SLOW_STEP_MS), []);
+    assert_eq!(slowness(&farm, "a"), None);
+    farm.ended("a", 1, 1, rendered_in(300.0));
+    // The next one is as slow there: it was not the job.
+    farm.step(Event::NodeDraining {
+        node: node_id("b"),
+        how: Drain::Lazy,
+    });
+    assert_eq!(farm.arrive(long(2)), [assign(2, 1, "a")]);
+    steps(&mut farm, 2, 1..=6, SLOW_STEP_MS);
+    assert_eq!(slowness(&farm, "a"), Some(3.0));
+}
+
+#[test]
+fn a_slow_node_that_leaves_a_job_to_another_takes_the_next_one() {
+    let mut farm = slowed();
+    farm.ended("a", 1, 1, rendered_in(300.0));
+    farm.register("b", FIRST, None);
+    // Both are suspected, and from the same moment on are given jobs again.
+    let now = Monotonic::from_millis(farm.now_ms);
+    for node in ["a", "b"] {
+        let ix = farm.scheduler.nodes.find(&node_id(node)).unwrap();
+        for n in 0..NODE_SUSPECT_FAILURES as u64 {
+            let trust = &mut farm.scheduler.trust;
+            trust.failed(ix, ModelIx::FIRST, job_id(n), now);
+        }
+    }
+    farm.scheduler.trust_due = farm.scheduler.trust.next_due(now);
+    assert_eq!(farm.arrive(long(2)), []);
+    // Of another size: nothing brings it up again when the first one starts.
+    let mut other = long(3);
+    other.shape.frames = 50;
+    assert_eq!(farm.arrive(other), []);
+    let effects = farm.pass(NODE_SUSPECT_MS, &["a", "b"]);
+    assert_eq!(effects, [assign(2, 1, "b"), assign(3, 1, "a")]);
 }
