@@ -105,7 +105,7 @@ pub enum ApiError {
     #[error("too many requests; wait as long as Retry-After says")]
     RateLimited(RateState),
     #[error(
-        "{max} of your videos wait already, as many as may in tier {}; wait until some have started, or cancel some", .tier.as_str()
+        "more than {max} of your videos would wait, the most in tier {}; send fewer, or wait until some have started", .tier.as_str()
     )]
     TooManyQueued { tier: Tier, max: u32 },
 

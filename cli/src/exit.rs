@@ -56,7 +56,9 @@ impl Exit {
             Self::Usage => "the arguments or the input cannot be used",
             Self::Denied => "not signed in, or not allowed",
             Self::NotFound => "the farm has no such job, upload, adapter or model",
-            Self::JobFailed => "the job failed or was quarantined; no credits were used",
+            Self::JobFailed => {
+                "the job failed or was quarantined and cost no credits; or some of a batch brought no clip"
+            }
             Self::JobCancelled => "the job was cancelled",
             Self::Unreachable => "the server cannot be reached",
             Self::TimedOut => "it did not end in the time that --timeout gave; the job goes on",

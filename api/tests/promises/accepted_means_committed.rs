@@ -106,7 +106,7 @@ async fn who_has_too_many_waiting_for_its_tier_is_told_so() {
     let problem = refused.expect_problem(429, "too_many_queued");
     let detail = problem["detail"].as_str().unwrap();
     assert!(
-        detail.starts_with("5 of your videos wait already, as many as may in tier free"),
+        detail.starts_with("more than 5 of your videos would wait, the most in tier free"),
         "{detail}"
     );
     assert_eq!(refused.header("retry-after"), "30");

@@ -1,17 +1,19 @@
 //! Many pictures, one request.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use flowai_actors::limits::BATCH_VIDEOS_MAX;
+use serde_json::json;
 use tokio::time::Instant;
 
 use super::delivery::{clip_name, save};
-use super::files::picture_id;
+use super::files::{check_picture, picture_id};
 use super::spec::SpecArgs;
 use super::{CommandError, follow};
 use crate::client::{Client, NewVideo, Video};
+use crate::exit::Exit;
 use crate::output::Output;
 
 /// Render many pictures alike, or one with many seeds: all of them are taken, or none
@@ -22,10 +24,15 @@ use crate::output::Output;
 )]
 pub(super) struct Args {
     /// The pictures to begin with: PNG, JPEG or WebP, or ids of stored ones
-    #[arg(required = true)]
+    #[arg(required = true, value_name = "PICTURE")]
     pictures: Vec<PathBuf>,
-    /// Render each picture once with each of these
-    #[arg(long, value_delimiter = ',', conflicts_with = "seed")]
+    /// Render each picture once with each of these, as in --seeds 1,2,3
+    #[arg(
+        long,
+        value_name = "SEED,…",
+        value_delimiter = ',',
+        conflicts_with = "seed"
+    )]
     seeds: Vec<u64>,
     #[command(flatten)]
     spec: SpecArgs,
@@ -66,8 +73,13 @@ pub(super) async fn run(args: Args, client: &Client, output: Output) -> Result<(
         spec,
         delivery,
     } = args;
+    // Whatever can be said before anything is uploaded.
     let wanted = wanted(&pictures, &seeds)?;
+    for picture in &pictures {
+        check_picture(picture)?;
+    }
     if !delivery.detach {
+        different_names(&wanted)?;
         delivery.make_room(&wanted)?;
     }
     let video = spec.video(client, output).await?;
@@ -100,8 +112,15 @@ pub(super) async fn run(args: Args, client: &Client, output: Output) -> Result<(
 /// Every picture with every seed.
 ///
 /// # Errors
-/// More than one request may hold, and two clips of one name.
+/// More than one request may hold, and what is given twice.
 fn wanted<'a>(pictures: &'a [PathBuf], seeds: &[u64]) -> Result<Vec<Wanted<'a>>, CommandError> {
+    if let Some(picture) = twice(pictures.iter()) {
+        let picture = picture.display();
+        return Err(CommandError::Usage(format!("{picture} is given twice")));
+    }
+    if let Some(seed) = twice(seeds.iter()) {
+        return Err(CommandError::Usage(format!("seed {seed} is given twice")));
+    }
     let seeds: Vec<Option<u64>> = match seeds {
         [] => vec![None],
         seeds => seeds.iter().copied().map(Some).collect(),
@@ -112,27 +131,39 @@ fn wanted<'a>(pictures: &'a [PathBuf], seeds: &[u64]) -> Result<Vec<Wanted<'a>>,
             "a batch holds up to {BATCH_VIDEOS_MAX} clips (got {many}): submit several"
         )));
     }
-    let mut named: HashMap<PathBuf, &Path> = HashMap::new();
     let mut wanted = Vec::with_capacity(many);
     for picture in pictures {
         for &seed in &seeds {
-            let name = clip_name(picture, seed)?;
-            if let Some(first) = named.insert(name.clone(), picture) {
-                return Err(CommandError::Usage(format!(
-                    "the clips of {} and {} would both be {}: submit them apart, into two folders",
-                    first.display(),
-                    picture.display(),
-                    name.display()
-                )));
-            }
             wanted.push(Wanted {
                 picture,
                 seed,
-                name,
+                name: clip_name(picture, seed)?,
             });
         }
     }
     Ok(wanted)
+}
+
+fn twice<T: std::hash::Hash + Eq + Copy>(mut values: impl Iterator<Item = T>) -> Option<T> {
+    let mut seen = HashSet::new();
+    values.find(|value| !seen.insert(*value))
+}
+
+/// # Errors
+/// Two clips that would be one file.
+fn different_names(wanted: &[Wanted<'_>]) -> Result<(), CommandError> {
+    let mut named: HashMap<&Path, &Path> = HashMap::new();
+    for clip in wanted {
+        if let Some(first) = named.insert(&clip.name, clip.picture) {
+            return Err(CommandError::Usage(format!(
+                "the clips of {} and {} would both be {}: submit them apart, into two folders",
+                first.display(),
+                clip.picture.display(),
+                clip.name.display()
+            )));
+        }
+    }
+    Ok(())
 }
 
 impl Delivery {
@@ -156,8 +187,10 @@ impl Delivery {
             )));
         }
         if let Some(folder) = &self.out {
-            let making = format!("making the folder {}", folder.display());
-            std::fs::create_dir_all(folder).map_err(CommandError::io(making))?;
+            std::fs::create_dir_all(folder).map_err(|error| {
+                let folder = folder.display();
+                CommandError::Usage(format!("the folder {folder} cannot be made: {error}"))
+            })?;
         }
         Ok(())
     }
@@ -171,12 +204,18 @@ impl Delivery {
         output: Output,
     ) -> Result<(), CommandError> {
         let many = jobs.len();
+        let clips = || jobs.iter().zip(wanted);
         output.note(format_args!("submitted {many} jobs"));
+        for (job, clip) in clips() {
+            output.note(format_args!("{}  {}", job.id, clip.name.display()));
+            output
+                .object(&json!({ "event": "submitted", "video": job.id, "path": self.path(clip) }));
+        }
         let end = self
             .timeout
             .map(|seconds| Instant::now() + Duration::from_secs(seconds));
         let mut without_clip = Vec::new();
-        for (place, (job, clip)) in jobs.iter().zip(wanted).enumerate() {
+        for (place, (job, clip)) in clips().enumerate() {
             output.note(format_args!(
                 "{} of {many}: {}",
                 place + 1,
@@ -189,13 +228,15 @@ impl Delivery {
             };
             match delivered.await {
                 Ok(_) => {}
-                Err(why @ (CommandError::JobFailed { .. } | CommandError::JobCancelled { .. })) => {
-                    without_clip.push(why.to_string())
-                }
+                Err(why) if is_of_one(&why) => without_clip.push(why),
                 Err(why) => {
+                    let left = clips().skip(place);
+                    let left =
+                        left.map(|(job, clip)| format!("{}  {}", job.id, clip.name.display()));
+                    let failed = without_clip.iter().map(ToString::to_string);
                     return Err(CommandError::BatchLeft {
+                        left: failed.chain(left).collect(),
                         why: Box::new(why),
-                        left: many - place,
                     });
                 }
             }
@@ -207,15 +248,32 @@ impl Delivery {
     }
 }
 
+/// Whether the other jobs may do better.
+fn is_of_one(why: &CommandError) -> bool {
+    match why.exit() {
+        Exit::JobFailed | Exit::JobCancelled | Exit::NotFound | Exit::Failure => true,
+        Exit::Ok
+        | Exit::Usage
+        | Exit::Denied
+        | Exit::Unreachable
+        | Exit::TimedOut
+        | Exit::NoCredits
+        | Exit::Interrupted => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn names(pictures: &[&str], seeds: &[u64]) -> Result<Vec<String>, String> {
         let pictures: Vec<PathBuf> = pictures.iter().map(PathBuf::from).collect();
-        let wanted = wanted(&pictures, seeds).map_err(|error| error.to_string())?;
         let name = |clip: &Wanted<'_>| clip.name.display().to_string();
-        Ok(wanted.iter().map(name).collect())
+        let wanted = wanted(&pictures, seeds).and_then(|wanted| {
+            different_names(&wanted)?;
+            Ok(wanted.iter().map(name).collect())
+        });
+        wanted.map_err(|error: CommandError| error.to_string())
     }
 
     #[test]
@@ -236,7 +294,10 @@ mod tests {
         for word in ["cats/1.png", "dogs/1.png", "1.mp4"] {
             assert!(refused.contains(word), "{refused}");
         }
-        assert!(names(&["1.png"], &[3, 3]).is_err());
+        for (pictures, seeds) in [(&["1.png"][..], &[3, 3][..]), (&["a.png", "a.png"], &[])] {
+            let refused = names(pictures, seeds).unwrap_err();
+            assert!(refused.contains("twice"), "{refused}");
+        }
     }
 
     #[test]

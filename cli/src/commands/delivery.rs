@@ -107,6 +107,7 @@ pub(super) async fn save(
     drop(spinner);
     output.object(&json!({
         "event": "saved",
+        "video": id,
         "path": path,
         "sha256": manifest.clip_sha256,
         "bytes": manifest.clip_bytes,

@@ -29,14 +29,18 @@ pub enum CommandError {
     TimedOut { id: String },
     #[error("interrupted; job {id} goes on: flowai watch {id}, or flowai cancel {id}")]
     JobGoesOn { id: String },
-    #[error("{} of {many} jobs brought no clip:\n{}", .without_clip.len(), .without_clip.join("\n"))]
+    #[error("{} of {many} jobs brought no clip:\n{}", .without_clip.len(), lines(.without_clip))]
     BatchFailed {
         /// Why, of each.
-        without_clip: Vec<String>,
+        without_clip: Vec<Self>,
         many: usize,
     },
-    #[error("{why}\nclips of {left} jobs of the batch were not downloaded; flowai jobs lists them")]
-    BatchLeft { why: Box<Self>, left: usize },
+    #[error("{why}\n{} jobs of the batch were left alone; flowai watch ID gets a clip:\n{}", .left.len(), .left.join("\n"))]
+    BatchLeft {
+        why: Box<Self>,
+        /// Of each its id and the name of its clip; of those that brought none, why.
+        left: Vec<String>,
+    },
     #[error("interrupted")]
     Interrupted,
     #[error("{what}: {source}")]
@@ -68,7 +72,14 @@ impl CommandError {
             Self::Farm(_) | Self::PrivateFile(_) | Self::Io { .. } | Self::Failed(_) => {
                 Exit::Failure
             }
-            Self::JobFailed { .. } | Self::BatchFailed { .. } => Exit::JobFailed,
+            Self::JobFailed { .. } => Exit::JobFailed,
+            Self::BatchFailed { without_clip, .. } => {
+                let cancelled = |why: &Self| why.exit() == Exit::JobCancelled;
+                match without_clip.iter().all(cancelled) {
+                    true => Exit::JobCancelled,
+                    false => Exit::JobFailed,
+                }
+            }
             Self::BatchLeft { why, .. } => why.exit(),
             Self::JobCancelled { .. } => Exit::JobCancelled,
             Self::TimedOut { .. } => Exit::TimedOut,
@@ -81,4 +92,9 @@ impl CommandError {
         let what = what.into();
         move |source| Self::Io { what, source }
     }
+}
+
+fn lines(errors: &[CommandError]) -> String {
+    let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    lines.join("\n")
 }

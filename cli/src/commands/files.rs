@@ -36,14 +36,29 @@ pub(super) fn parse_adapter(text: &str) -> Result<AdapterArg, String> {
     })
 }
 
+/// Whether [`picture_id`] can use it, as far as is known here.
+pub(super) fn check_picture(picture: &Path) -> Result<(), CommandError> {
+    match std::fs::File::open(picture) {
+        Ok(_) => Ok(()),
+        Err(_) if stored_id(picture).is_some() => Ok(()),
+        Err(error) => Err(CommandError::Usage(format!(
+            "{} cannot be read: {error}",
+            picture.display()
+        ))),
+    }
+}
+
+fn stored_id(picture: &Path) -> Option<Uuid> {
+    picture.to_str()?.parse().ok()
+}
+
 /// The id of a stored picture; a file is uploaded.
 pub(super) async fn picture_id(
     client: &Client,
     picture: &Path,
     output: Output,
 ) -> Result<String, CommandError> {
-    let id = picture.to_str().and_then(|text| text.parse::<Uuid>().ok());
-    if let Some(id) = id.filter(|_| !picture.exists()) {
+    if let Some(id) = stored_id(picture).filter(|_| !picture.exists()) {
         return Ok(id.to_string());
     }
     let bytes = read(picture)?;

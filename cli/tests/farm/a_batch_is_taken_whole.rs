@@ -55,7 +55,12 @@ async fn every_clip_of_a_batch_comes_under_its_own_name() {
 
     // Free users have up to five waiting jobs.
     let too_many = args(&["batch", "a.png", "--seeds", "1,2,3,4,5,6"], &["--detach"]);
-    run(&too_many).await.assert_refused(1, &["5"]);
+    run(&too_many)
+        .await
+        .assert_refused(1, &["more than 5", "too_many_queued"]);
+    let missing = args(&["batch", "a.png", "gone.png"], &["--out", "new"]);
+    run(&missing).await.assert_refused(2, &["gone.png"]);
+    assert!(!folder.path().join("new").exists());
     let wrong = args(&["batch", "a.png", "b.png"], &["--steps", "0", "--detach"]);
     run(&wrong)
         .await
@@ -88,7 +93,7 @@ async fn a_job_of_a_batch_that_brings_no_clip_ends_no_other() {
         Flowai::run(&farm, &user, folder.path(), &batch),
         within("the second job is cancelled", second_is_cancelled)
     );
-    ended.assert_refused(5, &["1 of 2", &second, "cancelled"]);
+    ended.assert_refused(6, &["1 of 2", &second, "cancelled"]);
     assert!(exists("a.mp4") && !exists("b.mp4"));
 
     let late = args(
@@ -96,6 +101,6 @@ async fn a_job_of_a_batch_that_brings_no_clip_ends_no_other() {
         &["--steps", "100", "--timeout", "1"],
     );
     let late = Flowai::run(&farm, &user, folder.path(), &late).await;
-    late.assert_refused(8, &["goes on", "2 jobs", "flowai jobs"]);
+    late.assert_refused(8, &["goes on", "2 jobs", "flowai watch", "b.mp4"]);
     farm.stop().await;
 }

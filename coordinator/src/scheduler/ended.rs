@@ -10,7 +10,7 @@ use flowai_store::journal::{MADE_ROOM, Unfinished};
 
 use super::event::{AttemptEnd, Checkpoint, Effect, Ran};
 use super::jobs::JobIx;
-use super::nodes::{Node, NodeIx};
+use super::nodes::NodeIx;
 use super::starts::Used;
 use super::state::Scheduler;
 
@@ -42,10 +42,10 @@ impl Scheduler {
             // The clip came before the cancel could stop it: a late cancel destroys nothing.
             AttemptEnd::Rendered { ran } => {
                 self.learn(ix, held.node, ran);
-                self.forget(
-                    ix,
-                    ran.map_or(Used::AsCharged, |ran| Used::Measured(ran.busy.0)),
-                );
+                // A slow node is the farm's fault.
+                let times = self.times_slower(held.node);
+                let used = |ran: Ran| Used::Measured(ran.busy.0 / times);
+                self.forget(ix, ran.map_or(Used::AsCharged, used));
                 effects.push(Effect::Settle { job: id, attempt });
             }
             AttemptEnd::Stopped { .. } if self.is_cancel_asked(id) => {
@@ -84,9 +84,8 @@ impl Scheduler {
         let story = story.filter(|story| story.stop_asked);
         let known = self.nodes.get(node).filter(|_| story.is_some());
         let made_room = known.is_some_and(|node| node.reserved.is_some());
-        let has_left = story.is_some_and(|story| story.moves > 0)
-            && known.is_some_and(Node::takes_work)
-            && self.is_slow(node);
+        let running = known.and_then(|node| node.running);
+        let has_left = running.is_some_and(|running| running.is_leaving);
         let cause = match (made_room, has_left) {
             (true, _) => Some(MADE_ROOM),
             (false, true) => Some("left a slow node"),
@@ -130,7 +129,7 @@ impl Scheduler {
         let running = self.nodes.get(node_ix).and_then(|node| node.running);
         let cold = running.map(|running| running.cold).unwrap_or_default();
         if let (Some(class), Some(ran)) = (class, ran) {
-            if running.is_some_and(|running| running.is_whole) {
+            if running.is_some_and(|running| running.is_whole) && !self.is_slow(node_ix) {
                 self.durations.learn(needs, class, baseline_s, ran.busy.0);
             }
             self.durations

@@ -34,8 +34,9 @@ pub struct ClassFigures {
     pub nodes: u32,
     /// Of them, those without a job.
     pub idle: u32,
-    /// Of them, those that are slow, and those that are given no jobs of some model for now.
+    /// Of all, those that are slow.
     pub slow: u32,
+    /// Of all, those that are given no jobs of some model for now.
     pub distrusted: u32,
     /// GPU-seconds of all waiting jobs that could run here, as this class would take for them.
     pub backlog_s: f64,

@@ -42,6 +42,7 @@ impl Scheduler {
         }
         let is_warm = |(ix, node): &(NodeIx, &Node)| {
             node.model == Some(model)
+                && !self.is_slow(*ix)
                 && node.takes_work()
                 && node.reserved.is_none()
                 && self.may_take(*ix, job.kind)

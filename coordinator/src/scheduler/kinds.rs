@@ -377,12 +377,11 @@ impl Kinds {
         }
         let mut refitted = self.recount();
         // As many nodes as before may be other ones: a checkpoint of the class that was left holds its job back no more.
-        let is_touched = |kind: &KindIx| {
-            let mut groups = [from, to].into_iter().flatten();
-            groups.any(|group| self.fits(*kind, group))
-        };
-        let kinds = (0..self.kinds.len() as u32).map(KindIx);
-        refitted.changed.extend(kinds.filter(is_touched));
+        if let (Some(from), Some(to)) = (from, to) {
+            let is_in_both = |kind: &KindIx| self.fits(*kind, from) && self.fits(*kind, to);
+            let kinds = (0..self.kinds.len() as u32).map(KindIx);
+            refitted.changed.extend(kinds.filter(is_in_both));
+        }
         refitted
     }
 

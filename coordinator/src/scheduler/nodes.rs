@@ -52,10 +52,12 @@ pub(super) struct Running {
     /// What had to be brought when it began: by its end the node has all of it.
     pub(super) cold: Cold,
     pub(super) progress: Option<Progress>,
-    /// Some of its steps here took no longer than usual.
-    pub(super) was_quick: bool,
+    /// Seconds that all steps would take at the quickest pace that it had here.
+    pub(super) quickest_s: Option<f64>,
     /// It was told to stop.
     pub(super) is_stopping: bool,
+    /// For its node is slow.
+    pub(super) is_leaving: bool,
 }
 
 /// How far an attempt has come, as its node tells. It may have begun with a checkpoint, or under an earlier leader: only what

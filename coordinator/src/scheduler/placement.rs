@@ -301,7 +301,7 @@ impl Scheduler {
         (found, open.outdated)
     }
 
-    /// On which it would end first.
+    /// The one that starts it soonest; where that is slow, the one on which it ends first.
     pub(super) fn free_node_for(&self, lane: &Lane, ix: JobIx) -> Option<NodeIx> {
         let job = self.jobs.get(ix)?;
         let needs = self.kinds.get(lane.kind)?.needs;
@@ -321,20 +321,16 @@ impl Scheduler {
             let of_group = self.free.of_group(group).filter(&can);
             of_group.take(NODES_COMPARED_MAX)
         });
-        let late = |ix: NodeIx| {
+        let nodes: Vec<NodeIx> = warm.take(NODES_COMPARED_MAX).chain(cold).collect();
+        let load_s = |ix: NodeIx| {
             let node = self.nodes.get(ix);
-            node.map_or(f64::MAX, |node| {
-                self.load_s(job, node) + self.lag_s(job, ix)
-            })
+            node.map_or(f64::MAX, |node| self.load_s(job, node))
         };
-        let mut best: Option<(f64, NodeIx)> = None;
-        for node in warm.take(NODES_COMPARED_MAX).chain(cold) {
-            let late_s = late(node);
-            if best.is_none_or(|(least_s, _)| late_s < least_s) {
-                best = Some((late_s, node));
-            }
+        let best = least_of(&nodes, load_s)?;
+        if !self.is_slow(best) {
+            return Some(best);
         }
-        best.map(|(_, node)| node)
+        least_of(&nodes, |ix| self.end_s(job, ix))
     }
 
     /// Whose start the node was stopped for, if it still waits and may run there.
@@ -349,4 +345,11 @@ impl Scheduler {
             self.may_take(node, job.kind) && self.may_run(self.lanes.get(lane)?, ix, node);
         may_run.then_some(ix)
     }
+}
+
+/// The first of those whose seconds are the fewest.
+fn least_of(nodes: &[NodeIx], seconds: impl Fn(NodeIx) -> f64) -> Option<NodeIx> {
+    let timed = nodes.iter().map(|node| (seconds(*node), *node));
+    let least = timed.min_by(|(a, _), (b, _)| a.total_cmp(b));
+    least.map(|(_, node)| node)
 }

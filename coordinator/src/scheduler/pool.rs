@@ -101,7 +101,7 @@ impl Scheduler {
         ceilings
     }
 
-    fn class_of(&self, group: GroupIx) -> Option<ClassIx> {
+    pub(super) fn class_of(&self, group: GroupIx) -> Option<ClassIx> {
         Some(self.kinds.get_group(group)?.class)
     }
 

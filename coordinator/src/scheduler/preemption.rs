@@ -130,7 +130,7 @@ impl Scheduler {
         lane.is_some_and(|lane| self.may_take(node, lane.kind) && self.may_run(lane, job, node))
     }
 
-    /// Jobs that may be stopped, the longest way to go first.
+    /// Jobs that may be stopped, the longest way to go first, and those on slow nodes last.
     fn victims(&self) -> Vec<Victim> {
         let nodes = self.nodes.iter();
         let stoppable = nodes.filter(|(_, node)| node.takes_work() && node.reserved.is_none());
@@ -147,7 +147,10 @@ impl Scheduler {
             })
         });
         let mut victims: Vec<Victim> = victims.collect();
-        victims.sort_by_key(|victim| (Reverse(victim.left_ms), victim.node));
+        victims.sort_by_key(|victim| {
+            let is_slow = self.is_slow(victim.node);
+            (is_slow, Reverse(victim.left_ms), victim.node)
+        });
         victims
     }
 

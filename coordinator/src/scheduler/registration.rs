@@ -117,7 +117,7 @@ impl Scheduler {
         let same = before
             .filter(|node| node.generation == offer.generation)
             .cloned();
-        if same.is_none() {
+        if same.as_ref().is_none_or(|node| node.group != group) {
             self.slow.remove(&ix);
         }
         let known_run = same.as_ref().and_then(|node| node.running);
@@ -166,8 +166,9 @@ impl Scheduler {
             load_s: 0.0,
             cold: Cold::default(),
             progress: None,
-            was_quick: false,
+            quickest_s: None,
             is_stopping: false,
+            is_leaving: false,
         }
     }
 

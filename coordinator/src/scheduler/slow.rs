@@ -1,31 +1,35 @@
 //! A node that steps much more slowly than others of its class: a clock that a hot device lowered, a neighbour that takes its
-//! memory's bandwidth. What it renders goes on elsewhere where that is worth the swap, and it is the last to be given more. The
-//! first steps that are as quick as they should be clear it.
+//! memory's bandwidth. What it renders goes on elsewhere where that is worth the swap, and it is the last to be given more. Steps that
+//! are as quick as they should be clear it, and so does time: somebody may have mended it while it stood idle.
 //!
 //! One job whose steps are slow from the first on says nothing of its node: it may be larger than was predicted. It is the node when the
-//! same job had been quicker there, or when the next job is as slow.
+//! same job had been quicker there, or when the next one, of somebody else, is as slow.
 //!
 //! Nothing is rendered twice to be done sooner: a second copy costs as much as the first, and somebody else waits for that node.
 
-use flowai_actors::ids::{JobId, NodeId};
+use flowai_actors::clock::Monotonic;
+use flowai_actors::ids::NodeId;
 use flowai_actors::limits::{
-    JOB_MOVES_MAX, PREEMPTION_SWAP_S, PREEMPTION_SWAPS_WORTH, SLOW_MS_MIN, SLOW_STEPS_MIN,
-    SLOW_TIMES,
+    JOB_MOVES_MAX, PREEMPTION_SWAP_S, PREEMPTION_SWAPS_WORTH, SLOW_FORGOTTEN_MS, SLOW_JUMP,
+    SLOW_MS_MIN, SLOW_STEPS_MIN, SLOW_TIMES,
 };
 
 use super::event::Effect;
 use super::jobs::{Job, JobIx};
 use super::lanes::Lane;
 use super::nodes::{Node, NodeIx, Running};
+use super::shares::UserIx;
 use super::state::Scheduler;
 
-/// What the newest steps on a node say of it.
+/// What slow steps on a node say of it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Slowness {
-    /// Of what is usual.
+    /// The time that the newest steps took, over the usual one.
     times: f64,
+    /// When they did.
+    at: Monotonic,
     /// Whose steps were the first that were slow.
-    job: JobId,
+    owner: UserIx,
     /// It is not the job.
     is_proven: bool,
 }
@@ -33,12 +37,15 @@ pub(super) struct Slowness {
 impl Scheduler {
     /// Compares the newest steps on the node, of so many of the whole job, with what such a job usually takes there.
     pub(super) fn judge_pace(&mut self, ix: NodeIx, steps: u32) {
-        let Some(running) = self.nodes.get(ix).and_then(|node| node.running) else {
+        let (now, node) = (self.now, self.nodes.get(ix));
+        let Some(running) = node.and_then(|node| node.running) else {
             return;
         };
-        let Some(usual_s) = self.usual_s(ix, &running) else {
+        let (Some(usual_s), Some(job)) = (self.usual_s(ix, &running), self.jobs.get(running.job))
+        else {
             return;
         };
+        let owner = job.owner;
         let least = f64::from(SLOW_STEPS_MIN) / f64::from(steps);
         let node = self.nodes.get_mut(ix);
         let Some(running) = node.and_then(|node| node.running.as_mut()) else {
@@ -47,23 +54,23 @@ impl Scheduler {
         let Some(pace_s) = running.pace_s(least, SLOW_MS_MIN) else {
             return;
         };
+        let was_quicker = running
+            .quickest_s
+            .is_some_and(|quickest_s| pace_s > SLOW_JUMP * quickest_s);
+        running.quickest_s = Some(running.quickest_s.map_or(pace_s, |s| s.min(pace_s)));
         // The usual time has the decoding in it, which no step has: whoever is called slow is slower than that.
         let times = pace_s / usual_s;
         if times <= SLOW_TIMES {
-            running.was_quick = true;
             self.slow.remove(&ix);
             return;
         }
-        let was_quick = running.was_quick;
-        let Some(job) = self.jobs.get(running.job).map(|job| job.id) else {
-            return;
-        };
         let known = self.slow.get(&ix);
-        let others = known.is_some_and(|known| known.is_proven || known.job != job);
+        let was_slow = known.is_some_and(|known| known.is_proven || known.owner != owner);
         let slowness = Slowness {
             times,
-            job: known.map_or(job, |known| known.job),
-            is_proven: was_quick || others,
+            at: now,
+            owner: known.map_or(owner, |known| known.owner),
+            is_proven: was_quicker || was_slow,
         };
         self.slow.insert(ix, slowness);
     }
@@ -72,29 +79,40 @@ impl Scheduler {
     fn usual_s(&self, node: NodeIx, running: &Running) -> Option<f64> {
         let job = self.jobs.get(running.job)?;
         let needs = self.kinds.get(job.kind)?.needs;
-        let group = self.kinds.get_group(self.nodes.get(node)?.group)?;
-        let ratio = self.durations.learned_ratio(needs, group.class)?;
+        let class = self.class_of(self.nodes.get(node)?.group)?;
+        let ratio = self.durations.learned_ratio(needs, class)?;
         Some(job.cost * ratio).filter(|seconds| *seconds > 0.0)
     }
 
-    fn times_slower(&self, node: NodeIx) -> Option<f64> {
-        let slowness = self.slow.get(&node).filter(|slowness| slowness.is_proven);
-        slowness.map(|slowness| slowness.times)
+    /// How many times as long as usual on its class its steps take; 1 of a node that is not slow.
+    pub(super) fn times_slower(&self, node: NodeIx) -> f64 {
+        let is_fresh = |at: Monotonic| self.now < at.plus_ms(SLOW_FORGOTTEN_MS);
+        let slowness = self.slow.get(&node);
+        let slowness = slowness.filter(|slowness| slowness.is_proven && is_fresh(slowness.at));
+        slowness.map_or(1.0, |slowness| slowness.times)
     }
 
     pub(super) fn is_slow(&self, node: NodeIx) -> bool {
-        self.times_slower(node).is_some()
+        self.times_slower(node) > 1.0
     }
 
     /// How many times as long as usual on its class the node's steps took lately, while that is much more.
     pub fn slowness(&self, node: &NodeId) -> Option<f64> {
-        self.times_slower(self.nodes.find(node)?)
+        let times = self.times_slower(self.nodes.find(node)?);
+        (times > 1.0).then_some(times)
     }
 
-    /// Seconds by which the job would end later there than on others of the class.
-    pub(super) fn lag_s(&self, job: &Job, node: NodeIx) -> f64 {
-        let times = self.times_slower(node);
-        times.map_or(0.0, |times| (times - 1.0) * self.cost_of(job))
+    /// Seconds until the job would have ended on the node.
+    pub(super) fn end_s(&self, job: &Job, ix: NodeIx) -> f64 {
+        let seconds = || {
+            let node = self.nodes.get(ix)?;
+            let class = self.class_of(node.group)?;
+            let needs = self.kinds.get(job.kind)?.needs;
+            let cost = job.cost_on(self.kinds.class_name(class));
+            let run_s = cost * self.durations.ratio(needs, Some(class)) * self.times_slower(ix);
+            Some(self.load_s(job, node) + run_s)
+        };
+        seconds().unwrap_or(f64::MAX)
     }
 
     /// Whether the job ends sooner on a free node that is not slow: slow ones leave it alone then.
@@ -103,39 +121,51 @@ impl Scheduler {
         best.is_some_and(|node| !self.is_slow(node))
     }
 
-    /// Stops one job that goes on sooner elsewhere. One at a time, as the free node is one as well.
+    /// Stops one job that goes on sooner elsewhere, and no other until it has left: the free node is one as well.
     pub(super) fn leave_slow_nodes(&mut self, effects: &mut Vec<Effect>) {
-        let mut slow = self.slow.keys();
-        let Some(&ix) = slow.find(|ix| self.is_worth_leaving(**ix)) else {
+        let is_left = |ix: NodeIx| {
+            let running = self.nodes.get(ix).and_then(|node| node.running);
+            running.is_some_and(|running| running.is_leaving)
+        };
+        self.leaving = self.leaving.filter(|ix| is_left(*ix));
+        if self.leaving.is_some() {
+            return;
+        }
+        let mut slow = self.slow.keys().copied();
+        let Some(ix) = slow.find(|ix| self.is_worth_leaving(*ix)) else {
             return;
         };
-        let running = self.nodes.get(ix).and_then(|node| node.running);
-        if let Some(job) = running.and_then(|running| self.jobs.get_mut(running.job)) {
+        let node = self.nodes.get_mut(ix);
+        let Some(running) = node.and_then(|node| node.running.as_mut()) else {
+            return;
+        };
+        running.is_leaving = true;
+        if let Some(job) = self.jobs.get_mut(running.job) {
             job.story().moves += 1;
-            self.stop_and_keep(ix, effects);
         }
+        self.leaving = Some(ix);
+        self.stop_and_keep(ix, effects);
     }
 
     fn is_worth_leaving(&self, ix: NodeIx) -> bool {
         let saved_s = || {
-            let times = self.times_slower(ix)?;
             let node = self.nodes.get(ix).filter(|node| node.takes_work())?;
             let running = node.running.filter(|running| !running.is_stopping)?;
             let job = self.jobs.get(running.job)?;
-            let may_move = job
-                .story
-                .as_ref()
-                .is_none_or(|story| story.moves < JOB_MOVES_MAX && !story.cancel_asked);
-            let other = self.quick_free_node(job, node).filter(|_| may_move)?;
+            let story = job.story.as_ref();
+            let may_move = story
+                .is_none_or(|story| story.moves < JOB_MOVES_MAX && !story.cancel_asked)
+                && self.is_slow(ix);
+            let load_s = self.soonest_quick(job, node).filter(|_| may_move)?;
             let usual_left_s = self.usual_s(ix, &running)? * (1.0 - running.done());
-            Some((times - 1.0) * usual_left_s - self.load_s(job, other))
+            Some((self.times_slower(ix) - 1.0) * usual_left_s - load_s)
         };
         saved_s().is_some_and(|saved_s| saved_s > PREEMPTION_SWAPS_WORTH * PREEMPTION_SWAP_S)
     }
 
-    /// A free node that can go on with what the job has done on the other one.
-    fn quick_free_node(&self, job: &Job, than: &Node) -> Option<&Node> {
-        let class = self.kinds.get_group(than.group)?.class;
+    /// Seconds of loading on the free node that goes on soonest with what the job has done on the other one.
+    fn soonest_quick(&self, job: &Job, than: &Node) -> Option<f64> {
+        let class = self.class_of(than.group)?;
         let is_of_class = |group| {
             let group = self.kinds.get_group(group);
             group.is_some_and(|group| group.class == class)
@@ -145,10 +175,11 @@ impl Scheduler {
             story.is_some_and(|story| story.failed_on.contains(node))
         };
         let groups = self.free.groups().filter(|group| is_of_class(*group));
-        let mut nodes = groups.flat_map(|group| self.free.of_group(group));
-        let quick = nodes.find(|node| {
+        let nodes = groups.flat_map(|group| self.free.of_group(group));
+        let quick = nodes.filter(|node| {
             !self.is_slow(*node) && !has_failed(node) && self.may_take(*node, job.kind)
         });
-        quick.and_then(|node| self.nodes.get(node))
+        let loads = quick.filter_map(|node| Some(self.load_s(job, self.nodes.get(node)?)));
+        loads.min_by(f64::total_cmp)
     }
 }

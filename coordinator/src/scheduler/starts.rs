@@ -43,6 +43,7 @@ impl Scheduler {
         let (charged, whole_s) = (baseline_s * ratio, job.cost * ratio);
         let is_whole = baseline_s == job.cost;
         let (load_s, cold) = (self.load_s(job, node), self.cold(job, node));
+        let times = self.times_slower(node_ix);
         let (owner, tier, is_first, queued_at, quote) = (
             job.owner,
             job.tier,
@@ -87,14 +88,15 @@ impl Scheduler {
             attempt: job.attempt,
             since: now,
             charged,
-            expected_s: charged + load_s,
+            expected_s: charged * times + load_s,
             whole_s,
             is_whole,
             load_s,
             cold,
             progress: None,
-            was_quick: false,
+            quickest_s: None,
             is_stopping: false,
+            is_leaving: false,
         });
         effects.push(Effect::Assign {
             job: job.id,

@@ -35,6 +35,8 @@ pub struct Scheduler {
     pub(super) trust: Trust,
     /// Nodes whose newest steps took much longer than usual.
     pub(super) slow: BTreeMap<NodeIx, Slowness>,
+    /// One of them, whose job was told to go on elsewhere.
+    pub(super) leaving: Option<NodeIx>,
     pub(super) forced_starts: ForcedStarts,
     pub(super) calibration: Calibration,
     /// Jobs that start after another one.
