@@ -139,7 +139,7 @@ pub const PREEMPTIONS_AT_ONCE_MAX: usize = 8;
 
 /// A node whose newest steps, so many at least and over so long, …
 pub const SLOW_STEPS_MIN: u32 = 5;
-pub const SLOW_MS_MIN: u64 = 10_000;
+pub const SLOW_MS_MIN: u64 = 20_000;
 /// … took more than so many times what the whole render usually takes on its class, in proportion, is slow, …
 pub const SLOW_TIMES: f64 = 2.0;
 /// … if steps of the same job took so much less before, or somebody else's job is slow there as well.
@@ -175,8 +175,11 @@ pub const DEADLINES_LOOK_MS: u64 = 10_000;
 pub const DEADLINES_LOOKED_AT_MAX: usize = 4_096;
 
 const _: () = assert!(PREEMPTION_GAP_MS as f64 > 1_000.0 * PREEMPTION_SWAP_S);
-// Steps are timed as they are heard of: a link that is late and costs no lease makes no node slow.
-const _: () = assert!(SLOW_MS_MIN >= NODE_LEASE_MS && SLOW_MS_MIN < SLOW_FORGOTTEN_MS);
+// Steps are timed as they are heard of: what is late by less than a lease makes nobody slow whose steps are as usual.
+const _: () = assert!(
+    SLOW_MS_MIN as f64 * (SLOW_TIMES - 1.0) >= NODE_LEASE_MS as f64 * SLOW_TIMES
+        && SLOW_MS_MIN < SLOW_FORGOTTEN_MS
+);
 const _: () = assert!(1.0 < SLOW_JUMP && SLOW_JUMP < SLOW_TIMES);
 const _: () =
     assert!(NODE_SUSPECT_MS < NODE_QUARANTINE_MS && NODE_QUARANTINE_MS < NODE_QUARANTINE_MS_MAX);

@@ -12,7 +12,7 @@ use super::delivery::{clip_name, save};
 use super::files::{check_picture, picture_id};
 use super::spec::SpecArgs;
 use super::{CommandError, follow};
-use crate::client::{Client, NewVideo, Video};
+use crate::client::{Client, ClientError, NewVideo, Video};
 use crate::exit::Exit;
 use crate::output::Output;
 
@@ -207,7 +207,7 @@ impl Delivery {
         let clips = || jobs.iter().zip(wanted);
         output.note(format_args!("submitted {many} jobs"));
         for (job, clip) in clips() {
-            output.note(format_args!("{}  {}", job.id, clip.name.display()));
+            output.note(named(job, clip));
             output
                 .object(&json!({ "event": "submitted", "video": job.id, "path": self.path(clip) }));
         }
@@ -228,15 +228,18 @@ impl Delivery {
             };
             match delivered.await {
                 Ok(_) => {}
-                Err(why) if is_of_one(&why) => without_clip.push(why),
+                Err(why) if is_of_one(&why) => without_clip.push(CommandError::OfBatch {
+                    name: named(job, clip),
+                    why: Box::new(why),
+                }),
                 Err(why) => {
-                    let left = clips().skip(place);
-                    let left =
-                        left.map(|(job, clip)| format!("{}  {}", job.id, clip.name.display()));
-                    let failed = without_clip.iter().map(ToString::to_string);
                     return Err(CommandError::BatchLeft {
-                        left: failed.chain(left).collect(),
                         why: Box::new(why),
+                        left: clips()
+                            .skip(place)
+                            .map(|(job, clip)| named(job, clip))
+                            .collect(),
+                        without_clip,
                     });
                 }
             }
@@ -248,18 +251,18 @@ impl Delivery {
     }
 }
 
-/// Whether the other jobs may do better.
+fn named(job: &Video, clip: &Wanted<'_>) -> String {
+    format!("{}  {}", job.id, clip.name.display())
+}
+
+/// Whether it says nothing of the other jobs.
 fn is_of_one(why: &CommandError) -> bool {
-    match why.exit() {
-        Exit::JobFailed | Exit::JobCancelled | Exit::NotFound | Exit::Failure => true,
-        Exit::Ok
-        | Exit::Usage
-        | Exit::Denied
-        | Exit::Unreachable
-        | Exit::TimedOut
-        | Exit::NoCredits
-        | Exit::Interrupted => false,
-    }
+    matches!(
+        why,
+        CommandError::JobFailed { .. }
+            | CommandError::JobCancelled { .. }
+            | CommandError::Client(ClientError::Damaged { .. })
+    ) || why.exit() == Exit::NotFound
 }
 
 #[cfg(test)]

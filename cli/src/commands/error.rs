@@ -35,12 +35,16 @@ pub enum CommandError {
         without_clip: Vec<Self>,
         many: usize,
     },
-    #[error("{why}\n{} jobs of the batch were left alone; flowai watch ID gets a clip:\n{}", .left.len(), .left.join("\n"))]
+    #[error("{why}\n{} jobs of the batch were left alone; flowai watch ID --out FILE gets a clip:\n{}{}", .left.len(), .left.join("\n"), also(.without_clip))]
     BatchLeft {
         why: Box<Self>,
-        /// Of each its id and the name of its clip; of those that brought none, why.
+        /// Of each its id and the name of its clip.
         left: Vec<String>,
+        /// Why, of those that had brought none by then.
+        without_clip: Vec<Self>,
     },
+    #[error("{name}: {why}")]
+    OfBatch { name: String, why: Box<Self> },
     #[error("interrupted")]
     Interrupted,
     #[error("{what}: {source}")]
@@ -80,7 +84,7 @@ impl CommandError {
                     false => Exit::JobFailed,
                 }
             }
-            Self::BatchLeft { why, .. } => why.exit(),
+            Self::BatchLeft { why, .. } | Self::OfBatch { why, .. } => why.exit(),
             Self::JobCancelled { .. } => Exit::JobCancelled,
             Self::TimedOut { .. } => Exit::TimedOut,
             Self::JobGoesOn { .. } | Self::Interrupted => Exit::Interrupted,
@@ -97,4 +101,11 @@ impl CommandError {
 fn lines(errors: &[CommandError]) -> String {
     let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
     lines.join("\n")
+}
+
+fn also(errors: &[CommandError]) -> String {
+    match errors {
+        [] => String::new(),
+        errors => format!("\nbefore that brought no clip:\n{}", lines(errors)),
+    }
 }

@@ -39,6 +39,10 @@ pub(super) fn parse_adapter(text: &str) -> Result<AdapterArg, String> {
 /// Whether [`picture_id`] can use it, as far as is known here.
 pub(super) fn check_picture(picture: &Path) -> Result<(), CommandError> {
     match std::fs::File::open(picture) {
+        Ok(_) if picture.is_dir() => Err(CommandError::Usage(format!(
+            "{} is a folder, and no picture",
+            picture.display()
+        ))),
         Ok(_) => Ok(()),
         Err(_) if stored_id(picture).is_some() => Ok(()),
         Err(error) => Err(CommandError::Usage(format!(

@@ -42,10 +42,8 @@ impl Scheduler {
             // The clip came before the cancel could stop it: a late cancel destroys nothing.
             AttemptEnd::Rendered { ran } => {
                 self.learn(ix, held.node, ran);
-                // A slow node is the farm's fault.
-                let times = self.times_slower(held.node);
-                let used = |ran: Ran| Used::Measured(ran.busy.0 / times);
-                self.forget(ix, ran.map_or(Used::AsCharged, used));
+                let used = ran.map_or(Used::AsCharged, |ran| self.used(held.node, ran));
+                self.forget(ix, used);
                 effects.push(Effect::Settle { job: id, attempt });
             }
             AttemptEnd::Stopped { .. } if self.is_cancel_asked(id) => {
@@ -76,6 +74,14 @@ impl Scheduler {
                 }
             }
         }
+    }
+
+    /// What its owner's share is charged for: a slow node is the farm's fault, and costs no more than was predicted.
+    fn used(&self, node: NodeIx, ran: Ran) -> Used {
+        let running = self.nodes.get(node).and_then(|node| node.running);
+        let charged = running.filter(|running| running.was_slow);
+        let most = charged.map_or(f64::MAX, |running| running.charged);
+        Used::Measured(ran.busy.0.min(most))
     }
 
     /// In words for its owner.
@@ -129,7 +135,7 @@ impl Scheduler {
         let running = self.nodes.get(node_ix).and_then(|node| node.running);
         let cold = running.map(|running| running.cold).unwrap_or_default();
         if let (Some(class), Some(ran)) = (class, ran) {
-            if running.is_some_and(|running| running.is_whole) && !self.is_slow(node_ix) {
+            if running.is_some_and(|running| running.is_whole) {
                 self.durations.learn(needs, class, baseline_s, ran.busy.0);
             }
             self.durations

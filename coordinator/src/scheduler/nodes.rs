@@ -54,6 +54,8 @@ pub(super) struct Running {
     pub(super) progress: Option<Progress>,
     /// Seconds that all steps would take at the quickest pace that it had here.
     pub(super) quickest_s: Option<f64>,
+    /// Some of its steps here were slow, by its node's fault.
+    pub(super) was_slow: bool,
     /// It was told to stop.
     pub(super) is_stopping: bool,
     /// For its node is slow.

@@ -301,7 +301,7 @@ impl Scheduler {
         (found, open.outdated)
     }
 
-    /// The one that starts it soonest; where that is slow, the one on which it ends first.
+    /// The one that starts it soonest; where some are slow, the one on which it ends first.
     pub(super) fn free_node_for(&self, lane: &Lane, ix: JobIx) -> Option<NodeIx> {
         let job = self.jobs.get(ix)?;
         let needs = self.kinds.get(lane.kind)?.needs;
@@ -326,11 +326,10 @@ impl Scheduler {
             let node = self.nodes.get(ix);
             node.map_or(f64::MAX, |node| self.load_s(job, node))
         };
-        let best = least_of(&nodes, load_s)?;
-        if !self.is_slow(best) {
-            return Some(best);
+        match nodes.iter().any(|node| self.is_slow(*node)) {
+            true => least_of(&nodes, |ix| self.end_s(job, ix)),
+            false => least_of(&nodes, load_s),
         }
-        least_of(&nodes, |ix| self.end_s(job, ix))
     }
 
     /// Whose start the node was stopped for, if it still waits and may run there.

@@ -167,6 +167,7 @@ impl Scheduler {
             cold: Cold::default(),
             progress: None,
             quickest_s: None,
+            was_slow: false,
             is_stopping: false,
             is_leaving: false,
         }

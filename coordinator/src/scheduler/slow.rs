@@ -8,7 +8,7 @@
 //! Nothing is rendered twice to be done sooner: a second copy costs as much as the first, and somebody else waits for that node.
 
 use flowai_actors::clock::Monotonic;
-use flowai_actors::ids::NodeId;
+use flowai_actors::ids::{NodeId, UserId};
 use flowai_actors::limits::{
     JOB_MOVES_MAX, PREEMPTION_SWAP_S, PREEMPTION_SWAPS_WORTH, SLOW_FORGOTTEN_MS, SLOW_JUMP,
     SLOW_MS_MIN, SLOW_STEPS_MIN, SLOW_TIMES,
@@ -18,7 +18,6 @@ use super::event::Effect;
 use super::jobs::{Job, JobIx};
 use super::lanes::Lane;
 use super::nodes::{Node, NodeIx, Running};
-use super::shares::UserIx;
 use super::state::Scheduler;
 
 /// What slow steps on a node say of it.
@@ -29,7 +28,7 @@ pub(super) struct Slowness {
     /// When they did.
     at: Monotonic,
     /// Whose steps were the first that were slow.
-    owner: UserIx,
+    owner: UserId,
     /// It is not the job.
     is_proven: bool,
 }
@@ -41,11 +40,13 @@ impl Scheduler {
         let Some(running) = node.and_then(|node| node.running) else {
             return;
         };
-        let (Some(usual_s), Some(job)) = (self.usual_s(ix, &running), self.jobs.get(running.job))
-        else {
+        let owner = self.jobs.get(running.job).map(|job| job.owner);
+        let owner = owner.and_then(|owner| Some(self.shares.get(owner)?.id));
+        let (Some(usual_s), Some(owner)) = (self.usual_s(ix, &running), owner) else {
             return;
         };
-        let owner = job.owner;
+        let known = self.slow.get(&ix).copied();
+        let known = known.filter(|known| now < known.at.plus_ms(SLOW_FORGOTTEN_MS));
         let least = f64::from(SLOW_STEPS_MIN) / f64::from(steps);
         let node = self.nodes.get_mut(ix);
         let Some(running) = node.and_then(|node| node.running.as_mut()) else {
@@ -64,7 +65,6 @@ impl Scheduler {
             self.slow.remove(&ix);
             return;
         }
-        let known = self.slow.get(&ix);
         let was_slow = known.is_some_and(|known| known.is_proven || known.owner != owner);
         let slowness = Slowness {
             times,
@@ -72,6 +72,7 @@ impl Scheduler {
             owner: known.map_or(owner, |known| known.owner),
             is_proven: was_quicker || was_slow,
         };
+        running.was_slow |= slowness.is_proven;
         self.slow.insert(ix, slowness);
     }
 
@@ -115,7 +116,7 @@ impl Scheduler {
         seconds().unwrap_or(f64::MAX)
     }
 
-    /// Whether the job ends sooner on a free node that is not slow: slow ones leave it alone then.
+    /// Whether the job is better off on a free node that is not slow: slow ones leave it alone then.
     pub(super) fn has_quicker(&self, lane: &Lane, job: JobIx) -> bool {
         let best = self.free_node_for(lane, job);
         best.is_some_and(|node| !self.is_slow(node))
@@ -142,6 +143,8 @@ impl Scheduler {
         running.is_leaving = true;
         if let Some(job) = self.jobs.get_mut(running.job) {
             job.story().moves += 1;
+            // What it is to go on at is cold, maybe.
+            job.hold_until = Monotonic::default();
         }
         self.leaving = Some(ix);
         self.stop_and_keep(ix, effects);

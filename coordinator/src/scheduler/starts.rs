@@ -95,6 +95,7 @@ impl Scheduler {
             cold,
             progress: None,
             quickest_s: None,
+            was_slow: false,
             is_stopping: false,
             is_leaving: false,
         });
