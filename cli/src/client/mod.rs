@@ -140,14 +140,8 @@ impl Client {
 
     /// Gives credits to somebody (operators); sent again until it is known that they have them, and given once.
     pub async fn grant_credits(&self, grant: &CreditGrant) -> Result<CreditGrant, ClientError> {
-        let request = self
-            .transport
-            .request(Method::POST, "/v1/credits/grants")?
-            .header("Idempotency-Key", Uuid::now_v7().to_string())
-            .json(grant);
-        self.transport
-            .json(self.transport.repeat(request).await?)
-            .await
+        let request = self.transport.request(Method::POST, "/v1/credits/grants")?;
+        self.transport.once(request.json(grant)).await
     }
 
     pub async fn me(&self) -> Result<Me, ClientError> {
@@ -196,42 +190,24 @@ impl Client {
 
     /// Submits a render. Returns only after the server has it durably; sent again until that is known.
     pub async fn submit(&self, video: &NewVideo) -> Result<Video, ClientError> {
-        let request = self
-            .transport
-            .request(Method::POST, "/v1/videos")?
-            .header("Idempotency-Key", Uuid::now_v7().to_string())
-            .json(video);
-        self.transport
-            .json(self.transport.repeat(request).await?)
-            .await
+        let request = self.transport.request(Method::POST, "/v1/videos")?;
+        self.transport.once(request.json(video)).await
     }
 
     /// Submits many renders, all of them or none, and gives their jobs in the same order; durable and sent again as
     /// [`Self::submit`].
     pub async fn submit_batch(&self, videos: &[NewVideo]) -> Result<Vec<Video>, ClientError> {
-        let request = self
-            .transport
-            .request(Method::POST, "/v1/batches")?
-            .header("Idempotency-Key", Uuid::now_v7().to_string())
-            .json(&json!({ "videos": videos }));
-        let batch: Batch = self
-            .transport
-            .json(self.transport.repeat(request).await?)
-            .await?;
-        Ok(batch.videos)
+        let request = self.transport.request(Method::POST, "/v1/batches")?;
+        let request = request.json(&json!({ "videos": videos }));
+        Ok(self.transport.once::<Batch>(request).await?.videos)
     }
 
     /// Continues a draft to the full video, which begins with the draft's picture; durable and sent again as
     /// [`Self::submit`].
     pub async fn submit_final(&self, draft: &str) -> Result<Video, ClientError> {
         let path = format!("/v1/videos/{}/final", segment(draft)?);
-        let request = self
-            .transport
-            .request(Method::POST, &path)?
-            .header("Idempotency-Key", Uuid::now_v7().to_string());
-        self.transport
-            .json(self.transport.repeat(request).await?)
-            .await
+        let request = self.transport.request(Method::POST, &path)?;
+        self.transport.once(request).await
     }
 
     pub async fn video(&self, id: &str) -> Result<Video, ClientError> {

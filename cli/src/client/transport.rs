@@ -7,6 +7,7 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use url::Url;
+use uuid::Uuid;
 
 use super::credentials::Secret;
 use super::error::{ClientError, Problem};
@@ -105,7 +106,7 @@ impl Transport {
     }
 
     /// A call with a JSON body whose answer is JSON. Made once: a repeated POST needs a key of its own, see
-    /// [`Self::repeat`].
+    /// [`Self::once`].
     pub(super) async fn post<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -142,6 +143,15 @@ impl Transport {
     pub(super) async fn delete(&self, path: &str) -> Result<Response, ClientError> {
         let request = self.request(Method::DELETE, path)?.timeout(ANSWER_TIMEOUT);
         self.repeat(request).await
+    }
+
+    /// Makes a call that must happen once: under a key of its own it may be made again until it is answered.
+    pub(super) async fn once<T: DeserializeOwned>(
+        &self,
+        request: RequestBuilder,
+    ) -> Result<T, ClientError> {
+        let request = request.header("Idempotency-Key", Uuid::now_v7().to_string());
+        self.json(self.repeat(request).await?).await
     }
 
     /// Makes an idempotent call until it is answered, a few times.

@@ -8,7 +8,7 @@ use flowai_actors::limits::BATCH_VIDEOS_MAX;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::delivery::{clip_name, save};
+use super::delivery::{clip_name, not_there, save};
 use super::files::{check_picture, picture_id};
 use super::spec::SpecArgs;
 use super::{CommandError, follow};
@@ -177,14 +177,9 @@ impl Delivery {
     /// # Errors
     /// Clips that are there already, and a folder that cannot be made: said now and not after the renders.
     fn make_room(&self, wanted: &[Wanted<'_>]) -> Result<(), CommandError> {
-        let mut paths = wanted.iter().map(|clip| self.path(clip));
-        if !self.force
-            && let Some(path) = paths.find(|path| path.exists())
-        {
-            return Err(CommandError::Usage(format!(
-                "{} is there already; give --out or --force",
-                path.display()
-            )));
+        if !self.force {
+            let mut paths = wanted.iter().map(|clip| self.path(clip));
+            paths.try_for_each(|path| not_there(&path))?;
         }
         if let Some(folder) = &self.out {
             std::fs::create_dir_all(folder).map_err(|error| {

@@ -35,11 +35,8 @@ impl Delivery {
     /// A file that is there already: said now and not after the render.
     pub(super) fn out(&self, name: PathBuf) -> Result<PathBuf, CommandError> {
         let out = self.out.clone().unwrap_or(name);
-        if !self.detach && !self.force && out.exists() {
-            return Err(CommandError::Usage(format!(
-                "{} is there already; give --out or --force",
-                out.display()
-            )));
+        if !self.detach && !self.force {
+            not_there(&out)?;
         }
         Ok(out)
     }
@@ -73,6 +70,18 @@ impl Delivery {
             ));
         }
         Ok(())
+    }
+}
+
+/// # Errors
+/// A clip that is there already.
+pub(super) fn not_there(path: &Path) -> Result<(), CommandError> {
+    match path.exists() {
+        false => Ok(()),
+        true => Err(CommandError::Usage(format!(
+            "{} is there already; give --out or --force",
+            path.display()
+        ))),
     }
 }
 
