@@ -99,7 +99,24 @@ pub(crate) struct DeadNodes {
     pub(crate) noticed: Option<Summary>,
     /// Until another attempt began.
     pub(crate) elsewhere: Option<Summary>,
+    /// Those that were noticed last, the worst first.
+    pub(crate) slowest: Vec<Noticed>,
 }
+
+/// A death and what came until it was noticed.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Noticed {
+    pub(crate) node: String,
+    pub(crate) at: At,
+    pub(crate) job: String,
+    pub(crate) attempt: i32,
+    pub(crate) seconds: f64,
+    /// Faults and ends of coordinators that may have been in the way, with their seconds after the death.
+    pub(crate) meanwhile: Vec<String>,
+}
+
+/// So many of the slowest are told.
+const SLOWEST_TOLD: usize = 10;
 
 pub(crate) fn dead_nodes(deaths: &[Death], rows: &[Row], facts: &Facts) -> DeadNodes {
     let is_of_node = |name: &str| name.starts_with("node-");
@@ -117,6 +134,7 @@ pub(crate) fn dead_nodes(deaths: &[Death], rows: &[Row], facts: &Facts) -> DeadN
             .map(|row| (row.target.as_str(), row.began)),
     );
     let (mut alone, mut all, mut elsewhere) = (Vec::new(), Vec::new(), Vec::new());
+    let mut slowest = Vec::new();
     for (node, at) in gone {
         let Some(held) = held_by(node, at, facts) else {
             continue;
@@ -124,20 +142,51 @@ pub(crate) fn dead_nodes(deaths: &[Death], rows: &[Row], facts: &Facts) -> DeadN
         let Some(ended) = held.ended() else { continue };
         let seconds = ended.seconds_since(at);
         all.push(seconds);
-        if !rows.iter().any(|row| hinders(row, at, ended)) && !leader_died(deaths, at, ended) {
+        let meanwhile = in_the_way(rows, deaths, at, ended);
+        if meanwhile.is_empty() {
             alone.push(seconds);
         }
+        slowest.push(Noticed {
+            node: node.to_owned(),
+            at,
+            job: held.job.clone(),
+            attempt: held.attempt,
+            seconds,
+            meanwhile,
+        });
         let next = facts
             .attempts
             .iter()
             .find(|attempt| attempt.job == held.job && attempt.attempt == held.attempt + 1);
         elsewhere.extend(next.map(|next| next.started().seconds_since(at)));
     }
+    slowest.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+    slowest.truncate(SLOWEST_TOLD);
     DeadNodes {
         noticed_alone: Summary::of(alone),
         noticed: Summary::of(all),
         elsewhere: Summary::of(elsewhere),
+        slowest,
     }
+}
+
+/// What else was wrong between a node's death and its notice, in words.
+fn in_the_way(rows: &[Row], deaths: &[Death], from: At, to: At) -> Vec<String> {
+    let faults = rows.iter().filter(|row| hinders(row, from, to)).map(|row| {
+        let (began, healed) = (
+            row.began.seconds_since(from),
+            row.healed.seconds_since(from),
+        );
+        format!("{} ({}) {began:.1} to {healed:.1}", row.fault, row.target)
+    });
+    let leaders = deaths
+        .iter()
+        .filter(|death| death.program.starts_with("coordinator-") && recently(death.at, from, to));
+    let ends = leaders.map(|death| {
+        let after = death.at.seconds_since(from);
+        format!("{} ended {after:.1}", death.program)
+    });
+    faults.chain(ends).collect()
 }
 
 /// The attempt that the node held at this moment and lost by it.
@@ -154,12 +203,6 @@ fn hinders(row: &Row, from: At, to: At) -> bool {
     let is_in_the_way =
         !row.target.starts_with("node-") && row.target != "redis" && row.target != "s3";
     is_in_the_way && row.began <= to && from <= row.healed
-}
-
-fn leader_died(deaths: &[Death], from: At, to: At) -> bool {
-    deaths
-        .iter()
-        .any(|death| death.program.starts_with("coordinator-") && recently(death.at, from, to))
 }
 
 /// Whether a coordinator that died then may have been missing in between.

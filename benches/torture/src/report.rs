@@ -132,7 +132,8 @@ impl Report {
         )?;
         row("network", self.network.to_owned())?;
         self.write_checks(out)?;
-        self.write_faults(out)
+        self.write_faults(out)?;
+        self.write_slowest(out)
     }
 
     fn write_checks(&self, out: &mut String) -> std::fmt::Result {
@@ -169,6 +170,22 @@ impl Report {
                 of.bit,
                 seconds(of.next_delivery),
                 seconds(of.next_acknowledgement)
+            )?;
+        }
+        Ok(())
+    }
+
+    fn write_slowest(&self, out: &mut String) -> std::fmt::Result {
+        writeln!(
+            out,
+            "\n| noticed last | after | what else was wrong, s after the death |\n|---|---|---|"
+        )?;
+        for noticed in &self.dead_nodes.slowest {
+            let meanwhile = noticed.meanwhile.join("; ");
+            writeln!(
+                out,
+                "| {} | {:.1} s | {meanwhile} |",
+                noticed.node, noticed.seconds
             )?;
         }
         Ok(())
