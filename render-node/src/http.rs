@@ -11,8 +11,8 @@ use crate::pulse::Pulse;
 
 /// A store that does not answer a connect in this time is down.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
-/// Silence in the middle of a body.
-const READ_DEADLINE: Duration = Duration::from_secs(20);
+/// Silence of the store: in the middle of a body that it sends, or without a word that it has what is sent to it.
+const SILENCE_MAX: Duration = Duration::from_secs(20);
 /// Below this rate a transfer is given up: [`transfer_deadline`].
 const BYTES_PER_SECOND_MIN: u64 = 64 << 10;
 /// What a transfer may take beside its bytes.
@@ -80,17 +80,25 @@ impl From<StatusCode> for HttpError {
     }
 }
 
-/// The client for both directions. Follows no redirect and no proxy setting: a URL leads where the leader meant it to.
+/// The client that fetches. Follows no redirect and no proxy setting: a URL leads where the leader meant it to.
 ///
 /// # Errors
 /// The TLS library cannot be set up.
 pub fn client() -> Result<reqwest::Client, HttpError> {
-    let builder = reqwest::Client::builder()
+    Ok(builder().read_timeout(SILENCE_MAX).build()?)
+}
+
+/// The client that sends. Without reqwest's read timeout, which runs while the body goes out and would end every upload that takes
+/// longer: a store that takes nothing for [`SILENCE_MAX`] is left by the kernel, a slow one by [`transfer_deadline`].
+pub(crate) fn upload_client() -> Result<reqwest::Client, HttpError> {
+    Ok(builder().tcp_user_timeout(SILENCE_MAX).build()?)
+}
+
+fn builder() -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
         .redirect(Policy::none())
         .no_proxy()
         .connect_timeout(CONNECT_DEADLINE)
-        .read_timeout(READ_DEADLINE);
-    Ok(builder.build()?)
 }
 
 /// How long a transfer of `bytes` may take.

@@ -8,7 +8,7 @@ use flowai_actors::spec::{AdapterUse, FirstFrame, InvalidField, KeyframeSpec};
 use futures::future::try_join;
 
 use super::{NotRendered, Workshop, not_fetched};
-use crate::engine::{Control, FirstFrameInputs, StageInputs};
+use crate::engine::{FirstFrameInputs, StageInputs};
 use crate::failure::{FailureCode, JobFailure};
 use crate::models::LocalModel;
 use crate::pulse::Pulse;
@@ -121,7 +121,6 @@ impl Workshop {
     pub(super) async fn fetch(
         &self,
         plan: &Plan<'_>,
-        control: &Control,
         pulse: &Pulse,
     ) -> Result<Inputs, NotRendered> {
         let first_frame = async {
@@ -136,14 +135,9 @@ impl Workshop {
                 },
             })
         };
-        tokio::select! {
-            biased;
-            () = control.stopped() => Err(NotRendered::Stopped),
-            fetched = try_join(self.fetch_stage(&plan.clip, pulse), first_frame) => {
-                let (clip, first_frame) = fetched?;
-                Ok(Inputs { clip, first_frame })
-            }
-        }
+        let (clip, first_frame) =
+            try_join(self.fetch_stage(&plan.clip, pulse), first_frame).await?;
+        Ok(Inputs { clip, first_frame })
     }
 
     async fn fetch_stage(

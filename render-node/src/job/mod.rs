@@ -16,7 +16,7 @@ use flowai_actors::messages::{
 };
 use flowai_actors::spec::RenderSpec;
 use flowai_svd::lora::HostAdapters;
-use futures::future::try_join_all;
+use futures::future::{try_join, try_join_all};
 use tokio::sync::{mpsc, watch};
 
 use crate::cache::{Cache, FetchError};
@@ -165,14 +165,21 @@ impl Workshop {
         let started = Instant::now();
         let still = report.clone();
         let pulse = Pulse::new(move || still(fetching));
-        let inputs = self.fetch(&plan, control, &pulse).await?;
-        let (resume, unfit) = match &assign.resume {
-            None => (None, None),
-            Some(resume) => match self.fetch_checkpoint(resume, maker, &pulse).await {
-                Ok(held) => (Some(held), None),
-                Err(reason) => (None, Some(reason)),
-            },
+        let kept = async {
+            Ok(match &assign.resume {
+                None => (None, None),
+                Some(resume) => match self.fetch_checkpoint(resume, maker, &pulse).await {
+                    Ok(held) => (Some(held), None),
+                    Err(reason) => (None, Some(reason)),
+                },
+            })
         };
+        let fetched = tokio::select! {
+            biased;
+            () = control.stopped() => Err(NotRendered::Stopped),
+            fetched = try_join(self.fetch(&plan, &pulse), kept) => fetched,
+        };
+        let (inputs, (resume, unfit)) = fetched?;
         let mut beginning = Beginning::begun(assign, unfit);
         // One that does not fit fails the job before the engine hears of it.
         let mut checked = match self.check_all_ahead(&inputs).await {

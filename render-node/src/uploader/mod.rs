@@ -28,8 +28,11 @@ pub struct Uploader {
 }
 
 impl Uploader {
-    pub fn new(client: reqwest::Client) -> Self {
-        Self { client }
+    /// # Errors
+    /// The TLS library cannot be set up.
+    pub fn new() -> Result<Self, HttpError> {
+        let client = http::upload_client()?;
+        Ok(Self { client })
     }
 
     /// Sends the file at `path`, trying again for [`TARGET_PATIENCE_MS`] while the store is down.

@@ -210,6 +210,21 @@ async fn a_lost_checkpoint_is_a_restart() {
     check_anew(|_, source| source.url.push('x'), "could not be fetched").await;
 }
 
+/// The picture lies in the node's cache; the store is gone before the checkpoint can be asked for.
+#[tokio::test]
+async fn a_stop_does_not_wait_for_a_checkpoint_that_cannot_be_fetched() {
+    let mut farm = stand_in_of(LONG, CLASS, Duration::from_millis(50)).await;
+    let mut job = farm.job(b"a picture", &[]).await;
+    job.spec.steps = 12;
+    let file = stop(&mut farm, &job).await;
+    let next = farm.resumed(&farm, &job, file).await;
+    farm.store.cut();
+    take(&farm, &next).await;
+    farm.hear_progress(|p| p.phase == Phase::Fetching).await;
+    assert!(farm.stop_and_keep(next.at).await);
+    assert_eq!(farm.hear_end().await.outcome, STOPPED);
+}
+
 /// It is one, and of another spec: the engine says so.
 #[tokio::test]
 async fn a_checkpoint_of_another_spec_starts_anew() {

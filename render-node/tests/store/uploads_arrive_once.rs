@@ -1,12 +1,13 @@
 //! Goal: an upload is tried until the store has it, takes "it is there" for success, and says when another URL is needed.
 //! Method: the uploader against a store that misbehaves.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::time::Duration;
 
 use axum::http::Method;
 use flowai_actors::limits::{STORE_OUTAGE_MS, TARGET_PATIENCE_MS};
 use flowai_actors::messages::{ArtefactFile, Target};
-use flowai_render_node::http;
 use flowai_render_node::pulse::Pulse;
 use flowai_render_node::uploader::{UploadError, Uploader};
 
@@ -28,7 +29,7 @@ fn target(store: &Store) -> Target {
 async fn put(store: &Store, target: &Target) -> Result<(), UploadError> {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(CLIP).unwrap();
-    let put = Uploader::new(http::client().unwrap());
+    let put = Uploader::new().unwrap();
     let result = put.put(target, file.path(), &Pulse::unheard()).await;
     if let Err(error) = &result {
         assert!(
@@ -83,6 +84,50 @@ async fn an_expired_url_is_said_at_once_and_an_outage_while_the_url_may_still_li
         "{waited_ms}"
     );
     assert!(down.seen().len() as u64 > STORE_OUTAGE_MS / 3_000);
+}
+
+/// The clock is moved on while the store has read half of the file.
+#[tokio::test]
+async fn a_long_upload_goes_on_for_as_long_as_it_moves() {
+    const HALF: usize = 4 << 20;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/clip", listener.local_addr().unwrap());
+    let (half_read, half) = tokio::sync::oneshot::channel();
+    let (go_on, told) = std::sync::mpsc::channel();
+    let store = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut half = vec![0; HALF];
+        stream.read_exact(&mut half).unwrap();
+        half_read.send(()).unwrap();
+        told.recv().unwrap();
+        let head = half.windows(4).position(|end| end == b"\r\n\r\n").unwrap() + 4;
+        let mut rest = vec![0; HALF + head];
+        stream.read_exact(&mut rest).unwrap();
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+            .unwrap();
+        // Whoever sends it again finds nobody.
+        drop(listener);
+    });
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(&vec![7; 2 * HALF]).unwrap();
+    let target = Target {
+        file: ArtefactFile::Clip,
+        url,
+        headers: Vec::new(),
+    };
+    let path = file.path().to_owned();
+    let put = tokio::spawn(async move {
+        let uploader = Uploader::new().unwrap();
+        uploader.put(&target, &path, &Pulse::unheard()).await
+    });
+    half.await.unwrap();
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(60)).await;
+    tokio::time::resume();
+    go_on.send(()).unwrap();
+    put.await.unwrap().unwrap();
+    store.join().unwrap();
 }
 
 #[tokio::test]

@@ -216,7 +216,7 @@ fn build(
             CHECKPOINT_BYTES_MAX,
         )?,
         host_adapters: chosen.host_adapters,
-        uploader: Uploader::new(client),
+        uploader: Uploader::new()?,
         engine: chosen.engine,
         folders: JobFolders::open(&data_dir.path().join("jobs"))
             .context("FLOWAI_DATA_DIR: jobs")?,

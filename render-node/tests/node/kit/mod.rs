@@ -202,7 +202,7 @@ impl Farm {
             adapters: cache("adapters"),
             checkpoints: cache("checkpoints"),
             host_adapters,
-            uploader: Uploader::new(client.clone()),
+            uploader: Uploader::new().unwrap(),
             engine: engine.clone(),
             folders: JobFolders::open(&folder.path().join("jobs")).unwrap(),
             pace: Arc::default(),
