@@ -19,6 +19,8 @@ use crate::client::{ClientError, JoinRequest, JoinedNode, Secret, join as ask};
 const SETTINGS_FILE: &str = "node.env";
 /// Of an identity that was put aside.
 const BEFORE: &str = "tls-before";
+/// Of one that the farm has not given yet, or not in whole.
+const COMING: &str = "tls-coming";
 
 /// Why this machine did not join.
 #[derive(Debug, thiserror::Error)]
@@ -88,21 +90,32 @@ impl Place {
         self.data.join("tls")
     }
 
-    /// Makes room for an identity: none is there, or one that is of no use any more, or it shall go.
-    fn clear(&self, again: bool) -> Result<(), JoinError> {
+    /// Where an identity grows until it is whole: the present one serves for as long.
+    fn coming(&self) -> PathBuf {
+        self.data.join(COMING)
+    }
+
+    /// Whether an identity may come here: none is there, or one that is of no use any more, or it shall go.
+    fn check(&self, again: bool) -> Result<(), JoinError> {
         let tls = self.tls();
-        if tls.join("cert.pem").exists() {
-            // One that is damaged cannot be read, and can still be put aside.
-            if !again {
-                self.check_lapsed(&tls)?;
-            }
-            let before = self.data.join(BEFORE);
+        // One that is damaged cannot be read, and can still be put aside.
+        match tls.join("cert.pem").exists() && !again {
+            true => self.check_lapsed(&tls),
+            false => Ok(()),
+        }
+    }
+
+    /// Puts the present identity aside, if there is one, and the coming one in its place.
+    fn change(&self) -> Result<(), JoinError> {
+        let (tls, before) = (self.tls(), self.data.join(BEFORE));
+        if tls.exists() {
             if before.exists() {
                 fs::remove_dir_all(&before).map_err(at(&before))?;
             }
             fs::rename(&tls, &before).map_err(at(&tls))?;
         }
-        private_folder(&tls)
+        let coming = self.coming();
+        fs::rename(&coming, &tls).map_err(at(&coming))
     }
 
     fn check_lapsed(&self, tls: &Path) -> Result<(), JoinError> {
@@ -143,13 +156,14 @@ pub async fn join(
         return Err(JoinError::Readable(farm.clone()));
     }
     let parsed: JoinToken = token.reveal().parse()?;
-    place.clear(again)?;
-    let tls = place.tls();
-    let request = match SigningRequest::pending(&tls)? {
+    place.check(again)?;
+    let coming = place.coming();
+    private_folder(&coming)?;
+    let request = match SigningRequest::pending(&coming)? {
         Some(request) => request,
         None => {
             let request = SigningRequest::generate()?;
-            request.keep(&tls)?;
+            request.keep(&coming)?;
             request
         }
     };
@@ -162,9 +176,10 @@ pub async fn join(
     let answer = ask(farm, &question).await?;
     let identity = trusted(&parsed, request, &answer)?;
     check_coordinators(&answer.coordinators)?;
-    identity.save(&tls)?;
+    identity.save(&coming)?;
     // Reads it back as the node will; the kept key is the identity's own from here on.
-    let identity = Identity::load(&tls)?;
+    let identity = Identity::load(&coming)?;
+    place.change()?;
     Ok(Joined {
         settings: place.write_settings(&answer.node, &answer.coordinators)?,
         node: answer.node,
@@ -325,15 +340,39 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_identity_can_be_put_aside() {
+    fn a_damaged_identity_can_be_put_aside_for_one_that_has_come() {
         let folder = tempfile::tempdir().unwrap();
         let place = Place::of(folder.path()).unwrap();
         private_folder(&place.tls()).unwrap();
         fs::write(place.tls().join("cert.pem"), "nonsense").unwrap();
-        assert!(matches!(place.clear(false), Err(JoinError::Pki(_))));
-        place.clear(true).unwrap();
-        assert!(!place.tls().join("cert.pem").exists());
-        assert!(folder.path().join(BEFORE).join("cert.pem").exists());
+        assert!(matches!(place.check(false), Err(JoinError::Pki(_))));
+        place.check(true).unwrap();
+        let read = |folder: PathBuf| fs::read_to_string(folder.join("cert.pem")).unwrap();
+        for name in ["first", "second"] {
+            private_folder(&place.coming()).unwrap();
+            fs::write(place.coming().join("cert.pem"), name).unwrap();
+            place.change().unwrap();
+            assert_eq!(read(place.tls()), name);
+        }
+        assert_eq!(read(folder.path().join(BEFORE)), "first");
+    }
+
+    /// Nobody listens at the farm's address.
+    #[tokio::test]
+    async fn a_join_that_the_farm_does_not_answer_leaves_the_present_identity() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Place::of(folder.path()).unwrap();
+        private_folder(&place.tls()).unwrap();
+        fs::write(place.tls().join("cert.pem"), "the present one").unwrap();
+        let token = JoinToken::generate(Sha256::from_bytes([1; 32]));
+        let token = Secret::new(token.reveal());
+        let nobody = "http://127.0.0.1:1".parse().unwrap();
+        for _ in 0..2 {
+            let refused = join(&nobody, &token, &place, true).await;
+            assert!(matches!(refused, Err(JoinError::Client(_))), "{refused:?}");
+            let present = fs::read_to_string(place.tls().join("cert.pem")).unwrap();
+            assert_eq!(present, "the present one");
+        }
     }
 
     #[test]

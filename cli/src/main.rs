@@ -3,7 +3,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use flowai::commands::{Cli, run};
 use flowai::exit::Exit;
+use flowai::output::print;
 use flowai_actors::kit::logging;
+use serde_json::json;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -29,9 +31,7 @@ fn report(error: flowai::commands::CommandError, exit: Exit, is_json: bool) {
     let text = format!("{:#}", anyhow::Error::from(error));
     eprintln!("flowai: {text}");
     if is_json {
-        println!(
-            "{}",
-            serde_json::json!({ "event": "error", "exit": exit.code(), "detail": text })
-        );
+        let error = json!({ "event": "error", "exit": exit.code(), "detail": text });
+        print(&error.to_string());
     }
 }

@@ -95,8 +95,8 @@ fn bar_style() -> ProgressStyle {
         .unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
-/// A reader that went away (`flowai jobs | head`) is no error worth a message.
-fn print(line: &str) {
+/// Writes a line to standard output. A reader that went away (`flowai jobs | head`) is no error worth a message.
+pub fn print(line: &str) {
     let mut stdout = std::io::stdout().lock();
     let _ = writeln!(stdout, "{line}");
 }

@@ -81,7 +81,8 @@ impl BenchFarm {
         Client::sign_up(&self.url, &email, &password).await?;
         let login = Client::log_in(&self.url, &email, &password).await?;
         let scopes = ["videos", "adapters"];
-        let (client, Account { api_key, .. }) = login.make_key("bench", &scopes).await?;
+        let Account { api_key, .. } = login.make_key("bench", &scopes).await?;
+        let client = Client::new(&self.url, api_key.clone())?;
         let upload = client
             .upload(Purpose::Image, "chelsea.png", demo::PICTURE.into())
             .await?;

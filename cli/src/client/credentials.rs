@@ -84,10 +84,10 @@ impl Credentials {
         self.accounts.get(&origin(url))
     }
 
-    /// Signed in: commands talk to this farm from now on.
-    pub fn insert(&mut self, url: &Url, account: Account) {
-        self.accounts.insert(origin(url), account);
+    /// Signed in: commands talk to this farm from now on. Gives the account that was there before.
+    pub fn insert(&mut self, url: &Url, account: Account) -> Option<Account> {
         self.current = Some(origin(url));
+        self.accounts.insert(origin(url), account)
     }
 
     pub fn remove(&mut self, url: &Url) -> Option<Account> {

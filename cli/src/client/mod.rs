@@ -106,25 +106,16 @@ impl Client {
         Ok(())
     }
 
-    /// Makes an API key with these scopes, and the client that uses it.
-    pub async fn make_key(
-        &self,
-        name: &str,
-        scopes: &[&str],
-    ) -> Result<(Self, Account), ClientError> {
+    /// Makes an API key with these scopes.
+    pub async fn make_key(&self, name: &str, scopes: &[&str]) -> Result<Account, ClientError> {
         let me = self.me().await?;
         let body = json!({ "name": name, "scopes": scopes });
         let made: NewApiKey = self.transport.post("/v1/api-keys", &body).await?;
-        let api_key = Secret::new(made.key);
-        let client = Self {
-            transport: self.transport.with_bearer(api_key.clone()),
-        };
-        let account = Account {
+        Ok(Account {
             email: me.email,
-            api_key,
+            api_key: Secret::new(made.key),
             api_key_id: made.id,
-        };
-        Ok((client, account))
+        })
     }
 
     pub async fn delete_key(&self, id: &str) -> Result<(), ClientError> {
@@ -160,13 +151,9 @@ impl Client {
         let form = Form::new()
             .text("purpose", purpose.as_str())
             .part("file", part.file_name(name.to_owned()));
-        let request = self
-            .transport
-            .request(Method::POST, "/v1/uploads")?
-            .multipart(form);
-        self.transport
-            .json(self.transport.send(request).await?)
-            .await
+        let request = self.transport.file_request("/v1/uploads")?.multipart(form);
+        let answer = self.transport.send(request).await?;
+        self.transport.json(answer).await
     }
 
     /// Makes an adapter of an upload, after it was checked against the model.
@@ -177,7 +164,9 @@ impl Client {
         name: &str,
     ) -> Result<Adapter, ClientError> {
         let body = json!({ "upload": upload.id, "model": model, "name": name });
-        self.transport.post("/v1/adapters", &body).await
+        let request = self.transport.file_request("/v1/adapters")?.json(&body);
+        let answer = self.transport.send(request).await?;
+        self.transport.json(answer).await
     }
 
     pub async fn adapters(&self) -> Result<Vec<Adapter>, ClientError> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT, HeaderMap, HeaderValue, RETRY_AFTER};
-use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use reqwest::{ClientBuilder, Method, RequestBuilder, Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use url::Url;
@@ -17,6 +17,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// A stream says at least a comment every 15 s, a download some bytes.
 const SILENCE_MAX: Duration = Duration::from_secs(45);
+/// A file goes to the farm, or is checked and copied there, within this: a little longer than the farm itself works at a request.
+const FILE_TIMEOUT: Duration = Duration::from_secs(16 * 60);
 /// How often a call that may pass a little later is made.
 const TRIES: u32 = 4;
 /// The wait before the second try; doubles. A `Retry-After` that is longer counts, up to the most.
@@ -27,6 +29,8 @@ const RETRY_MOST: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone)]
 pub(super) struct Transport {
     http: reqwest::Client,
+    /// Without the limit on silence, which reqwest keeps while a body goes out and while the farm works.
+    patient: reqwest::Client,
     base: Url,
     bearer: Option<Secret>,
 }
@@ -39,19 +43,15 @@ impl Transport {
                 detail: format!("must begin with http:// or https:// (got {base})"),
             });
         }
-        let accept = HeaderValue::from_static("application/json, */*;q=0.1");
-        let http = reqwest::Client::builder()
-            .default_headers(HeaderMap::from_iter([(ACCEPT, accept)]))
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(SILENCE_MAX)
-            .user_agent(concat!("flowai/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| ClientError::Answer {
+        let built = |builder: ClientBuilder| {
+            builder.build().map_err(|error| ClientError::Answer {
                 url: base.to_string(),
                 reason: error.to_string(),
-            })?;
+            })
+        };
         Ok(Self {
-            http,
+            http: built(builder().read_timeout(SILENCE_MAX))?,
+            patient: built(builder())?,
             base: base.clone(),
             bearer,
         })
@@ -78,16 +78,28 @@ impl Transport {
         method: Method,
         path: &str,
     ) -> Result<RequestBuilder, ClientError> {
-        let bearer = self
-            .bearer
+        let request = self.http.request(method, self.url_of(path));
+        Ok(request.bearer_auth(self.bearer()?.reveal()))
+    }
+
+    /// A POST that sends a file, or has one checked: it may take [`FILE_TIMEOUT`].
+    ///
+    /// # Errors
+    /// As [`Self::request`].
+    pub(super) fn file_request(&self, path: &str) -> Result<RequestBuilder, ClientError> {
+        let request = self.patient.post(self.url_of(path)).timeout(FILE_TIMEOUT);
+        Ok(request.bearer_auth(self.bearer()?.reveal()))
+    }
+
+    fn bearer(&self) -> Result<&Secret, ClientError> {
+        self.bearer
             .as_ref()
             .ok_or_else(|| ClientError::NotSignedIn {
                 url: self.base.to_string(),
-            })?;
-        Ok(self.anonymous(method, path).bearer_auth(bearer.reveal()))
+            })
     }
 
-    fn anonymous(&self, method: Method, path: &str) -> RequestBuilder {
+    fn url_of(&self, path: &str) -> Url {
         let mut url = self.base.clone();
         let path = format!("{}{path}", url.path().trim_end_matches('/'));
         match path.split_once('?') {
@@ -97,7 +109,7 @@ impl Transport {
             }
             None => url.set_path(&path),
         }
-        self.http.request(method, url)
+        url
     }
 
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
@@ -125,7 +137,7 @@ impl Transport {
         path: &str,
         body: &impl Serialize,
     ) -> Result<Response, ClientError> {
-        let request = self.anonymous(Method::POST, path);
+        let request = self.http.post(self.url_of(path));
         self.repeat(request.json(body).timeout(ANSWER_TIMEOUT))
             .await
     }
@@ -240,6 +252,14 @@ impl Transport {
     }
 }
 
+fn builder() -> ClientBuilder {
+    let accept = HeaderValue::from_static("application/json, */*;q=0.1");
+    reqwest::Client::builder()
+        .default_headers(HeaderMap::from_iter([(ACCEPT, accept)]))
+        .connect_timeout(CONNECT_TIMEOUT)
+        .user_agent(concat!("flowai/", env!("CARGO_PKG_VERSION")))
+}
+
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
     Some(Duration::from_secs(seconds))
@@ -247,6 +267,9 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+
     use super::*;
 
     fn transport(base: &str) -> Transport {
@@ -281,5 +304,41 @@ mod tests {
             nobody.request(Method::GET, "/v1/me"),
             Err(ClientError::NotSignedIn { .. })
         ));
+    }
+
+    /// The clock is moved on while the farm has read half of the file.
+    #[tokio::test]
+    async fn a_file_may_take_longer_than_a_stream_is_silent() {
+        const HALF: usize = 4 << 20;
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let (half_read, half) = tokio::sync::oneshot::channel();
+        let (go_on, told) = std::sync::mpsc::channel();
+        let farm = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut bytes = vec![0; HALF];
+            stream.read_exact(&mut bytes).unwrap();
+            half_read.send(()).unwrap();
+            told.recv().unwrap();
+            stream.read_exact(&mut bytes).unwrap();
+            stream
+                .write_all(b"HTTP/1.1 201 Created\r\ncontent-length: 2\r\n\r\n{}")
+                .unwrap();
+            // What is left of the file: a connection that is closed before it was read is broken off.
+            stream.read_to_end(&mut Vec::new()).ok();
+        });
+        let transport = transport(&base);
+        let request = transport.file_request("/v1/uploads").unwrap();
+        let sending = tokio::spawn(async move {
+            let answer = transport.send(request.body(vec![7; 2 * HALF])).await?;
+            transport.json::<serde_json::Value>(answer).await
+        });
+        half.await.unwrap();
+        tokio::time::pause();
+        tokio::time::advance(2 * SILENCE_MAX).await;
+        tokio::time::resume();
+        go_on.send(()).unwrap();
+        assert_eq!(sending.await.unwrap().unwrap(), serde_json::json!({}));
+        farm.join().unwrap();
     }
 }

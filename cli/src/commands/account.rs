@@ -51,8 +51,17 @@ pub(super) async fn log_in(
     farm: &Url,
     output: Output,
 ) -> Result<(), CommandError> {
-    let (_, account) = obtain_key(farm, &args.email, &password()?).await?;
-    remember(farm, account)?;
+    let (login, account) = log_in_for_key(farm, &args.email, &password()?).await?;
+    // Its key would be known to nobody once another is kept.
+    if let Some(before) = remember(farm, account)?
+        && let Err(error) = login.delete_key(&before.api_key_id).await
+    {
+        output.note(format_args!(
+            "this machine's key of before, {}'s, may still be valid: {error}",
+            before.email
+        ));
+    }
+    log_out_of(&login).await;
     say_signed_in(farm, &args.email, output);
     Ok(())
 }
@@ -80,8 +89,19 @@ pub(super) async fn log_out(
     Ok(())
 }
 
-/// Logs in just long enough to make an API key.
+/// Logs in just long enough to make an API key, and gives it with the client that uses it.
 pub(crate) async fn obtain_key(
+    farm: &Url,
+    email: &str,
+    password: &Secret,
+) -> Result<(Client, Account), CommandError> {
+    let (login, account) = log_in_for_key(farm, email, password).await?;
+    log_out_of(&login).await;
+    Ok((Client::new(farm, account.api_key.clone())?, account))
+}
+
+/// Logs in and makes an API key. Gives the login, which is still good.
+async fn log_in_for_key(
     farm: &Url,
     email: &str,
     password: &Secret,
@@ -89,17 +109,24 @@ pub(crate) async fn obtain_key(
     let login = Client::log_in(farm, email, password).await?;
     let is_admin = login.me().await?.role == "admin";
     let scopes: &[&str] = if is_admin { &ADMIN_SCOPES } else { &SCOPES };
-    let made = login.make_key("flowai command", scopes).await?;
-    login.log_out().await?;
-    Ok(made)
+    let account = login.make_key("flowai command", scopes).await?;
+    Ok((login, account))
 }
 
-/// Keeps the account, so that later commands are signed in at this farm.
-pub(super) fn remember(farm: &Url, account: Account) -> Result<(), CommandError> {
+/// A login that cannot be ended ends by itself in minutes; the key that it made is not lost for that.
+async fn log_out_of(login: &Client) {
+    if let Err(error) = login.log_out().await {
+        tracing::warn!(%error, "the login ends by itself");
+    }
+}
+
+/// Keeps the account, so that later commands are signed in at this farm. Gives the one that was kept before.
+pub(super) fn remember(farm: &Url, account: Account) -> Result<Option<Account>, CommandError> {
     let path = Credentials::default_path()?;
     let mut credentials = Credentials::load(&path)?;
-    credentials.insert(farm, account);
-    Ok(credentials.save(&path)?)
+    let before = credentials.insert(farm, account);
+    credentials.save(&path)?;
+    Ok(before)
 }
 
 fn say_signed_in(farm: &Url, email: &str, output: Output) {

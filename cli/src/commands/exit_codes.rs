@@ -1,5 +1,6 @@
 use super::CommandError;
 use crate::exit;
+use crate::output::print;
 
 /// List the exit codes
 #[derive(Debug, clap::Args)]
@@ -7,6 +8,6 @@ use crate::exit;
 pub(super) struct Args {}
 
 pub(super) fn run(Args {}: Args) -> Result<(), CommandError> {
-    print!("{}", exit::table());
+    print(exit::table().trim_end());
     Ok(())
 }

@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use clap::CommandFactory;
 
 use super::{Cli, CommandError};
+use crate::output::print;
 
 /// Print the manual page, or write one page a command into a folder
 #[derive(Debug, clap::Args)]
@@ -13,9 +14,14 @@ pub(super) struct Args {
 
 pub(super) fn run(args: Args) -> Result<(), CommandError> {
     match args.folder {
-        None => clap_mangen::Man::new(Cli::command())
-            .render(&mut std::io::stdout())
-            .map_err(CommandError::io("writing the manual page")),
+        None => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Cli::command())
+                .render(&mut page)
+                .map_err(CommandError::io("writing the manual page"))?;
+            print(String::from_utf8_lossy(&page).trim_end());
+            Ok(())
+        }
         Some(folder) => {
             let what = format!("writing manual pages into {}", folder.display());
             std::fs::create_dir_all(&folder)

@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::delivery::save;
+use super::delivery::{not_there, save};
 use super::{CommandError, follow};
 use crate::client::Client;
 use crate::output::Output;
@@ -14,12 +14,18 @@ pub(super) struct Args {
     /// Download the clip when it is done
     #[arg(long)]
     out: Option<PathBuf>,
+    /// Replace the clip if there is one
+    #[arg(long, requires = "out")]
+    force: bool,
     /// Stop watching after so many seconds; the job goes on
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
 }
 
 pub(super) async fn run(args: Args, client: &Client, output: Output) -> Result<(), CommandError> {
+    if let Some(path) = args.out.as_deref().filter(|_| !args.force) {
+        not_there(path)?;
+    }
     let timeout = args.timeout.map(Duration::from_secs);
     let video = follow::follow(client, &args.id, timeout, output).await?;
     match args.out {

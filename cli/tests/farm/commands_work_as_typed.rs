@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use flowai::client::{Client, Credentials};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -36,6 +37,14 @@ impl Terminal<'_> {
         let ran = self.run(&[args, &["--json"]].concat()).await;
         assert_eq!(ran.status, Some(0), "{args:?}: {ran:?}");
         ran.objects()
+    }
+
+    /// Whoever has the key that the command remembers now.
+    fn client(&self) -> Client {
+        let path = self.folder.join("config/flowai/credentials.json");
+        let account = Credentials::load(&path).unwrap();
+        let account = account.account(&self.farm.url()).unwrap().clone();
+        Client::new(&self.farm.url(), account.api_key).unwrap()
     }
 
     /// What a run that must succeed printed as its result.
@@ -87,6 +96,12 @@ async fn a_day_at_the_terminal() {
     assert_eq!(statuses.last(), Some(&"done"), "{watched:?}");
     assert_eq!(watched.last().unwrap()["event"], "saved", "{watched:?}");
     assert_eq!(probe(&folder.path().join("watched.mp4")).frames, "4");
+    let over = ["watch", &job, "--out", "watched.mp4"];
+    terminal
+        .run(&over)
+        .await
+        .assert_refused(2, &["watched.mp4", "--force"]);
+    terminal.text(&[&over[..], &["--force"]].concat()).await;
     let jobs = terminal.json(&["jobs"]).await;
     assert_eq!(jobs.len(), 2, "{jobs:?}");
     assert!(terminal.text(&["jobs"]).await.contains(&job));
@@ -100,6 +115,12 @@ async fn a_day_at_the_terminal() {
     terminal.run(&["jobs"]).await.assert_refused(3, &["login"]);
     terminal.text(&["login", "ada@example.org"]).await;
     terminal.text(&["jobs"]).await;
+    // A key that is not remembered any more is good for nothing.
+    let first = terminal.client();
+    terminal.text(&["login", "ada@example.org"]).await;
+    terminal.text(&["jobs"]).await;
+    let ended = first.me().await.unwrap_err();
+    assert_eq!(ended.code(), Some("token_invalid"), "{ended:?}");
     farm.stop().await;
 }
 
@@ -247,6 +268,14 @@ async fn models_are_made_and_checked_without_a_farm() {
     assert!(page.stdout.contains(".TH"), "{page:?}");
     let codes = run(&["help", "exit-codes"]).await;
     assert!(codes.stdout.ends_with(&flowai::exit::table()), "{codes:?}");
+    // Whoever read it is gone.
+    for args in [&["completions", "bash"][..], &["exit-codes"], &["man"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Flowai::command(folder.path());
+        let status = command.args(args).stdout(writer).status().unwrap();
+        assert_eq!(status.code(), Some(0), "{args:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

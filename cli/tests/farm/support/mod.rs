@@ -108,7 +108,8 @@ impl TestFarm {
             assert!(make_admin(owner_url, &email).await.unwrap());
         }
         let login = Client::log_in(&url, &email, &password).await.unwrap();
-        let (client, Account { api_key, .. }) = login.make_key("test", scopes).await.unwrap();
+        let Account { api_key, .. } = login.make_key("test", scopes).await.unwrap();
+        let client = Client::new(&url, api_key.clone()).unwrap();
         User {
             email,
             key: api_key,
