@@ -481,8 +481,12 @@ pub enum LiveState {
 }
 
 /// Ask of an api instance for what only the leader knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FarmQuery {}
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FarmQuery {
+    /// Of the nodes, those behind this one: as [`FarmView::next_after`] said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<NodeId>,
+}
 
 /// Compare what you believe with the rows, now (api to leader, ask).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -514,7 +518,11 @@ pub struct Difference {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct FarmView {
     pub epoch: Option<Epoch>,
+    /// In the order of their names, as many as fit into a message.
     pub nodes: Vec<NodeView>,
+    /// The last of them, where more follow. A build that does not say it sends all or nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_after: Option<NodeId>,
     /// By tier: queued and running.
     pub queues: Vec<QueueView>,
 }
@@ -529,7 +537,11 @@ pub struct NodeView {
     pub version: String,
     pub models: Vec<ModelId>,
     pub refused_models: Vec<RefusedModel>,
+    /// The newest of those on its disk.
     pub held_adapters: Vec<Sha256>,
+    /// How many lie there; a build before this one names them all.
+    #[serde(default)]
+    pub held_adapters_count: Option<u32>,
     /// As of its newest beat.
     #[serde(default)]
     pub adapters: AdapterTiers,

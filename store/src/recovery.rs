@@ -23,7 +23,7 @@ pub struct JobRow {
     pub class: Class,
     /// Since it was accepted, or since the job that it starts after was done.
     pub waited: Duration,
-    /// The job that it starts after, unless that is done.
+    /// The job that it starts after, unless that is done, or this one has begun already.
     pub after: Option<After>,
     pub model: ModelId,
     /// `None` when another version wrote it and this one cannot read it.
@@ -129,7 +129,7 @@ impl TryFrom<RawJob> for JobRow {
             tier: Tier::from_name(&raw.tier).ok_or_else(|| unknown("tier", &raw.tier))?,
             class: Class::from_name(&raw.class).ok_or_else(|| unknown("class", &raw.class))?,
             waited: Duration::from_millis(raw.waited_ms.unsigned_abs()),
-            after: after(raw.after_id, raw.after_state.as_deref()),
+            after: after(raw.after_id, raw.after_state.as_deref()).filter(|_| raw.attempt == 0),
             model: ModelId::try_from(raw.model_id)
                 .map_err(|invalid| unknown("model", &invalid.got))?,
             spec: serde_json::from_str(&raw.spec).ok(),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use flowai_actors::ids::{Epoch, JobId};
+use flowai_actors::ids::{Epoch, JobId, NodeId};
 use flowai_actors::link::{LinkEvent, LinkEvents, NodeLink, PeerId, Role};
 use flowai_actors::membership::{Join, JoinAnswer, MembersChanged};
 use flowai_actors::messages::{
@@ -51,12 +51,27 @@ impl LeaderLink {
         self.tell(&Doorbell { job });
     }
 
-    /// The farm as the leader knows it.
+    /// The farm as the leader knows it, asked for as often as its nodes fill messages.
     ///
     /// # Errors
     /// `DependencyDown` when nobody leads or answers.
     pub async fn farm(&self) -> Result<FarmView, ApiError> {
-        self.ask(&FarmQuery {}, FARM_QUERY_WITHIN).await
+        let mut farm = self.some_of_farm(None).await?;
+        // A leader that repeats itself must not be asked for ever.
+        while let Some(after) = farm.next_after.take() {
+            let more = self.some_of_farm(Some(after.clone())).await?;
+            farm.nodes.extend(more.nodes);
+            farm.next_after = more.next_after.filter(|next| after < *next);
+        }
+        Ok(farm)
+    }
+
+    /// The queues, and of the nodes those behind `after` that fit into a message.
+    ///
+    /// # Errors
+    /// As [`Self::farm`].
+    pub(super) async fn some_of_farm(&self, after: Option<NodeId>) -> Result<FarmView, ApiError> {
+        self.ask(&FarmQuery { after }, FARM_QUERY_WITHIN).await
     }
 
     /// Asks the leader to admit a machine.

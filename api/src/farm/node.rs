@@ -248,7 +248,9 @@ impl NodeResource {
                     reason: model.reason,
                 })
                 .collect(),
-            held_adapters: node.held_adapters.len(),
+            held_adapters: node
+                .held_adapters_count
+                .map_or(node.held_adapters.len(), |count| count as usize),
             adapters: node.adapters.into(),
             running: node.running.map(|at| RunningResource {
                 video: at.job.as_uuid(),
@@ -378,6 +380,7 @@ mod tests {
             models: Vec::new(),
             refused_models: Vec::new(),
             held_adapters: Vec::new(),
+            held_adapters_count: None,
             adapters: AdapterTiers::default(),
             running,
             is_draining,

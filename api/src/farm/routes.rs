@@ -44,7 +44,7 @@ async fn queues(
     principal: Principal,
 ) -> Result<axum::Json<QueueList>, ApiError> {
     principal.require_operator(&app, Scope::FarmRead).await?;
-    let farm = app.link.farm().await?;
+    let farm = app.link.some_of_farm(None).await?;
     let queues = farm.queues.into_iter().map(|queue| QueueResource {
         tier: queue.tier.as_str(),
         queued: queue.queued,

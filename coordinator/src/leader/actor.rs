@@ -258,7 +258,8 @@ impl Running {
                     question,
                 })
             }),
-            FarmQuery::KIND => wire::open(&envelope).map(|FarmQuery {}| Some(Event::FarmAsked(id))),
+            FarmQuery::KIND => wire::open(&envelope)
+                .map(|FarmQuery { after }| Some(Event::FarmAsked { reply: id, after })),
             Compare::KIND => wire::open(&envelope).map(|Compare {}| Some(Event::CompareAsked(id))),
             CeilingsQuery::KIND => {
                 wire::open(&envelope).map(|CeilingsQuery {}| Some(Event::CeilingsAsked(id)))

@@ -97,7 +97,10 @@ pub enum Event {
     Committed(Vec<Outcome>),
     /// A later term has begun.
     Fenced,
-    FarmAsked(ReplyId),
+    FarmAsked {
+        reply: ReplyId,
+        after: Option<NodeId>,
+    },
     /// An operator wants memory to be compared with the rows now.
     CompareAsked(ReplyId),
     /// A page of unfinished rows in the order of ids.
@@ -144,7 +147,7 @@ impl Event {
             | Self::Dispatched { .. }
             | Self::Committed(_)
             | Self::Fenced
-            | Self::FarmAsked(_)
+            | Self::FarmAsked { .. }
             | Self::CompareAsked(_)
             | Self::CeilingsAsked(_)
             | Self::DrainWanted { .. }
@@ -181,6 +184,8 @@ pub enum Outcome {
     Written(Written),
     /// The database refuses its content.
     Refused(String),
+    /// Somebody else holds its rows: it is to be written later, and nothing else waits for that.
+    Blocked,
 }
 
 /// The models of a job, as its node has them.

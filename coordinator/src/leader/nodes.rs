@@ -42,6 +42,12 @@ impl State {
             return;
         }
         let running = register.running;
+        // What it said then is not so any more: it may have been given a job since.
+        if self.registry.has_overtaken(&register, reply) {
+            let answer = self.welcome(&node, generation, running);
+            effects.push(Effect::Answer(reply, answer));
+            return;
+        }
         let offer = NodeOffer {
             node: node.clone(),
             generation,
@@ -55,7 +61,7 @@ impl State {
             running: running.map(|at| (at.job, at.attempt)),
         };
         tracing::info!(%node, %generation, models = offer.models.len(), ?running, "node registers");
-        self.registry.registered(register, now);
+        self.registry.registered(register, reply, now);
         self.take_back_untold(now, &node, generation, effects);
         self.step(now, Heard::NodeRegistered(offer), effects);
 
@@ -73,11 +79,20 @@ impl State {
                 return;
             }
         }
-        let answer = Registered::Welcome {
+        let answer = self.welcome(&node, generation, running);
+        effects.push(Effect::Answer(reply, answer));
+    }
+
+    fn welcome(
+        &self,
+        node: &NodeId,
+        generation: Generation,
+        running: Option<AttemptRef>,
+    ) -> Answer {
+        Answer::Registered(Registered::Welcome {
             epoch: self.epoch,
-            running: verdict,
-        };
-        effects.push(Effect::Answer(reply, Answer::Registered(answer)));
+            running: self.verdict(node, generation, running),
+        })
     }
 
     /// What this term gave to an older process and no process has said that it takes: its end is no death of a job.

@@ -40,6 +40,14 @@ impl Outbox {
         Some(batch)
     }
 
+    /// These could not be written and are the next ones again, in their order.
+    pub(super) fn put_back(&mut self, changes: Vec<Change>) {
+        for change in changes.into_iter().rev() {
+            *self.of_jobs.entry(change.job()).or_default() += 1;
+            self.waiting.push_front(change);
+        }
+    }
+
     /// Whether a change of the job is not written yet.
     pub(super) fn holds(&self, job: JobId) -> bool {
         let is_committing = |batch: &Arc<Batch>| batch.holds(job);

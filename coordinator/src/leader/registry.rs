@@ -1,22 +1,28 @@
 //! The nodes that this term has heard of, for operators and for what an assignment needs to know.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::{Epoch, Generation, JobId, ModelId, NodeId, Sha256};
+use flowai_actors::limits::MESSAGE_BYTES_MAX;
 use flowai_actors::messages::{AdapterTiers, AttemptRef, Beat, KeptAdapters, NodeView, Register};
 
-use super::event::ModelFiles;
+use super::event::{ModelFiles, ReplyId};
 use crate::scheduler::Scheduler;
 
 /// A node that was silent for so long is no longer shown.
 const SHOWN_MS: u64 = 600_000;
-/// Hashes of adapters that a view names of each memory: a farm's view is one message.
+/// Hashes of adapters that a view names of each memory.
 const VIEWED_ADAPTERS_MAX: usize = 8;
+/// Of the nodes in one message, beside which the queues are small.
+const VIEWED_BYTES_MAX: usize = MESSAGE_BYTES_MAX / 2;
 
 #[derive(Debug)]
 struct Entry {
     register: Register,
+    /// Of the question that it came with.
+    reply: ReplyId,
     /// Of the newest beat.
     seq: u64,
     held_adapters: Vec<Sha256>,
@@ -32,8 +38,17 @@ pub(super) struct Registry {
 }
 
 impl Registry {
-    pub(super) fn registered(&mut self, register: Register, now: Monotonic) {
+    /// Whether a later question of this process was admitted before this one.
+    pub(super) fn has_overtaken(&self, register: &Register, reply: ReplyId) -> bool {
+        let known = self.nodes.get(&register.node);
+        known.is_some_and(|known| {
+            known.register.generation == register.generation && reply < known.reply
+        })
+    }
+
+    pub(super) fn registered(&mut self, register: Register, reply: ReplyId, now: Monotonic) {
         let entry = Entry {
+            reply,
             seq: 0,
             held_adapters: Vec::new(),
             adapters: AdapterTiers::default(),
@@ -93,17 +108,33 @@ impl Registry {
         })
     }
 
-    /// What operators see. What a node was given is of the scheduler: its own word of that is as old as its last beat.
+    /// What operators see of the nodes behind `after`, as many as fit into a message, and the last of them where more follow. What
+    /// a node was given is of the scheduler: its own word of that is as old as its last beat.
     pub(super) fn views(
         &self,
+        after: Option<&NodeId>,
         now: Monotonic,
         epoch: Epoch,
         scheduler: &Scheduler,
-    ) -> Vec<NodeView> {
-        let nodes = self.nodes.values();
-        nodes
-            .map(|entry| entry.view(now, epoch, scheduler))
-            .collect()
+    ) -> (Vec<NodeView>, Option<NodeId>) {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let (mut views, mut bytes) = (Vec::<NodeView>::new(), 0);
+        for entry in self
+            .nodes
+            .range((from, Bound::Unbounded))
+            .map(|(_, entry)| entry)
+        {
+            let view = entry.view(now, epoch, scheduler);
+            bytes += serde_json::to_vec(&view).map_or(0, |json| json.len());
+            if bytes > VIEWED_BYTES_MAX
+                && let Some(last) = views.last()
+            {
+                let last = last.node.clone();
+                return (views, Some(last));
+            }
+            views.push(view);
+        }
+        (views, None)
     }
 
     pub(super) fn forget_silent(&mut self, now: Monotonic) {
@@ -134,7 +165,8 @@ impl Entry {
                 .map(|offer| offer.id.clone())
                 .collect(),
             refused_models: register.refused_models.clone(),
-            held_adapters: self.held_adapters.clone(),
+            held_adapters: newest(&self.held_adapters),
+            held_adapters_count: u32::try_from(self.held_adapters.len()).ok(),
             adapters: viewed(&self.adapters),
             running,
             is_draining: scheduler.is_draining(node),
@@ -145,14 +177,13 @@ impl Entry {
     }
 }
 
+fn newest(adapters: &[Sha256]) -> Vec<Sha256> {
+    adapters.iter().take(VIEWED_ADAPTERS_MAX).copied().collect()
+}
+
 fn viewed(tiers: &AdapterTiers) -> AdapterTiers {
     let shortened = |tier: &KeptAdapters| KeptAdapters {
-        adapters: tier
-            .adapters
-            .iter()
-            .take(VIEWED_ADAPTERS_MAX)
-            .copied()
-            .collect(),
+        adapters: newest(&tier.adapters),
         usage: tier.usage,
     };
     AdapterTiers {

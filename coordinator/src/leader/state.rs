@@ -201,8 +201,8 @@ impl State {
                 effects.push(Effect::StepDown);
                 return effects;
             }
-            Event::FarmAsked(reply) => {
-                let view = Box::new(self.view(now));
+            Event::FarmAsked { reply, after } => {
+                let view = Box::new(self.view(now, after.as_ref()));
                 effects.push(Effect::Answer(reply, Answer::Farm(view)));
             }
             Event::WhyAsked { reply, job } => {
@@ -506,7 +506,8 @@ impl State {
         }
     }
 
-    pub(super) fn view(&self, now: Monotonic) -> FarmView {
+    /// Of the nodes, those behind `after`.
+    pub(super) fn view(&self, now: Monotonic, after: Option<&NodeId>) -> FarmView {
         let queue = |tier| {
             let (queued, running) = self.scheduler.load(tier);
             QueueView {
@@ -515,9 +516,12 @@ impl State {
                 running,
             }
         };
+        let scheduler = &self.scheduler;
+        let (nodes, next_after) = self.registry.views(after, now, self.epoch, scheduler);
         FarmView {
             epoch: Some(self.epoch),
-            nodes: self.registry.views(now, self.epoch, &self.scheduler),
+            nodes,
+            next_after,
             queues: Tier::ALL.into_iter().map(queue).collect(),
         }
     }

@@ -92,12 +92,13 @@ async fn read_unfinished(database: Database, pages: mpsc::Sender<Result<Page, Da
     }
 }
 
-/// Commits the batch, however long the database is away. Content that the database refuses is found one by one.
+/// Commits the batch, however long the database is away. Content that the database refuses, and what rows of others' are waited
+/// for, is found one by one.
 pub(super) async fn commit_batch(database: &Database, epoch: Epoch, batch: &Batch) -> Event {
     match commit(database, epoch, batch).await {
         Ok(outcomes) => Event::Committed(outcomes),
         Err(Stop::Fenced) => Event::Fenced,
-        Err(Stop::Refused(_)) => {
+        Err(Stop::Refused(_) | Stop::Blocked) => {
             let mut outcomes = Vec::new();
             for change in batch.changes() {
                 let mut one = Batch::default();
@@ -108,6 +109,7 @@ pub(super) async fn commit_batch(database: &Database, epoch: Epoch, batch: &Batc
                     Ok(outcome) => outcomes.extend(outcome),
                     Err(Stop::Fenced) => return Event::Fenced,
                     Err(Stop::Refused(reason)) => outcomes.push(Outcome::Refused(reason)),
+                    Err(Stop::Blocked) => outcomes.push(Outcome::Blocked),
                 }
             }
             Event::Committed(outcomes)
@@ -123,6 +125,7 @@ async fn pause(backoff: &mut Backoff) {
 enum Stop {
     Fenced,
     Refused(String),
+    Blocked,
 }
 
 async fn commit(database: &Database, epoch: Epoch, batch: &Batch) -> Result<Vec<Outcome>, Stop> {
@@ -155,6 +158,11 @@ async fn commit(database: &Database, epoch: Epoch, batch: &Batch) -> Result<Vec<
                 return Err(Stop::Fenced);
             }
             Err(JournalError::Refused(reason)) => return Err(Stop::Refused(reason.to_string())),
+            Err(JournalError::Blocked(reason)) => {
+                let changes = batch.changes().len();
+                tracing::warn!(%reason, changes, "rows of a batch are held by somebody else");
+                return Err(Stop::Blocked);
+            }
             Err(JournalError::Unavailable(reason)) => {
                 tracing::warn!(%reason, "database did not take a batch, trying again");
             }

@@ -23,7 +23,16 @@ impl State {
             return;
         };
         let mut users = BTreeSet::new();
+        let (mut blocked, mut others) = (Vec::new(), Vec::new());
         for (change, outcome) in batch.changes().iter().zip(outcomes) {
+            match outcome {
+                Outcome::Blocked => blocked.push(change.clone()),
+                Outcome::Written(_) | Outcome::Refused(_) => others.push((change, outcome)),
+            }
+        }
+        // Before anything that follows from the others: the changes of a job keep their order.
+        self.outbox.put_back(blocked);
+        for (change, outcome) in others {
             if let Outcome::Written(Written::Now(user) | Written::Before(user)) = outcome {
                 users.insert(user);
             }
@@ -124,6 +133,10 @@ impl State {
     ) {
         let answer = if is_written {
             self.left_behind(change, effects);
+            if matches!(change, Change::Requeue { .. }) {
+                // Its owner may have asked for its end since: nobody asks the rows of waiting jobs for that.
+                self.to_read.insert(held.at.job);
+            }
             if change.ends_job() {
                 let is_done = matches!(change, Change::Settle { .. });
                 self.over(now, held.at.job, is_done, effects);

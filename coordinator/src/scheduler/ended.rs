@@ -76,11 +76,17 @@ impl Scheduler {
         }
     }
 
-    /// What its owner's share is charged for: a slow node is the farm's fault, and costs no more than was predicted.
+    /// What its owner's share is charged for: a slow node is the farm's fault, and costs no more than was predicted. Nor does it pay
+    /// for longer than the node had the job: a run that waits for a leader reports that time as well.
     fn used(&self, node: NodeIx, ran: Ran) -> Used {
         let running = self.nodes.get(node).and_then(|node| node.running);
-        let charged = running.filter(|running| running.was_slow);
-        let most = charged.map_or(f64::MAX, |running| running.charged);
+        let most = running.map_or(f64::MAX, |running| {
+            let had_s = self.now.since(running.since).as_secs_f64();
+            match running.was_slow {
+                true => running.charged,
+                false => running.charged.max(had_s),
+            }
+        });
         Used::Measured(ran.busy.0.min(most))
     }
 
@@ -120,12 +126,14 @@ impl Scheduler {
         for model in needs.models() {
             self.trust.succeeded(node_ix, model);
         }
-        for other in failed_on {
-            self.trust.proven(other, needs.model, self.now);
-        }
-        self.trust_due = self.trust.next_due(self.now);
         let (baseline_s, adapters) = (job.cost, job.adapters.clone());
         let kind = job.kind;
+        for other in &failed_on {
+            self.trust.proven(*other, needs.model, self.now);
+        }
+        if !failed_on.is_empty() {
+            self.trust_changed();
+        }
         let Some(group) = self.nodes.get(node_ix).map(|node| node.group) else {
             return;
         };
@@ -164,10 +172,7 @@ impl Scheduler {
             return;
         }
         self.trust.failed(node_ix, needs.model, id, self.now);
-        self.trust_due = self.trust.next_due(self.now);
-        if let Some(at) = self.trust_due {
-            self.wake_by(at);
-        }
+        self.trust_changed();
     }
 
     /// A job that failed on more than one node, until nobody tries it any more, says nothing against them.

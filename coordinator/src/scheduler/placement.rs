@@ -8,15 +8,15 @@
 use std::collections::BTreeSet;
 
 use flowai_actors::limits::{
-    CANDIDATES_MAX, LOCALITY_DEFICIT_JOBS, LOCALITY_NODES_A_SKIP, LOCALITY_SKIPS_MIN,
-    WAITED_SECOND_WORTH_S,
+    CANDIDATES_MAX, CHOOSY_CANDIDATES_MAX, LOCALITY_DEFICIT_JOBS, LOCALITY_NODES_A_SKIP,
+    LOCALITY_SKIPS_MIN, WAITED_SECOND_WORTH_S,
 };
 
 use super::claims::{Claims, Stream, stream};
 use super::durations::Cold;
 use super::event::Effect;
 use super::jobs::{Job, JobIx, Place};
-use super::kinds::{Kind, KindIx};
+use super::kinds::{GroupIx, Kind, KindIx};
 use super::lanes::{Claim, Lane, LaneIx};
 use super::nodes::{Node, NodeIx};
 use super::shares::{UserIx, Virtual};
@@ -264,26 +264,43 @@ impl Scheduler {
         }
     }
 
-    /// Whether a node that takes work, free or not, can run the job and did not fail it yet.
+    /// Whether a node that takes work, free or not, can run the job, is trusted with it and did not fail it yet.
     pub(super) fn has_untried_node(&self, job: &Job) -> bool {
         let fitting = self.kinds.get(job.kind).map_or(0, |kind| kind.fitting);
-        let Some(story) = &job.story else {
-            return fitting > 0;
-        };
-        let could = |ix: &&NodeIx| {
-            let node = self.nodes.get(**ix).filter(|node| node.takes_work());
-            node.is_some_and(|node| self.kinds.fits_on(job.kind, node.group, **ix))
-        };
-        fitting as usize > story.failed_on.iter().filter(could).count()
+        fitting > self.barred(job, true, |_| true)
     }
 
-    /// Whether some node can go on from the checkpoint; otherwise the job begins anew wherever it fits.
+    /// Whether some node that the job may be given can go on from the checkpoint; otherwise it begins anew wherever it fits.
     fn has_class(&self, job: &Job, checkpoint: &super::event::Checkpoint) -> bool {
-        self.kinds.groups().any(|ix| {
-            let class = self.kinds.get_group(ix).map(|group| group.class);
+        let is_of_class = |ix: &GroupIx| {
+            let class = self.kinds.get_group(*ix).map(|group| group.class);
             class.is_some_and(|class| self.kinds.class_name(class) == checkpoint.device_class)
-                && self.kinds.fitting(job.kind, ix) > 0
-        })
+        };
+        let of_class = self.kinds.groups().filter(is_of_class);
+        let fitting: u32 = of_class.map(|ix| self.kinds.fitting(job.kind, ix)).sum();
+        // Where it has failed it is given only while no other node could take it, of whatever class.
+        let is_barred_by_failure = self.has_untried_node(job);
+        fitting > self.barred(job, is_barred_by_failure, |group| is_of_class(&group))
+    }
+
+    /// Nodes of these groups that take work and could run the job, and are not given it for now: they are not trusted with it, or,
+    /// `with_failed`, it failed there.
+    fn barred(&self, job: &Job, with_failed: bool, is_wanted: impl Fn(GroupIx) -> bool) -> u32 {
+        let Some(needs) = self.kinds.get(job.kind).map(|kind| kind.needs) else {
+            return 0;
+        };
+        let story = job.story.iter().filter(|_| with_failed);
+        let failed_on = story.flat_map(|story| story.failed_on.iter().copied());
+        let suspects = self.trust.suspects();
+        let distrusted = suspects.filter(|node| !self.trusts(*node, needs));
+        let barred: BTreeSet<NodeIx> = failed_on.chain(distrusted).collect();
+        let could = |ix: &&NodeIx| {
+            let node = self.nodes.get(**ix).filter(|node| node.takes_work());
+            node.is_some_and(|node| {
+                is_wanted(node.group) && self.kinds.fits_on(job.kind, node.group, **ix)
+            })
+        };
+        barred.iter().filter(could).count() as u32
     }
 
     /// The first claim of these kinds that a free node can serve, the node that starts it soonest, and lanes to file anew.
@@ -291,14 +308,32 @@ impl Scheduler {
         let of_kinds = || kinds.iter().filter_map(|ix| self.kinds.get(*ix));
         let mut open = Claims::open(self, of_kinds());
         let mut capped = Claims::capped(self, of_kinds());
-        let claims = open.by_ref().take(CANDIDATES_MAX);
-        let mut claims = claims.chain(capped.by_ref().take(CANDIDATES_MAX));
-        let found = claims.find_map(|claim| {
-            let (lane, job) = self.head(claim)?;
-            Some((job, self.free_node_for(lane, job)?))
-        });
+        let found = self
+            .first_served(&mut open)
+            .or_else(|| self.first_served(&mut capped));
         open.outdated.append(&mut capped.outdated);
         (found, open.outdated)
+    }
+
+    /// Those that may not go everywhere are passed over in numbers: they wait for their nodes in front of others.
+    fn first_served(&self, claims: &mut Claims<'_>) -> Option<(JobIx, NodeIx)> {
+        let (mut plain, mut choosy) = (0, 0);
+        for claim in claims {
+            let Some((lane, job)) = self.head(claim) else {
+                continue;
+            };
+            if let Some(node) = self.free_node_for(lane, job) {
+                return Some((job, node));
+            }
+            match lane.is_choosy() {
+                true => choosy += 1,
+                false => plain += 1,
+            }
+            if plain >= CANDIDATES_MAX || choosy >= CHOOSY_CANDIDATES_MAX {
+                break;
+            }
+        }
+        None
     }
 
     /// The one that starts it soonest; where some are slow, the one on which it ends first.

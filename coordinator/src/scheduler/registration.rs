@@ -100,6 +100,13 @@ impl Scheduler {
                 attempt,
                 keep: false,
             });
+        } else if self
+            .nodes
+            .get(node)
+            .is_some_and(|node| node.drain == Drain::Now)
+        {
+            // It was asked while the node was away, or a leader before this one was.
+            self.stop_and_keep(node, effects);
         }
     }
 

@@ -64,6 +64,11 @@ impl Trust {
         !of_model.is_some_and(waits) && self.quarantines(node, now) < 2
     }
 
+    /// Nodes that failed something since they last rendered it.
+    pub(super) fn suspects(&self) -> impl Iterator<Item = NodeIx> {
+        self.records.keys().map(|(node, _)| *node)
+    }
+
     /// Whether it is given jobs of all models, as far as it failed some.
     pub(super) fn is_trusted(&self, node: NodeIx, now: Monotonic) -> bool {
         let mut of_node = self.of_node(node);
@@ -177,6 +182,17 @@ impl Scheduler {
         needs
             .models()
             .all(|model| self.trust.allows(node, model, self.now))
+    }
+
+    /// After failures were counted. Who was kept from one node for the sake of another that is trusted no more may go there now, and
+    /// whose pause ends in this very step is given work at once.
+    pub(super) fn trust_changed(&mut self) {
+        self.trust_due = self.trust.next_due(self.now);
+        if let Some(at) = self.trust_due {
+            self.wake_by(at);
+        }
+        let waiting = self.kinds.waiting().map(|(ix, _)| ix);
+        self.dirty_kinds.extend(waiting);
     }
 
     /// Models of which the node is given nothing for now, after failures there.

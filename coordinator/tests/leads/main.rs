@@ -1,6 +1,7 @@
 //! The coordinator's promises, kept against a real PostgreSQL and a real object store.
 #![allow(clippy::unwrap_used)]
 
+mod a_held_row_delays_its_own_job_only;
 mod a_leader_that_always_fails_ends_its_process;
 mod a_leader_without_its_database_stands_down;
 mod a_node_is_told_of_both_stages_ahead;

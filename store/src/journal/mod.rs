@@ -24,6 +24,8 @@ pub use change::{
 
 /// The error of `journal_commit` for a term that has ended.
 const TERM_IS_OVER: &str = "ZTERM";
+/// PostgreSQL's for a row that was waited for longer than `lock_timeout`.
+const LOCK_NOT_AVAILABLE: &str = "55P03";
 
 /// What became of one change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +48,10 @@ pub enum JournalError {
     /// broke during the commit or no answer came; committing again is safe.
     #[error("the database did not take the batch; commit it again")]
     Unavailable(#[source] sqlx::Error),
+    /// Somebody else held a row of it for too long, an api instance that stopped in the middle of a cancel perhaps. Whoever
+    /// holds the lease's row must not wait for them: commit the changes one by one, and this one later.
+    #[error("rows of the batch are held by somebody else; commit its changes one by one")]
+    Blocked(#[source] sqlx::Error),
     /// The database refuses something in the batch itself; again it would do so for ever.
     #[error("the batch holds what the database refuses; commit its changes one by one")]
     Refused(#[source] sqlx::Error),
@@ -58,6 +64,9 @@ impl JournalError {
         if code == TERM_IS_OVER {
             let held = Epoch::new(detail_of(&error).parse().unwrap_or_default());
             return Self::Fenced { held, offered };
+        }
+        if code == LOCK_NOT_AVAILABLE {
+            return Self::Blocked(error);
         }
         // Classes 22 (data) and 23 (constraints): the content is at fault. <https://www.postgresql.org/docs/15/errcodes-appendix.html>
         let is_content = code.starts_with("22") || code.starts_with("23");

@@ -1,11 +1,13 @@
-//! Goal: which nodes a job failed on, and which died under it, outlives the leader that saw it.
+//! Goal: which nodes a job failed on, and which died under it, outlives the leader that saw it; and that it had begun.
 //! Method: attempts written by the journal, then read as a new term reads them.
 
+use flowai_actors::ids::UploadId;
 use flowai_actors::messages::Holding;
 use flowai_store::journal::{Change, MADE_ROOM, Unfinished};
 use flowai_store::recovery;
+use flowai_store::videos::{NewVideo, purge};
 
-use crate::farm::{Farm, held, node};
+use crate::farm::{Farm, held, node, settle, spec};
 
 #[tokio::test]
 async fn a_new_leader_knows_where_a_job_failed() {
@@ -50,4 +52,37 @@ async fn a_new_leader_knows_where_a_job_failed() {
     assert_eq!(row.died_on, [node("n1")].into());
     assert_eq!((fresh.job, fresh.failures), (untried, 0));
     assert!(fresh.failed_on.is_empty() && fresh.died_on.is_empty());
+}
+
+/// Its draft is done and purged; a job that never began would fail for that.
+#[tokio::test]
+async fn a_job_that_has_begun_no_longer_starts_after_another() {
+    let farm = Farm::start().await;
+    let draft = farm.queue().await;
+    let spec = spec();
+    let after = |image| NewVideo {
+        after: Some(draft),
+        ..NewVideo::new(farm.user, &spec, Some(image))
+    };
+    let image = UploadId::from_uuid(farm.user.as_uuid());
+    let (begun, waits) = (
+        farm.submit(&after(image)).await,
+        farm.submit(&after(image)).await,
+    );
+    farm.write(Change::Assign(held(draft, 1))).await;
+    farm.write(settle(held(draft, 1))).await;
+    farm.write(Change::Assign(held(begun, 1))).await;
+    farm.write(Change::Requeue {
+        held: held(begun, 1),
+        outcome: Unfinished::Stopped,
+        reason: "made room".to_owned(),
+        checkpoint: None,
+    })
+    .await;
+    let mut transaction = farm.app.begin_as(farm.user).await.unwrap();
+    purge(&mut transaction, draft).await.unwrap();
+    transaction.commit().await.unwrap();
+    let after = async |job| farm.row(job).await.after;
+    assert_eq!(after(begun).await, None);
+    assert!(after(waits).await.is_some_and(|after| after.has_failed));
 }

@@ -1,3 +1,6 @@
+use flowai_actors::limits::MESSAGE_BYTES_MAX;
+use flowai_actors::wire;
+
 use super::*;
 
 fn foretold(effects: &[Effect]) -> Vec<(NodeId, JobId, Sha256)> {
@@ -78,7 +81,7 @@ fn a_nodes_adapters_are_seen_by_operators_as_of_its_newest_beat() {
     say(&mut leader, 1, 3, Vec::new());
 
     let reply = leader.reply();
-    let effects = leader.apply(Event::FarmAsked(reply));
+    let effects = leader.apply(Event::FarmAsked { reply, after: None });
     let Some(Effect::Answer(_, Answer::Farm(view))) = effects.first() else {
         panic!("{effects:?}")
     };
@@ -88,4 +91,52 @@ fn a_nodes_adapters_are_seen_by_operators_as_of_its_newest_beat() {
     // The newest of them: a farm's view is one message.
     assert!(adapters.host.adapters.len() < 20);
     assert!(many.starts_with(&adapters.host.adapters));
+}
+
+/// As many as a leader can be linked with, each with as many adapters as it may name.
+#[test]
+fn a_large_farm_is_seen_in_several_messages_that_each_fit() {
+    const NODES: usize = 300;
+    let mut leader = Leader::new();
+    for n in 0..NODES {
+        let name = format!("n{n:04}");
+        leader.register(&name, None);
+        let hashes: Vec<Sha256> = (0..=255).map(hash).collect();
+        let beat = Box::new(Beat {
+            node: node(&name),
+            generation: FIRST,
+            seq: 1,
+            running: None,
+            held_adapters: hashes.clone(),
+            adapters: AdapterTiers {
+                host: KeptAdapters {
+                    adapters: hashes,
+                    usage: CacheUsage::default(),
+                },
+                ..AdapterTiers::default()
+            },
+        });
+        let reply = leader.reply();
+        leader.apply(Event::Beat { reply, beat });
+    }
+    let (mut after, mut seen) = (None, Vec::new());
+    loop {
+        let reply = leader.reply();
+        let effects = leader.apply(Event::FarmAsked { reply, after });
+        let Some(Effect::Answer(_, Answer::Farm(view))) = effects.into_iter().next() else {
+            panic!("no view of the farm")
+        };
+        let sealed = wire::seal(TERM, view.as_ref()).unwrap();
+        assert!(sealed.bytes.len() <= MESSAGE_BYTES_MAX);
+        for node in &view.nodes {
+            assert_eq!(node.held_adapters_count, Some(256));
+            seen.push(node.node.to_string());
+        }
+        after = view.next_after.clone();
+        if after.is_none() {
+            break;
+        }
+    }
+    let all: Vec<String> = (0..NODES).map(|n| format!("n{n:04}")).collect();
+    assert_eq!(seen, all);
 }

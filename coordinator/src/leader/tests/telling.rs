@@ -42,7 +42,7 @@ fn operators_see_a_node_with_the_job_it_was_given() {
     let mut leader = Leader::new();
     let shown = |leader: &mut Leader| {
         let reply = leader.reply();
-        let effects = leader.apply(Event::FarmAsked(reply));
+        let effects = leader.apply(Event::FarmAsked { reply, after: None });
         let [Effect::Answer(_, Answer::Farm(view))] = &effects[..] else {
             panic!("{effects:?}")
         };

@@ -1,5 +1,6 @@
 //! Rows, terms and nodes that do not agree.
 
+use flowai_store::members::{Drain, Standing};
 use flowai_store::recovery::After;
 
 use super::*;
@@ -337,4 +338,75 @@ fn a_job_whose_parent_ends_while_its_row_is_read_is_not_parked_for_ever() {
         matches!(&changes(&effects)[..], [Change::Assign(held)] if held.at.job == job),
         "{effects:?}"
     );
+}
+
+/// The database answered its first question long after its second one.
+#[test]
+fn a_registration_that_was_overtaken_takes_no_job_away() {
+    let mut leader = Leader::new();
+    let (older, newer) = (leader.reply(), leader.reply());
+    let admitted = |reply| Event::Admitted {
+        reply,
+        register: Box::new(register("a", None)),
+        result: Ok(()),
+    };
+    leader.apply(admitted(newer));
+    let (_, effects) = leader.arrive();
+    let [Change::Assign(held)] = &changes(&effects)[..] else {
+        panic!("{effects:?}")
+    };
+    leader.committed(1);
+    let effects = leader.apply(admitted(older));
+    assert_eq!(changes(&effects), []);
+    assert!(matches!(effects[..], [Effect::Answer(reply, _)] if reply == older));
+    assert_eq!(leader.beat("a", Some(held.at)).len(), 1, "it goes on");
+}
+
+/// Its owner asked for its end while it ran, nobody heard the doorbell, and it waits again.
+#[test]
+fn the_row_of_a_job_that_waits_again_is_read() {
+    let mut leader = Leader::new();
+    let held = leader.running("a");
+    let job = held.at.job;
+    let standing = Standing {
+        drain: Drain::Lazy,
+        is_revoked: false,
+    };
+    leader.apply(Event::MembersRead([(node("a"), standing)].into()));
+    leader.end(&held, Told::Stopped { checkpoint: None });
+    let effects = leader.committed(1);
+    let is_read =
+        |effect: &Effect| matches!(effect, Effect::Read { jobs, .. } if jobs.contains(&job));
+    assert!(effects.iter().any(is_read), "{effects:?}");
+    let mut row = leader.row(job, JobState::Queued, 1);
+    row.cancel_requested = true;
+    let effects = leader.read(row);
+    assert!(
+        matches!(changes(&effects)[..], [Change::CancelWaiting { job: of, .. }] if of == job),
+        "{effects:?}"
+    );
+}
+
+#[test]
+fn a_change_whose_row_is_held_is_tried_again_and_the_others_are_done() {
+    let mut leader = Leader::new();
+    leader.register("a", None);
+    leader.register("b", None);
+    leader.arrive();
+    // Goes into one batch, while the first is committed.
+    let (held, _) = leader.arrive();
+    let (_, effects) = leader.arrive();
+    assert_eq!(changes(&effects), []);
+    let effects = leader.committed(1);
+    let [Change::Assign(blocked)] = &changes(&effects)[..] else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(blocked.at.job, held);
+    let blocked = blocked.clone();
+    for _ in 0..2 {
+        let effects = leader.apply(Event::Committed(vec![Outcome::Blocked]));
+        assert!(!is_dispatched(&effects));
+        assert_eq!(changes(&effects), [Change::Assign(blocked.clone())]);
+    }
+    assert!(is_dispatched(&leader.committed(1)));
 }

@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use super::super::claims::Claims;
-use super::super::jobs::Place;
+use super::super::jobs::{Place, Story};
 use super::super::nodes::NodeIx;
 use super::*;
 
@@ -45,6 +45,7 @@ struct Pace {
     of_100: [(Happening, u32); 10],
     nodes: u32,
     silence_ms_max: u64,
+    between_ms_max: u64,
     cost_s_max: f64,
     classes: &'static [&'static str],
 }
@@ -64,6 +65,7 @@ const BUSY: Pace = Pace {
     ],
     nodes: 5,
     silence_ms_max: 120_000,
+    between_ms_max: 200,
     cost_s_max: 200.0,
     classes: &["gpu", "cpu"],
 };
@@ -84,6 +86,7 @@ const QUIET: Pace = Pace {
     ],
     nodes: 3,
     silence_ms_max: 8_000,
+    between_ms_max: 200,
     cost_s_max: 200.0,
     classes: &["gpu", "cpu"],
 };
@@ -104,6 +107,7 @@ const STEPPING: Pace = Pace {
     ],
     nodes: 3,
     silence_ms_max: 2_000,
+    between_ms_max: 200,
     cost_s_max: 40.0,
     classes: &["gpu"],
 };
@@ -164,6 +168,8 @@ impl Chaos {
     }
 
     fn event(&mut self) -> Option<Event> {
+        // Whatever is due may come together with anything.
+        self.farm.now_ms += self.random.random_range(0..self.pace.between_ms_max);
         let node = self.node();
         let generation = self.generations.get(&node).copied();
         Some(match self.happening() {
@@ -501,6 +507,22 @@ fn audit(scheduler: &Scheduler, event: &Event) {
         let fitting =
             nodes.filter(|(node_ix, node)| scheduler.kinds.fits_on(ix, node.group, *node_ix));
         assert_eq!(fitting.count() as u32, kind.fitting, "{event:?}");
+    }
+    for (_, lane) in scheduler.lanes.iter() {
+        let ix = lane.jobs[0];
+        let job = scheduler.jobs.get(ix).unwrap();
+        let is_pausing = |story: &Story| story.back_at > scheduler.now;
+        let nodes = scheduler.nodes.iter().filter(|(_, node)| node.takes_work());
+        let nodes = nodes.filter(|(ix, _)| scheduler.may_take(*ix, lane.kind));
+        let mut nodes = nodes
+            .map(|(node, _)| scheduler.may_run(lane, ix, node))
+            .peekable();
+        if nodes.peek().is_some() && !job.story.as_deref().is_some_and(is_pausing) {
+            assert!(
+                nodes.any(|may| may),
+                "{job:?} may go nowhere, after {event:?}"
+            );
+        }
     }
     for (node_ix, node) in scheduler.nodes.iter() {
         if let Some(running) = node.running {

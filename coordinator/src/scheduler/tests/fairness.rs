@@ -215,3 +215,27 @@ fn whoever_loses_its_node_pays_only_for_what_ran() {
     let order = start_order_on(&mut farm, "b", effects, 4);
     assert!(order.contains(&2), "{order:?}");
 }
+
+/// Its node waited for a leader, or measures wrongly.
+#[test]
+fn nobody_pays_for_longer_than_the_node_had_the_job() {
+    let tag_after = |busy_s: f64| {
+        let mut farm = Farm::new();
+        farm.register("a", FIRST, None);
+        farm.arrive(waiting(1, 1, Tier::Free));
+        // Waits for a model that nobody has: its owner's share stays known.
+        let mut other = waiting(2, 1, Tier::Free);
+        other.model = model("other");
+        farm.arrive(other);
+        farm.pass(60_000, &["a"]);
+        let ran = Some(Ran {
+            busy: GpuSeconds(busy_s),
+            load: GpuSeconds(0.0),
+        });
+        farm.ended("a", 1, 1, AttemptEnd::Rendered { ran });
+        let shares = &farm.scheduler.shares;
+        shares.get(shares.find(user_id(1)).unwrap()).unwrap().tag
+    };
+    assert!(tag_after(50.0) < tag_after(60.0));
+    assert_eq!(tag_after(60.0), tag_after(10_000.0));
+}

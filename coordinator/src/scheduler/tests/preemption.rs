@@ -271,21 +271,20 @@ fn what_was_stopped_pays_only_for_what_ran() {
     assert_eq!(order[..2], [2, 3], "{order:?}");
 }
 
-#[test]
-fn a_checkpoint_of_a_class_that_is_gone_holds_its_job_back_no_more() {
-    let mut farm = Farm::new();
-    let offer = |node: &str, generation: u32, class: &str| {
-        Event::NodeRegistered(NodeOffer {
-            node: node_id(node),
-            generation: Generation::new(generation),
-            models: vec![model("tiny")],
-            device_class: class.to_owned(),
-            memory_bytes: 1 << 34,
-            running: None,
-        })
-    };
-    farm.step(offer("a", 1, "gpu"));
-    farm.arrive(waiting(1, 1, Tier::Free));
+fn offer(node: &str, generation: u32, class: &str) -> Event {
+    Event::NodeRegistered(NodeOffer {
+        node: node_id(node),
+        generation: Generation::new(generation),
+        models: vec![model("tiny")],
+        device_class: class.to_owned(),
+        memory_bytes: 1 << 34,
+        running: None,
+    })
+}
+
+/// Job 1 ran on `a`, of class `gpu`, left a checkpoint, and its node died and came back.
+fn lost_after_a_checkpoint(farm: &mut Farm) {
+    assert_eq!(farm.arrive(waiting(1, 1, Tier::Free)), [assign(1, 1, "a")]);
     farm.step(Event::Checkpointed {
         job: job_id(1),
         attempt: Attempt::new(1),
@@ -294,12 +293,51 @@ fn a_checkpoint_of_a_class_that_is_gone_holds_its_job_back_no_more() {
             step: 4,
         },
     });
-    // Its node dies, comes back, and is one on which it failed; the other one is of another class.
     let effects = farm.step(offer("a", 2, "gpu"));
     assert!(
         matches!(&effects[..], [Effect::Requeue { checkpoint: Some(kept), .. }] if kept.step == 4),
         "{effects:?}"
     );
+}
+
+#[test]
+fn a_checkpoint_of_a_class_that_is_gone_holds_its_job_back_no_more() {
+    let mut farm = Farm::new();
+    farm.step(offer("c", 1, "gpu"));
+    farm.arrive(waiting(2, 2, Tier::Free));
+    farm.step(offer("a", 1, "gpu"));
+    lost_after_a_checkpoint(&mut farm);
+    // The other one of its class works.
     assert_eq!(farm.step(offer("b", 1, "cpu")), []);
-    assert_eq!(farm.step(offer("a", 3, "cpu")), [assign(1, 2, "b")]);
+    let effects = farm.step(offer("c", 2, "cpu"));
+    let begins =
+        |effect: &Effect| matches!(effect, Effect::Assign { job, .. } if *job == job_id(1));
+    assert!(effects.iter().any(begins), "{effects:?}");
+}
+
+#[test]
+fn a_checkpoint_does_not_hold_a_job_back_for_the_node_on_which_it_failed() {
+    let mut farm = Farm::new();
+    farm.step(offer("a", 1, "gpu"));
+    lost_after_a_checkpoint(&mut farm);
+    assert_eq!(farm.step(offer("b", 1, "cpu")), [assign(1, 2, "b")]);
+}
+
+/// Many users' jobs wait for the one node of their checkpoints' class; whoever comes behind them could begin on another.
+#[test]
+fn a_newcomer_is_not_overlooked_behind_jobs_that_may_not_go_there() {
+    let mut farm = Farm::new();
+    farm.step(offer("x", 1, "gpu"));
+    farm.arrive(waiting(1, 1, Tier::Free));
+    farm.step(offer("y", 1, "cpu"));
+    for n in 100..300 {
+        let mut job = waiting(n, n, Tier::Free);
+        job.attempt = Attempt::new(1);
+        job.resume = Some(Checkpoint {
+            device_class: "gpu".to_owned(),
+            step: 9,
+        });
+        assert_eq!(farm.arrive(job), []);
+    }
+    assert_eq!(farm.arrive(waiting(2, 2, Tier::Free)), [assign(2, 1, "y")]);
 }

@@ -230,3 +230,30 @@ fn a_run_of_an_earlier_term_teaches_nothing_and_is_as_fast_as_the_steps_that_wer
     farm.arrive(waiting(100, 100, Tier::Free));
     assert_eq!(charged(&farm, "n0"), 10.0);
 }
+
+/// The leader that was asked is gone, or the node was away.
+#[test]
+fn a_node_that_is_to_be_drained_at_once_stops_when_it_comes_with_its_job() {
+    let mut farm = Farm::new();
+    let mut job = waiting(1, 1, Tier::Free);
+    job.attempt = Attempt::new(1);
+    farm.step(Event::NodeDraining {
+        node: node_id("a"),
+        how: Drain::Now,
+    });
+    farm.step(Event::JobRecovered(Recovered {
+        waiting: job,
+        node: node_id("a"),
+        generation: FIRST,
+        cancel_requested: false,
+    }));
+    let stop = Effect::Stop {
+        node: node_id("a"),
+        job: job_id(1),
+        attempt: Attempt::new(1),
+        keep: true,
+    };
+    assert_eq!(farm.register("a", FIRST, Some((1, 1))), [stop]);
+    // Once is enough.
+    assert_eq!(farm.register("a", FIRST, Some((1, 1))), []);
+}

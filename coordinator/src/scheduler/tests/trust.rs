@@ -276,3 +276,80 @@ fn nodes_that_are_given_nothing_hide_no_good_one() {
         [assign(9_000, 1, "good")]
     );
 }
+
+/// Three jobs that failed on `b` were rendered by `a`.
+fn distrust_b(farm: &mut Farm) {
+    for n in 100..100 + NODE_FAULTS_MAX as u64 {
+        farm.step(Event::NodeDraining {
+            node: node_id("a"),
+            how: Drain::Lazy,
+        });
+        assert_eq!(farm.arrive(waiting(n, n, Tier::Free)), [assign(n, 1, "b")]);
+        farm.step(Event::NodeDraining {
+            node: node_id("a"),
+            how: Drain::Off,
+        });
+        let effects = farm.ended("b", n, 1, failure(true));
+        assert_eq!(given(&effects), [(n, "a".to_owned())]);
+        farm.ended("a", n, 2, rendered());
+    }
+    assert_eq!(farm.scheduler.distrusted_on(&node_id("b")), [model("tiny")]);
+}
+
+#[test]
+fn a_job_that_failed_once_does_not_wait_for_a_node_that_is_not_trusted() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    farm.register("b", FIRST, None);
+    distrust_b(&mut farm);
+    assert_eq!(farm.arrive(waiting(1, 1, Tier::Free)), [assign(1, 1, "a")]);
+    farm.ended("a", 1, 1, failure(true));
+    let effects = farm.pass(2 * JOB_RETRY_MS, &["a", "b"]);
+    assert_eq!(given(&effects), [(1, "a".to_owned())]);
+}
+
+/// It had waited for the other one, which works.
+#[test]
+fn a_job_goes_back_as_soon_as_the_other_node_is_trusted_no_more() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    farm.register("b", FIRST, None);
+    distrust_b(&mut farm);
+    farm.pass(NODE_QUARANTINE_MS, &["a", "b"]);
+    // The job that tries whether it is well again, and one that failed on the good node meanwhile.
+    farm.arrive(waiting(1, 1, Tier::Free));
+    // Of another kind: those of one are looked at again whenever one of them waits again.
+    let mut other = waiting(2, 2, Tier::Free);
+    other.shape.width = 512;
+    farm.arrive(other);
+    let on_a = farm.scheduler.running_on(&node_id("a")).unwrap().0;
+    let (here, there) = if on_a == job_id(1) { (1, 2) } else { (2, 1) };
+    farm.ended("a", here, 1, failure(true));
+    assert_eq!(given(&farm.pass(2 * JOB_RETRY_MS, &["a", "b"])), []);
+    let effects = farm.ended("b", there, 1, failure(true));
+    let effects = [effects, farm.pass(2 * JOB_RETRY_MS, &["a", "b"])].concat();
+    assert!(
+        given(&effects).contains(&(here, "a".to_owned())),
+        "{effects:?}"
+    );
+}
+
+/// A pause ends at the very moment at which another job of the model is rendered.
+#[test]
+fn a_node_whose_pause_is_over_is_given_work_whatever_happens_at_that_moment() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    farm.register("b", FIRST, None);
+    distrust_b(&mut farm);
+    farm.arrive(waiting(1, 1, Tier::Free));
+    farm.arrive(waiting(2, 2, Tier::Free));
+    farm.arrive(waiting(3, 3, Tier::Free));
+    let due = farm.scheduler.trust_due.unwrap();
+    let beats = due.as_millis() - farm.now_ms;
+    farm.pass(beats - 1, &["a", "b"]);
+    assert!(farm.scheduler.running_on(&node_id("b")).is_none());
+    farm.now_ms = due.as_millis();
+    let (job, _) = farm.scheduler.running_on(&node_id("a")).unwrap();
+    let effects = farm.ended("a", job.as_uuid().as_u64_pair().1, 1, rendered());
+    assert_eq!(given(&effects).len(), 2, "{effects:?}");
+}

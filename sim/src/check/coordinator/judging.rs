@@ -120,7 +120,13 @@ impl World {
         for index in 0..self.coordinators.len() {
             if self.coordinators[index].epoch() == Some(Epoch::new(newest)) {
                 self.turn_replies += 1;
-                self.lead(index, Event::FarmAsked(ReplyId(self.turn_replies)));
+                self.lead(
+                    index,
+                    Event::FarmAsked {
+                        reply: ReplyId(self.turn_replies),
+                        after: None,
+                    },
+                );
             }
         }
     }
