@@ -93,6 +93,10 @@ pub enum SettingsError {
         "FLOWAI_LISTEN: {0} can be reached by others; end TLS in front and say so by FLOWAI_TLS_IN_FRONT=true, or listen on 127.0.0.1"
     )]
     Open(SocketAddr),
+    #[error(
+        "FLOWAI_PUBLIC_URL is needed behind a proxy, as https://farm.example: cookies and browsers' origins go by it"
+    )]
+    NoPublicUrl,
     #[error("FLOWAI_METRICS_LISTEN: {0} can be reached by others; listen on 127.0.0.1")]
     OpenMetrics(SocketAddr),
     /// What clap says: help, version, an unknown flag.
@@ -220,6 +224,9 @@ impl Settings {
     fn refuse_strangers(&self) -> Result<(), SettingsError> {
         if !self.listen.ip().is_loopback() && !self.is_behind_proxy {
             return Err(SettingsError::Open(self.listen));
+        }
+        if self.is_behind_proxy && self.public_url.is_none() {
+            return Err(SettingsError::NoPublicUrl);
         }
         match self.metrics_listen {
             Some(address) if !address.ip().is_loopback() => {
@@ -454,8 +461,11 @@ mod tests {
             let refused = read(&["--listen", open], &[]).unwrap_err();
             assert!(matches!(refused, SettingsError::Open(_)), "{open}");
             let in_front = ("FLOWAI_TLS_IN_FRONT", "true");
-            assert!(read(&["--listen", open], &[in_front]).is_ok(), "{open}");
-            let refused = read(&["--metrics-listen", open], &[in_front]).unwrap_err();
+            let refused = read(&["--listen", open], &[in_front]).unwrap_err();
+            assert!(matches!(refused, SettingsError::NoPublicUrl), "{open}");
+            let behind = [in_front, ("FLOWAI_PUBLIC_URL", "https://farm.example")];
+            assert!(read(&["--listen", open], &behind).is_ok(), "{open}");
+            let refused = read(&["--metrics-listen", open], &behind).unwrap_err();
             assert!(matches!(refused, SettingsError::OpenMetrics(_)), "{open}");
         }
     }

@@ -1,4 +1,4 @@
-//! Whether an adapter fits a model: read from its file once, remembered as the hashes of the configs it was read against.
+//! Whether an adapter fits a model: read from its file once, remembered as the hash of the modules it was read against.
 
 use flowai_actors::messages::{ModelFamily, ModelOffer};
 use flowai_model::adapter::{AdapterReport, Family, ModuleTable};
@@ -13,6 +13,8 @@ use crate::models::{keyframe_configs, unet_config};
 const UNET_HASH: &str = "unet_config_sha256";
 /// Only for a model that has one whose layers an adapter may change.
 const TEXT_ENCODER_HASH: &str = "text_encoder_config_sha256";
+/// Of the modules and their shapes. Adapters of before have those of whole configs alone.
+const MODULES_HASH: &str = "modules_sha256";
 const MODEL: &str = "model";
 
 /// The table of modules that an adapter's keys may name.
@@ -30,6 +32,7 @@ pub(super) fn module_table(offer: &ModelOffer) -> Result<ModuleTable, ApiError> 
 pub(super) fn stored_report(report: &AdapterReport, offer: &ModelOffer) -> Result<Value, ApiError> {
     let mut stored = serde_json::to_value(report).map_err(|_| ApiError::Internal)?;
     stored[MODEL] = json!(offer.id);
+    stored[MODULES_HASH] = json!(module_table(offer)?.sha256().to_string());
     for (name, hash) in config_hashes(offer)? {
         stored[name] = json!(hash);
     }
@@ -44,17 +47,17 @@ pub(super) fn family_name(family: Family) -> Result<String, ApiError> {
     }
 }
 
-/// Whether an adapter that fitted one model fits this one: the modules of both follow from equal configs.
+/// Whether an adapter that fitted one model fits this one: the modules of both are equal, which equal configs say without a look.
 ///
 /// # Errors
 /// `AdapterIncompatible`, which names the list that it belongs to when it is for the other stage of a video.
 pub(crate) fn checked_against(adapter: &Adapter, offer: &ModelOffer) -> Result<(), ApiError> {
     let text = |name: &str| adapter.report.get(name).and_then(Value::as_str);
-    let wanted = config_hashes(offer)?;
-    if wanted
+    let of_configs = config_hashes(offer)?;
+    let are_equal = of_configs
         .iter()
-        .all(|(name, hash)| text(name) == Some(hash.as_str()))
-    {
+        .all(|(name, hash)| text(name) == Some(hash.as_str()));
+    if are_equal || text(MODULES_HASH) == Some(module_table(offer)?.sha256().to_string().as_str()) {
         return Ok(());
     }
     let (other, place) = match offer.family {
@@ -78,7 +81,7 @@ pub(crate) fn checked_against(adapter: &Adapter, offer: &ModelOffer) -> Result<(
     )))
 }
 
-/// Over the parsed configs, so that what does not change a layer does not count.
+/// Over the parsed configs.
 fn config_hashes(offer: &ModelOffer) -> Result<Vec<(&'static str, String)>, ApiError> {
     let hash = |config: Value| hex::encode(Sha256::digest(config.to_string()));
     Ok(match offer.family {

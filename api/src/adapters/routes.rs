@@ -4,12 +4,13 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
-use flowai_actors::ids::{AdapterId, ModelId, UploadId};
+use flowai_actors::ids::{AdapterId, ModelId, UploadId, UserId};
 use flowai_actors::limits::ADAPTER_BYTES_MAX;
+use flowai_actors::messages::ModelOffer;
 use flowai_store::adapters::{self, Adapter, Stored};
 use flowai_store::database::commit;
 use flowai_store::models;
-use flowai_store::uploads::{self, Purpose, Removal};
+use flowai_store::uploads::{self, Purpose, Removal, Upload};
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 use tokio::io::AsyncWriteExt;
@@ -24,6 +25,7 @@ use crate::auth::{Principal, Scope};
 use crate::error::{ApiError, Problem};
 use crate::http::page::{self, Page};
 use crate::http::{Json, Path, Query};
+use crate::uploads::Place;
 
 const NAME_CHARS_MAX: usize = 80;
 
@@ -111,7 +113,26 @@ async fn create(
         let model = models::find(&mut transaction, &model).await?;
         (upload, model.ok_or_else(unknown)?.offer)
     };
-    let file = fetch(&app, &upload.object_key).await?;
+    let place = app.gate.place(principal.user)?;
+    let (app, name, owner) = (app.clone(), name.to_owned(), principal.user);
+    // Of its own: a client that hangs up leaves no object without a row, and finds the adapter when it looks.
+    let made = tokio::spawn(async move { make(&app, owner, name, upload, offer, place).await });
+    let resource = made.await.map_err(|_| ApiError::Internal)??;
+    let location = format!("/v1/adapters/{}", resource.id);
+    let headers = [(header::LOCATION, location)];
+    Ok((StatusCode::CREATED, headers, axum::Json(resource)).into_response())
+}
+
+/// Checks the file against the model and keeps it as an adapter.
+async fn make(
+    app: &App,
+    owner: UserId,
+    name: String,
+    upload: Upload,
+    offer: ModelOffer,
+    _place: Place,
+) -> Result<AdapterResource, ApiError> {
+    let file = fetch(app, &upload.object_key).await?;
     let report = app
         .gate
         .adapter_fits(
@@ -124,20 +145,20 @@ async fn create(
     let id = AdapterId::generate();
     let adapter = Adapter {
         id,
-        name: name.to_owned(),
+        name,
         sha256: upload.sha256,
         bytes: upload.bytes,
         family: family_name(report.family)?,
         report: stored_report(&report, &offer)?,
-        object_key: format!("adapters/{}/{id}.safetensors", principal.user),
+        object_key: format!("adapters/{owner}/{id}.safetensors"),
         created_at: Utc::now(),
     };
     // An object of its own, so that the upload can go.
     app.objects
         .copy(&upload.object_key, &adapter.object_key)
         .await?;
-    let mut transaction = app.database.begin_as(principal.user).await?;
-    match adapters::insert(&mut transaction, principal.user, &adapter).await? {
+    let mut transaction = app.database.begin_as(owner).await?;
+    match adapters::insert(&mut transaction, owner, &adapter).await? {
         Stored::New => commit(transaction).await?,
         Stored::AlreadyThere(known) => {
             app.objects.delete(&adapter.object_key).await?;
@@ -145,10 +166,7 @@ async fn create(
             return Err(ApiError::StateConflict(detail));
         }
     }
-    let location = format!("/v1/adapters/{id}");
-    let resource = axum::Json(AdapterResource::from(adapter));
-    let headers = [(header::LOCATION, location)];
-    Ok((StatusCode::CREATED, headers, resource).into_response())
+    Ok(AdapterResource::from(adapter))
 }
 
 /// The object as a temporary file, which can be mapped.

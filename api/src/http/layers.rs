@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, header};
+use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use flowai_actors::limits::BODY_BYTES_MAX;
@@ -70,7 +70,7 @@ async fn observe(request: Request, next: Next) -> Response {
         .await;
     let (status, took) = (response.status(), began.elapsed());
     let labels = [
-        ("method", method.to_string()),
+        ("method", method_label(&method).to_owned()),
         ("route", route.clone()),
         ("status", status.as_u16().to_string()),
     ];
@@ -89,6 +89,21 @@ async fn observe(request: Request, next: Next) -> Response {
         response.headers_mut().insert(REQUEST_ID, id);
     }
     response
+}
+
+/// Anybody may invent methods, and each label is kept for ever.
+fn method_label(method: &Method) -> &str {
+    let is_known = matches!(
+        *method,
+        Method::GET
+            | Method::HEAD
+            | Method::POST
+            | Method::PUT
+            | Method::PATCH
+            | Method::DELETE
+            | Method::OPTIONS
+    );
+    if is_known { method.as_str() } else { "other" }
 }
 
 fn is_id_byte(byte: u8) -> bool {
@@ -128,4 +143,18 @@ async fn protect(State(app): State<App>, request: Request, next: Next) -> Respon
         headers.insert(header::STRICT_TRANSPORT_SECURITY, two_years);
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_anybody_may_invent_is_no_label() {
+        let brew = Method::from_bytes(b"BREW").unwrap();
+        assert_eq!(
+            (method_label(&brew), method_label(&Method::PUT)),
+            ("other", "PUT")
+        );
+    }
 }

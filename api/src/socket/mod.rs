@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use flowai_actors::ids::{JobId, SignInId, UserId};
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -32,6 +32,8 @@ const SUBSCRIBE_WITHIN: Duration = Duration::from_secs(10);
 const WRITE_WITHIN: Duration = Duration::from_secs(10);
 /// Asked this often whether it still lives.
 const PING_EVERY: Duration = Duration::from_secs(20);
+/// Each subscription is looked up in the database: whoever changes its mind more often waits.
+const SUBSCRIBE_EVERY: Duration = Duration::from_millis(250);
 /// What a client sends is one small object.
 const MESSAGE_BYTES_MAX: usize = 4 << 10;
 
@@ -163,8 +165,10 @@ async fn talk(app: &App, principal: &Principal, socket: &mut WebSocket) -> Resul
         }
     };
     loop {
+        let next = Instant::now() + SUBSCRIBE_EVERY;
         let (subject, mut stream) = subscribe(app, principal, subscription).await?;
         subscription = forward(app, principal.user, subject, &mut stream, socket).await?;
+        sleep_until(next).await;
     }
 }
 

@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use flowai_actors::ids::UserId;
 use flowai_model::adapter::{Adapter, AdapterReport, ModuleTable};
 use flowai_model::safetensors::{Limits, map_file};
 use tempfile::NamedTempFile;
 use tokio::sync::Semaphore;
 
 use super::image::{Picture, read_picture};
+use super::places::{Place, Places};
 use crate::error::ApiError;
 
 const CHECKS_AT_ONCE: usize = 2;
@@ -21,6 +23,7 @@ const WAITING_MAX: usize = 32;
 pub struct Gate {
     turns: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
+    places: Places,
 }
 
 impl Default for Gate {
@@ -28,11 +31,20 @@ impl Default for Gate {
         Self {
             turns: Arc::new(Semaphore::new(CHECKS_AT_ONCE)),
             waiting: Arc::new(Semaphore::new(WAITING_MAX)),
+            places: Places::default(),
         }
     }
 }
 
 impl Gate {
+    /// Room for a file of the user's, which comes in or is fetched; to be had before any of it is.
+    ///
+    /// # Errors
+    /// `Overloaded`.
+    pub(crate) fn place(&self, user: UserId) -> Result<Place, ApiError> {
+        self.places.take(user)
+    }
+
     /// Decodes a picture and encodes it anew.
     ///
     /// # Errors

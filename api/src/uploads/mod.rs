@@ -2,10 +2,12 @@
 
 mod gate;
 mod image;
+mod places;
 mod receive;
 mod routes;
 
 pub(crate) use gate::Gate;
+pub(crate) use places::Place;
 pub(crate) use receive::{IncomingFile, broken, receive_file, receive_text};
 pub(crate) use routes::remove_picture;
 pub(crate) use routes::{router, store_picture};

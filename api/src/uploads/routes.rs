@@ -93,6 +93,7 @@ async fn create(
     let mut form = form.map_err(|_| {
         ApiError::MediaTypeRefused("send the file as multipart/form-data".to_owned())
     })?;
+    let _place = app.gate.place(principal.user)?;
     let (mut purpose, mut file) = (None, None);
     let too_large = broken(ADAPTER_BYTES_MAX);
     while let Some(field) = form.next_field().await.map_err(&too_large)? {

@@ -193,6 +193,26 @@ fn swapped_adapter() -> (Vec<u8>, String) {
     (safetensors(&header.to_string(), data), words)
 }
 
+/// `tiny` of the same layers for longer clips of another size, as svd-xt beside svd.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_adapter_fits_every_model_of_the_same_layers() {
+    let farm = Farm::start().await;
+    let mut longer = tiny_offer("longer");
+    for (field, value) in [("num_frames", 33), ("sample_size", 48)] {
+        assert_ne!(longer.unet_config[field], json!(value));
+        longer.unet_config[field] = json!(value);
+    }
+    farm.offer(&longer).await;
+    let ada = farm.user("ada").await;
+    let file = ada.upload("adapter", adapter(1)).await.expect(201).id();
+    let make = json!({ "upload": file, "model": "tiny", "name": "style" });
+    let style = ada.post("/v1/adapters", &make).await.expect(201).id();
+    let mut wish = wish(&ada.picture().await);
+    wish["adapters"] = json!([{ "id": style, "weight": 1.0 }]);
+    wish["model"] = json!("longer");
+    ada.post("/v1/videos", &wish).await.expect(202);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn adapters() {
     let farm = Farm::start().await;

@@ -29,7 +29,7 @@ pub(super) struct Args {
     #[arg(long, env = "FLOWAI_PUBLIC_URL")]
     public_url: Option<Url>,
     /// A proxy ends TLS in front of the API, so that it may listen on addresses that others reach
-    #[arg(long, env = "FLOWAI_TLS_IN_FRONT")]
+    #[arg(long, env = "FLOWAI_TLS_IN_FRONT", requires = "public_url")]
     tls_in_front: bool,
     /// Where /metrics of the API is served, on loopback [default: nowhere]
     #[arg(long, env = "FLOWAI_METRICS_LISTEN")]

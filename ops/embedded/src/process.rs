@@ -21,8 +21,9 @@ use crate::run_as::RunAs;
 /// How often a starting or stopping server is looked at.
 pub(crate) const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
-/// A log longer than this is moved aside at the next start.
+/// A log longer than this is moved aside.
 const LOG_BYTES_MAX: u64 = 16 << 20;
+const LOG_LOOK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How much of the log's end an error shows.
 const LOG_SHOWN_BYTES: u64 = 2_000;
@@ -75,12 +76,19 @@ impl Process {
         let mut child = spawn(command).map_err(Error::io(format!("starting {}", launch.name)))?;
         let pid = Pid::from_raw(child.id().cast_signed());
         let (ended, exit) = watch::channel(None);
-        std::thread::Builder::new()
-            .name(format!("wait-{}", launch.name))
+        let (runs, over) = mpsc::channel::<()>();
+        let thread =
+            |name: &str| std::thread::Builder::new().name(format!("{name}-{}", launch.name));
+        thread("wait")
             .spawn(move || {
                 let status = child.wait().unwrap_or_default();
                 ended.send_replace(Some(status));
+                drop(runs);
             })
+            .map_err(Error::io("starting a thread"))?;
+        let path = launch.log.clone();
+        thread("log")
+            .spawn(move || keep_short(&path, LOG_BYTES_MAX, LOG_LOOK_INTERVAL, &over))
             .map_err(Error::io("starting a thread"))?;
         tracing::debug!(program = launch.name, %pid, "started");
         Ok(Self {
@@ -146,8 +154,14 @@ impl Process {
         let read = || -> std::io::Result<String> {
             let mut file = File::open(&self.log)?;
             let length = file.metadata()?.len();
+            // Its beginning is gone when it was moved aside since.
+            let start = if length < self.log_start {
+                0
+            } else {
+                self.log_start
+            };
             file.seek(SeekFrom::Start(
-                self.log_start.max(length.saturating_sub(LOG_SHOWN_BYTES)),
+                start.max(length.saturating_sub(LOG_SHOWN_BYTES)),
             ))?;
             let mut end = Vec::new();
             file.take(LOG_SHOWN_BYTES).read_to_end(&mut end)?;
@@ -250,6 +264,20 @@ fn spawn(command: Command) -> std::io::Result<Child> {
     child.recv().map_err(|_| gone())?
 }
 
+/// Until the server has ended. What it writes between the copy and the cut is lost: it goes on writing to the same file.
+fn keep_short(path: &Path, bytes_max: u64, every: Duration, over: &mpsc::Receiver<()>) {
+    while over.recv_timeout(every) == Err(mpsc::RecvTimeoutError::Timeout) {
+        if !path.metadata().is_ok_and(|log| log.len() > bytes_max) {
+            continue;
+        }
+        let cut = || OpenOptions::new().write(true).open(path)?.set_len(0);
+        let moved = std::fs::copy(path, path.with_extension("log.1")).and_then(|_| cut());
+        if let Err(error) = moved {
+            tracing::warn!(path = %path.display(), %error, "a log cannot be moved aside");
+        }
+    }
+}
+
 fn open_log(path: &Path) -> Result<(File, u64), Error> {
     let doing = || Error::io(format!("opening {}", path.display()));
     if path
@@ -287,4 +315,34 @@ pub(crate) fn program_folders() -> Vec<PathBuf> {
         .unwrap_or_default();
     folders.extend(["/usr/bin", "/usr/sbin", "/usr/local/bin"].map(PathBuf::from));
     folders
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[test]
+    fn a_log_that_grows_is_moved_aside_under_its_writer() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("api.log");
+        let (mut log, _) = open_log(&path).unwrap();
+        let (runs, over) = mpsc::channel();
+        let kept = path.clone();
+        let keeper = std::thread::spawn(move || {
+            keep_short(&kept, 1_000, Duration::from_millis(1), &over);
+        });
+        log.write_all(&[b'a'; 2_000]).unwrap();
+        let aside = path.with_extension("log.1");
+        let is_short = || path.metadata().unwrap().len() == 0;
+        while !(aside.exists() && is_short()) {
+            std::thread::sleep(LOOK_INTERVAL);
+        }
+        log.write_all(b"goes on").unwrap();
+        drop(runs);
+        keeper.join().unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "goes on");
+        assert_eq!(std::fs::read(&aside).unwrap(), [b'a'; 2_000]);
+    }
 }

@@ -50,6 +50,23 @@ pub enum EncodeError {
     Panicked,
 }
 
+impl EncodeError {
+    /// Whether it is the disk's and not the clip's.
+    pub fn is_of_disk(&self) -> bool {
+        match self {
+            Self::Io { .. } => true,
+            Self::Ffmpeg {
+                source: ffmpeg_next::Error::Other { errno },
+                ..
+            } => matches!(
+                io::Error::from_raw_os_error(*errno).kind(),
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+            ),
+            _ => false,
+        }
+    }
+}
+
 /// Names the step at which ffmpeg failed.
 pub(super) trait Action<T> {
     fn action(self, action: &'static str) -> Result<T, EncodeError>;

@@ -14,7 +14,7 @@ use super::order::{FirstFrameInputs, Keyframe, PreviewOrder, StageInputs};
 use super::{
     EngineError, EngineEvent, EngineRun, Holdings, Order, RenderEngine, Rendered, StageEngine,
 };
-use crate::encoder::{self, Encoded, Encoder, EncoderSpec};
+use crate::encoder::{self, EncodeError, Encoded, Encoder, EncoderSpec};
 use crate::failure::{FailureCode, JobFailure};
 use crate::preview::PreviewMaker;
 
@@ -226,13 +226,21 @@ fn decode(
     order.begin(Phase::Decoding)?;
     let clock = Instant::now();
     let encoder = Encoder::start(encoder_spec(&order.spec), &order.out_dir).map_err(encoding)?;
-    let mut done = 0;
-    run.decode(&mut |frame| {
+    let (mut done, mut has_stopped) = (0, false);
+    let decoded = run.decode(&mut |frame| {
         order.control.boundary()?;
-        encoder.push(frame).map_err(encoding)?;
+        encoder.push(frame).map_err(|error| {
+            has_stopped = matches!(error, EncodeError::Stopped);
+            encoding(error)
+        })?;
         done += 1;
         order.say(EngineEvent::Frame { done })
-    })?;
+    });
+    if let Err(error) = decoded {
+        // Only its end says why an encoder takes no more.
+        let cause = has_stopped.then(|| encoder.finish().err()).flatten();
+        return Err(cause.map_or(error, encoding));
+    }
     timings_ms.decode = ms(clock.elapsed());
 
     let clock = Instant::now();
@@ -285,8 +293,12 @@ fn encoder_spec(spec: &RenderSpec) -> EncoderSpec {
     }
 }
 
-fn encoding(error: encoder::EncodeError) -> EngineError {
-    JobFailure::new(FailureCode::EncodingFailed, error).into()
+fn encoding(error: EncodeError) -> EngineError {
+    let code = match error.is_of_disk() {
+        true => FailureCode::DiskFailed,
+        false => FailureCode::EncodingFailed,
+    };
+    JobFailure::new(code, error).into()
 }
 
 fn ms(elapsed: Duration) -> f64 {

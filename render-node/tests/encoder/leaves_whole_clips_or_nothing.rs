@@ -146,6 +146,16 @@ fn frames_are_encoded_while_later_ones_are_missing() {
     encoder.finish().unwrap();
 }
 
+#[test]
+fn a_full_disk_is_told_from_a_clip_that_cannot_be_made() {
+    let folder = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("/dev/full", folder.path().join("clip.mp4")).unwrap();
+    let full = Encoder::start(SPEC, folder.path()).unwrap_err();
+    assert!(full.is_of_disk(), "{full:?}");
+    let impossible = Encoder::start(EncoderSpec { fps: 0, ..SPEC }, folder.path()).unwrap_err();
+    assert!(!impossible.is_of_disk(), "{impossible:?}");
+}
+
 fn noise(spec: &EncoderSpec, index: u32) -> RgbFrame {
     let mut state = index.wrapping_mul(2_654_435_761) | 1;
     RgbFrame::from_fn(spec.width, spec.height, |_, _| {

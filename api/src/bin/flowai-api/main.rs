@@ -1,5 +1,6 @@
 //! `flowai-api`: serves the HTTP API. Settings: docs/operations.md. Exit statuses: 0 ended in order, 1 failed, 2 settings.
 
+mod connections;
 mod open_files;
 mod program;
 

@@ -1,7 +1,5 @@
 //! The program: puts the parts together, serves until it is told to end or cannot go on.
 
-use std::future::IntoFuture as _;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +20,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use url::Url;
+
+use crate::connections::serve;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Requests that were begun are finished within it; streams were told to come back.
@@ -91,10 +91,7 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
     link.dial(targets)?;
 
     let stop = CancellationToken::new();
-    let service = router(app.clone()).into_make_service_with_connect_info::<SocketAddr>();
-    let server =
-        axum::serve(listener, service).with_graceful_shutdown(stop.clone().cancelled_owned());
-    let mut server = pin!(server.into_future());
+    let mut server = pin!(serve(listener, router(app.clone()), stop.clone()));
     if let Some(path) = &settings.ready_file {
         write_ready_file(path, &serde_json::json!({ "address": address }))
             .with_context(|| format!("FLOWAI_READY_FILE: {}", path.display()))?;
@@ -106,14 +103,13 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
         failed = tasks.failed() => anyhow::bail!(failed),
         failed = app.failed() => anyhow::bail!(failed),
         failed = link.failed() => anyhow::bail!(failed),
-        ended = &mut server => anyhow::bail!("the listener ended: {ended:?}"),
+        () = &mut server => anyhow::bail!("the listener ended"),
     }
     app.drain().await;
     stop.cancel();
     tokio::select! {
-        ended = tokio::time::timeout(REQUESTS_GRACE, server) => match ended {
-            Ok(ended) => ended?,
-            Err(_) => tracing::warn!("requests were cut off"),
+        ended = tokio::time::timeout(REQUESTS_GRACE, server) => if ended.is_err() {
+            tracing::warn!("requests were cut off");
         },
         () = signals.received() => tracing::warn!("told twice to end; requests are cut off"),
     }

@@ -254,6 +254,7 @@ impl Maker<'_> {
             set("FLOWAI_LISTEN", format!("{}:0", host.address)),
             // A namespace of the run's own is no loopback; nothing from outside gets there.
             set("FLOWAI_TLS_IN_FRONT", network.has_namespaces().to_string()),
+            set("FLOWAI_PUBLIC_URL", "http://farm.example"),
             set("FLOWAI_COORDINATORS", coordinators),
             set("FLOWAI_KEYS_DIR", self.folder.join("keys")),
             set("FLOWAI_RATE_SCALE", RATE_SCALE),

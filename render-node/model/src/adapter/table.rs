@@ -1,6 +1,8 @@
 use std::collections::HashMap;
+use std::fmt::Write as _;
 
 use super::{AdapterProblem, Family};
+use crate::Sha256Digest;
 use crate::config::UnetConfig;
 use crate::config::stable_diffusion::{TextEncoderConfig, Unet2dConfig};
 use crate::inventory::{self, TensorSpec};
@@ -78,6 +80,16 @@ impl ModuleTable {
             by_path,
             by_joined_path,
         }
+    }
+
+    /// Of the modules and their shapes: models of equal ones take the same adapters, whatever else their configs say.
+    pub fn sha256(&self) -> Sha256Digest {
+        let mut text = format!("{:?}", self.family);
+        for Module { path, weight_shape } in &self.modules {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "\n{path} {weight_shape:?}");
+        }
+        Sha256Digest::of(text.as_bytes())
     }
 
     /// Whose adapters fit.
