@@ -1,4 +1,4 @@
-# Every command sets up what it needs first; what is there already costs a moment. See README.md.
+# Every command but `sim`, which needs nothing beside Rust, sets up what it needs first; what is there already costs a moment. See README.md.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c

@@ -2,7 +2,7 @@
 //!
 //! Relations between bounds are asserted at compile time, so that a changed number that breaks a promise does not build.
 
-// --- leases and time (docs: actors.md "Leases and time") ---
+// --- leases and time (docs/ARCHITECTURE.md) ---
 
 /// A leader renews its lease row this often.
 pub const LEADER_RENEW_MS: u64 = 2_000;
@@ -93,7 +93,7 @@ const _: () = assert!(ENGINE_LEAVE_GRACE_MS < ENGINE_LEAVE_MS_MIN);
 const _: () = assert!(ENGINE_LEAVE_MS_MIN < ENGINE_LEAVE_MS_MAX);
 const _: () = assert!(NODE_BEAT_MS < JOB_RETRY_MS);
 
-// --- who starts when (docs: scheduling.md "Policy v1"; the numbers of each tier are in `state.rs`) ---
+// --- who starts when (docs/scheduler.md; the numbers of each tier are in `state.rs`) ---
 
 /// One of so many starts may go to whoever waits longest beyond its tier's start bound: a tenth of the farm keeps the promise
 /// in any overload, and the shares keep the rest.
@@ -203,7 +203,7 @@ pub const AUTOSCALE_LOOKS_ABOVE: u32 = 3;
 /// After the beginning of a term nodes come back within their lease; until then nothing is decided.
 pub const AUTOSCALE_SETTLE_MS: u64 = 30_000;
 /// Nodes that were spare for the whole of such a time are given back. No shorter time may be chosen: loading a model takes up to
-/// a minute (p99 of the trace in scheduling.md: 52 s), and a node that comes back has to.
+/// a minute (52 s at p99 of the trace that the scheduler was designed by), and a node that comes back has to.
 pub const AUTOSCALE_COOL_DOWN_S_MIN: u64 = 60;
 pub const AUTOSCALE_COOL_DOWN_S: u64 = 300;
 pub const AUTOSCALE_COOL_DOWN_S_MAX: u64 = 86_400;
@@ -286,7 +286,7 @@ pub const ARTEFACT_BYTES_MAX: u64 = 512 << 20;
 
 // --- the object store, as a node sees it ---
 
-/// An outage of the object store that costs nothing but time (reliability.md, P17).
+/// An outage of the object store that costs nothing but time.
 pub const STORE_OUTAGE_MS: u64 = 30_000;
 /// A signed URL to read an object by lives so long; a leaked one is worth nothing after this.
 pub const DOWNLOAD_URL_MS: u64 = 300_000;

@@ -4,7 +4,7 @@
 //! - 4: nobody hears 202 before the transaction has committed; the leader's doorbell rings after that.
 //! - 7: bytes go to the object store and come from it; the link carries hints.
 //! - 8: bodies, streams, blocking work and waits are bounded; full is an answer.
-//! - 9: every statement runs under the caller's identity; a stranger's object is a missing one.
+//! - 9: every statement runs under the caller's identity, or is the one that names the owner of each row; a stranger's object is a missing one.
 //! - 10: a render names the adapters that its owner has and that fit the model, or it is not accepted.
 //! - 12: it does not start with weak keys, on an open address without TLS in front, or on a role that row level security
 //!   does not bind.

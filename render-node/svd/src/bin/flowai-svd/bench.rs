@@ -38,7 +38,7 @@ pub(crate) struct Bench {
     /// tiny, middle, full-svd, ..
     #[arg(long, value_name = "NAME", default_value = "full-svd")]
     preset: String,
-    /// Folder of the model, random weights; made where there is none (4.6 GB for full-svd on a GPU)
+    /// Folder of the model, random weights; made where there is none (4.5 GB for full-svd on a GPU, and its adapters)
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
     #[arg(long, default_value_t = 25)]
