@@ -37,21 +37,7 @@ async fn a_held_row_delays_its_own_job_only() {
     let (link, events) = net.attach(leader, wire::may_send);
     let mut world = JoinSet::new();
     for name in ["n1", "n2"] {
-        let me = peer(Role::Node, name);
-        let id = me.id.clone();
-        let (link, events) = net.attach(me, wire::may_send);
-        assert!(net.connect(&id, &leader_id));
-        let node = ScriptedNode {
-            id: name.parse().unwrap(),
-            leader: leader_id.clone(),
-            link,
-            objects: farm.objects.clone(),
-            running: Arc::default(),
-            is_stuck: false,
-            stops: Arc::default(),
-            hints: Arc::default(),
-            taken: Arc::default(),
-        };
+        let (node, events) = ScriptedNode::linked(&net, name, &leader_id, &farm.objects);
         world.spawn(node.run(events));
     }
     world.spawn(async move { net.follow_tokio().await });

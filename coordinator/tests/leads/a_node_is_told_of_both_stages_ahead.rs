@@ -25,20 +25,10 @@ async fn a_node_is_told_of_both_stages_ahead() {
     let leader = peer(Role::Coordinator, "c1");
     let leader_id = leader.id.clone();
     let (link, events) = net.attach(leader, wire::may_send);
-    let me = peer(Role::Node, "n1");
-    let id = me.id.clone();
-    let (node_link, node_events) = net.attach(me, wire::may_send);
-    assert!(net.connect(&id, &leader_id));
+    let (node, node_events) = ScriptedNode::linked(&net, "n1", &leader_id, &farm.objects);
     let node = ScriptedNode {
-        id: "n1".parse().unwrap(),
-        leader: leader_id,
-        link: node_link,
-        objects: farm.objects.clone(),
-        running: Arc::default(),
         is_stuck: true,
-        stops: Arc::default(),
-        hints: Arc::default(),
-        taken: Arc::default(),
+        ..node
     };
     let (running, hints) = (Arc::clone(&node.running), Arc::clone(&node.hints));
     let mut world = JoinSet::new();

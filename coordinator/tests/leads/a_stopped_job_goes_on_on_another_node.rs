@@ -32,20 +32,11 @@ async fn a_stopped_job_goes_on_on_another_node() {
     let taken = Arc::default();
     let stops = Arc::new(AtomicU32::new(1));
     let mut join = |name: &str| {
-        let me = peer(Role::Node, name);
-        let id = me.id.clone();
-        let (node_link, node_events) = net.attach(me, wire::may_send);
-        assert!(net.connect(&id, &leader_id));
+        let (node, node_events) = ScriptedNode::linked(&net, name, &leader_id, &farm.objects);
         let node = ScriptedNode {
-            id: name.parse().unwrap(),
-            leader: leader_id.clone(),
-            link: node_link,
-            objects: farm.objects.clone(),
-            running: Arc::default(),
-            is_stuck: false,
             stops: Arc::clone(&stops),
-            hints: Arc::default(),
             taken: Arc::clone(&taken),
+            ..node
         };
         world.spawn(node.run(node_events));
     };

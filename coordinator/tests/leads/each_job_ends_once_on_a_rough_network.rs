@@ -40,21 +40,7 @@ async fn each_job_ends_once_on_a_rough_network() {
     let mut world = JoinSet::new();
     for n in 0..NODES {
         let name = format!("n{n}");
-        let me = peer(Role::Node, &name);
-        let id = me.id.clone();
-        let (link, events) = net.attach(me, wire::may_send);
-        assert!(net.connect(&id, &leader_id));
-        let node = ScriptedNode {
-            id: name.parse().unwrap(),
-            leader: leader_id.clone(),
-            link,
-            objects: farm.objects.clone(),
-            running: Arc::default(),
-            is_stuck: false,
-            stops: Arc::default(),
-            hints: Arc::default(),
-            taken: Arc::default(),
-        };
+        let (node, events) = ScriptedNode::linked(&net, &name, &leader_id, &farm.objects);
         world.spawn(node.run(events));
     }
     world.spawn(async move { net.follow_tokio().await });

@@ -7,7 +7,7 @@ use std::time::Duration;
 use flowai_actors::checkpoint::{CheckpointFile, CheckpointPlace, PlaceCheckpoint};
 use flowai_actors::ids::{Epoch, Generation, NodeId, Sha256};
 use flowai_actors::limits::NODE_BEAT_MS;
-use flowai_actors::link::{LinkEvent, LinkEvents, PeerId, Request, SimLink};
+use flowai_actors::link::{LinkEvent, LinkEvents, PeerId, Request, Role, SimLink, SimNet};
 use flowai_actors::manifest::{EngineInfo, KeyframeMade, Manifest, StageTimings};
 use flowai_actors::messages::{
     AdapterTiers, ArtefactFile, Assign, AssignAnswer, AttemptRef, Beat, BeatAnswer, Body, Ended,
@@ -20,6 +20,8 @@ use flowai_store::checkpoints::checkpoint_key;
 use flowai_store::journal::artefact_key;
 use flowai_store::objects::Objects;
 use tokio::task::JoinSet;
+
+use crate::farm::peer;
 
 const GENERATION: Generation = Generation::new(1);
 const BEAT: Duration = Duration::from_millis(NODE_BEAT_MS);
@@ -47,6 +49,31 @@ pub(crate) struct ScriptedNode {
 }
 
 impl ScriptedNode {
+    /// A node of this name with a link to the leader, and what comes over it.
+    pub(crate) fn linked(
+        net: &SimNet,
+        name: &str,
+        leader: &PeerId,
+        objects: &Objects,
+    ) -> (Self, LinkEvents) {
+        let me = peer(Role::Node, name);
+        let id = me.id.clone();
+        let (link, events) = net.attach(me, wire::may_send);
+        assert!(net.connect(&id, leader));
+        let node = Self {
+            id: name.parse().unwrap(),
+            leader: leader.clone(),
+            link,
+            objects: objects.clone(),
+            running: Arc::default(),
+            is_stuck: false,
+            stops: Arc::default(),
+            hints: Arc::default(),
+            taken: Arc::default(),
+        };
+        (node, events)
+    }
+
     /// Never ends by itself.
     pub(crate) async fn run(self, mut events: LinkEvents) {
         let mut renders = JoinSet::new();

@@ -49,20 +49,10 @@ async fn spare_nodes_are_given_back() {
     let mut world = JoinSet::new();
     let mut works = Vec::new();
     for name in ["n1", "n2"] {
-        let me = peer(Role::Node, name);
-        let id = me.id.clone();
-        let (node_link, node_events) = net.attach(me, wire::may_send);
-        assert!(net.connect(&id, &leader_id));
+        let (node, node_events) = ScriptedNode::linked(&net, name, &leader_id, &farm.objects);
         let node = ScriptedNode {
-            id: name.parse().unwrap(),
-            leader: leader_id.clone(),
-            link: node_link,
-            objects: farm.objects.clone(),
-            running: Arc::default(),
             is_stuck: true,
-            stops: Arc::default(),
-            hints: Arc::default(),
-            taken: Arc::default(),
+            ..node
         };
         works.push((name, Arc::clone(&node.running)));
         world.spawn(node.run(node_events));
