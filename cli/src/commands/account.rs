@@ -52,8 +52,16 @@ pub(super) async fn log_in(
     output: Output,
 ) -> Result<(), CommandError> {
     let (login, account) = log_in_for_key(farm, &args.email, &password()?).await?;
-    // Its key would be known to nobody once another is kept.
-    if let Some(before) = remember(farm, account)?
+    // A key that is not kept would be known to nobody: the new one where it cannot be, and else the one before it.
+    let key = account.api_key_id.clone();
+    let before = match remember(farm, account) {
+        Ok(before) => before,
+        Err(error) => {
+            login.delete_key(&key).await.ok();
+            return Err(error);
+        }
+    };
+    if let Some(before) = before
         && let Err(error) = login.delete_key(&before.api_key_id).await
     {
         output.note(format_args!(

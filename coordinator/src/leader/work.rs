@@ -98,6 +98,10 @@ pub(super) async fn commit_batch(database: &Database, epoch: Epoch, batch: &Batc
     match commit(database, epoch, batch).await {
         Ok(outcomes) => Event::Committed(outcomes),
         Err(Stop::Fenced) => Event::Fenced,
+        // Alone already.
+        Err(Stop::Blocked) if batch.changes().len() == 1 => {
+            Event::Committed(vec![Outcome::Blocked])
+        }
         Err(Stop::Refused(_) | Stop::Blocked) => {
             let mut outcomes = Vec::new();
             for change in batch.changes() {

@@ -93,7 +93,7 @@ fn a_nodes_adapters_are_seen_by_operators_as_of_its_newest_beat() {
     assert!(many.starts_with(&adapters.host.adapters));
 }
 
-/// As many as a leader can be linked with, each with as many adapters as it may name.
+/// More than fit into one, each with as many adapters as it may name.
 #[test]
 fn a_large_farm_is_seen_in_several_messages_that_each_fit() {
     const NODES: usize = 300;

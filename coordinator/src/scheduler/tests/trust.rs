@@ -343,7 +343,10 @@ fn a_node_whose_pause_is_over_is_given_work_whatever_happens_at_that_moment() {
     distrust_b(&mut farm);
     farm.arrive(waiting(1, 1, Tier::Free));
     farm.arrive(waiting(2, 2, Tier::Free));
-    farm.arrive(waiting(3, 3, Tier::Free));
+    // Of another kind, which no start of the others brings to mind.
+    let mut other = waiting(3, 3, Tier::Free);
+    other.shape.width = 512;
+    farm.arrive(other);
     let due = farm.scheduler.trust_due.unwrap();
     let beats = due.as_millis() - farm.now_ms;
     farm.pass(beats - 1, &["a", "b"]);
