@@ -88,7 +88,10 @@ impl Store {
             tier: row.tier,
             class: row.class,
             waited: Duration::from_millis(now_ms.saturating_sub(row.created_ms)),
-            after: row.after.and_then(|after| self.after(after)),
+            after: row
+                .after
+                .and_then(|after| self.after(after))
+                .filter(|_| row.attempt == 0),
             model: row.spec.model.clone(),
             spec: Some((*row.spec).clone()),
             state: row.state,
