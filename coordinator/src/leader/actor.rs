@@ -27,6 +27,7 @@ use flowai_store::{idempotency, join_tokens};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
+use super::Tools;
 use super::audit::keep_auditing;
 use super::autoscaling::Looks;
 use super::delivery;
@@ -37,7 +38,6 @@ use super::state::State;
 use super::tasks::LeaderTask;
 use super::weeks::keep_weeks;
 use super::work::{self, recover};
-use super::{Ahead, Tools};
 use crate::autoscaler::Autoscale;
 use crate::metrics;
 
@@ -353,10 +353,14 @@ impl Running {
                 work::admit(&database, reply, register).await
             }),
             Effect::Commit(batch) => {
-                let ahead = self.tools.ahead.clone();
+                if let Some(reading) = self.tools.ahead.of(&batch) {
+                    let database = database.clone();
+                    self.tasks.spawn(LeaderTask::ReadAhead, |_| async move {
+                        Ok(reading.read(&database).await?)
+                    });
+                }
                 self.work(LeaderTask::Commit, async move {
-                    let reading = ahead.read(&database, &batch);
-                    Ahead::beside(reading, work::commit_batch(&database, epoch, &batch)).await
+                    work::commit_batch(&database, epoch, &batch).await
                 });
             }
             Effect::Read { jobs, after } => self.work(LeaderTask::Read, async move {

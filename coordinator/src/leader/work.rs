@@ -257,7 +257,7 @@ async fn assignment(
     models: JobModels,
     may_resume: bool,
 ) -> Result<Assign, NotDispatched> {
-    let found = match tools.ahead.take(at.job) {
+    let found = match tools.ahead.take(at.job).await {
         Some(found) => Ok(found),
         None => sources::of_job(&tools.database, at.job).await,
     };
