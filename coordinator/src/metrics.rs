@@ -78,8 +78,15 @@ pub(crate) fn record_provider_failure() {
     counter!("flowai_autoscaler_provider_failures_total").increment(1);
 }
 
-/// Takes down how the farm stands.
-pub(crate) fn record(epoch: Epoch, figures: &Figures) {
+/// What of a term's counts the counters have: each term counts from none, and they go on.
+#[derive(Debug, Default)]
+pub(crate) struct Counted {
+    forced_starts: u64,
+    preemptions: u64,
+}
+
+/// Takes down how the farm stands. `counted` is of this term.
+pub(crate) fn record(epoch: Epoch, figures: &Figures, counted: &mut Counted) {
     gauge!("flowai_coordinator_leader").set(1);
     gauge!("flowai_coordinator_epoch").set(epoch.get());
     for tier in Tier::ALL {
@@ -110,8 +117,14 @@ pub(crate) fn record(epoch: Epoch, figures: &Figures) {
             }
         }
     }
-    counter!("flowai_scheduler_forced_starts_total").absolute(figures.forced_starts);
-    counter!("flowai_scheduler_preemptions_total").absolute(figures.preemptions);
+    let forced_starts = figures.forced_starts - counted.forced_starts;
+    let preemptions = figures.preemptions - counted.preemptions;
+    counter!("flowai_scheduler_forced_starts_total").increment(forced_starts);
+    counter!("flowai_scheduler_preemptions_total").increment(preemptions);
+    *counted = Counted {
+        forced_starts: figures.forced_starts,
+        preemptions: figures.preemptions,
+    };
     if let Some(ratio) = figures.inside_p90 {
         gauge!("flowai_scheduler_estimate_inside_p90_ratio").set(ratio);
     }
@@ -150,7 +163,10 @@ mod tests {
             preemptions: 0,
             inside_p90: None,
         };
-        metrics::with_local_recorder(&recorder, || record(Epoch::new(3), &figures));
+        let mut counted = Counted::default();
+        metrics::with_local_recorder(&recorder, || {
+            record(Epoch::new(3), &figures, &mut counted);
+        });
         let told = handle.render();
         let waits = |tier: &str, quantile: &str| {
             let labels = format!("tier=\"{tier}\",gpu_class=\"gpu\",quantile=\"{quantile}\"");
@@ -169,6 +185,35 @@ mod tests {
             "distrusted_nodes{gpu_class=\"gpu\"} 0",
         ] {
             assert!(told.contains(&format!("flowai_scheduler_{slow}")), "{told}");
+        }
+    }
+
+    #[test]
+    fn counts_go_on_from_term_to_term() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        let of_term = |epoch: u32, counts: &[u64]| {
+            let mut counted = Counted::default();
+            for count in counts {
+                let figures = Figures {
+                    waiting: BTreeMap::new(),
+                    running: [0, 0, 0],
+                    classes: BTreeMap::new(),
+                    forced_starts: *count,
+                    preemptions: 2 * count,
+                    inside_p90: None,
+                };
+                metrics::with_local_recorder(&recorder, || {
+                    record(Epoch::new(epoch), &figures, &mut counted);
+                });
+            }
+        };
+        of_term(1, &[2, 5, 5]);
+        of_term(2, &[0, 3]);
+        let told = handle.render();
+        for (name, count) in [("forced_starts", 8), ("preemptions", 16)] {
+            let line = format!("flowai_scheduler_{name}_total {count}\n");
+            assert!(told.contains(&line), "{told}");
         }
     }
 }

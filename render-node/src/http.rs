@@ -120,7 +120,7 @@ where
 {
     let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
     let mut down_since = None;
-    let mut tried = 1;
+    let (mut tried, mut spoilt) = (1, 0);
     loop {
         pulse.beat();
         let error = match transfer().await {
@@ -130,7 +130,10 @@ where
         let down_since = *down_since.get_or_insert_with(Instant::now);
         let goes_on = match again(&error) {
             Again::Never => false,
-            Again::AFewTimes => tried < TRIES_MAX,
+            Again::AFewTimes => {
+                spoilt += 1;
+                spoilt < TRIES_MAX
+            }
             Again::UntilItIsBack => down_since.elapsed() < patience,
         };
         if !goes_on {

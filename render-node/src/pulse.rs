@@ -1,10 +1,11 @@
 //! What a transfer says of itself: that it lives.
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use flowai_actors::limits::PROGRESS_INTERVAL_MS;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 /// Hears that bytes moved, or that the store is asked again. Cheap to clone; all clones are the same.
 ///
@@ -29,6 +30,18 @@ impl Pulse {
     /// For a transfer that nobody waits for.
     pub fn unheard() -> Self {
         Self::new(|| {})
+    }
+
+    /// Beats for as long as somebody waits, who knows that the wait has an end.
+    pub(crate) async fn beat_while<T>(&self, waiting: impl Future<Output = T>) -> T {
+        const INTERVAL: Duration = Duration::from_millis(PROGRESS_INTERVAL_MS);
+        let mut waiting = pin!(waiting);
+        loop {
+            match timeout(INTERVAL, &mut waiting).await {
+                Ok(done) => return done,
+                Err(_) => self.beat(),
+            }
+        }
     }
 
     pub(crate) fn beat(&self) {

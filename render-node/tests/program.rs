@@ -128,6 +128,16 @@ impl Running {
         Self(program(folder, coordinator).spawn().unwrap())
     }
 
+    fn slow(folder: &Path, coordinator: &str) -> Self {
+        let mut command = program(folder, coordinator);
+        Self(
+            command
+                .env("FLOWAI_STAND_IN_STEP_MS", "60000")
+                .spawn()
+                .unwrap(),
+        )
+    }
+
     /// With the real engine, and everything that it says in a file.
     fn logging(folder: &Path, coordinator: &str, log: &Path) -> Self {
         let mut command = program(folder, coordinator);
@@ -317,6 +327,22 @@ async fn it_finds_its_leader_takes_a_job_and_ends_in_order() {
     let ended = leader.hear(self::ended).await;
     assert_eq!((ended.at, ended.outcome), (job.at, STOPPED));
     assert_eq!(next.status().await, 0);
+
+    // A step of a minute is not waited for, and the leader need not wait for the lease.
+    let slow = Running::slow(folder, &address);
+    leader.hear(registered).await;
+    job.at.attempt = Attempt::new(3);
+    let answer = wire::ask(&leader.link, &node, EPOCH, &job, LONG).await;
+    assert_eq!(answer.unwrap(), AssignAnswer::Accepted);
+    let denoising = |heard| match heard {
+        Heard::Progress(progress) => (progress.phase == Phase::Denoising).then_some(()),
+        _ => None,
+    };
+    leader.hear(denoising).await;
+    slow.terminate();
+    let ended = leader.hear(self::ended).await;
+    assert_eq!((ended.at, ended.outcome), (job.at, STOPPED));
+    assert_eq!(slow.status().await, 0);
 
     // The last one has the real engine and writes all that it ever would: of a prompt there is nothing.
     let log = folder.join("log");

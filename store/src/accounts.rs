@@ -187,6 +187,15 @@ pub async fn end_sign_ins(
     Ok(())
 }
 
+/// Forgets sign-ins that ended 30 days ago, at most `max`. For the coordinator.
+pub async fn forget_sign_ins(database: &Database, max: u32) -> Result<u64, DatabaseError> {
+    let forgotten: i64 = sqlx::query_scalar("select auth_forget_sign_ins($1)")
+        .bind(i32::try_from(max).unwrap_or(i32::MAX))
+        .fetch_one(database.pool())
+        .await?;
+    Ok(forgotten.unsigned_abs())
+}
+
 /// Whether a login was neither ended nor has expired, and its account is not suspended.
 pub async fn sign_in_is_open(database: &Database, id: SignInId) -> Result<bool, DatabaseError> {
     let is_open = sqlx::query_scalar("select auth_sign_in_is_open($1)")

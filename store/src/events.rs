@@ -76,6 +76,10 @@ pub async fn heads(
 /// behalf. Whoever uses events, jobs or accounts waits behind it while it waits for others who do, a second at most for each of
 /// these tables; then it is an error and to be called again.
 pub async fn keep_weeks(database: &Database, ahead: u32, kept: u32) -> Result<(), DatabaseError> {
+    sqlx::query("select forget_events_before($1)")
+        .bind(int(kept))
+        .execute(database.pool())
+        .await?;
     // A transaction for each: its locks last for one week's sake, and whoever keeps a week from being dropped undoes none that was made.
     for weeks in 0..=ahead {
         keep(database, weeks, ALL_WEEKS).await?;

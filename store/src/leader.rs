@@ -81,14 +81,19 @@ pub async fn give_up(database: &Database, epoch: Epoch) -> Result<bool, Database
     Ok(given.rows_affected() == 1)
 }
 
-/// Makes sure that no later term begins before the transaction ends. `Err` with the epoch that counts now when one has begun.
+/// Makes sure that no later term begins before the transaction ends, which waits half a second for the rows of others and is ended
+/// after two seconds of nothing: the leader renews this row, and the next one waits for it. `Err` with the epoch that counts now when a
+/// later term has begun.
 pub(crate) async fn hold_term(
     connection: &mut PgConnection,
     epoch: Epoch,
 ) -> Result<Result<(), Epoch>, sqlx::Error> {
-    let held: i32 = sqlx::query_scalar("select epoch from leader for share")
-        .fetch_one(connection)
-        .await?;
+    let (held, ..): (i32, String, String) = sqlx::query_as(
+        "select epoch, set_config('lock_timeout', '500ms', true), set_config('idle_in_transaction_session_timeout', '2s', true)
+           from leader for share",
+    )
+    .fetch_one(connection)
+    .await?;
     let held = epoch_from(held);
     Ok(if held == epoch { Ok(()) } else { Err(held) })
 }

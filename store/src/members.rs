@@ -199,17 +199,25 @@ pub async fn renew(
 /// Forgets nodes that joined and whose certificates have all ended 30 days ago, at most `max`: none of them comes back under its
 /// name, so that its revocation says nothing any more. A node of which an operator wants a drain stays known, and so does one
 /// that did not join: only whoever issued its certificates knows when the last of them ends. For the coordinator.
+///
+/// A model that only they offered, or only nodes that are revoked, is offered no more.
 pub async fn forget_ended(database: &Database, max: u32) -> Result<u64, DatabaseError> {
-    let forgotten = sqlx::query(
-        "delete from node_member where node_id in (
-             select node_id from node_member
-              where joined_at is not null and certificate_expires_at < now() - interval '30 days' and drain = 'off'
-              order by certificate_expires_at limit $1)
-           -- again: an operator may have drained one of them meanwhile.
-           and certificate_expires_at < now() - interval '30 days' and drain = 'off'",
+    let forgotten: i64 = sqlx::query_scalar(
+        "with gone as (
+             delete from node_member where node_id in (
+                 select node_id from node_member
+                  where joined_at is not null and certificate_expires_at < now() - interval '30 days' and drain = 'off'
+                  order by certificate_expires_at limit $1)
+               -- again: an operator may have drained one of them meanwhile.
+               and certificate_expires_at < now() - interval '30 days' and drain = 'off'
+             returning node_id),
+         nodes as (delete from node where id in (select node_id from gone)),
+         offers as (
+             delete from node_offer where node_id in (select node_id from node_member where revoked_at is not null))
+         select count(*) from gone",
     )
     .bind(i64::from(max))
-    .execute(database.pool())
+    .fetch_one(database.pool())
     .await?;
-    Ok(forgotten.rows_affected())
+    Ok(forgotten.unsigned_abs())
 }

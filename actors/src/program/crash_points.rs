@@ -10,8 +10,8 @@ const VARIABLE: &str = "FLOWAI_CRASH_AT";
 )]
 pub struct NoCrashPoints;
 
-/// From now on, the first of the points that `FLOWAI_CRASH_AT` names ends this process at once, by SIGABRT. A point is a
-/// `fail::fail_point!`, which is nothing without the cargo feature `failpoints`; a release is never built with it.
+/// From now on, the first of the points that `FLOWAI_CRASH_AT` names ends this process at once, by SIGABRT; its name is the last thing
+/// that it writes to standard error. A point is a `fail::fail_point!`, which is nothing without the cargo feature `failpoints`; a release is never built with it.
 ///
 /// # Errors
 /// The variable is set and nothing would come of it.
@@ -20,7 +20,12 @@ pub fn arm_crash_points() -> Result<(), NoCrashPoints> {
         return Ok(());
     };
     for point in points.split(',').filter(|point| !point.is_empty()) {
-        fail::cfg_callback(point, || std::process::abort()).map_err(|_| NoCrashPoints)?;
+        let name = point.to_owned();
+        let crash = move || {
+            eprintln!("crash point {name}");
+            std::process::abort()
+        };
+        fail::cfg_callback(point, crash).map_err(|_| NoCrashPoints)?;
     }
     Ok(())
 }

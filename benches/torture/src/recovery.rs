@@ -90,14 +90,17 @@ fn acknowledged(history: &[Record]) -> Vec<(At, At)> {
     spans
 }
 
-/// What the farm made of nodes that died or could not be reached while they rendered.
+/// What the farm made of nodes that died or could not be reached while they rendered, until the attempt was given up.
 #[derive(Debug, Serialize)]
 pub(crate) struct DeadNodes {
-    /// Until the attempt was given up, where nothing else was wrong.
-    pub(crate) noticed_alone: Option<Summary>,
+    /// Of those of which nobody hears anything, where nothing else was wrong: their leases end.
+    pub(crate) silent_alone: Option<Summary>,
     /// The same, also where the leader or the database was gone.
-    pub(crate) noticed: Option<Summary>,
-    /// Until another attempt began.
+    pub(crate) silent: Option<Summary>,
+    /// Of those that were started again at once, where nothing else was wrong: their next process says that it is another.
+    pub(crate) anew_alone: Option<Summary>,
+    pub(crate) anew: Option<Summary>,
+    /// Of all of them, until another attempt began.
     pub(crate) elsewhere: Option<Summary>,
     /// Those that were noticed last, the worst first.
     pub(crate) slowest: Vec<Noticed>,
@@ -118,36 +121,98 @@ pub(crate) struct Noticed {
 /// So many of the slowest are told.
 const SLOWEST_TOLD: usize = 10;
 
+/// Who is away for less need not be missed: until then its lease may run on.
+const MISSED_AFTER_US: i64 = 15_000_000;
+
+/// A node that nobody hears of from a moment on.
+struct Silence<'a> {
+    node: &'a str,
+    from: At,
+    /// `None` for one that died and was started again at once.
+    to: Option<At>,
+}
+
+impl Silence<'_> {
+    /// All of them.
+    fn of<'a>(deaths: &'a [Death], rows: &'a [Row]) -> Vec<Silence<'a>> {
+        // Frozen and cut off ones live, and are dead to the farm.
+        let lasting = [
+            "F1 node gone",
+            "F5 node cut off",
+            "F5 node unheard",
+            "F5 node deaf",
+            "F7 node frozen",
+        ];
+        let is_lasting = |row: &&Row| row.bit.is_some() && lasting.contains(&row.fault);
+        let of_rows = rows.iter().filter(is_lasting).map(|row| Silence {
+            node: &row.target,
+            from: row.began,
+            to: Some(row.healed),
+        });
+        let mut silences: Vec<Silence<'a>> = of_rows.collect();
+        let is_gone = |death: &&Death| {
+            let lies_in = |silence: &Silence<'_>| {
+                silence.node == death.program
+                    && silence
+                        .to
+                        .is_some_and(|to| (silence.from..=to).contains(&death.at))
+            };
+            !silences.iter().any(lies_in)
+        };
+        let of_nodes = deaths
+            .iter()
+            .filter(|death| death.program.starts_with("node-"));
+        let at_once: Vec<Silence<'a>> = of_nodes
+            .filter(is_gone)
+            .map(|death| Silence {
+                node: &death.program,
+                from: death.at,
+                to: None,
+            })
+            .collect();
+        silences.extend(at_once);
+        silences
+    }
+
+    /// The attempt that the node held when it fell silent, if that had to be missed: one that it ended itself, having been away for
+    /// less, was never lost.
+    fn missed<'a>(&self, facts: &'a Facts) -> Option<&'a Attempt> {
+        let held = facts.attempts.iter().find(|attempt| {
+            attempt.node == self.node
+                && attempt.started() <= self.from
+                && attempt.ended().is_some_and(|ended| self.from <= ended)
+        })?;
+        let is_taken = matches!(held.outcome.as_deref(), Some("lost" | "stopped"));
+        let lasted_us = self.to.map_or(0, |to| to.0 - self.from.0);
+        let ended = held.ended()?;
+        let is_late = lasted_us >= MISSED_AFTER_US && ended.0 - self.from.0 >= MISSED_AFTER_US;
+        (is_taken || is_late).then_some(held)
+    }
+}
+
 pub(crate) fn dead_nodes(deaths: &[Death], rows: &[Row], facts: &Facts) -> DeadNodes {
-    let is_of_node = |name: &str| name.starts_with("node-");
-    let mut gone: Vec<(&str, At)> = deaths
-        .iter()
-        .filter(|death| is_of_node(&death.program))
-        .map(|death| (death.program.as_str(), death.at))
-        .collect();
-    // Frozen and cut off ones live, and are dead to the farm.
-    let lasting = |row: &&Row| row.fault.starts_with("F5") || row.fault.starts_with("F7");
-    let unreached = rows.iter().filter(|row| row.bit.is_some()).filter(lasting);
-    gone.extend(
-        unreached
-            .filter(|row| is_of_node(&row.target) && row.fault != "F5 node flaps")
-            .map(|row| (row.target.as_str(), row.began)),
-    );
-    let (mut alone, mut all, mut elsewhere) = (Vec::new(), Vec::new(), Vec::new());
-    let mut slowest = Vec::new();
-    for (node, at) in gone {
-        let Some(held) = held_by(node, at, facts) else {
+    let (mut silent, mut silent_alone, mut anew, mut anew_alone) = Default::default();
+    let (mut elsewhere, mut slowest) = (Vec::new(), Vec::new());
+    for silence in Silence::of(deaths, rows) {
+        let Some((held, ended)) = silence
+            .missed(facts)
+            .and_then(|held| Some((held, held.ended()?)))
+        else {
             continue;
         };
-        let Some(ended) = held.ended() else { continue };
+        let at = silence.from;
         let seconds = ended.seconds_since(at);
-        all.push(seconds);
         let meanwhile = in_the_way(rows, deaths, at, ended);
+        let (all, alone): (&mut Vec<f64>, &mut Vec<f64>) = match silence.to {
+            Some(_) => (&mut silent, &mut silent_alone),
+            None => (&mut anew, &mut anew_alone),
+        };
+        all.push(seconds);
         if meanwhile.is_empty() {
             alone.push(seconds);
         }
         slowest.push(Noticed {
-            node: node.to_owned(),
+            node: silence.node.to_owned(),
             at,
             job: held.job.clone(),
             attempt: held.attempt,
@@ -163,8 +228,10 @@ pub(crate) fn dead_nodes(deaths: &[Death], rows: &[Row], facts: &Facts) -> DeadN
     slowest.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
     slowest.truncate(SLOWEST_TOLD);
     DeadNodes {
-        noticed_alone: Summary::of(alone),
-        noticed: Summary::of(all),
+        silent_alone: Summary::of(silent_alone),
+        silent: Summary::of(silent),
+        anew_alone: Summary::of(anew_alone),
+        anew: Summary::of(anew),
         elsewhere: Summary::of(elsewhere),
         slowest,
     }
@@ -187,16 +254,6 @@ fn in_the_way(rows: &[Row], deaths: &[Death], from: At, to: At) -> Vec<String> {
         format!("{} ended {after:.1}", death.program)
     });
     faults.chain(ends).collect()
-}
-
-/// The attempt that the node held at this moment and lost by it.
-fn held_by<'a>(node: &str, at: At, facts: &'a Facts) -> Option<&'a Attempt> {
-    facts.attempts.iter().find(|attempt| {
-        attempt.node == node
-            && attempt.outcome.as_deref() == Some("lost")
-            && attempt.started() <= at
-            && attempt.ended().is_some_and(|ended| at <= ended)
-    })
 }
 
 fn hinders(row: &Row, from: At, to: At) -> bool {
@@ -264,8 +321,12 @@ mod tests {
     }
 
     fn row(target: &str, began: i64, healed: i64) -> Row {
+        row_of("some", target, began, healed)
+    }
+
+    fn row_of(fault: &'static str, target: &str, began: i64, healed: i64) -> Row {
         Row {
-            fault: "some",
+            fault,
             target: target.to_owned(),
             began: s(began),
             healed: s(healed),
@@ -306,5 +367,65 @@ mod tests {
         assert_eq!(alone(&[row("postgres", 90, 104)], &[]), None);
         assert_eq!(alone(&[row("coordinator-2", 104, 107)], &[]), None);
         assert_eq!(alone(&[], &[("coordinator-2", 90)]), None);
+    }
+
+    /// What is found of a node that held an attempt from 90 s on, until that ended so: silent, and started anew.
+    fn noticed(
+        rows: &[Row],
+        killed_at: Option<i64>,
+        ended: i64,
+        outcome: &str,
+    ) -> [Option<f64>; 2] {
+        let attempt = Attempt {
+            job: "a".to_owned(),
+            attempt: 1,
+            epoch: 1,
+            node: "node-1".to_owned(),
+            started_us: s(90).0,
+            ended_us: Some(s(ended).0),
+            outcome: Some(outcome.to_owned()),
+        };
+        let facts = Facts {
+            attempts: vec![attempt],
+            ..Facts::default()
+        };
+        let deaths: Vec<Death> = killed_at
+            .map(|at| Death {
+                program: "node-1".to_owned(),
+                at: s(at),
+            })
+            .into_iter()
+            .collect();
+        let found = dead_nodes(&deaths, rows, &facts);
+        assert_eq!(found.silent_alone.is_some(), found.silent.is_some());
+        [found.silent, found.anew].map(|of| of.map(|of| of.max_s))
+    }
+
+    #[test]
+    fn a_silent_node_that_nobody_misses_is_found() {
+        let frozen = |seconds: i64| row_of("F7 node frozen", "node-1", 100, 100 + seconds);
+        assert_eq!(
+            noticed(&[frozen(20)], None, 110, "lost"),
+            [Some(10.0), None]
+        );
+        assert_eq!(
+            noticed(&[frozen(20)], None, 110, "stopped"),
+            [Some(10.0), None]
+        );
+        // It wakes, and goes on as if nothing had been.
+        assert_eq!(
+            noticed(&[frozen(20)], None, 130, "done"),
+            [Some(30.0), None]
+        );
+        // It was away for less than it may be, or its word had been heard.
+        assert_eq!(noticed(&[frozen(10)], None, 130, "done"), [None, None]);
+        assert_eq!(noticed(&[frozen(20)], None, 101, "done"), [None, None]);
+    }
+
+    #[test]
+    fn a_node_that_is_started_again_at_once_says_nothing_of_leases() {
+        assert_eq!(noticed(&[], Some(100), 101, "lost"), [None, Some(1.0)]);
+        let gone = [row_of("F1 node gone", "node-1", 99, 120)];
+        assert_eq!(noticed(&gone, Some(100), 110, "lost"), [Some(11.0), None]);
     }
 }

@@ -119,6 +119,15 @@ struct Seen {
     tier: Option<Tier>,
 }
 
+/// For how many nodes of a group the budget pays.
+#[derive(Debug, Clone, Copy)]
+struct Payable {
+    /// Beside those that the others have. Whoever leaves costs money until it is gone, but is let go once only.
+    present: u32,
+    /// If some of them have yet to come: beside what the others want, and all that leave.
+    new: u32,
+}
+
 /// All groups.
 #[derive(Debug, Clone)]
 pub struct State {
@@ -222,12 +231,13 @@ impl State {
         let seen = &all_seen[ix];
         let group = &self.policy.groups[ix];
         let (min, max) = (group.min, group.max);
-        let affordable = self.affordable(ix, all_seen);
+        let payable = self.payable(ix, all_seen);
         let step_max = self.policy.step_max;
         let standing = &mut self.standings[ix];
 
         // Nodes that came by themselves are kept while they may be.
-        let most = max.min(affordable.max(min));
+        let present = seen.ready.min(payable.present);
+        let most = max.min(payable.new.max(present).max(min));
         let kept = standing.wanted.max(seen.ready);
         standing.wanted = kept.clamp(min, most);
         if kept < min {
@@ -249,7 +259,7 @@ impl State {
             }
             let wished = seen.needed.min(standing.wanted.saturating_add(step_max));
             let wait = seen.tier.map_or(Reason::Steady, Reason::Wait);
-            let bound = self.grow(ix, pool, wished, affordable, effects);
+            let bound = self.grow(ix, pool, wished, payable, effects);
             return bound.unwrap_or(wait);
         }
         standing.looks_above = 0;
@@ -268,22 +278,23 @@ impl State {
         ix: usize,
         pool: &Pool,
         wished: u32,
-        affordable: u32,
+        payable: Payable,
         effects: &mut Vec<Effect>,
     ) -> Option<Reason> {
         let max = self.policy.groups[ix].max;
         let standing = &mut self.standings[ix];
         let to = wished.min(max);
         let mut missing = to.saturating_sub(standing.wanted);
-        // The budget was reckoned with all that leave. Whoever of them comes back costs nothing more.
-        let payable = affordable.saturating_sub(standing.wanted);
-        for node in standing.own(pool).into_iter().take(missing as usize) {
+        // New ones were reckoned with all that leave. Whoever of them comes back costs nothing more.
+        let new = payable.new.saturating_sub(standing.wanted);
+        let back = missing.min(payable.present.saturating_sub(standing.wanted));
+        for node in standing.own(pool).into_iter().take(back as usize) {
             standing.drained.remove(&node);
             effects.push(Effect::Undrain(node));
             standing.wanted += 1;
             missing -= 1;
         }
-        standing.wanted += missing.min(payable);
+        standing.wanted += missing.min(new);
         if standing.wanted < to {
             return Some(Reason::Budget);
         }
@@ -291,19 +302,34 @@ impl State {
         (to < wished).then_some(Reason::Maximum)
     }
 
-    /// How many nodes of a group the budget pays for, beside what the others and all that leave cost.
-    fn affordable(&self, ix: usize, all_seen: &[Seen]) -> u32 {
+    fn payable(&self, ix: usize, all_seen: &[Seen]) -> Payable {
         let Some(budget) = self.policy.budget else {
-            return u32::MAX;
+            return Payable {
+                present: u32::MAX,
+                new: u32::MAX,
+            };
         };
-        let mut left = budget;
+        let (mut present, mut new) = (budget, budget);
         for (other, seen) in all_seen.iter().enumerate() {
             let group = &self.policy.groups[other];
-            let kept = self.standings[other].wanted.max(group.min).max(seen.ready);
-            let kept = if other == ix { 0 } else { kept };
-            left = left.minus(group.price.times(kept.saturating_add(seen.leaving)));
+            let stays = if other == ix {
+                0
+            } else {
+                seen.ready.max(group.min)
+            };
+            let comes = if other == ix {
+                0
+            } else {
+                stays.max(self.standings[other].wanted)
+            };
+            present = present.minus(group.price.times(stays));
+            new = new.minus(group.price.times(comes.saturating_add(seen.leaving)));
         }
-        left.pays_for(self.policy.groups[ix].price)
+        let price = self.policy.groups[ix].price;
+        Payable {
+            present: present.pays_for(price),
+            new: new.pays_for(price),
+        }
     }
 
     /// Tells the provider what is new, and again what is not done.

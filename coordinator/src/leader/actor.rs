@@ -23,7 +23,7 @@ use flowai_actors::wire;
 use flowai_store::database::in_time;
 use flowai_store::journal::preview_key;
 use flowai_store::members::{self, Standings};
-use flowai_store::{idempotency, join_tokens};
+use flowai_store::{accounts, idempotency, join_tokens};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -51,6 +51,8 @@ const CLOCK_START: Monotonic = Monotonic::from_millis(30 * 86_400_000);
 pub const TICK: Duration = Duration::from_millis(100);
 /// Kept answers that are forgotten at a time, so that no statement takes long: a thousand a second, more than come.
 const ANSWERS_FORGOTTEN_MAX: u32 = 10_000;
+/// Of sign-ins that ended long ago, in the same way.
+const SIGN_INS_FORGOTTEN_MAX: u32 = 1_000;
 /// The queue's figures are taken down this often: they look at every node.
 const FIGURES_MS: u64 = 5_000;
 /// A node's actor answers at once, or is frozen: its next beat tells.
@@ -79,6 +81,7 @@ pub(super) struct Running {
     over: watch::Sender<bool>,
     /// When the queue's figures are taken down next.
     next_figures: Monotonic,
+    counted: metrics::Counted,
     /// What the autoscaler is shown, if there is one.
     looks: Option<Looks>,
 }
@@ -126,6 +129,7 @@ impl Actor for LeaderActor {
             tasks,
             over,
             next_figures: Monotonic::default(),
+            counted: metrics::Counted::default(),
             looks,
         })
     }
@@ -331,7 +335,8 @@ impl Running {
         metrics::record_decision(start.elapsed().as_secs_f64());
         if is_tick && self.next_figures <= now {
             self.next_figures = now.plus_ms(FIGURES_MS);
-            metrics::record(self.state.epoch, &self.state.scheduler.figures());
+            let figures = self.state.scheduler.figures();
+            metrics::record(self.state.epoch, &figures, &mut self.counted);
             if let Some(looks) = &self.looks {
                 looks.show(now, &self.state.scheduler);
             }
@@ -393,6 +398,7 @@ impl Running {
                 idempotency::forget_expired(&database, ANSWERS_FORGOTTEN_MAX).await?;
                 join_tokens::forget_expired(&database, MEMBERS_FORGOTTEN_MAX).await?;
                 members::forget_ended(&database, MEMBERS_FORGOTTEN_MAX).await?;
+                accounts::forget_sign_ins(&database, SIGN_INS_FORGOTTEN_MAX).await?;
                 Ok(())
             }),
             Effect::Stop { node, at, keep } => self.tasks.spawn(LeaderTask::Stop, |_| async move {

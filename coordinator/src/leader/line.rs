@@ -12,7 +12,8 @@ use crate::scheduler::{Place, Range, Scheduler, WaitsFor};
 
 /// Places that are told; whoever stands further back hears of it when the line gets shorter.
 const PLACES_TOLD_MAX: usize = 1_000;
-/// Told at once: half of a link's credit, so that other messages pass. The rest follows at the next interval.
+/// Told at once: half of a link's credit, so that other messages pass. The rest follows at the next interval, those behind first:
+/// where jobs start all the time, the front of the line is news each time.
 const TOLD_AT_ONCE_MAX: usize = 32;
 
 /// What of a place is news when it changes.
@@ -49,8 +50,8 @@ pub(super) struct Line {
     told: HashMap<JobId, Told>,
     /// Of the line that was looked at last.
     revision: u64,
-    /// Not everything of it was told.
-    is_behind: bool,
+    /// Not everything of it was told: up to this place only.
+    told_up_to: Option<u32>,
     next_at: Monotonic,
 }
 
@@ -63,12 +64,12 @@ impl Line {
     /// Somebody listens who heard nothing so far.
     pub(super) fn tell_all(&mut self) {
         self.told.clear();
-        self.is_behind = true;
+        self.told_up_to = Some(0);
     }
 
     /// What is news, at most every [`PROGRESS_INTERVAL_MS`].
     pub(super) fn news(&mut self, scheduler: &Scheduler, now: Monotonic) -> Vec<Live> {
-        let is_news = self.is_behind || self.revision != scheduler.revision();
+        let is_news = self.told_up_to.is_some() || self.revision != scheduler.revision();
         if !is_news || now < self.next_at {
             return Vec::new();
         }
@@ -77,19 +78,24 @@ impl Line {
         let places = scheduler.line(PLACES_TOLD_MAX);
         let is_told =
             |told: &HashMap<_, _>, place: &Place| told.get(&place.job) == Some(&Told::of(place));
-        let news: Vec<&Place> = places
+        let mut news: Vec<&Place> = places
             .iter()
             .filter(|place| !is_told(&self.told, place))
-            .take(TOLD_AT_ONCE_MAX + 1)
             .collect();
-        self.is_behind = news.len() > TOLD_AT_ONCE_MAX;
+        let told_up_to = self.told_up_to.unwrap_or(0);
+        let is_in_front = |place: &&Place| place.position <= told_up_to;
+        let in_front = news.iter().take_while(|place| is_in_front(place)).count();
+        news.rotate_left(in_front);
+        let has_more = news.len() > TOLD_AT_ONCE_MAX;
+        news.truncate(TOLD_AT_ONCE_MAX);
+        let last = news.last().map(|place| place.position);
+        self.told_up_to = last.filter(|_| has_more);
         let told: HashMap<_, _> = places
             .iter()
             .filter_map(|place| Some((place.job, *self.told.get(&place.job)?)))
             .collect();
         self.told = told;
         news.into_iter()
-            .take(TOLD_AT_ONCE_MAX)
             .map(|place| {
                 self.told.insert(place.job, Told::of(place));
                 Live {

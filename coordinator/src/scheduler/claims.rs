@@ -46,11 +46,6 @@ impl<'a> Claims<'a> {
         Self::new(scheduler, kinds.map(|kind| stream(&kind.open)))
     }
 
-    /// Of these kinds, those of users who run enough already.
-    pub(super) fn capped(scheduler: &'a Scheduler, kinds: impl Iterator<Item = &'a Kind>) -> Self {
-        Self::new(scheduler, kinds.map(|kind| stream(&kind.capped)))
-    }
-
     fn refill(&mut self, at: usize) {
         if let Some(claim) = self.streams.get_mut(at).and_then(Iterator::next) {
             self.heads.push(Reverse((claim, Some(at))));

@@ -145,7 +145,11 @@ impl Scheduler {
         };
         let lane = self.lanes.get(lane)?;
         let fitting = |group| self.kinds.fitting(job.kind, group);
-        let has_free = self.free.groups().any(|group| fitting(group) > 0);
+        let mut free = self.free.groups().flat_map(|group| {
+            let fits = self.kinds.fits(job.kind, group);
+            self.free.of_group(group).filter(move |_| fits)
+        });
+        let has_free = free.any(|node| self.is_open_to(node, lane, ix));
         let (nodes, busy_s) = self.capacity(fitting);
         if nodes == 0 {
             return None;

@@ -152,6 +152,10 @@ impl Scheduler {
             let back_at = job.story.as_ref().map(|story| story.back_at);
             back_at.is_some_and(|back_at| back_at > self.now) && !self.has_untried_node(job)
         };
+        let has_free = || {
+            let mut groups = self.free.groups();
+            groups.any(|group| self.kinds.fits(job.kind, group))
+        };
         // One of its owner's own is served before it.
         let is_behind = || {
             let head = lane.jobs.front().and_then(|head| self.jobs.get(*head));
@@ -161,8 +165,9 @@ impl Scheduler {
             Some(unfit) => unfit,
             None if lane.entry.is_some_and(|entry| entry.is_capped) => WaitsFor::OwnJobs,
             None if is_pausing() => WaitsFor::Retry,
-            None if first != Some(ix) || is_behind() => WaitsFor::Others,
-            None if self.now < job.hold_until => WaitsFor::WarmNode,
+            None if is_behind() => WaitsFor::Others,
+            None if self.now < job.hold_until && has_free() => WaitsFor::WarmNode,
+            None if first != Some(ix) => WaitsFor::Others,
             None => WaitsFor::Node,
         })
     }

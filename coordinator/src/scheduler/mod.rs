@@ -60,5 +60,6 @@ pub use forecast::Range;
 pub use jobs::Cursor;
 pub use line::{Place, WaitsFor};
 pub use pool::{Pool, PoolNode};
+pub use registration::NOT_BACK;
 pub use rivals::Rival;
 pub use state::Scheduler;

@@ -305,27 +305,39 @@ impl Scheduler {
 
     /// The first claim of these kinds that a free node can serve, the node that starts it soonest, and lanes to file anew.
     fn match_newcomer(&self, kinds: &BTreeSet<KindIx>) -> (Option<(JobIx, NodeIx)>, Vec<LaneIx>) {
-        let of_kinds = || kinds.iter().filter_map(|ix| self.kinds.get(*ix));
-        let mut open = Claims::open(self, of_kinds());
-        let mut capped = Claims::capped(self, of_kinds());
-        let found = self
-            .first_served(&mut open)
-            .or_else(|| self.first_served(&mut capped));
-        open.outdated.append(&mut capped.outdated);
-        (found, open.outdated)
+        let has_free = |ix: &&KindIx| self.free.groups().any(|group| self.kinds.fits(**ix, group));
+        let kinds = kinds.iter().filter(has_free);
+        let kinds: Vec<&Kind> = kinds.filter_map(|ix| self.kinds.get(*ix)).collect();
+        let filed: [fn(&Kind) -> &BTreeSet<Claim>; 2] = [|kind| &kind.open, |kind| &kind.capped];
+        let mut outdated = Vec::new();
+        for filed in filed {
+            // Each kind is searched by itself: many of one that wait in vain hide nobody of another.
+            let of_kinds = kinds.iter().filter_map(|kind| {
+                let mut claims = Claims::new(self, [stream(filed(kind))].into_iter());
+                let found = self.first_served(&mut claims);
+                outdated.append(&mut claims.outdated);
+                found
+            });
+            if let Some((_, job, node)) = of_kinds.min_by_key(|(claim, ..)| *claim) {
+                return (Some((job, node)), outdated);
+            }
+        }
+        (None, outdated)
     }
 
-    /// Those that may not go everywhere are passed over in numbers: they wait for their nodes in front of others.
-    fn first_served(&self, claims: &mut Claims<'_>) -> Option<(JobIx, NodeIx)> {
+    /// Those that may not go everywhere, or are held for a node that has their model, are passed over in numbers: they wait for their
+    /// nodes in front of others.
+    fn first_served(&self, claims: &mut Claims<'_>) -> Option<(Claim, JobIx, NodeIx)> {
         let (mut plain, mut choosy) = (0, 0);
         for claim in claims {
-            let Some((lane, job)) = self.head(claim) else {
+            let Some((lane, ix)) = self.head(claim) else {
                 continue;
             };
-            if let Some(node) = self.free_node_for(lane, job) {
-                return Some((job, node));
+            if let Some(node) = self.free_node_for(lane, ix) {
+                return Some((claim, ix, node));
             }
-            match lane.is_choosy() {
+            let job = self.jobs.get(ix);
+            match lane.is_choosy() || job.is_some_and(|job| self.now < job.hold_until) {
                 true => choosy += 1,
                 false => plain += 1,
             }
@@ -340,12 +352,7 @@ impl Scheduler {
     pub(super) fn free_node_for(&self, lane: &Lane, ix: JobIx) -> Option<NodeIx> {
         let job = self.jobs.get(ix)?;
         let needs = self.kinds.get(lane.kind)?.needs;
-        let can = |node: &NodeIx| {
-            self.may_take(*node, lane.kind)
-                && self.may_run(lane, ix, *node)
-                && self.reserved_for(*node).is_none_or(|other| other == ix)
-                && !self.is_held(ix, *node)
-        };
+        let can = |node: &NodeIx| self.is_open_to(*node, lane, ix) && !self.is_held(ix, *node);
         let warm = self.free.with_model(needs.model).filter(&can);
         let groups = self
             .free
@@ -365,6 +372,13 @@ impl Scheduler {
             true => least_of(&nodes, |ix| self.end_s(job, ix)),
             false => least_of(&nodes, load_s),
         }
+    }
+
+    /// Whether the lane's job would be given to the node, were it free.
+    pub(super) fn is_open_to(&self, node: NodeIx, lane: &Lane, job: JobIx) -> bool {
+        self.may_take(node, lane.kind)
+            && self.may_run(lane, job, node)
+            && self.reserved_for(node).is_none_or(|other| other == job)
     }
 
     /// Whose start the node was stopped for, if it still waits and may run there.

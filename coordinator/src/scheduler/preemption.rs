@@ -5,7 +5,7 @@
 //! left (arXiv 2604.04335 shows as much for images over videos).
 
 use std::cmp::Reverse;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::JobId;
@@ -72,9 +72,12 @@ impl Scheduler {
             return stops;
         }
         let mut own_ends = self.own_ends();
-        let reserved = self.nodes.iter().filter_map(|(_, node)| node.reserved);
+        let working = self.nodes.iter().filter(|(_, node)| node.takes_work());
+        let reserved = working.filter_map(|(_, node)| node.reserved);
         let reserved: HashSet<JobId> = reserved.collect();
         let most = Tier::ALL.map(|tier| most_had(&victims, tier));
+        // By kind, whether some of them could make room.
+        let mut has_victims = HashMap::new();
         let mut searches = 0;
         for (lane, ix) in endangered {
             if stops.len() == PREEMPTIONS_AT_ONCE_MAX || searches == CANDIDATES_MAX {
@@ -85,7 +88,11 @@ impl Scheduler {
             };
             let (id, tag) = (job.id, self.shares.get(job.owner).map(|user| user.tag));
             // In overload most are those for whom nobody can be stopped: they must not use up the searches.
-            let is_vain = tag > most[job.tier as usize];
+            let has_victims = has_victims.entry(job.kind).or_insert_with(|| {
+                let mut nodes = victims.iter().map(|victim| victim.node);
+                nodes.any(|node| self.may_take(node, job.kind))
+            });
+            let is_vain = tag > most[job.tier as usize] || !*has_victims;
             if reserved.contains(&id) || self.has_own_end(lane, ix, &mut own_ends) || is_vain {
                 continue;
             }

@@ -11,6 +11,9 @@ use super::jobs::{Holder, Job, JobIx, Place};
 use super::nodes::{Node, NodeIx, Running};
 use super::state::Scheduler;
 
+/// Why an attempt is given up that nobody claims under a new leader.
+pub const NOT_BACK: &str = "its node did not come back to the new leader";
+
 impl Scheduler {
     /// Whether a generation of a node is older than one that is known, and which that is.
     pub fn newer_generation(&self, node: &NodeId, offered: Generation) -> Option<Generation> {
@@ -337,7 +340,7 @@ impl Scheduler {
         let unclaimed = self.unclaimed.iter().map(|(_, ix)| *ix);
         let over: Vec<JobIx> = unclaimed.filter(is_over).collect();
         for ix in over {
-            let reason = "its node did not come back to the new leader".to_owned();
+            let reason = NOT_BACK.to_owned();
             if self.jobs.get(ix).is_some_and(|job| job.holder().is_some()) {
                 self.requeue(ix, Unfinished::Stopped, reason, None, effects);
             }

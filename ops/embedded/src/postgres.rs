@@ -360,15 +360,36 @@ fn postmaster(cluster: &Path) -> Option<(Pid, bool)> {
     Some((Pid::from_raw(pid), ready))
 }
 
-/// The processes that work in this cluster: every process of a server makes its cluster its working folder.
-fn processes_in(cluster: &Path) -> Vec<Pid> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries
-        .filter(|entry| {
-            fs::read_link(entry.path().join("cwd")).is_ok_and(|folder| folder == cluster)
-        })
-        .filter_map(|entry| Some(Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)))
-        .collect()
+/// Who works in a cluster, as far as this process may know.
+#[derive(Debug, Default)]
+struct Working {
+    processes: Vec<Pid>,
+    /// Some server's processes may not be looked into, and could be in there as well: root may have to do without
+    /// `CAP_SYS_PTRACE`, as in a container.
+    is_unsure: bool,
+}
+
+/// Every process of a server makes its cluster its working folder.
+fn working_in(cluster: &Path) -> Working {
+    let mut working = Working::default();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
+            continue;
+        };
+        match fs::read_link(entry.path().join("cwd")) {
+            Ok(folder) if folder == cluster => working.processes.push(Pid::from_raw(pid)),
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                let name = fs::read_to_string(entry.path().join("comm"));
+                working.is_unsure |= name.is_ok_and(|name| name.trim() == "postgres");
+            }
+            Ok(_) | Err(_) => {}
+        }
+    }
+    working
 }
 
 /// Makes sure that nothing of an earlier server is left in the cluster: neither a server whose farm is gone, nor sessions
@@ -378,17 +399,20 @@ fn processes_in(cluster: &Path) -> Vec<Pid> {
 /// The folder's lock is ours, so whatever works there belongs to no living farm.
 async fn end_leftovers(cluster: &Path) -> Result<(), Error> {
     if let Some((pid, _)) = postmaster(cluster)
-        && processes_in(cluster).contains(&pid)
+        && working_in(cluster).processes.contains(&pid)
     {
         tracing::warn!(%pid, "stopping a postgres whose farm is gone");
         // It may end between the look and the signal, which is as good.
         let _ = kill(pid, Signal::SIGINT);
     }
     let deadline = Instant::now() + STOP_DEADLINE;
-    loop {
-        let left = processes_in(cluster);
+    let is_unsure = loop {
+        let Working {
+            processes: left,
+            is_unsure,
+        } = working_in(cluster);
         if left.is_empty() {
-            break;
+            break is_unsure;
         }
         if Instant::now() >= deadline {
             return Err(Error::Deadline {
@@ -399,6 +423,10 @@ async fn end_leftovers(cluster: &Path) -> Result<(), Error> {
             });
         }
         tokio::time::sleep(LOOK_INTERVAL).await;
+    };
+    if is_unsure {
+        // Two servers on one cluster destroy it: the new one looks at the file itself, and starts if nobody else runs there.
+        return Ok(());
     }
     let pid_file = cluster.join("postmaster.pid");
     match fs::remove_file(&pid_file) {

@@ -90,6 +90,49 @@ async fn a_server_that_outlived_its_farm_is_replaced() {
     first.ended().await;
 }
 
+/// Set for the process that may not look into the processes of others.
+const BLIND: &str = "FLOWAI_TEST_BLIND";
+
+/// As root in a container: the servers' user is another one.
+#[test]
+fn a_server_that_nobody_may_look_into_keeps_its_cluster() {
+    if !nix::unistd::geteuid().is_root() {
+        // Then the servers' user is one's own, and nothing is hidden.
+        return;
+    }
+    let test = "a_server_keeps_its_cluster_in_a_process_of_its_own";
+    let output = std::process::Command::new("setpriv")
+        .args(["--inh-caps=-sys_ptrace", "--bounding-set=-sys_ptrace"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(BLIND, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}\n{errors}");
+    assert!(said.contains("1 passed"), "{said}");
+}
+
+#[tokio::test]
+async fn a_server_keeps_its_cluster_in_a_process_of_its_own() {
+    // Run by the test above.
+    if std::env::var_os(BLIND).is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let first = Postgres::start(folder.path(), Listen::Socket)
+        .await
+        .unwrap();
+    std::fs::remove_file(folder.path().join("lock")).unwrap();
+    let second = Postgres::start(folder.path(), Listen::Socket).await;
+    let error = second.map(drop).unwrap_err();
+    assert!(error.to_string().contains("postmaster.pid"), "{error}");
+    let pid_file = folder.path().join("cluster/postmaster.pid");
+    let holder = std::fs::read_to_string(pid_file).unwrap();
+    assert_eq!(holder.lines().next(), Some(&*first.pid().await.to_string()));
+}
+
 #[tokio::test]
 async fn a_number_of_the_dead_that_lives_on_in_another_process_is_no_obstacle() {
     let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

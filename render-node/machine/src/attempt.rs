@@ -175,6 +175,14 @@ impl Job {
         }
     }
 
+    /// Its boundary, or the store, is not waited for any longer. What lies in the store the leader has heard of.
+    pub(crate) fn abandon(&mut self, now: Monotonic) {
+        if !matches!(self.stage, Stage::Telling { .. }) {
+            let checkpoint = self.left.take().flatten();
+            self.tell(now, Outcome::Stopped { checkpoint });
+        }
+    }
+
     pub(crate) fn tell(&mut self, now: Monotonic, outcome: Outcome) {
         // The end says it all.
         self.is_told = true;

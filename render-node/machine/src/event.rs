@@ -83,6 +83,8 @@ pub enum Event {
     Refused(Rule),
     /// The program shall end in order.
     Close,
+    /// It ends now, however far its job is: the leader need not wait for the lease, nor take the node for dead.
+    Abandon,
     Tick,
 }
 

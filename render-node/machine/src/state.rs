@@ -208,6 +208,11 @@ impl State {
                 self.is_closing = true;
                 self.stop(now, true, &mut effects);
             }
+            Event::Abandon => {
+                if let Some(job) = &mut self.job {
+                    job.abandon(now);
+                }
+            }
             Event::Tick => {}
         }
         self.do_what_is_due(now, &mut effects);
@@ -384,7 +389,7 @@ impl State {
 
     fn rendered(&mut self, now: Monotonic, run: RunId, result: Result<Clip, NotRendered>) {
         self.leaving.take_if(|leaving| leaving.run == run);
-        let Some(job) = self.job_in(run) else {
+        let Some(job) = self.job_in(run).filter(|job| job.is_rendering()) else {
             return;
         };
         match result {

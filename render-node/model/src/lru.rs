@@ -115,12 +115,21 @@ impl<K: Copy + Eq + Hash, V> Lru<K, V> {
 
     /// Takes out what must go to come down to the bound, oldest first.
     pub fn evict(&mut self) -> Vec<K> {
+        self.evict_to(self.usage.bytes_max)
+    }
+
+    /// Takes out so many bytes, or all that may go, oldest first.
+    pub fn free(&mut self, bytes: u64) -> Vec<K> {
+        self.evict_to(self.usage.bytes.saturating_sub(bytes))
+    }
+
+    fn evict_to(&mut self, bytes_max: u64) -> Vec<K> {
         let mut evicted = Vec::new();
-        if self.usage.bytes <= self.usage.bytes_max {
+        if self.usage.bytes <= bytes_max {
             return evicted;
         }
         for key in self.newest().into_iter().rev() {
-            if self.usage.bytes <= self.usage.bytes_max {
+            if self.usage.bytes <= bytes_max {
                 break;
             }
             if self.remove(&key).is_some() {
@@ -173,6 +182,16 @@ mod tests {
         lru.release(&1);
         assert_eq!(lru.evict(), [1]);
         assert!(lru.hold(&1).is_none() && lru.remove(&1).is_none());
+    }
+
+    #[test]
+    fn room_is_made_of_what_nobody_holds() {
+        let mut lru = filled(100);
+        lru.hold(&1);
+        assert_eq!(lru.free(1), [2]);
+        assert_eq!(lru.free(1_000), [3]);
+        assert!(lru.free(1).is_empty());
+        assert_eq!(lru.newest(), [1]);
     }
 
     #[test]

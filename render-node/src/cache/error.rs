@@ -29,9 +29,16 @@ pub enum FetchError {
 }
 
 impl FetchError {
+    /// Whether the disk has no room for it.
+    pub(super) fn is_for_room(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(self, Self::Disk { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
+    }
+
     pub(super) fn again(&self) -> Again {
         match self {
             Self::TooLarge { .. } => Again::Never,
+            Self::Disk { .. } if self.is_for_room() => Again::Never,
             Self::Http { source, .. } => source.again(),
             // A proxy that cut or garbled the body once may not do so again.
             Self::Length { .. } | Self::Content { .. } | Self::Disk { .. } => Again::AFewTimes,

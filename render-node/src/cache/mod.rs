@@ -176,7 +176,8 @@ impl Cache {
         let _alone = match fetching.try_lock() {
             Ok(alone) => alone,
             Err(_) => {
-                let alone = fetching.lock().await;
+                // It may be read ahead, and then nobody hears of its bytes.
+                let alone = pulse.beat_while(fetching.lock()).await;
                 // Whoever was before has fetched it, unless that failed.
                 if let Some(held) = self.hold_present(source.sha256) {
                     return Ok(held);
@@ -185,11 +186,19 @@ impl Cache {
             }
         };
         let download = || self.download(source, pulse);
-        let part = http::retry(PATIENCE, pulse, FetchError::again, download).await?;
+        let part = loop {
+            let part = http::retry(PATIENCE, pulse, FetchError::again, download).await;
+            match part {
+                Err(error) if error.is_for_room() && self.inner.make_room(source.bytes) => {
+                    tracing::warn!(%error, "files that no job reads left the cache to make room");
+                }
+                part => break part?,
+            }
+        };
         let path = self.inner.path(source.sha256);
-        fs::rename(&part.path, &path).map_err(|source| disk(&path, source))?;
         let held = {
             let mut index = self.inner.index();
+            fs::rename(&part.path, &path).map_err(|source| disk(&path, source))?;
             index.insert_held(source.sha256, (), source.bytes);
             self.held(source.sha256)
         };
@@ -216,7 +225,8 @@ impl Cache {
 
     /// Takes a file out of the cache, so that the next job fetches it anew. One that another job still reads stays.
     pub fn discard(&self, sha256: Sha256) {
-        if self.inner.index().remove(&sha256).is_some() {
+        let mut index = self.inner.index();
+        if index.remove(&sha256).is_some() {
             self.inner.delete(sha256);
         }
     }
@@ -318,8 +328,18 @@ impl Inner {
     }
 
     fn evict(&self) {
-        let evicted = self.index().evict();
+        let mut index = self.index();
+        let evicted = index.evict();
         evicted.into_iter().for_each(|sha256| self.delete(sha256));
+    }
+
+    /// The disk is full although the cache is not. Whether anything could go.
+    fn make_room(&self, bytes: u64) -> bool {
+        let mut index = self.index();
+        let evicted = index.free(bytes);
+        let has_room = !evicted.is_empty();
+        evicted.into_iter().for_each(|sha256| self.delete(sha256));
+        has_room
     }
 
     fn fetching(&self, sha256: Sha256) -> Arc<tokio::sync::Mutex<()>> {
@@ -334,6 +354,7 @@ impl Inner {
         lock
     }
 
+    /// While the index is locked: the same file may be on its way in again.
     fn delete(&self, sha256: Sha256) {
         if let Err(error) = fs::remove_file(self.path(sha256)) {
             tracing::warn!(%sha256, %error, "file was not deleted from the cache");

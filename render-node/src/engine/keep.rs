@@ -44,9 +44,17 @@ impl Keeper {
     }
 
     /// Writes what is new, and says so.
-    pub(super) fn keep(&mut self, order: &Order, run: &dyn EngineRun, done: u32) {
+    ///
+    /// # Errors
+    /// The engine is lost.
+    pub(super) fn keep(
+        &mut self,
+        order: &Order,
+        run: &dyn EngineRun,
+        done: u32,
+    ) -> Result<(), EngineError> {
         if done <= self.kept {
-            return;
+            return Ok(());
         }
         self.last = Instant::now();
         match write(order, run, done) {
@@ -56,8 +64,10 @@ impl Keeper {
                 // Whoever does not listen has dropped the job, which hears of it at its next boundary.
                 order.say(EngineEvent::Kept(written)).ok();
             }
+            Err(error @ EngineError::Lost(_)) => return Err(error),
             Err(error) => tracing::warn!(%error, step = done, "no checkpoint was written"),
         }
+        Ok(())
     }
 }
 

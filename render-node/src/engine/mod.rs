@@ -57,8 +57,11 @@ pub trait RenderEngine: StageEngine {
         Holdings::default()
     }
 
-    /// Gives back what it keeps of its device's memory without need. Called when a job found too little of it.
-    fn release_memory(&mut self) {}
+    /// Gives back what it keeps of its device's memory without need. Called when a job found too little of it. `true` when
+    /// there was something that clips do not need.
+    fn release_memory(&mut self) -> bool {
+        false
+    }
 
     /// Reads the picture and makes the first noise.
     fn start<'a>(

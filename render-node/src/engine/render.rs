@@ -77,7 +77,7 @@ pub(super) fn render(
         Err(error) => Err(error),
     };
     if matches!(encoded, Err(EngineError::Stopped)) && order.control.keeps() {
-        keeper.keep(order, run.as_ref(), done);
+        keeper.keep(order, run.as_ref(), done)?;
     }
     Ok(Rendered {
         encoded: encoded?,
@@ -114,11 +114,12 @@ fn denoise(
             // After the last step the decoder shows more.
             if step < spec.steps && previews.wants(step) {
                 let started = Instant::now();
-                preview(run, step, &mut previews);
+                preview(run, step, &mut previews)?;
                 painting += started.elapsed();
             }
-            if keeper.is_due() {
-                keeper.keep(order, run, step);
+            match keeper.is_due() {
+                true => keeper.keep(order, run, step),
+                false => Ok(()),
             }
         },
     )?;
@@ -174,7 +175,7 @@ fn make_keyframe(
     let keyframes = engine.keyframes().ok_or_else(no_keyframes)?;
     let mut run = keyframes.start(spec)?;
     let steps = 1..=spec.steps;
-    take_steps(order, steps, run.as_mut(), |run| run.step(), |_, _| ())?;
+    take_steps(order, steps, run.as_mut(), |run| run.step(), |_, _| Ok(()))?;
     order.control.boundary()?;
     let picture = run.decode()?;
     Ok(Keyframe {
@@ -184,16 +185,18 @@ fn make_keyframe(
     })
 }
 
-/// A preview that fails fails no job.
-fn preview(run: &dyn EngineRun, step: u32, previews: &mut PreviewMaker) {
+/// A preview that fails fails no job, unless the engine is lost.
+fn preview(run: &dyn EngineRun, step: u32, previews: &mut PreviewMaker) -> Result<(), EngineError> {
     match run.preview() {
         Ok(Some(frames)) => previews.take(step, frames),
         Ok(None) => previews.give_up(),
+        Err(error @ EngineError::Lost(_)) => return Err(error),
         Err(error) => {
             tracing::warn!(%error, "job goes on without previews");
             previews.give_up();
         }
     }
+    Ok(())
 }
 
 /// Can be stopped and paused before each step. `after` may look at the run when a step is done and was told.
@@ -202,7 +205,7 @@ fn take_steps<R: ?Sized>(
     steps: RangeInclusive<u32>,
     run: &mut R,
     step: impl Fn(&mut R) -> Result<(), EngineError>,
-    mut after: impl FnMut(&R, u32),
+    mut after: impl FnMut(&R, u32) -> Result<(), EngineError>,
 ) -> Result<(), EngineError> {
     for done in steps {
         order.control.boundary()?;
@@ -212,7 +215,7 @@ fn take_steps<R: ?Sized>(
             done,
             elapsed: started.elapsed(),
         })?;
-        after(run, done);
+        after(run, done)?;
     }
     Ok(())
 }

@@ -133,14 +133,19 @@ fn serve(
     order: Order,
     holds: &watch::Sender<Holdings>,
 ) -> Result<(), String> {
-    let result = match render(engine, &order, holds) {
+    let mut result = render(engine, &order, holds);
+    if is_out_of_memory(&result) {
+        let has_room = engine.release_memory();
+        // With a keyframe of its own to make it would load again what was in its way.
+        if has_room && order.spec.keyframe().is_none() {
+            tracing::warn!("an idle model was in the clip's way; it is begun once more without");
+            result = render(engine, &order, holds);
+        }
+    }
+    let result = match result {
         Err(EngineError::Lost(reason)) => return Err(reason),
         result => result.map(Box::new),
     };
-    if matches!(&result, Err(EngineError::Failed(failure)) if failure.code == FailureCode::OutOfMemory)
-    {
-        engine.release_memory();
-    }
     let Order {
         clip,
         first_frame,
@@ -152,6 +157,10 @@ fn serve(
     // A job that nobody follows any more was dropped; its folder goes with its order.
     events.blocking_send(EngineEvent::Ended(result)).ok();
     Ok(())
+}
+
+fn is_out_of_memory<T>(result: &Result<T, EngineError>) -> bool {
+    matches!(result, Err(EngineError::Failed(failure)) if failure.code == FailureCode::OutOfMemory)
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {

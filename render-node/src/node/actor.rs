@@ -11,14 +11,14 @@ use flowai_actors::kit::{
     Actor, ActorProcessingErr, ActorRef, BoundedRef, Parcel, TaskResult, Tasks,
 };
 use flowai_actors::link::{
-    Delivery, Envelope, LinkEvent, LinkEvents, NodeLink, PeerId, RefusedCode, ReplyPort, Request,
-    Role,
+    AskError, Delivery, Envelope, LinkEvent, LinkEvents, NodeLink, PeerId, RefusedCode, ReplyPort,
+    Request, Role,
 };
 use flowai_actors::messages::{
     AdapterTiers, Assign, AttemptRef, Beat, Body, Ended, KeptAdapters, Prefetch, Register, Stop,
     Target, UploadTargets,
 };
-use flowai_actors::wire::{self, Question};
+use flowai_actors::wire::{self, Question, QuestionError};
 use flowai_node_machine::{Clip, Effect, Ending, Event, RunId, State};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
@@ -501,8 +501,15 @@ impl Running {
         let (link, epoch, mailbox) = (self.link.clone(), self.state.epoch(), self.mailbox.clone());
         self.tasks.spawn(NodeTask::Ask, |_| async move {
             let answer = wire::ask(link.as_ref(), &to, epoch, &question, deadline).await;
-            if let Err(error) = &answer {
-                tracing::debug!(kind = Q::KIND, leader = %to, %error, "leader did not answer");
+            match &answer {
+                Ok(_) => {}
+                // It is asked again, and will be as large.
+                Err(error @ QuestionError::Link(AskError::TooLarge(_))) => {
+                    tracing::error!(kind = Q::KIND, %error, "leader cannot be asked");
+                }
+                Err(error) => {
+                    tracing::debug!(kind = Q::KIND, leader = %to, %error, "leader did not answer");
+                }
             }
             post(&mailbox, Message::Happened(answered(answer.ok()))).await
         });

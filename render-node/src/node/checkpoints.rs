@@ -46,6 +46,12 @@ enum NotPlaced {
     Never(String),
 }
 
+/// [`PATIENCE`] after the last one has come: the node is taken until then, also by an upload that is under way.
+async fn out_of_patience(mut newest: watch::Receiver<Option<Arc<LocalCheckpoint>>>) {
+    while newest.changed().await.is_ok() {}
+    tokio::time::sleep(PATIENCE).await;
+}
+
 impl Way {
     /// Until no more can come, or the job is dropped. Gives the newest that lies in the store.
     pub(super) async fn send_all(
@@ -57,6 +63,9 @@ impl Way {
         tokio::select! {
             biased;
             () = control.dropped() => {}
+            () = out_of_patience(newest.clone()) => {
+                tracing::warn!(attempt = ?self.at, "last checkpoint did not get there in time");
+            }
             () = self.send_each(newest, &mut placed) => {}
         }
         placed
@@ -95,7 +104,8 @@ impl Way {
                 Err(NotPlaced::Never(reason)) => return Err(reason),
                 Err(NotPlaced::Again(reason)) => reason,
             };
-            let is_superseded = newest.has_changed().unwrap_or(false);
+            // Also when it is the last one, and its sender has gone.
+            let is_superseded = newest.borrow().has_changed();
             if is_superseded || until <= Instant::now() {
                 return Err(reason);
             }

@@ -93,9 +93,21 @@ impl Node {
     /// # Errors
     /// The node has ended already.
     pub async fn close(&self) -> Result<(), NodeError> {
+        self.tell(Event::Close).await
+    }
+
+    /// Gives the job up, however far it is. The node ends when the leader has heard it.
+    ///
+    /// # Errors
+    /// The node has ended already.
+    pub async fn abandon(&self) -> Result<(), NodeError> {
+        self.tell(Event::Abandon).await
+    }
+
+    async fn tell(&self, event: Event) -> Result<(), NodeError> {
         const DEADLINE: Duration = Duration::from_secs(5);
-        let closing = self.mailbox.send(Message::Happened(Event::Close), DEADLINE);
-        closing.await.map_err(|_| NodeError::Gone)
+        let telling = self.mailbox.send(Message::Happened(event), DEADLINE);
+        telling.await.map_err(|_| NodeError::Gone)
     }
 
     /// Resolves when the node has ended, with the reason.

@@ -4,13 +4,20 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use flowai_actors::ids::{JobId, Sha256};
 use flowai_actors::link::Faults;
+use flowai_actors::manifest::FusedAdapter;
 use flowai_actors::messages::{Assign, Outcome};
+use flowai_actors::spec::RenderSpec;
 use flowai_model::Preset;
-use flowai_render_node::engine::SvdEngine;
-use flowai_svd::{EngineError, Picture};
+use flowai_render_node::engine::{
+    AdapterFile, EngineError, EngineRun, RenderEngine, StageEngine, StandInEngine, SvdEngine,
+};
+use flowai_render_node::failure::{FailureCode, JobFailure};
+use flowai_render_node::models::LocalModel;
+use flowai_svd::{EngineError as SvdError, Picture};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::bad_jobs_fail_by_name::{check, outcome};
@@ -103,7 +110,7 @@ async fn a_fault_in_libtorch() {
             return Ok(());
         }
         // A side of less than nothing: libtorch's own refusal.
-        let scaled = Picture::open(image).map_err(EngineError::from);
+        let scaled = Picture::open(image).map_err(SvdError::from);
         let scaled = scaled.and_then(|picture| picture.clip_pixels(-1, [0.0; 3], [1.0; 3]));
         scaled.map(drop).map_err(Into::into)
     };
@@ -120,6 +127,53 @@ async fn a_fault_in_libtorch() {
     let mut fresh = self::farm().await;
     let mut alone = fresh.job(&picture(), &[]).await;
     assert_eq!(rendered(&mut fresh, &mut alone).await, after);
+}
+
+/// A stand-in whose keyframe model leaves a clip no room.
+struct Crowded {
+    engine: StandInEngine,
+    has_idle_model: bool,
+}
+
+impl StageEngine for Crowded {
+    fn load(&mut self, model: &LocalModel) -> Result<(), EngineError> {
+        self.engine.load(model)
+    }
+
+    fn fuse(&mut self, adapters: &[AdapterFile<'_>]) -> Result<Vec<FusedAdapter>, EngineError> {
+        self.engine.fuse(adapters)
+    }
+}
+
+impl RenderEngine for Crowded {
+    fn release_memory(&mut self) -> bool {
+        std::mem::take(&mut self.has_idle_model)
+    }
+
+    fn start<'a>(
+        &'a mut self,
+        spec: &RenderSpec,
+        image: &Path,
+    ) -> Result<Box<dyn EngineRun + 'a>, EngineError> {
+        if self.has_idle_model || spec.width > 512 {
+            return Err(JobFailure::new(FailureCode::OutOfMemory, "out of memory").into());
+        }
+        self.engine.start(spec, image)
+    }
+}
+
+#[tokio::test]
+async fn a_clip_is_begun_once_more_without_the_idle_model_that_was_in_its_way() {
+    let engine = || Crowded {
+        engine: StandInEngine::new(Duration::from_millis(1)),
+        has_idle_model: true,
+    };
+    let mut farm = Farm::start(Faults::none(), StandInEngine::NAME, engine).await;
+    let mut job = farm.job(b"a picture", &[]).await;
+    rendered(&mut farm, &mut job).await;
+    let mut large = farm.job(b"another picture", &[]).await;
+    large.spec.width = 1024;
+    check(&mut farm, &large, "out_of_memory", true, &["out of memory"]).await;
 }
 
 async fn rendered(farm: &mut Farm, job: &mut Assign) -> Sha256 {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use flowai_actors::checkpoint::CheckpointFile;
 use flowai_actors::ids::{Attempt, Sha256};
+use flowai_actors::limits::CHECKPOINT_PATIENCE_MS;
 use flowai_actors::link::Faults;
 use flowai_actors::manifest::Resumed;
 use flowai_actors::messages::{Assign, AssignAnswer, Ended, Outcome, Phase};
@@ -14,6 +15,7 @@ use flowai_actors::spec::FirstFrame;
 use flowai_render_node::engine::{RenderEngine, StandInEngine, SvdEngine};
 use flowai_render_node::node::Ending;
 use flowai_svd::lora::HostAdapters;
+use tokio::time::Instant;
 
 use crate::kit::{Farm, Keeping, LONG, STOPPED};
 use crate::paced::Paced;
@@ -223,6 +225,27 @@ async fn a_stop_does_not_wait_for_a_checkpoint_that_cannot_be_fetched() {
     farm.hear_progress(|p| p.phase == Phase::Fetching).await;
     assert!(farm.stop_and_keep(next.at).await);
     assert_eq!(farm.hear_end().await.outcome, STOPPED);
+}
+
+/// A store that is gone takes as long as patience lasts, however many checkpoints are on their way to it.
+#[tokio::test]
+async fn a_stop_waits_for_the_last_checkpoint_alone_and_for_a_minute() {
+    let mut farm = stand_in_of(EACH_STEP, CLASS, Duration::from_millis(50)).await;
+    let mut job = farm.job(b"a picture", &[]).await;
+    job.spec.steps = 100;
+    take(&farm, &job).await;
+    farm.hear_checkpoint().await;
+    farm.store.cut();
+    farm.hear_progress(|p| p.step >= 10).await;
+    assert!(farm.stop_and_keep(job.at).await);
+    let asked = Instant::now();
+    // The engine comes to its boundary in its own time.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    tokio::time::pause();
+    let file = kept(&mut farm).await;
+    assert!(file.step < 20, "the last that got there: {file:?}");
+    let patience = Duration::from_millis(CHECKPOINT_PATIENCE_MS);
+    assert!(asked.elapsed() < patience + Duration::from_secs(10));
 }
 
 /// It is one, and of another spec: the engine says so.

@@ -2,6 +2,7 @@
 //! Method: the cache against a store that misbehaves.
 
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -68,10 +69,12 @@ async fn who_wants_a_file_that_is_on_its_way_waits_for_it() {
     let store = Store::start(&[Reply::Trickle(SLOW), Reply::Status(404)]).await;
     let cache = cache(dir.path(), 1_000);
     let (wanted, pulse) = (source(&store, SLOW), Pulse::unheard());
+    let (waiting, beats) = counted();
     let (first, second) = tokio::join!(
         cache.hold(&wanted, &pulse),
-        cache.hold_unread(&wanted, &pulse)
+        cache.hold_unread(&wanted, &waiting)
     );
+    assert!(beats.load(Ordering::Relaxed) > 1, "who waits is alive");
     assert_eq!(first.unwrap().path(), second.unwrap().path());
     assert_eq!(store.seen().len(), 1);
     let usage = cache.usage();
@@ -99,6 +102,79 @@ async fn a_short_outage_passes_unnoticed() {
         .hold(&source(&store, FILE), &Pulse::unheard())
         .await;
     assert_eq!(std::fs::read(held.unwrap().path()).unwrap(), FILE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_uses_up_no_try_of_what_comes_garbled_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut replies = vec![Reply::Status(503); 5];
+    replies.extend([Reply::Body(b"maintenance"), Reply::Body(FILE)]);
+    let store = Store::start(&replies).await;
+    let held = cache(dir.path(), 1_000)
+        .hold(&source(&store, FILE), &Pulse::unheard())
+        .await;
+    assert_eq!(std::fs::read(held.unwrap().path()).unwrap(), FILE);
+}
+
+/// Set for the process that may mount a small disk of its own.
+const SMALL_DISK: &str = "FLOWAI_TEST_SMALL_DISK";
+
+#[test]
+fn a_full_disk() {
+    let test = "fetched_files_are_what_was_named::a_full_disk_in_a_process_of_its_own";
+    let program = std::env::current_exe().unwrap();
+    let output = Command::new("unshare")
+        .args(["--map-root-user", "--mount"])
+        .arg(program)
+        .args(["--exact", test, "--nocapture"])
+        .env(SMALL_DISK, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}\n{errors}");
+    assert!(said.contains("1 passed"), "{said}");
+}
+
+/// The cache may be larger than what is left of the disk.
+#[tokio::test]
+async fn a_full_disk_in_a_process_of_its_own() {
+    // Run by the test above.
+    if std::env::var_os(SMALL_DISK).is_none() {
+        return;
+    }
+    const FILES: [&[u8]; 3] = [&[1; 40_000], &[2; 40_000], &[3; 40_000]];
+    let dir = tempfile::tempdir().unwrap();
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=100k", "tmpfs"])
+        .arg(dir.path())
+        .status();
+    assert!(mounted.unwrap().success());
+    let limits = CacheLimits {
+        bytes_max: 1_000_000,
+        file_bytes_max: 100_000,
+    };
+    let cache = Cache::open(dir.path(), limits, http::client().unwrap()).unwrap();
+    let mut held = Vec::new();
+    for file in FILES {
+        let store = Store::start(&[Reply::Body(file)]).await;
+        let wanted = source(&store, file);
+        held = vec![cache.hold(&wanted, &Pulse::unheard()).await.unwrap()];
+    }
+    assert_eq!(cache.newest(), [sha256(FILES[2]), sha256(FILES[1])]);
+    // What is read stays, and then there is no room.
+    let second = Store::start(&[Reply::Body(FILES[1])]).await;
+    held.push(
+        cache
+            .hold(&source(&second, FILES[1]), &Pulse::unheard())
+            .await
+            .unwrap(),
+    );
+    let first = Store::start(&[Reply::Body(FILES[0])]).await;
+    let error = cache
+        .hold(&source(&first, FILES[0]), &Pulse::unheard())
+        .await;
+    assert!(matches!(error.unwrap_err(), FetchError::Disk { .. }));
 }
 
 /// The paused clock jumps over the waits.

@@ -18,7 +18,7 @@ const FRAME_BYTES: usize = 100;
 pub enum Check {
     /// Whoever was told that a job is accepted finds its row; a retry gets the same job (INV-1, INV-4).
     AckedExists,
-    /// Every job ends within its time once nothing fails any more (INV-5).
+    /// Every job ends within its time once nothing fails any more, and a node that is gone is missed within its own (INV-5).
     EveryJobEnds,
     /// One delivered clip a job, and no row moves under an ended term or to what may not follow (INV-2, INV-3).
     DeliveredOnce,
@@ -140,7 +140,7 @@ impl Checks {
         );
         self.count_waiting(row, from, to);
         self.whole(job, row);
-        self.account(job, to, store.ledger.of(job));
+        self.account(job, row, to, store.ledger.of(job));
         if from != Some(JobState::Done) && to == JobState::Done {
             self.delivered(job, &row.artefacts, is_uploaded);
         }
@@ -163,7 +163,7 @@ impl Checks {
         });
     }
 
-    fn account(&mut self, job: JobId, state: JobState, hold: Hold) {
+    fn account(&mut self, job: JobId, row: &Row, state: JobState, hold: Hold) {
         let expected = match state {
             JobState::Queued | JobState::Running => Hold {
                 held: PRICE_MC,
@@ -174,8 +174,8 @@ impl Checks {
                 captures: 1,
                 ..Hold::default()
             },
-            // Who stops a running job pays for the steps that were done.
-            JobState::Cancelled if hold.captures == 1 => Hold {
+            // Who stops a running job pays for the steps that were done, and who stops one that never ran for nothing.
+            JobState::Cancelled if hold.captures == 1 && row.attempt > 0 => Hold {
                 captured: hold.captured.clamp(1, PRICE_MC),
                 released: PRICE_MC - hold.captured,
                 captures: 1,
@@ -268,7 +268,7 @@ impl Checks {
     pub(super) fn look_at_all(&mut self, store: &Store) {
         for (job, row) in store.rows() {
             self.whole(job, row);
-            self.account(job, row.state, store.ledger.of(job));
+            self.account(job, row, row.state, store.ledger.of(job));
         }
         self.balances(store);
     }

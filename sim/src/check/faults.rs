@@ -8,6 +8,7 @@ use super::world::{Occurrence, World};
 
 impl World {
     pub(super) fn fault_begins(&mut self, fault: Fault) {
+        self.note_disturbance(fault);
         let for_ms = match fault {
             Fault::KillCoordinator { index, for_ms } => {
                 if self.coordinators[index].is_alive {
@@ -40,14 +41,13 @@ impl World {
                 for_ms
             }
             Fault::FreezeNode { node, for_ms } => {
-                let process = &mut self.processes[self.slots[node].process];
-                process.is_frozen = process.is_alive;
+                self.freeze_node(self.slots[node].process);
                 self.after(LINK_SILENCE_MS, Occurrence::Silence);
                 for_ms
             }
             Fault::ReplaceFrozenNode { node, for_ms } => {
                 let process = self.slots[node].process;
-                self.processes[process].is_frozen = self.processes[process].is_alive;
+                self.freeze_node(process);
                 self.start_node(node);
                 let old = Occurrence::Thaws { process };
                 return self.after(for_ms, old);
@@ -72,7 +72,25 @@ impl World {
         self.after(for_ms, Occurrence::Ends(fault));
     }
 
+    /// Whoever is to miss a node may have something else to do.
+    fn note_disturbance(&mut self, fault: Fault) {
+        match fault {
+            Fault::KillCoordinator { .. }
+            | Fault::FreezeCoordinator { .. }
+            | Fault::CutFromStore { .. }
+            | Fault::StoreRefuses { .. } => self.calm_since = self.now,
+            Fault::ObjectsRefuse { .. }
+            | Fault::KillNode { .. }
+            | Fault::FreezeNode { .. }
+            | Fault::ReplaceFrozenNode { .. }
+            | Fault::CloseNode { .. }
+            | Fault::CutNode { .. }
+            | Fault::ResetLink { .. } => {}
+        }
+    }
+
     pub(super) fn fault_ends(&mut self, fault: Fault) {
+        self.note_disturbance(fault);
         match fault {
             Fault::KillCoordinator { index, .. } => {
                 if !self.coordinators[index].is_alive {

@@ -6,6 +6,7 @@ mod coordinator;
 mod faults;
 mod node;
 mod plan;
+mod silence;
 mod statements;
 pub mod store;
 mod trace;

@@ -174,6 +174,9 @@ pub(super) struct World {
     pub(super) checks: Checks,
     pub(super) trace: Trace,
     pub(super) is_healed: bool,
+    /// Since when one coordinator leads and nothing hinders it.
+    pub(super) calm_since: u64,
+    seen_epoch: u32,
     pub(super) model: (ModelId, Sha256),
     /// Numbers the questions to leaders.
     pub(super) turn_replies: u64,
@@ -222,6 +225,8 @@ impl World {
             checks: Checks::default(),
             trace,
             is_healed: false,
+            calm_since: 0,
+            seen_epoch: 0,
             turn_replies: 0,
             model: (model, Sha256::from_bytes([9; 32])),
             plan,
@@ -257,6 +262,9 @@ impl World {
             self.now = entry.at_ms;
             self.steps += 1;
             self.happen(entry.what);
+            if self.seen_epoch != self.store.leader.epoch {
+                (self.seen_epoch, self.calm_since) = (self.store.leader.epoch, self.now);
+            }
             self.check_moved();
             if self
                 .steps

@@ -4,7 +4,7 @@
 use flowai_actors::ids::{Generation, Sha256};
 use flowai_actors::messages::{ModelFamily, ModelOffer};
 use flowai_actors::spec::SpecLimits;
-use flowai_store::{models, nodes};
+use flowai_store::{members, models, nodes};
 
 use crate::farm::{Farm, node};
 
@@ -64,6 +64,28 @@ async fn a_model_is_offered_while_a_node_has_it() {
     assert_eq!(farm.offered().await, [changed]);
     farm.register("n2", 2, &[]).await.unwrap();
     assert_eq!(farm.offered().await, []);
+}
+
+#[tokio::test]
+async fn what_only_nodes_that_are_gone_for_good_had_is_offered_no_more() {
+    let mut farm = Farm::start().await;
+    let (old, revoked, kept) = (offer("old", 1), offer("revoked", 2), offer("kept", 3));
+    for (name, offered) in [("n1", old), ("n2", revoked), ("n3", kept.clone())] {
+        farm.register(name, 1, &[offered]).await.unwrap();
+    }
+    farm.run(
+        "insert into node_member (node_id, joined_at, certificate_expires_at, revoked_at) values
+             ('n1', now() - interval '60 days', now() - interval '31 days', null),
+             ('n2', now(), now() + interval '1 day', now()),
+             ('n3', now(), now() + interval '1 day', null)",
+    )
+    .await;
+    assert_eq!(farm.offered().await.len(), 3);
+    let forgotten = members::forget_ended(&farm.database, 9).await;
+    assert_eq!(forgotten.unwrap(), 1);
+    assert_eq!(farm.offered().await, [kept]);
+    let nodes = "select string_agg(id, ' ' order by id) from node";
+    assert_eq!(farm.text(nodes).await, "n2 n3");
 }
 
 #[tokio::test]

@@ -9,7 +9,8 @@ use flowai_actors::ids::{Attempt, Epoch, Generation, JobId, UserId};
 use flowai_actors::messages::{AttemptRef, Holding};
 use flowai_actors::state::JobState;
 use flowai_store::journal::{Change, JournalError, Unfinished, Written, commit};
-use flowai_store::{leader, recovery};
+use flowai_store::{join_tokens, leader, members, recovery};
+use tokio::time::timeout;
 
 use crate::farm::{FIRST, Farm, SECOND, batch, held, node, settle};
 
@@ -378,4 +379,29 @@ async fn the_sweeps_find_what_no_doorbell_announced() {
     .await;
     assert_eq!(requests(&farm).await, [running]);
     assert!(farm.row(running).await.cancel_requested);
+}
+
+/// An api that was frozen in the middle of a drain, or of the end of a token, holds up whoever renews or joins, and not the lease.
+#[tokio::test]
+async fn a_row_that_somebody_holds_keeps_no_lease_from_being_renewed() {
+    let mut farm = Farm::start().await;
+    farm.run("insert into node_member (node_id, joined_at) values ('n1', now())")
+        .await;
+    let mut frozen = farm.another_owner().await;
+    sqlx::raw_sql("begin; update node_member set drain = 'lazy'")
+        .execute(&mut frozen)
+        .await
+        .unwrap();
+    let until = join_tokens::time_of(4_000_000_000).unwrap();
+    let renewing = async {
+        let name = node("n1");
+        members::renew(&farm.database, FIRST, &name, until).await
+    };
+    let lease = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        timeout(Duration::from_secs(3), leader::renew(&farm.database, FIRST)).await
+    };
+    let (renewed, lease) = tokio::join!(renewing, lease);
+    assert!(renewed.unwrap_err().is_outage(), "to be tried again");
+    assert!(lease.expect("the lease is held up").unwrap());
 }

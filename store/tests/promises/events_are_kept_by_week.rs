@@ -64,6 +64,28 @@ async fn old_weeks_are_dropped_and_events_without_a_week_are_put_into_theirs() {
     assert_eq!(farm.text(parts).await, weeks);
 }
 
+/// A clock that had not been set yet: its three thousand weeks would keep those to come from ever being made.
+#[tokio::test]
+async fn an_event_of_long_ago_makes_no_weeks() {
+    let mut farm = Farm::start().await;
+    let job = farm.queue_for(farm.user).await;
+    let user = farm.user;
+    farm.run(&format!(
+        "insert into job_event (owner_id, user_seq, job_id, seq, kind, at)
+         values ('{user}', 2, '{job}', 2, 'assigned', 'epoch')"
+    ))
+    .await;
+    events::keep_weeks(&farm.database, AHEAD, KEPT)
+        .await
+        .unwrap();
+    let after = farm.text(WHERE_THEY_ARE).await;
+    assert!(after.starts_with("1 ") && !after.contains(','), "{after}");
+    let weeks = "select count(*) from pg_class
+                  where relnamespace = 'event_weeks'::regnamespace and relkind = 'r' and relname like 'from%'";
+    let weeks: u32 = farm.text(weeks).await.parse().unwrap();
+    assert!(weeks <= AHEAD + KEPT + 2, "{weeks}");
+}
+
 #[tokio::test]
 async fn whoever_uses_the_events_for_long_puts_weeks_off_and_others_go_on() {
     let farm = Arc::new(Farm::start().await);

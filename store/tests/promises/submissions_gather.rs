@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use chrono::{TimeDelta, Utc};
 use flowai_actors::credits::{Millicredits, Price, Rendering};
 use flowai_actors::ids::{AdapterId, JobId, UploadId, UserId};
 use flowai_actors::limits::INTAKE_LANES;
@@ -401,4 +402,20 @@ async fn nobody_waits_for_a_lane_without_end() {
     jam.end(&mut farm).await;
     let of_user = format!("select count(*) from job where owner_id = '{user}'");
     assert_eq!(farm.text(&of_user).await, "0");
+}
+
+/// One api's clock is a week behind, and another's ahead: their jobs are as old as they are.
+#[tokio::test]
+async fn a_wrong_clock_makes_no_job_older() {
+    let farm = Farm::start().await;
+    let (spec, image) = (spec(), UploadId::from_uuid(farm.user.as_uuid()));
+    for days in [-8, 8] {
+        let video = NewVideo {
+            created_at: Utc::now() + TimeDelta::days(days),
+            ..NewVideo::new(farm.user, &spec, Some(image))
+        };
+        let job = farm.submit(&video).await;
+        let waited = farm.row(job).await.waited;
+        assert!(waited <= Duration::from_secs(61), "{days}: {waited:?}");
+    }
 }

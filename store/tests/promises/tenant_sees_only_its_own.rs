@@ -172,6 +172,18 @@ async fn an_owner_cannot_play_the_leader() {
             "{change}: {refusal}"
         );
     }
+    // Nor while it cancels.
+    let refusal = farm
+        .run_as(
+            alice,
+            "update job_state set state = 'running', cancel_requested_at = now()",
+        )
+        .await;
+    let refusal = refusal.expect_err("a job runs nowhere");
+    assert!(refusal.contains("check constraint"), "{refusal}");
+    let elsewhere = "update job_state set node_id = null, cancel_requested_at = now()";
+    let refusal = farm.run_as(alice, elsewhere).await.expect_err(elsewhere);
+    assert!(refusal.contains("permission denied"), "{refusal}");
 }
 
 #[tokio::test]
@@ -316,6 +328,11 @@ async fn holes(owner: &mut PgConnection) -> Vec<String> {
          select 'definer function owned by a role that can log in: ' || p.proname
            from pg_proc p join pg_namespace n on n.oid = p.pronamespace join pg_roles r on r.oid = p.proowner
           where n.nspname = 'public' and p.prosecdef and (r.rolcanlogin or r.rolsuper or r.rolbypassrls)
+         union all
+         select 'view that shows the rows of everybody: ' || c.relname
+           from pg_class c join pg_namespace n on n.oid = c.relnamespace
+          where n.nspname = 'public' and c.relkind in ('v', 'm')
+            and not coalesce('security_invoker=true' = any (c.reloptions), false)
          union all
          select 'granted to everybody: ' || c.relname
            from pg_class c join pg_namespace n on n.oid = c.relnamespace, aclexplode(c.relacl) acl

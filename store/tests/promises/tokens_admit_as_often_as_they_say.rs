@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use flowai_actors::ids::{Epoch, NodeId, Sha256, UserId};
 use flowai_actors::membership::{Facts, JoinToken, Labels};
+use flowai_store::accounts;
 use flowai_store::database::commit;
 use flowai_store::join_tokens::{self, Certified, NewJoinToken, Redeemed, Redemption, redeem};
 use flowai_store::members::{self, Drain, Renewal, Standing};
@@ -358,4 +359,22 @@ async fn what_is_wanted_of_a_node_outlives_its_leader() {
     farm.run("update node_member set certificate_expires_at = now() - interval '1 day' where node_id = 'n2'")
         .await;
     assert_eq!(farm.standing("n2").await, Standing::default());
+}
+
+/// What a refresh token of long ago could still say is nothing.
+#[tokio::test]
+async fn sign_ins_that_ended_long_ago_are_forgotten() {
+    let mut farm = Farm::start().await;
+    for (n, ended) in [(1, "31 days"), (2, "29 days"), (3, "-1 days")] {
+        farm.run(&format!(
+            "insert into sign_in (id, user_id, family_hash, secret_hash, expires_at)
+             values (gen_random_uuid(), '{}', sha256('{n}'), sha256('s'), now() - interval '{ended}')",
+            farm.user
+        ))
+        .await;
+    }
+    assert!(accounts::forget_sign_ins(&farm.app, 9).await.is_err());
+    let forgotten = accounts::forget_sign_ins(&farm.database, 9).await;
+    assert_eq!(forgotten.unwrap(), 1);
+    assert_eq!(farm.text("select count(*) from sign_in").await, "2");
 }

@@ -1,6 +1,7 @@
 //! Serves connections. axum's own server has no time limits: whoever opens a connection and says nothing would keep it for ever.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -13,24 +14,40 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::TcpListener;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-/// A request's head comes within this: the first one from the beginning of the connection, those that follow from their first byte.
-const HEAD_WITHIN: Duration = Duration::from_secs(30);
+const LIMITS: Limits = Limits {
+    head_within: Duration::from_secs(30),
+    read_within: Duration::from_secs(60),
+};
+/// Whether the peer of a connection on which nothing is said is still there, the kernel asks after so long, and so often until it
+/// believes that it is not.
+const STILL_THERE_AFTER: Duration = Duration::from_secs(60);
+const STILL_THERE_EVERY: Duration = Duration::from_secs(15);
+const STILL_THERE_TRIES: u32 = 4;
 /// After a failed accept (out of file descriptors, mostly) the next try waits this long instead of spinning.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
+#[derive(Clone, Copy)]
+struct Limits {
+    /// A request's head comes within this: the first one from the beginning of the connection, those that follow from their first byte.
+    head_within: Duration,
+    /// What was sent is taken within this, or the kernel ends the connection: a reader that has stopped, and one that went without a word.
+    read_within: Duration,
+}
+
 /// Serves until `stop`, then until the requests that were begun are finished. Dropping it breaks them off.
 pub(crate) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
-    serve_within(HEAD_WITHIN, listener, router, stop).await;
+    serve_within(LIMITS, listener, router, stop).await;
 }
 
 async fn serve_within(
-    head_within: Duration,
+    limits: Limits,
     listener: TcpListener,
     router: Router,
     stop: CancellationToken,
@@ -40,7 +57,7 @@ async fn serve_within(
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(head_within);
+        .header_read_timeout(limits.head_within);
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     loop {
@@ -56,14 +73,16 @@ async fn serve_within(
                 }
             },
         };
-        // Events are small and shall not wait for more.
-        socket.set_nodelay(true).ok();
+        if let Err(error) = set_up(&socket, limits.read_within) {
+            tracing::debug!(%error, "a connection was gone when it was accepted");
+            continue;
+        }
         let (router, builder, stop) = (router.clone(), builder.clone(), stop.clone());
         let watcher = graceful.watcher();
         connections.spawn(async move {
             // hyper counts from the first byte on.
             let mut first = [0];
-            let first = timeout(head_within, socket.peek(&mut first));
+            let first = timeout(limits.head_within, socket.peek(&mut first));
             if !matches!(stop.run_until_cancelled(first).await, Some(Ok(Ok(1)))) {
                 return;
             }
@@ -79,6 +98,18 @@ async fn serve_within(
     graceful.shutdown().await;
 }
 
+fn set_up(socket: &TcpStream, read_within: Duration) -> io::Result<()> {
+    // Events are small and shall not wait for more.
+    socket.set_nodelay(true)?;
+    let socket = SockRef::from(socket);
+    let keepalive = TcpKeepalive::new()
+        .with_time(STILL_THERE_AFTER)
+        .with_interval(STILL_THERE_EVERY)
+        .with_retries(STILL_THERE_TRIES);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(read_within))
+}
+
 async fn answer(
     router: Router,
     from: SocketAddr,
@@ -90,8 +121,11 @@ async fn answer(
 
 #[cfg(test)]
 mod tests {
+    use axum::routing::get;
+    use bytes::Bytes;
+    use futures::stream;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::TcpStream;
+    use tokio::sync::mpsc;
     use tokio::time::Instant;
 
     use super::*;
@@ -103,8 +137,12 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let within = Duration::from_millis(300);
+        let limits = Limits {
+            head_within: within,
+            ..LIMITS
+        };
         let stop = CancellationToken::new();
-        let serving = tokio::spawn(serve_within(within, listener, Router::new(), stop));
+        let serving = tokio::spawn(serve_within(limits, listener, Router::new(), stop));
         for said in ["", "GET / HT", "GET / HTTP/1.1\r\nhost: x\r\n\r\nGET"] {
             let mut client = TcpStream::connect(address).await.unwrap();
             let began = Instant::now();
@@ -118,6 +156,50 @@ mod tests {
             );
             assert!(began.elapsed() >= within, "{said:?}");
         }
+        serving.abort();
+    }
+
+    struct ToldOfItsEnd(mpsc::UnboundedSender<()>);
+
+    impl Drop for ToldOfItsEnd {
+        fn drop(&mut self) {
+            self.0.send(()).ok();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_has_stopped_ends_the_connection() {
+        let (sender, mut ended) = mpsc::unbounded_channel();
+        let endless = move || {
+            let told = ToldOfItsEnd(sender.clone());
+            let pieces = stream::repeat_with(move || {
+                let _held = &told;
+                Ok::<_, Infallible>(Bytes::from_static(&[b'x'; 65_536]))
+            });
+            async { Body::from_stream(pieces) }
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let limits = Limits {
+            read_within: Duration::from_secs(1),
+            ..LIMITS
+        };
+        let router = Router::new().route("/", get(endless));
+        let serving = tokio::spawn(serve_within(
+            limits,
+            listener,
+            router,
+            CancellationToken::new(),
+        ));
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client
+            .write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            .await
+            .unwrap();
+        // It reads for a while, and then no more.
+        let mut some = vec![0; 1 << 20];
+        client.read_exact(&mut some).await.unwrap();
+        assert!(timeout(LONG, ended.recv()).await.is_ok());
         serving.abort();
     }
 }

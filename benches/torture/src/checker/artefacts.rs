@@ -125,13 +125,10 @@ async fn artefact_is_real(
             let bytes = clip.as_ref().map(Vec::len);
             format!("the clip of {job} is not what its row says: {bytes:?} bytes lie there")
         });
-        let manifest = &artefact.manifest;
-        let is_complete = manifest["clip_sha256"] == artefact.sha256.as_str()
-            && ["spec", "model_sha256", "engine", "node"]
-                .iter()
-                .all(|name| !manifest[name].is_null());
-        check.look(is_complete, || {
-            format!("the manifest of {job} is not whole: {manifest}")
+        let asked = facts.jobs.get(&artefact.job).map(|job| &job.spec);
+        check.look(asked.is_some_and(|asked| is_of(artefact, asked)), || {
+            let manifest = &artefact.manifest;
+            format!("the manifest of {job} is not whole, or of something else: {manifest}")
         });
         if let (Some(clip), true) = (clip, number % every == 0) {
             let error = plays(artefact, &clip).err();
@@ -142,6 +139,19 @@ async fn artefact_is_real(
         }
     }
     Ok(check)
+}
+
+/// Whether its manifest is whole, and tells of this job, as it was asked for, and of this attempt.
+fn is_of(artefact: &Artefact, asked: &serde_json::Value) -> bool {
+    let manifest = &artefact.manifest;
+    let is_whole = ["model_sha256", "engine", "node"]
+        .iter()
+        .all(|name| !manifest[name].is_null());
+    is_whole
+        && manifest["clip_sha256"] == artefact.sha256.as_str()
+        && manifest["job"] == artefact.job.as_str()
+        && manifest["attempt"] == artefact.attempt
+        && manifest["spec"] == *asked
 }
 
 #[derive(Deserialize)]

@@ -125,6 +125,7 @@ mod tests {
             attempt: 2,
             finished_us: Some(40),
             error: None,
+            spec: serde_json::Value::Null,
         };
         let event = |seq, kind: &str| Event {
             job: "a".to_owned(),

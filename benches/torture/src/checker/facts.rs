@@ -14,6 +14,8 @@ pub(crate) struct Job {
     pub(crate) attempt: i32,
     pub(crate) finished_us: Option<i64>,
     pub(crate) error: Option<String>,
+    /// As it was asked for.
+    pub(crate) spec: serde_json::Value,
 }
 
 #[derive(Debug, sqlx::FromRow)]
@@ -49,7 +51,7 @@ pub(crate) struct Event {
     pub(crate) kind: String,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Facts {
     pub(crate) jobs: HashMap<String, Job>,
     /// In order of job and attempt.
@@ -66,7 +68,7 @@ pub(crate) struct Facts {
 impl Facts {
     pub(crate) async fn read(database: &PgPool) -> Result<Self, sqlx::Error> {
         let jobs: Vec<Job> = sqlx::query_as(
-            "select j.id::text as id, j.owner_id::text as owner, s.state, s.attempt, s.error ->> 'code' as error,
+            "select j.id::text as id, j.owner_id::text as owner, s.state, s.attempt, s.error ->> 'code' as error, j.spec,
                     (extract(epoch from s.finished_at) * 1e6)::bigint as finished_us
                from job j join job_state s on s.job_id = j.id",
         )

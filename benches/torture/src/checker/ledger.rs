@@ -114,6 +114,7 @@ mod tests {
             attempt,
             finished_us: Some(0),
             error: None,
+            spec: serde_json::Value::Null,
         };
         let facts = Facts {
             jobs: HashMap::from([("a".to_owned(), job)]),

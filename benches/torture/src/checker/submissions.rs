@@ -41,6 +41,7 @@ fn heard(history: &[Record]) -> BTreeMap<usize, Heard> {
 pub(super) fn check(history: &[Record], facts: &Facts, tally: &mut Tally) -> Vec<Check> {
     let mut acked = Check::new("acked_exists");
     let mut refused = Check::new("bad_input_is_refused");
+    let mut taken = Check::new("good_input_is_taken");
     let mut wished: HashSet<&str> = HashSet::new();
     let wishes = heard(history);
     let mut class_of: HashMap<&str, Class> = HashMap::new();
@@ -56,6 +57,11 @@ pub(super) fn check(history: &[Record], facts: &Facts, tally: &mut Tally) -> Vec
         if wish.class == Class::Bad {
             refused.look(jobs.is_empty() && named.is_none(), || {
                 format!("wish {number} is bad and became {jobs:?}")
+            });
+        }
+        if wish.class != Class::Bad {
+            taken.look(!wish.is_refused || !jobs.is_empty(), || {
+                format!("wish {number} is good and was refused")
             });
         }
         if jobs.len() > 1 {
@@ -117,7 +123,7 @@ pub(super) fn check(history: &[Record], facts: &Facts, tally: &mut Tally) -> Vec
         };
         *ends.entry(end).or_default() += 1;
     }
-    vec![acked, refused]
+    vec![acked, refused, taken]
 }
 
 #[cfg(test)]
@@ -154,17 +160,16 @@ mod tests {
             attempt: 1,
             finished_us: Some(0),
             error: None,
+            spec: serde_json::Value::Null,
         };
         Facts {
             jobs: jobs.iter().map(|id| ((*id).to_owned(), job(id))).collect(),
-            attempts: Vec::new(),
-            artefacts: Vec::new(),
-            events: Vec::new(),
             keys: key
                 .map(|job| (("owner".to_owned(), "wish-1".to_owned()), job.to_owned()))
                 .into_iter()
                 .collect(),
             owners: HashMap::from([("client-0@example.org".to_owned(), "owner".to_owned())]),
+            ..Facts::default()
         }
     }
 
@@ -204,6 +209,17 @@ mod tests {
         assert_eq!(stray, (Broken, 0, 1));
         // Refused, and there all the same.
         assert_eq!(verdict(&[(Fail, None)], &whole).0, Broken);
+    }
+
+    #[test]
+    fn good_input_that_was_refused_is_found() {
+        let verdict = |class| {
+            let history = [record(Phase::Fail, None, class)];
+            let checks = check(&history, &facts(&[], None), &mut Tally::default());
+            checks[2].verdict
+        };
+        assert_eq!(verdict(Class::Good), Verdict::Broken);
+        assert_eq!(verdict(Class::Bad), Verdict::Holds);
     }
 
     #[test]

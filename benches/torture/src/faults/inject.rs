@@ -77,6 +77,14 @@ impl Done {
     }
 }
 
+/// A program that was killed and is on its way back.
+struct Replaced<'a> {
+    program: &'a Program,
+    /// How often it had ended by then, and bytes that it had written.
+    exits: usize,
+    logged: u64,
+}
+
 impl Injector {
     pub(crate) fn new(
         farm: Arc<Farm>,
@@ -126,6 +134,13 @@ impl Injector {
             Act::Kill(victim) => {
                 let program = self.program(victim, draw).await?;
                 Done::killed(program.name(), program.kill(Duration::ZERO).await?)
+            }
+            Act::Gone(victim, seconds) => {
+                let program = self.program(victim, draw).await?;
+                let down = Duration::from_secs(seconds);
+                let was_killed = program.kill(down).await?;
+                sleep(down).await;
+                Done::killed(program.name(), was_killed)
             }
             Act::CrashAt(victim, point) => self.crash_at(victim, point, draw).await,
             Act::KillPart(part) => self.crash_part(part, PART_DOWN).await,
@@ -255,7 +270,8 @@ impl Injector {
     }
 
     async fn jump_clock(&self, victim: Victim, draw: usize) -> anyhow::Result<Done> {
-        let (program, _) = self.replaced(victim, draw, Program::unhitch_clock).await?;
+        let replaced = self.replaced(victim, draw, Program::unhitch_clock);
+        let program = replaced.await?.program;
         program.ready().await?;
         if matches!(victim, Victim::Leader) && !self.leads(program).await {
             program.kill(Duration::ZERO).await?;
@@ -275,14 +291,13 @@ impl Injector {
         )
     }
 
-    /// The program after it was killed by `change` and is on its way back, as the leader where it is to be the leader; and how
-    /// often it had ended by then.
+    /// The program after it was killed by `change` and is on its way back, as the leader where it is to be the leader.
     async fn replaced<'a, F>(
         &'a self,
         victim: Victim,
         draw: usize,
         change: impl FnOnce(&'a Program) -> F,
-    ) -> anyhow::Result<(&'a Program, usize)>
+    ) -> anyhow::Result<Replaced<'a>>
     where
         F: Future<Output = anyhow::Result<()>>,
     {
@@ -293,12 +308,16 @@ impl Injector {
             Victim::Standby | Victim::Api | Victim::Node => program,
         };
         change(other).await?;
-        let exits = other.exits().len();
+        let (exits, logged) = (other.exits().len(), other.logged_bytes()?);
         if other.name() != program.name() {
             other.ready().await?;
             program.kill(TERM).await?;
         }
-        Ok((other, exits))
+        Ok(Replaced {
+            program: other,
+            exits,
+            logged,
+        })
     }
 
     async fn crash_at(
@@ -308,10 +327,17 @@ impl Injector {
         draw: usize,
     ) -> anyhow::Result<Done> {
         // Who leads comes by every point sooner or later, a standby by none.
-        let (other, exits) = self
+        let Replaced {
+            program: other,
+            exits,
+            logged: from,
+        } = self
             .replaced(victim, draw, |program| program.arm(point))
             .await?;
         let aborted = other.aborts(exits, CRASH_PATIENCE).await;
+        // A poisoned job ends its node in the same way.
+        let last_words = other.logged(from)?;
+        let was_there = aborted && last_words.contains(&format!("crash point {point}"));
         let name = other.name().to_owned();
         if !aborted {
             // It must not go off in the middle of another fault.
@@ -319,7 +345,7 @@ impl Injector {
         }
         Done::new(
             &name,
-            aborted.then(|| format!("ended by SIGABRT at {point}")),
+            was_there.then(|| format!("ended by SIGABRT at {point}")),
         )
     }
 

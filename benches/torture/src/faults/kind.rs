@@ -22,6 +22,8 @@ pub(crate) enum Part {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Act {
     Kill(Victim),
+    /// Killed, and not started again for so many seconds.
+    Gone(Victim, u64),
     /// The program is started again and ends at this point of its code.
     CrashAt(Victim, &'static str),
     KillPart(Part),
@@ -84,12 +86,16 @@ const fn kind(name: &'static str, act: Act) -> Kind {
     Kind { name, act }
 }
 
+/// How long a node is silent: longer than its death may go unnoticed, or whoever never notices it would not be found out.
+const SILENCE_S: u64 = 20;
+
 /// Every fault once. Seconds are those of the fault; a kill heals by itself.
 const ALL: &[Kind] = &[
     kind("F1 kill leader", Act::Kill(Victim::Leader)),
     kind("F1 kill standby", Act::Kill(Victim::Standby)),
     kind("F1 kill api", Act::Kill(Victim::Api)),
     kind("F1 kill node", Act::Kill(Victim::Node)),
+    kind("F1 node gone", Act::Gone(Victim::Node, SILENCE_S)),
     crash(Victim::Leader, "before_assign_commit"),
     crash(Victim::Leader, "after_assign_commit"),
     crash(Victim::Leader, "before_settle_commit"),
@@ -112,9 +118,9 @@ const ALL: &[Kind] = &[
     kind("F4 s3 gone", Act::Outage(Part::S3)),
     kind("F4 s3 answers cut short", Act::CutShort(Place::S3, 6)),
     kind("F4 s3 at 10 kB/s", Act::Slow(Place::S3, 8)),
-    kind("F5 node cut off", cut(Victim::Node, Way::Both, 14)),
-    kind("F5 node unheard", cut(Victim::Node, Way::Out, 14)),
-    kind("F5 node deaf", cut(Victim::Node, Way::In, 14)),
+    kind("F5 node cut off", cut(Victim::Node, Way::Both, SILENCE_S)),
+    kind("F5 node unheard", cut(Victim::Node, Way::Out, SILENCE_S)),
+    kind("F5 node deaf", cut(Victim::Node, Way::In, SILENCE_S)),
     kind("F5 node flaps", Act::Flap(Victim::Node, 6)),
     kind("F5 leader cut off", cut(Victim::Leader, Way::Both, 12)),
     kind(
@@ -132,7 +138,7 @@ const ALL: &[Kind] = &[
     kind("F6 database late", Act::Late(Place::Postgres, 8)),
     kind("F6 link late", Act::Late(Place::LeaderLink, 8)),
     kind("F7 leader frozen", Act::Freeze(Victim::Leader, 14)),
-    kind("F7 node frozen", Act::Freeze(Victim::Node, 16)),
+    kind("F7 node frozen", Act::Freeze(Victim::Node, SILENCE_S)),
     kind("F7 api frozen", Act::Freeze(Victim::Api, 6)),
     kind(
         "F7 database half-open",
@@ -205,6 +211,7 @@ impl Kind {
             Act::Clock(Victim::Leader | Victim::Standby) => means.has_clocks && means.has_standby,
             Act::Clock(Victim::Api | Victim::Node) => means.has_clocks,
             Act::Kill(Victim::Leader | Victim::Api | Victim::Node)
+            | Act::Gone(..)
             | Act::CrashAt(..)
             | Act::KillPart(_)
             | Act::Outage(_)

@@ -1,5 +1,7 @@
 //! Goal: each figure leads to the number and the reason that an operator expects. Method: one settled group a case.
 
+use std::collections::BTreeSet;
+
 use super::super::Reason;
 use super::*;
 
@@ -72,6 +74,42 @@ fn a_budget_is_for_all_groups_together_and_keeps_their_minima() {
         last.iter()
             .all(|decision| decision.reason == Reason::Budget)
     );
+}
+
+/// Nobody leaves: they end their jobs first.
+fn let_go(scaler: &mut Scaler, pools: &mut [Pool]) -> Vec<NodeId> {
+    let mut gone = BTreeSet::new();
+    for _ in 0..12 {
+        let effects = scaler.look(pools);
+        gone.extend(drained(&effects));
+        for node in undrained(&effects) {
+            gone.remove(&node);
+        }
+        for node in pools.iter_mut().flat_map(|pool| &mut pool.nodes) {
+            node.is_draining = gone.contains(&node.node);
+        }
+    }
+    gone.into_iter().collect()
+}
+
+#[test]
+fn as_many_nodes_are_let_go_as_the_budget_does_not_pay_for_and_no_more() {
+    let one = policy(&["n=0..20@1"], Some("9"));
+    let mut scaler = Scaler::settled(one.clone(), &[quiet(10, 10)]);
+    assert_eq!(let_go(&mut scaler, &mut [quiet(10, 10)]).len(), 1);
+    // Also while more would be of use.
+    let crowd = crowded(10, Tier::Studio, 99, 900.0);
+    let mut scaler = Scaler::settled(one, &[quiet(10, 10)]);
+    assert_eq!(let_go(&mut scaler, &mut [crowd]).len(), 1);
+    // The other group pays for none of it.
+    let mut other = quiet(4, 4);
+    for node in &mut other.nodes {
+        node.node = name(&format!("other-{}", node.node));
+    }
+    let two = policy(&["n=0..20@1", "m=0..20@1"], Some("13"));
+    let pools = [quiet(10, 10), other];
+    let mut scaler = Scaler::settled(two, &pools);
+    assert_eq!(let_go(&mut scaler, &mut pools.clone()).len(), 1);
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use flowai_actors::limits::PROGRESS_INTERVAL_MS;
+
 use super::*;
 
 /// The farm's rows are read for the first at once, and for those that ring meanwhile in one look.
@@ -110,6 +112,27 @@ fn those_who_wait_hear_their_place_and_a_new_listener_hears_it_again() {
         leader.apply(Event::Tick)
     };
     assert_eq!(place(&effects), Some((job, 1)));
+}
+
+#[test]
+fn whoever_waits_further_back_hears_its_place_also_while_the_line_moves_all_the_time() {
+    let mut leader = Leader::new();
+    leader.hear_api();
+    let mut waiting = Vec::new();
+    for _ in 0..100 {
+        leader.user = UserId::generate();
+        waiting.push(leader.arrive().0);
+    }
+    let mut told = BTreeSet::new();
+    for gone in waiting.drain(..40) {
+        leader.now_ms += PROGRESS_INTERVAL_MS;
+        let ended = leader.row(gone, JobState::Cancelled, 0);
+        let mut effects = leader.read(ended);
+        effects.extend(leader.apply(Event::Tick));
+        told.extend(tells(&effects).iter().map(|live| live.job));
+    }
+    let unheard = waiting.iter().filter(|job| !told.contains(job)).count();
+    assert_eq!(unheard, 0);
 }
 
 #[test]

@@ -252,3 +252,22 @@ fn a_failure_of_the_job_itself_is_not_tried_again() {
         [Effect::Fail { .. }]
     ));
 }
+
+#[test]
+fn those_who_wait_for_a_model_that_no_free_node_has_hide_nobody() {
+    let mut farm = Farm::new();
+    farm.offer("a", FIRST, &["tiny", "big"], None);
+    assert_eq!(farm.arrive(waiting(1, 1, Tier::Free)), [assign(1, 1, "a")]);
+    for n in 100..200 {
+        let mut job = waiting(n, n, Tier::Free);
+        (job.model, job.cost) = (model("big"), GpuSeconds(1.0));
+        assert_eq!(farm.arrive(job), []);
+    }
+    farm.register("b", FIRST, None);
+    let not_taken = Event::NotTaken {
+        job: job_id(1),
+        attempt: Attempt::new(1),
+    };
+    let effects = farm.step(not_taken);
+    assert!(effects.contains(&assign(1, 2, "b")), "{effects:?}");
+}

@@ -53,6 +53,9 @@ fn whoever_comes_to_a_farm_with_an_idle_node_is_told_no_wait() {
         farm.arrive(waiting(n + 1, n + 1, Tier::Free));
     }
     assert!(wait(&farm).p50_s > 0.0, "{:?}", wait(&farm));
+    // So does whoever waits beside it hear.
+    let next = job_id(2 + NODE_SUSPECT_FAILURES as u64);
+    assert!(farm.scheduler.starts_in(next).unwrap().p50_s > 0.0);
 }
 
 #[test]

@@ -148,6 +148,21 @@ fn warm_soon_and_cold_now() -> Farm {
 }
 
 #[test]
+fn a_held_job_says_so_whoever_is_first_for_other_nodes() {
+    let mut farm = warm_soon_and_cold_now();
+    farm.offer("z", FIRST, &["other"], None);
+    let other = |n| with_model("other", waiting(n, n, Tier::Studio));
+    assert_eq!(farm.arrive(other(50)), [assign(50, 1, "z")]);
+    assert_eq!(farm.arrive(other(51)), []);
+    assert_eq!(
+        farm.arrive(with_model("warm", waiting(1, 1, Tier::Free))),
+        []
+    );
+    assert_eq!(farm.scheduler.why(job_id(1)), Some(WaitsFor::WarmNode));
+    assert_eq!(farm.scheduler.why(job_id(51)), Some(WaitsFor::Node));
+}
+
+#[test]
 fn a_job_waits_for_a_warm_node_that_is_free_sooner_than_a_load_takes() {
     let mut farm = warm_soon_and_cold_now();
     let warm = |n| with_model("warm", waiting(n, n, Tier::Free));

@@ -341,3 +341,38 @@ fn a_newcomer_is_not_overlooked_behind_jobs_that_may_not_go_there() {
     }
     assert_eq!(farm.arrive(waiting(2, 2, Tier::Free)), [assign(2, 1, "y")]);
 }
+
+#[test]
+fn late_jobs_that_no_node_can_run_hide_no_job_that_can() {
+    let mut farm = exporting();
+    for n in 100..200 {
+        let mut job = waiting(n, n, Tier::Studio);
+        job.model = model("nobody-has-it");
+        farm.arrive(job);
+    }
+    farm.arrive(waiting(2, 2, Tier::Studio));
+    let bound_ms = Tier::Studio.start_bound_ms(Class::Interactive).unwrap();
+    assert_eq!(farm.pass(bound_ms, &["a"]), [stop(1, 1)]);
+}
+
+#[test]
+fn a_node_that_was_stopped_for_a_job_and_drained_since_keeps_no_other_from_making_room() {
+    let mut farm = about_to_miss_a_bound();
+    assert_eq!(farm.register("b", FIRST, None), [assign(2, 1, "b")]);
+    let mut export = waiting(3, 3, Tier::Pro);
+    (export.class, export.cost) = (Class::Batch, GpuSeconds(1_800.0));
+    assert_eq!(farm.arrive(export), []);
+    assert_eq!(farm.ended("b", 2, 1, rendered())[1..], [assign(3, 1, "b")]);
+    farm.arrive(waiting(4, 4, Tier::Studio));
+    let bound_ms = Tier::Studio.start_bound_ms(Class::Interactive).unwrap();
+    assert_eq!(farm.pass(bound_ms, &["a", "b"]), [stop(1, 1)]);
+    farm.step(Event::NodeDraining {
+        node: node_id("a"),
+        how: Drain::Lazy,
+    });
+    farm.ended("a", 1, 1, stopped_after(4));
+    let effects = farm.pass(bound_ms, &["a", "b"]);
+    let stops_b =
+        |effect: &Effect| matches!(effect, Effect::Stop { node, .. } if *node == node_id("b"));
+    assert!(effects.iter().any(stops_b), "{effects:?}");
+}

@@ -69,6 +69,29 @@ fn a_clip_that_is_complete_is_delivered_also_when_the_node_closes() {
 }
 
 #[test]
+fn a_node_that_cannot_wait_for_its_job_says_so_before_it_ends() {
+    let mut rendering = Bench::working();
+    let mut keeping = Bench::working();
+    keeping.hear(keep());
+    keeping.hear(stopped());
+    let mut placing = Bench::placing();
+    let mut uploading = Bench::placing();
+    uploading.hear(targets(1));
+    for bench in [&mut rendering, &mut keeping, &mut placing, &mut uploading] {
+        bench.hear(Event::Close);
+        assert_eq!(bench.hear(Event::Abandon), ["tell a 1@1 Stopped"]);
+        assert_eq!(bench.hear(Event::Abandon), none(), "once");
+        // Whatever comes of it now, the leader gives it to another.
+        for late in [rendered(1, Ok(clip())), stopped(), left(Some(3))] {
+            assert_eq!(bench.hear(late), none());
+        }
+        let heard = ended(Some(EndedAnswer::Settled));
+        assert_eq!(bench.hear(heard), ["forget 1", "end Closed"]);
+    }
+    assert_eq!(Bench::telling().hear(Event::Abandon), none());
+}
+
+#[test]
 fn who_wants_nothing_kept_has_the_last_word() {
     let stop = || stop_asked(at(1, 1));
     let mut rendering = Bench::working();

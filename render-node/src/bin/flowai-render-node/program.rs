@@ -40,8 +40,11 @@ const PICTURES_CACHE_BYTES_MAX: u64 = 1 << 30;
 const PICTURE_BYTES_MAX: u64 = 2 * IMAGE_BYTES_MAX;
 /// A checkpoint is used once, and again when the job stops before the next one.
 const CHECKPOINTS_CACHE_BYTES_MAX: u64 = 2 * CHECKPOINT_BYTES_MAX;
-/// For the present step, the checkpoint's upload and the leader's answer. A supervisor that waits less kills a node that is about to end.
-const CLOSING_GRACE: Duration = Duration::from_secs(30);
+/// For the present step, the checkpoint's upload and the leader's answer. A supervisor that waits less than for this and
+/// [`LAST_WORD_GRACE`] kills a node that is about to end.
+const CLOSING_GRACE: Duration = Duration::from_secs(27);
+/// From when the job is given up as it is, to the leader's answer.
+const LAST_WORD_GRACE: Duration = Duration::from_secs(3);
 const STOP_GRACE: Duration = Duration::from_secs(2);
 
 /// How the program ended.
@@ -148,11 +151,20 @@ async fn close(node: &Node) -> End {
     if let Err(error) = node.close().await {
         return End::Broken(error.to_string());
     }
-    match tokio::time::timeout(CLOSING_GRACE, node.ended()).await {
+    if let Ok(ended) = tokio::time::timeout(CLOSING_GRACE, node.ended()).await {
+        return ended_as(ended);
+    }
+    tracing::warn!(
+        "job came to no end in time; another node begins it anew or goes on from its last checkpoint"
+    );
+    if let Err(error) = node.abandon().await {
+        return End::Broken(error.to_string());
+    }
+    match tokio::time::timeout(LAST_WORD_GRACE, node.ended()).await {
         Ok(ended) => ended_as(ended),
         // The farm finds out by the lease.
         Err(_) => {
-            tracing::warn!("job's end was not heard by a leader in time");
+            tracing::warn!("no leader heard of it");
             End::Closed
         }
     }

@@ -141,11 +141,12 @@ impl RenderEngine for SvdEngine {
         }
     }
 
-    fn release_memory(&mut self) {
-        self.keyframes.unload();
+    fn release_memory(&mut self) -> bool {
+        let was_loaded = self.keyframes.unload();
         if let Err(error) = self.device.release_memory() {
             tracing::warn!(%error, "memory of the device was not given back");
         }
+        was_loaded
     }
 
     fn start<'a>(

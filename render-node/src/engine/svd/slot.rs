@@ -64,8 +64,9 @@ impl<M> Slot<M> {
         self.get().ok_or_else(not_loaded)
     }
 
-    pub(super) fn unload(&mut self) {
-        self.loaded = None;
+    /// Whether there was one.
+    pub(super) fn unload(&mut self) -> bool {
+        self.loaded.take().is_some()
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use flowai_actors::ids::{Attempt, Epoch, JobId, NodeId};
 use flowai_actors::messages::BeatAnswer;
 use flowai_coordinator::core::{Event, ReplyId};
-use flowai_coordinator::scheduler::Rival;
+use flowai_coordinator::scheduler::{NOT_BACK, Rival};
 use flowai_store::journal::{Batch, Change, Unfinished};
 
 use crate::check::checks::Check;
@@ -65,16 +65,23 @@ impl World {
         });
     }
 
-    /// An attempt is taken from a node that fell silent only when that node has stopped by itself: its own lease is shorter.
+    /// An attempt is taken from a node that fell silent, or did not come to a new leader, only when that node has stopped by itself:
+    /// its own lease is shorter, and so is that of the leader before.
     pub(super) fn check_losses(&mut self, index: usize, epoch: Epoch, batch: &Batch) {
+        // Of a term that has ended it is refused, whatever it says.
+        if epoch.get() != self.store.leader.epoch {
+            return;
+        }
         for change in batch.changes() {
+            // What a node may not have taken is given to another, and fenced where it has.
             let held = match change {
                 Change::Requeue {
                     held,
-                    outcome: Unfinished::Lost,
+                    outcome,
+                    reason,
                     ..
-                }
-                | Change::Quarantine { held, .. } => held,
+                } if *outcome == Unfinished::Lost || reason == NOT_BACK => held,
+                Change::Quarantine { held, .. } => held,
                 _ => continue,
             };
             let Some(slot) = self.slot_of(&held.node) else {
@@ -82,7 +89,6 @@ impl World {
             };
             let process = &self.processes[self.slots[slot].process];
             let at_work = process.generation == held.generation
-                && process.confirmed_by == epoch
                 && process.is_at_work_on(held.at.job, held.at.attempt);
             self.checks.require(Check::Lease, !at_work, || {
                 format!(

@@ -180,7 +180,7 @@ impl Coordinator {
         self.term()?.leader.as_mut()
     }
 
-    fn epoch(&self) -> Option<Epoch> {
+    pub(in crate::check) fn epoch(&self) -> Option<Epoch> {
         match &self.part {
             Part::Leading(term) => Some(term.epoch),
             Part::Standby { .. } => None,

@@ -3,8 +3,7 @@
 use flowai_actors::ids::{Generation, NodeId};
 use flowai_actors::limits::{LINK_TLS_MS, REDIAL_MOST_MS};
 use flowai_actors::messages::{
-    Assign, AssignAnswer, AttemptRef, BeatAnswer, ModelFamily, ModelOffer, Progress, Register,
-    Registered,
+    Assign, AssignAnswer, AttemptRef, ModelFamily, ModelOffer, Progress, Register,
 };
 use flowai_actors::spec::SpecLimits;
 use flowai_node_machine::{Effect, Event};
@@ -139,13 +138,6 @@ impl World {
         let Some(pending) = own.asks.remove(&ask) else {
             return;
         };
-        if let Some(
-            LeaderAnswer::Registered(Registered::Welcome { epoch, .. })
-            | LeaderAnswer::Beat(BeatAnswer::Renewed { epoch, .. }),
-        ) = &answer
-        {
-            own.confirmed_by = own.confirmed_by.max(*epoch);
-        }
         let event = match (pending, answer) {
             (
                 Pending::Register {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use flowai_actors::checkpoint::CheckpointFile;
 use flowai_actors::clock::Monotonic;
-use flowai_actors::ids::{Attempt, Epoch, Generation, JobId, NodeId};
+use flowai_actors::ids::{Attempt, Generation, JobId, NodeId};
 use flowai_actors::messages::{
     AdapterTiers, Assign, AttemptRef, Beat, BeatAnswer, Ended, EndedAnswer, Register, Registered,
     UploadTargets, UploadTargetsAnswer,
@@ -160,6 +160,11 @@ pub(super) struct Slot {
 }
 
 impl Slot {
+    /// The process that ran here last, if one has.
+    fn before(&self) -> Option<usize> {
+        (self.generation != Generation::ZERO).then_some(self.process)
+    }
+
     pub(super) fn new(number: usize) -> Self {
         let id = NodeId::try_from(format!("n{number}"));
         Self {
@@ -185,8 +190,8 @@ pub(super) struct Process {
     dialling: u64,
     timer_at: Option<u64>,
     pub(super) link: Option<usize>,
-    /// The term that has said last that it knows the node.
-    pub(super) confirmed_by: Epoch,
+    /// Since when nobody hears of it.
+    pub(super) gone_at: Option<u64>,
 }
 
 impl Process {
@@ -210,6 +215,9 @@ impl World {
     }
 
     pub(super) fn start_node(&mut self, slot: usize) {
+        if let Some(before) = self.slots[slot].before() {
+            self.check_missed(before);
+        }
         let clock = self.new_clock();
         let process = self.processes.len();
         let known = &mut self.slots[slot];
@@ -232,7 +240,7 @@ impl World {
             dialling: 0,
             timer_at: None,
             link: None,
-            confirmed_by: Epoch::ZERO,
+            gone_at: None,
         });
         let wait_ms = self.rng.random_range(0..1_000);
         self.for_node(process, wait_ms, Heard::Dial { token: 0 });
@@ -240,8 +248,10 @@ impl World {
 
     /// Its process is gone; the peer learns it from the closed connection.
     pub(super) fn kill_node(&mut self, process: usize) {
+        let now = self.now;
         let dead = &mut self.processes[process];
         dead.is_alive = false;
+        dead.gone_at.get_or_insert(now);
         dead.deferred.clear();
         dead.runs.clear();
         self.unlink(process);
@@ -265,10 +275,22 @@ impl World {
         }
     }
 
+    pub(super) fn freeze_node(&mut self, process: usize) {
+        let now = self.now;
+        let frozen = &mut self.processes[process];
+        frozen.is_frozen = frozen.is_alive;
+        frozen.gone_at.get_or_insert(now);
+    }
+
     pub(super) fn thaw_node(&mut self, process: usize) {
-        let thawed = &mut self.processes[process];
-        if !std::mem::take(&mut thawed.is_frozen) {
+        if !self.processes[process].is_frozen {
             return;
+        }
+        self.check_missed(process);
+        let thawed = &mut self.processes[process];
+        thawed.is_frozen = false;
+        if thawed.is_alive {
+            thawed.gone_at = None;
         }
         let mut deferred = std::mem::take(&mut thawed.deferred);
         if !self.is_healed && self.rng.random() {

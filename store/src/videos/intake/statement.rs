@@ -45,7 +45,7 @@ pub(super) async fn submit(
         |(_, video): &(i32, &Row)| Some(video.spec.keyframe()?.model.as_str().to_owned());
     let query = sqlx::query_as(
         "select verdict, detail, known_status, known_answer
-           from submit($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23)",
+           from submit($1, $2, $3, $4, $5, $6, $7, near_now($8), $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23)",
     )
     .bind(each(requests, |request| request.owner))
     .bind(each(requests, |request| request.key.as_deref()))
