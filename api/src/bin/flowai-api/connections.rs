@@ -159,17 +159,17 @@ mod tests {
         serving.abort();
     }
 
-    struct ToldOfItsEnd(mpsc::UnboundedSender<()>);
+    struct ToldOfItsEnd(mpsc::Sender<()>);
 
     impl Drop for ToldOfItsEnd {
         fn drop(&mut self) {
-            self.0.send(()).ok();
+            self.0.try_send(()).ok();
         }
     }
 
     #[tokio::test]
     async fn a_reader_that_has_stopped_ends_the_connection() {
-        let (sender, mut ended) = mpsc::unbounded_channel();
+        let (sender, mut ended) = mpsc::channel(1);
         let endless = move || {
             let told = ToldOfItsEnd(sender.clone());
             let pieces = stream::repeat_with(move || {
