@@ -111,7 +111,8 @@ pub const LOCALITY_NODES_A_SKIP: u32 = 4;
 pub const CHARGED_SHARE_MIN: f64 = 0.1;
 /// Claims that are compared for one node: the window of the deficit may hold thousands of equal ones.
 pub const CANDIDATES_MAX: usize = 64;
-/// Of jobs that may not go to every node, which are looked at for a free one: many may wait in front of others for nodes that work.
+/// Of jobs that may not go to every node, or are held for one that has their model, which are looked at for a free one: many may wait in
+/// front of others for nodes that work. This and [`CANDIDATES_MAX`] are for each kind of jobs.
 pub const CHOOSY_CANDIDATES_MAX: usize = 1_024;
 /// What a second of waiting is worth beside a second of loading.
 pub const WAITED_SECOND_WORTH_S: f64 = 0.1;

@@ -122,9 +122,10 @@ struct Seen {
 /// For how many nodes of a group the budget pays.
 #[derive(Debug, Clone, Copy)]
 struct Payable {
-    /// Beside those that the others have. Whoever leaves costs money until it is gone, but is let go once only.
+    /// Of those that are there: with what is left beside the nodes that others have, or their minima. What those cost that leave is
+    /// not looked at, or more would be let go for the same money.
     present: u32,
-    /// If some of them have yet to come: beside what the others want, and all that leave.
+    /// Of those to come: with what is left beside the nodes that others want, and all that leave.
     new: u32,
 }
 
@@ -312,15 +313,12 @@ impl State {
         let (mut present, mut new) = (budget, budget);
         for (other, seen) in all_seen.iter().enumerate() {
             let group = &self.policy.groups[other];
-            let stays = if other == ix {
-                0
-            } else {
-                seen.ready.max(group.min)
-            };
-            let comes = if other == ix {
-                0
-            } else {
-                stays.max(self.standings[other].wanted)
+            let (stays, comes) = match other == ix {
+                true => (0, 0),
+                false => {
+                    let stays = seen.ready.max(group.min);
+                    (stays, stays.max(self.standings[other].wanted))
+                }
             };
             present = present.minus(group.price.times(stays));
             new = new.minus(group.price.times(comes.saturating_add(seen.leaving)));

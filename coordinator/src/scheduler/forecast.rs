@@ -145,10 +145,9 @@ impl Scheduler {
         };
         let lane = self.lanes.get(lane)?;
         let fitting = |group| self.kinds.fitting(job.kind, group);
-        let mut free = self.free.groups().flat_map(|group| {
-            let fits = self.kinds.fits(job.kind, group);
-            self.free.of_group(group).filter(move |_| fits)
-        });
+        let fits = |group: &GroupIx| self.kinds.fits(job.kind, *group);
+        let groups = self.free.groups().filter(fits);
+        let mut free = groups.flat_map(|group| self.free.of_group(group));
         let has_free = free.any(|node| self.is_open_to(node, lane, ix));
         let (nodes, busy_s) = self.capacity(fitting);
         if nodes == 0 {

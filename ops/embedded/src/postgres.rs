@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{ErrorKind, Write};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -372,6 +373,8 @@ struct Working {
 /// Every process of a server makes its cluster its working folder.
 fn working_in(cluster: &Path) -> Working {
     let mut working = Working::default();
+    // Servers of other users work elsewhere.
+    let own = fs::metadata(cluster).map(|folder| folder.uid()).ok();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry
             .file_name()
@@ -384,7 +387,9 @@ fn working_in(cluster: &Path) -> Working {
             Ok(folder) if folder == cluster => working.processes.push(Pid::from_raw(pid)),
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
                 let name = fs::read_to_string(entry.path().join("comm"));
-                working.is_unsure |= name.is_ok_and(|name| name.trim() == "postgres");
+                let is_server = name.is_ok_and(|name| name.trim() == "postgres");
+                let owner = entry.metadata().map(|process| process.uid()).ok();
+                working.is_unsure |= is_server && owner == own;
             }
             Ok(_) | Err(_) => {}
         }

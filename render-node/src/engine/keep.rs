@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use flowai_actors::ids::Sha256;
 use flowai_model::Sha256Digest;
+use uuid::Uuid;
 
 use super::{EngineError, EngineEvent, EngineRun, Order};
 use crate::failure::{FailureCode, JobFailure};
@@ -79,7 +80,9 @@ fn write(
     let Some(bytes) = run.checkpoint()? else {
         return Ok(None);
     };
-    let path = order.out_dir.join(format!("step-{step}.checkpoint"));
+    // A run that is begun once more comes to the same step, while the file of the first may be on its way or about to be deleted.
+    let name = format!("step-{step}-{}.checkpoint", Uuid::new_v4());
+    let path = order.out_dir.join(name);
     let written = File::create(&path).and_then(|mut file| file.write_all(&bytes));
     written.map_err(|error| JobFailure::new(FailureCode::DiskFailed, error))?;
     Ok(Some(WrittenCheckpoint {

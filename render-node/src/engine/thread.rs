@@ -140,6 +140,9 @@ fn serve(
         if has_room && order.spec.keyframe().is_none() {
             tracing::warn!("an idle model was in the clip's way; it is begun once more without");
             result = render(engine, &order, holds);
+            if is_out_of_memory(&result) {
+                engine.release_memory();
+            }
         }
     }
     let result = match result {

@@ -107,6 +107,10 @@ impl Estimate {
 
     pub(super) fn begin(&mut self, phase: Phase) {
         self.phase = phase;
+        if phase == Phase::Preparing {
+            // Of a run that is begun once more nothing is done.
+            (self.clip.done, self.frames_done, self.decoding_since) = (0, 0, None);
+        }
         if phase == Phase::Decoding {
             self.decoding_since = Some(Instant::now());
         }

@@ -1,7 +1,7 @@
 //! The node actor: decodes what comes, calls the state, carries out its effects. It decides nothing itself.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use fail::fail_point;
@@ -505,7 +505,10 @@ impl Running {
                 Ok(_) => {}
                 // It is asked again, and will be as large.
                 Err(error @ QuestionError::Link(AskError::TooLarge(_))) => {
-                    tracing::error!(kind = Q::KIND, %error, "leader cannot be asked");
+                    static SAID: Once = Once::new();
+                    SAID.call_once(|| {
+                        tracing::error!(kind = Q::KIND, %error, "leader cannot be asked");
+                    });
                 }
                 Err(error) => {
                     tracing::debug!(kind = Q::KIND, leader = %to, %error, "leader did not answer");

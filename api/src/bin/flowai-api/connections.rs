@@ -25,11 +25,9 @@ const LIMITS: Limits = Limits {
     head_within: Duration::from_secs(30),
     read_within: Duration::from_secs(60),
 };
-/// Whether the peer of a connection on which nothing is said is still there, the kernel asks after so long, and so often until it
-/// believes that it is not.
-const STILL_THERE_AFTER: Duration = Duration::from_secs(60);
+/// So often the kernel asks the peer of a connection on which nothing is said whether it is still there. One that has not answered for
+/// [`Limits::read_within`] is not.
 const STILL_THERE_EVERY: Duration = Duration::from_secs(15);
-const STILL_THERE_TRIES: u32 = 4;
 /// After a failed accept (out of file descriptors, mostly) the next try waits this long instead of spinning.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
@@ -74,8 +72,7 @@ async fn serve_within(
             },
         };
         if let Err(error) = set_up(&socket, limits.read_within) {
-            tracing::debug!(%error, "a connection was gone when it was accepted");
-            continue;
+            tracing::warn!(%error, "the kernel sets no limits to a connection");
         }
         let (router, builder, stop) = (router.clone(), builder.clone(), stop.clone());
         let watcher = graceful.watcher();
@@ -103,9 +100,8 @@ fn set_up(socket: &TcpStream, read_within: Duration) -> io::Result<()> {
     socket.set_nodelay(true)?;
     let socket = SockRef::from(socket);
     let keepalive = TcpKeepalive::new()
-        .with_time(STILL_THERE_AFTER)
-        .with_interval(STILL_THERE_EVERY)
-        .with_retries(STILL_THERE_TRIES);
+        .with_time(STILL_THERE_EVERY)
+        .with_interval(STILL_THERE_EVERY);
     socket.set_tcp_keepalive(&keepalive)?;
     socket.set_tcp_user_timeout(Some(read_within))
 }
