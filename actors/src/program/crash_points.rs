@@ -11,7 +11,8 @@ const VARIABLE: &str = "FLOWAI_CRASH_AT";
 pub struct NoCrashPoints;
 
 /// From now on, the first of the points that `FLOWAI_CRASH_AT` names ends this process at once, by SIGABRT; its name is the last thing
-/// that it writes to standard error. A point is a `fail::fail_point!`, which is nothing without the cargo feature `failpoints`; a release is never built with it.
+/// that it writes to standard error. A point is a `fail::fail_point!`, which is nothing without the cargo feature `failpoints`; a release
+/// is never built with it.
 ///
 /// # Errors
 /// The variable is set and nothing would come of it.

@@ -45,8 +45,9 @@ impl TaskKind for LeaderTask {
     }
 
     /// Each of them owes the leader a word, but for a stop, which is told again with the next beat, for what is forgotten at
-    /// the next sweep as well, for a hint, which a node can do without, for what is read ahead, for what only takes up room, for a certificate, which
-    /// is asked for again, and for the autoscaler, the audit and the weeks of events, without which jobs go on for a term.
+    /// the next sweep as well, for a hint, which a node can do without, for what is read ahead, for what only takes up room, for a
+    /// certificate, which is asked for again, and for the autoscaler, the audit and the weeks of events, without which jobs go on
+    /// for a term.
     fn on_failure(self) -> OnFailure {
         match self {
             Self::Stop

@@ -376,9 +376,12 @@ impl Scheduler {
 
     /// Whether the lane's job would be given to the node, were it free.
     pub(super) fn is_open_to(&self, node: NodeIx, lane: &Lane, job: JobIx) -> bool {
-        self.may_take(node, lane.kind)
-            && self.may_run(lane, job, node)
-            && self.reserved_for(node).is_none_or(|other| other == job)
+        self.could_run(lane, job, node) && self.reserved_for(node).is_none_or(|other| other == job)
+    }
+
+    /// The same, whoever else the node is kept for.
+    pub(super) fn could_run(&self, lane: &Lane, job: JobIx, node: NodeIx) -> bool {
+        self.may_take(node, lane.kind) && self.may_run(lane, job, node)
     }
 
     /// Whose start the node was stopped for, if it still waits and may run there.
@@ -389,9 +392,8 @@ impl Scheduler {
         let Place::Lane(lane) = job.place else {
             return None;
         };
-        let may_run =
-            self.may_take(node, job.kind) && self.may_run(self.lanes.get(lane)?, ix, node);
-        may_run.then_some(ix)
+        self.could_run(self.lanes.get(lane)?, ix, node)
+            .then_some(ix)
     }
 }
 

@@ -128,13 +128,13 @@ impl Scheduler {
     fn has_own_end(&self, lane: LaneIx, job: JobIx, own_ends: &mut Vec<NodeIx>) -> bool {
         let end = own_ends
             .iter()
-            .position(|node| self.could_run(lane, job, *node));
+            .position(|node| self.head_could_run(lane, job, *node));
         end.map(|at| own_ends.swap_remove(at)).is_some()
     }
 
-    fn could_run(&self, lane: LaneIx, job: JobIx, node: NodeIx) -> bool {
+    fn head_could_run(&self, lane: LaneIx, head: JobIx, node: NodeIx) -> bool {
         let lane = self.lanes.get(lane);
-        lane.is_some_and(|lane| self.may_take(node, lane.kind) && self.may_run(lane, job, node))
+        lane.is_some_and(|lane| self.could_run(lane, head, node))
     }
 
     /// Jobs that may be stopped, the longest way to go first, and those on slow nodes last.
@@ -169,7 +169,7 @@ impl Scheduler {
             victim.is_below(rival.tier.weight())
                 && victim.owner != rival.owner
                 && victim.tag >= tag
-                && self.could_run(lane, job, victim.node)
+                && self.head_could_run(lane, job, victim.node)
         })
     }
 
