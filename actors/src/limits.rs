@@ -16,6 +16,8 @@ pub const NODE_BEAT_MS: u64 = 2_000;
 pub const NODE_LEASE_MS: u64 = 10_000;
 /// A node stops at the next step boundary this long after it *sent* the last beat that was answered.
 pub const NODE_SELF_STOP_MS: u64 = 8_000;
+/// A node that ends in order waits so long for its leader to hear of it.
+pub const NODE_FAREWELL_MS: u64 = 1_000;
 /// The leader looks for work that no doorbell announced this often.
 pub const SWEEP_MS: u64 = 500;
 /// … and for what it did not find so, among all unfinished jobs, so long after the last such look.

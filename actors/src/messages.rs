@@ -123,6 +123,9 @@ pub struct Beat {
     pub generation: Generation,
     pub seq: u64,
     pub running: Option<AttemptRef>,
+    /// It ends with this job, or now, and takes no other. Never so from a node of an older build.
+    #[serde(default)]
+    pub is_closing: bool,
     /// Adapters on its disk, newest first.
     pub held_adapters: Vec<Sha256>,
     /// What of them is nearer to the weights. Empty from a node of an older build.

@@ -10,7 +10,7 @@ use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::{Attempt, Generation, GpuSeconds, JobId, ModelId, NodeId, Sha256, UserId};
 use flowai_actors::state::{Class, Tier};
 use flowai_coordinator::scheduler::{
-    AttemptEnd, Effect, Event, NodeOffer, Ran, Scheduler, Shape, WaitingJob,
+    AttemptEnd, Effect, Event, NodeOffer, Ran, Readiness, Scheduler, Shape, WaitingJob,
 };
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -250,7 +250,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             let beat = Event::Beat {
                 node,
                 generation: FIRST,
-                is_astray: false,
+                readiness: Readiness::Ready,
                 holds: None,
             };
             beats.push(bench.timed(beat).0);

@@ -155,6 +155,7 @@ impl Node {
             generation: GENERATION,
             seq,
             running,
+            is_closing: false,
             held_adapters: Vec::new(),
             adapters: AdapterTiers::default(),
         }

@@ -16,7 +16,7 @@ use flowai_store::journal::{Artefact, Keyframe};
 
 use super::event::{Answer, Effect, NotDelivered, NotDispatched, ReplyId};
 use super::state::{Announced, State, end_of};
-use crate::scheduler::{AttemptEnd, Event as Heard, Holds, NodeOffer, Ran};
+use crate::scheduler::{AttemptEnd, Event as Heard, Holds, NodeOffer, Ran, Readiness};
 
 /// Beats in a row without the job that the node took: one may have been sent before it took it.
 const UNNAMED_BEATS_MAX: u32 = 2;
@@ -133,11 +133,16 @@ impl State {
             Some(_) if self.scheduler.is_live(&node, generation) => {
                 let verdict = self.verdict(&node, generation, running);
                 let holds = holds(&beat);
+                let readiness = match verdict {
+                    _ if beat.is_closing => Readiness::Closing,
+                    Verdict::Drop => Readiness::Doubtful,
+                    Verdict::Idle | Verdict::GoOn => Readiness::Ready,
+                };
                 if self.registry.beat(beat, now) {
                     let heard = Heard::Beat {
                         node: node.clone(),
                         generation,
-                        is_astray: verdict == Verdict::Drop,
+                        readiness,
                         holds: Some(holds),
                     };
                     self.step(now, heard, effects);

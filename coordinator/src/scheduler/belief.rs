@@ -3,8 +3,8 @@
 use flowai_actors::ids::{Attempt, Generation, JobId, ModelId, NodeId, UserId};
 use flowai_actors::state::Tier;
 
-use super::event::Drain;
 use super::jobs::{Cursor, Holder, Job};
+use super::nodes::Node;
 use super::state::Scheduler;
 
 impl Scheduler {
@@ -71,9 +71,7 @@ impl Scheduler {
 
     /// Whether a live node gets no other job, whoever wanted that.
     pub fn is_draining(&self, node: &NodeId) -> bool {
-        self.nodes
-            .by_name(node)
-            .is_some_and(|known| known.drain != Drain::Off)
+        self.nodes.by_name(node).is_some_and(Node::is_draining)
     }
 
     /// Jobs that wait and jobs that run, of one tier.

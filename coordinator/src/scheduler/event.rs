@@ -85,6 +85,16 @@ pub struct NodeOffer {
     pub running: Option<(JobId, Attempt)>,
 }
 
+/// Whether a node takes a job once it is free, as far as was heard of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readiness {
+    Ready,
+    /// It works on something that is not its own any more, or did not do as it was told: no other job before its next beat.
+    Doubtful,
+    /// It ends with what it works on.
+    Closing,
+}
+
 /// What a node has at hand.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Holds {
@@ -141,8 +151,7 @@ pub enum Event {
     Beat {
         node: NodeId,
         generation: Generation,
-        /// It works on something that is not its own any more: no other job fits beside it.
-        is_astray: bool,
+        readiness: Readiness,
         /// When it says.
         holds: Option<Holds>,
     },
@@ -170,7 +179,7 @@ pub enum Event {
         attempt: Attempt,
         end: AttemptEnd,
     },
-    /// The node refused the assignment, could not be asked, or does not work on it. It gets no other job until its next beat.
+    /// The node refused the assignment, could not be asked, or does not work on it. It gets no other job before its next beat.
     NotTaken {
         job: JobId,
         attempt: Attempt,

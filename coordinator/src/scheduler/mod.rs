@@ -52,8 +52,8 @@ mod tests;
 mod trust;
 
 pub use event::{
-    AttemptEnd, Checkpoint, Drain, Effect, Event, Holds, NodeOffer, Ran, Recovered, Shape,
-    WaitingJob,
+    AttemptEnd, Checkpoint, Drain, Effect, Event, Holds, NodeOffer, Ran, Readiness, Recovered,
+    Shape, WaitingJob,
 };
 pub use figures::{ClassFigures, Figures};
 pub use forecast::Range;

@@ -6,7 +6,7 @@ use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::{Attempt, Generation, JobId, NodeId};
 
 use super::durations::Cold;
-use super::event::Drain;
+use super::event::{Drain, Readiness};
 use super::jobs::{AdapterKey, JobIx};
 use super::kinds::{GroupIx, ModelIx};
 
@@ -21,8 +21,7 @@ pub(super) struct Node {
     pub(super) lease_until: Monotonic,
     pub(super) running: Option<Running>,
     pub(super) drain: Drain,
-    /// It did not do as it was told, and nothing was heard of it since.
-    pub(super) is_doubtful: bool,
+    pub(super) readiness: Readiness,
     /// Loaded.
     pub(super) model: Option<ModelIx>,
     pub(super) fused: BTreeSet<AdapterKey>,
@@ -153,7 +152,12 @@ impl Running {
 impl Node {
     /// Whether it may be given a job, once it is free.
     pub(super) fn takes_work(&self) -> bool {
-        self.drain == Drain::Off && !self.is_doubtful
+        self.drain == Drain::Off && self.readiness == Readiness::Ready
+    }
+
+    /// Whether it gets no other job, whoever wanted that.
+    pub(super) fn is_draining(&self) -> bool {
+        self.drain != Drain::Off || self.readiness == Readiness::Closing
     }
 
     pub(super) fn is_free(&self) -> bool {

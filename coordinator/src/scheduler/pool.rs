@@ -6,7 +6,6 @@ use flowai_actors::ids::NodeId;
 use flowai_actors::state::Tier;
 use flowai_actors::waiting::Ceiling;
 
-use super::event::Drain;
 use super::kinds::{ClassIx, GroupIx, KindIx, Unfit};
 use super::nodes::Node;
 use super::state::Scheduler;
@@ -110,7 +109,7 @@ impl Scheduler {
         let idle_ms = self.now.since(node.idle_since).as_millis() as u64;
         PoolNode {
             node: name,
-            is_draining: node.drain != Drain::Off,
+            is_draining: node.is_draining(),
             is_busy,
             idle_ms: if is_busy { 0 } else { idle_ms },
             held: usize::from(node.model.is_some()) + node.fused.len() + node.near.len(),

@@ -6,7 +6,7 @@ use flowai_actors::limits::NODE_LEASE_MS;
 use flowai_store::journal::Unfinished;
 
 use super::durations::Cold;
-use super::event::{Drain, Effect, Holds, NodeOffer, Recovered};
+use super::event::{Drain, Effect, Holds, NodeOffer, Readiness, Recovered};
 use super::jobs::{Holder, Job, JobIx, Place};
 use super::nodes::{Node, NodeIx, Running};
 use super::state::Scheduler;
@@ -146,7 +146,7 @@ impl Scheduler {
             lease_until,
             running,
             drain: drain.unwrap_or(Drain::Off),
-            is_doubtful: false,
+            readiness: Readiness::Ready,
             model,
             fused,
             near,
@@ -245,7 +245,7 @@ impl Scheduler {
         &mut self,
         node: &NodeId,
         generation: Generation,
-        is_astray: bool,
+        readiness: Readiness,
         holds: Option<Holds>,
     ) {
         let lease_until = self.now.plus_ms(NODE_LEASE_MS);
@@ -266,9 +266,9 @@ impl Scheduler {
         if self
             .nodes
             .get(ix)
-            .is_some_and(|node| node.is_doubtful != is_astray)
+            .is_some_and(|node| node.readiness != readiness)
         {
-            self.change_node(ix, |node| node.is_doubtful = is_astray);
+            self.change_node(ix, |node| node.readiness = readiness);
         }
     }
 
@@ -290,7 +290,7 @@ impl Scheduler {
         let Some(held) = self.holder_of(job, attempt) else {
             return;
         };
-        self.change_node(held.node, |node| node.is_doubtful = true);
+        self.change_node(held.node, |node| node.readiness = Readiness::Doubtful);
         let reason = format!("{} did not take it", self.nodes.name(held.node));
         if let Some(ix) = self.jobs.find(job) {
             self.requeue(ix, Unfinished::Stopped, reason, None, effects);

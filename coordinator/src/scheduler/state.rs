@@ -91,9 +91,9 @@ impl Scheduler {
             Event::Beat {
                 node,
                 generation,
-                is_astray,
+                readiness,
                 holds,
-            } => self.beat(&node, generation, is_astray, holds),
+            } => self.beat(&node, generation, readiness, holds),
             Event::Progressed {
                 job,
                 attempt,

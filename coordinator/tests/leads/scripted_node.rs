@@ -142,6 +142,7 @@ impl ScriptedNode {
                 generation: GENERATION,
                 seq,
                 running: reported,
+                is_closing: false,
                 held_adapters: Vec::new(),
                 adapters: AdapterTiers::default(),
             };

@@ -99,6 +99,7 @@ pub enum Effect {
         to: PeerId,
         seq: u64,
         running: Option<AttemptRef>,
+        is_closing: bool,
     },
     /// Answers the assignment that was just handed in.
     AnswerAssign(AssignAnswer),

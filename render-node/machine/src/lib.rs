@@ -6,6 +6,7 @@
 mod attempt;
 pub mod event;
 pub mod failure;
+mod farewell;
 mod leaving;
 mod run;
 pub mod state;

@@ -25,6 +25,7 @@ use flowai_actors::planted::{self, Bug};
 use crate::attempt::{Asking, Job, Stage, UploadTries};
 use crate::event::{Clip, Effect, Ending, Event, RunId};
 use crate::failure::{FailureCode, JobFailure};
+use crate::farewell::Farewell;
 use crate::leaving::Leaving;
 use crate::run::{NotRendered, NotUploaded};
 
@@ -54,7 +55,8 @@ pub struct State {
     ended: VecDeque<(JobId, Attempt)>,
     /// Of the last hint that was followed.
     hinted: Option<JobId>,
-    is_closing: bool,
+    /// The program ends with its job.
+    closing: Option<Farewell>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,7 +88,7 @@ impl State {
             models,
             ended: VecDeque::new(),
             hinted: None,
-            is_closing: false,
+            closing: None,
         }
     }
 
@@ -138,7 +140,9 @@ impl State {
             .filter(|job| job.can_pause())
             .map(|_| self.confirmed_at.plus_ms(NODE_SELF_STOP_MS));
         let leaving = self.leaving.as_ref().and_then(|leaving| leaving.by);
-        [beat, question, progress, pause, leaving]
+        let farewell = self.closing.as_ref().filter(|_| job.is_none());
+        let farewell = farewell.map(Farewell::until);
+        [beat, question, progress, pause, leaving, farewell]
             .into_iter()
             .flatten()
             .min()
@@ -205,8 +209,8 @@ impl State {
             Event::Replaced => self.leave(now, Ending::Replaced, &mut effects),
             Event::Refused(rule) => self.leave(now, Ending::Refused(rule), &mut effects),
             Event::Close => {
-                self.is_closing = true;
                 self.stop(now, true, &mut effects);
+                self.close(now);
             }
             Event::Abandon => {
                 if let Some(job) = &mut self.job {
@@ -216,7 +220,7 @@ impl State {
             Event::Tick => {}
         }
         self.do_what_is_due(now, &mut effects);
-        if self.is_closing && self.job.is_none() {
+        if self.has_closed(now) {
             effects.push(Effect::End(Ending::Closed));
         }
         effects
@@ -295,6 +299,9 @@ impl State {
         }
         self.epoch = epoch;
         self.confirmed_at = self.confirmed_at.max(sent_at);
+        if let Some(farewell) = &mut self.closing {
+            farewell.answered(sent_at);
+        }
         let Some(job) = reported.and_then(|at| self.job_of(at)) else {
             return;
         };
@@ -327,7 +334,7 @@ impl State {
                 refused("this attempt has ended here")
             }
             Some(with) => AssignAnswer::Busy { with },
-            None if self.is_closing => refused("node is shutting down"),
+            None if self.closing.is_some() => refused("node is shutting down"),
             None if !models(&assign).all(|(model, sha256)| self.offers(model, sha256)) => {
                 refused("this node has no such model, or other files under its name")
             }
@@ -349,7 +356,7 @@ impl State {
         let mut stages = next.stages.iter();
         let is_offered = stages.all(|stage| self.offers(&stage.model, stage.model_sha256));
         let is_news = self.hinted != Some(next.job);
-        if epoch >= self.epoch && is_offered && is_news && !self.is_closing {
+        if epoch >= self.epoch && is_offered && is_news && self.closing.is_none() {
             self.hinted = Some(next.job);
             effects.push(Effect::Prefetch(next));
         }
@@ -385,6 +392,19 @@ impl State {
             // Too late: a stop destroys nothing that has ended.
             Stage::Telling { .. } => {}
         }
+    }
+
+    /// The next beat, which says so, is due at once.
+    fn close(&mut self, now: Monotonic) {
+        self.closing.get_or_insert_with(|| Farewell::new(now));
+        if let Leader::Known { next_beat, .. } = &mut self.leader {
+            *next_beat = now;
+        }
+    }
+
+    fn has_closed(&self, now: Monotonic) -> bool {
+        let is_over = |farewell: &Farewell| !self.is_registered() || farewell.is_over(now);
+        self.job.is_none() && self.closing.as_ref().is_some_and(is_over)
     }
 
     fn rendered(&mut self, now: Monotonic, run: RunId, result: Result<Clip, NotRendered>) {
@@ -543,6 +563,7 @@ impl State {
                         to: peer.clone(),
                         seq: self.beats,
                         running,
+                        is_closing: self.closing.is_some(),
                     });
                 }
             }

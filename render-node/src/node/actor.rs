@@ -269,7 +269,12 @@ impl Running {
     fn carry_out(&mut self, now: Monotonic, effect: Effect, reply: &mut Option<ReplyPort>) {
         match effect {
             Effect::Register { to, running } => self.register(now, to, running),
-            Effect::Beat { to, seq, running } => self.beat(now, to, seq, running),
+            Effect::Beat {
+                to,
+                seq,
+                running,
+                is_closing,
+            } => self.beat(now, to, seq, running, is_closing),
             Effect::AnswerAssign(answer) => self.answer(reply.take(), &answer),
             Effect::AnswerStop(answer) => self.answer(reply.take(), &answer),
             Effect::Start { run, assign } => self.start(run, *assign),
@@ -325,7 +330,14 @@ impl Running {
         });
     }
 
-    fn beat(&self, sent_at: Monotonic, to: PeerId, seq: u64, running: Option<AttemptRef>) {
+    fn beat(
+        &self,
+        sent_at: Monotonic,
+        to: PeerId,
+        seq: u64,
+        running: Option<AttemptRef>,
+        is_closing: bool,
+    ) {
         let mut held_adapters: Vec<Sha256> = self.workshop.adapters.newest();
         held_adapters.truncate(HELD_ADAPTERS_MAX);
         let question = Beat {
@@ -333,6 +345,7 @@ impl Running {
             generation: self.setup.maker.generation,
             seq,
             running,
+            is_closing,
             held_adapters,
             adapters: self.tiers(),
         };

@@ -59,6 +59,7 @@ fn a_nodes_adapters_are_seen_by_operators_as_of_its_newest_beat() {
             generation: FIRST,
             seq,
             running: None,
+            is_closing: false,
             held_adapters: vec![hash(9)],
             adapters: AdapterTiers {
                 fused: Some(FusedState {
@@ -107,6 +108,7 @@ fn a_large_farm_is_seen_in_several_messages_that_each_fit() {
             generation: FIRST,
             seq: 1,
             running: None,
+            is_closing: false,
             held_adapters: hashes.clone(),
             adapters: AdapterTiers {
                 host: KeptAdapters {

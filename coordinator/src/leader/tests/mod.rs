@@ -105,8 +105,19 @@ impl Leader {
     }
 
     fn register(&mut self, name: &str, running: Option<AttemptRef>) -> Vec<Effect> {
-        let reply = self.reply();
-        let register = Box::new(register(name, running));
+        self.admit(register(name, running))
+    }
+
+    /// Its next process.
+    fn register_anew(&mut self, name: &str) -> Vec<Effect> {
+        self.admit(Register {
+            generation: FIRST.next(),
+            ..register(name, None)
+        })
+    }
+
+    fn admit(&mut self, register: Register) -> Vec<Effect> {
+        let (reply, register) = (self.reply(), Box::new(register));
         self.apply(Event::Admitted {
             reply,
             register,
@@ -115,12 +126,26 @@ impl Leader {
     }
 
     fn beat(&mut self, name: &str, running: Option<AttemptRef>) -> Vec<Effect> {
+        self.hear_beat(name, running, false)
+    }
+
+    fn closing_beat(&mut self, name: &str, running: Option<AttemptRef>) -> Vec<Effect> {
+        self.hear_beat(name, running, true)
+    }
+
+    fn hear_beat(
+        &mut self,
+        name: &str,
+        running: Option<AttemptRef>,
+        is_closing: bool,
+    ) -> Vec<Effect> {
         self.beats += 1;
         let beat = Box::new(Beat {
             node: node(name),
             generation: FIRST,
             seq: self.beats,
             running,
+            is_closing,
             held_adapters: Vec::new(),
             adapters: AdapterTiers::default(),
         });

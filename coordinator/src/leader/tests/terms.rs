@@ -282,18 +282,6 @@ fn a_job_that_its_owner_cancelled_between_two_tries_ends() {
 
 #[test]
 fn what_a_node_never_took_is_no_death_when_it_starts_anew() {
-    let anew = |leader: &mut Leader| {
-        let reply = leader.reply();
-        let register = Box::new(Register {
-            generation: FIRST.next(),
-            ..register("a", None)
-        });
-        leader.apply(Event::Admitted {
-            reply,
-            register,
-            result: Ok(()),
-        })
-    };
     let outcome = |effects: &[Effect]| match &changes(effects)[..] {
         [Change::Requeue { outcome, .. }, ..] => *outcome,
         other => panic!("{other:?}"),
@@ -303,11 +291,31 @@ fn what_a_node_never_took_is_no_death_when_it_starts_anew() {
     leader.register("a", None);
     leader.arrive();
     assert!(is_dispatched(&leader.committed(1)));
-    assert_eq!(outcome(&anew(&mut leader)), Unfinished::Stopped);
+    assert_eq!(outcome(&leader.register_anew("a")), Unfinished::Stopped);
     // It had said that it takes it.
     let mut leader = Leader::new();
     leader.running("a");
-    assert_eq!(outcome(&anew(&mut leader)), Unfinished::Lost);
+    assert_eq!(outcome(&leader.register_anew("a")), Unfinished::Lost);
+}
+
+#[test]
+fn a_node_that_closes_is_given_no_job_when_its_own_has_ended() {
+    let mut leader = Leader::new();
+    let held = leader.running("a");
+    leader.closing_beat("a", Some(held.at));
+    let stopped = Told::Stopped { checkpoint: None };
+    let (_, effects) = leader.end(&held, stopped);
+    assert!(
+        matches!(changes(&effects)[..], [Change::Requeue { .. }]),
+        "{effects:?}"
+    );
+    assert_eq!(changes(&leader.committed(1)), []);
+    // Its next process takes it.
+    let effects = leader.register_anew("a");
+    assert!(
+        matches!(changes(&effects)[..], [Change::Assign(_)]),
+        "{effects:?}"
+    );
 }
 
 #[test]

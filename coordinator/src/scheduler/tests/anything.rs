@@ -220,7 +220,11 @@ impl Chaos {
             }
             Happening::Beat => Event::Beat {
                 generation: generation?,
-                is_astray: self.random.random_bool(0.1),
+                readiness: match self.random.random_range(0..20) {
+                    0 => Readiness::Closing,
+                    1 | 2 => Readiness::Doubtful,
+                    _ => Readiness::Ready,
+                },
                 holds: self.random.random_bool(0.5).then(|| Holds {
                     model: Some(model(MODELS[self.random.random_range(0..3)])),
                     ..Holds::default()

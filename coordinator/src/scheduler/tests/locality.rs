@@ -20,7 +20,7 @@ fn holds(farm: &mut Farm, node: &str, loaded: &str, near: &[Sha256]) -> Vec<Effe
     farm.step(Event::Beat {
         node: node_id(node),
         generation: FIRST,
-        is_astray: false,
+        readiness: Readiness::Ready,
         holds: Some(Holds {
             model: Some(model(loaded)),
             fused: Vec::new(),

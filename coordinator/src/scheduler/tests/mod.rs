@@ -145,7 +145,7 @@ impl Farm {
                 effects.extend(self.step(Event::Beat {
                     node: node_id(node),
                     generation: FIRST,
-                    is_astray: false,
+                    readiness: Readiness::Ready,
                     holds: None,
                 }));
             }

@@ -88,16 +88,16 @@ fn a_node_that_did_not_take_a_job_gets_none_until_its_next_beat() {
         ),
         "{effects:?}"
     );
-    let mut beat = |is_astray| {
+    let mut beat = |readiness| {
         farm.step(Event::Beat {
             node: node_id("a"),
             generation: FIRST,
-            is_astray,
+            readiness,
             holds: None,
         })
     };
-    assert_eq!(beat(true), []);
-    assert_eq!(beat(false), [assign(1, 2, "a")]);
+    assert_eq!(beat(Readiness::Doubtful), []);
+    assert_eq!(beat(Readiness::Ready), [assign(1, 2, "a")]);
 }
 
 #[test]

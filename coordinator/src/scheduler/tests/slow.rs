@@ -273,7 +273,7 @@ fn a_slow_device_that_is_still_quicker_than_others_is_used() {
     farm.step(Event::Beat {
         node: node_id("old"),
         generation: FIRST,
-        is_astray: false,
+        readiness: Readiness::Ready,
         holds: None,
     });
     assert!(slowness(&farm, "a").is_some());

@@ -23,7 +23,7 @@ fn eaten_by_a_bad_node(farm: &mut Farm, jobs: std::ops::Range<u64>) -> u64 {
         farm.step(Event::Beat {
             node: node_id("a"),
             generation: FIRST,
-            is_astray: false,
+            readiness: Readiness::Ready,
             holds: Some(Holds {
                 model: Some(model("tiny")),
                 ..Holds::default()

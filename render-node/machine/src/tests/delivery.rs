@@ -164,12 +164,39 @@ fn a_stop_ends_the_job_wherever_it_is() {
 }
 
 #[test]
+fn a_node_that_closes_tells_its_leader_before_it_ends() {
+    let mut idle = Bench::registered();
+    idle.now_ms = 100;
+    assert_eq!(idle.hear(Event::Close), ["beat a 1 - closing"]);
+    let earlier = renewed(99, None, 1, Verdict::Idle);
+    assert_eq!(idle.hear(earlier), none(), "that beat did not say so");
+    let refused = "assign Refused node is shutting down";
+    assert_eq!(idle.hear(Event::Assigned(assign(at(1, 1)))), [refused]);
+    let heard = renewed(100, None, 1, Verdict::Idle);
+    assert_eq!(idle.hear(heard), ["end Closed"]);
+
+    let mut unheard = Bench::registered();
+    unheard.hear(Event::Close);
+    assert_eq!(unheard.next_due_ms(), Some(NODE_FAREWELL_MS));
+    assert_eq!(unheard.after(NODE_FAREWELL_MS), ["end Closed"]);
+
+    let mut alone = Bench::registered();
+    alone.hear(Event::Close);
+    let effects = alone.hear(Event::LinkDown(leader("a")));
+    assert_eq!(effects, ["end Closed"]);
+}
+
+#[test]
 fn closing_ends_the_job_tells_it_and_takes_no_other() {
-    assert_eq!(Bench::registered().hear(Event::Close), ["end Closed"]);
     assert_eq!(Bench::new().hear(Event::Close), ["end Closed"]);
 
     let mut bench = Bench::working();
-    assert_eq!(bench.hear(Event::Close), ["keep run 1"]);
+    let effects = bench.hear(Event::Close);
+    assert_eq!(effects, ["keep run 1", "beat a 1 1@1 closing"]);
+    assert_eq!(
+        bench.hear(renewed(0, Some(at(1, 1)), 1, Verdict::GoOn)),
+        none()
+    );
     assert_eq!(bench.hear(rendered(1, Err(NotRendered::Stopped))), none());
     assert_eq!(bench.hear(left(None)), ["tell a 1@1 Stopped"]);
     assert_eq!(

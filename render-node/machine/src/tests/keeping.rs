@@ -79,6 +79,7 @@ fn a_node_that_cannot_wait_for_its_job_says_so_before_it_ends() {
     uploading.hear(targets(1));
     for bench in [&mut rendering, &mut keeping, &mut placing, &mut uploading] {
         bench.hear(Event::Close);
+        bench.hear(renewed(0, Some(at(1, 1)), 1, Verdict::GoOn));
         assert_eq!(bench.hear(Event::Abandon), ["tell a 1@1 Stopped"]);
         assert_eq!(bench.hear(Event::Abandon), none(), "once");
         // Whatever comes of it now, the leader gives it to another.

@@ -9,7 +9,8 @@ use flowai_actors::checkpoint::CheckpointFile;
 use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::{Attempt, Epoch, Generation, JobId, Sha256};
 use flowai_actors::limits::{
-    ENGINE_LEAVE_MS_MAX, NODE_BEAT_MS, NODE_SELF_STOP_MS, PROGRESS_INTERVAL_MS, TARGET_PATIENCE_MS,
+    ENGINE_LEAVE_MS_MAX, NODE_BEAT_MS, NODE_FAREWELL_MS, NODE_SELF_STOP_MS, PROGRESS_INTERVAL_MS,
+    TARGET_PATIENCE_MS,
 };
 use flowai_actors::link::PeerId;
 use flowai_actors::manifest::{EngineInfo, Manifest, StageTimings};
@@ -197,7 +198,11 @@ fn text(effect: &Effect) -> String {
             to,
             seq,
             running: r,
-        } => format!("beat {} {seq} {}", name(to), running(r)),
+            is_closing,
+        } => {
+            let closing = if *is_closing { " closing" } else { "" };
+            format!("beat {} {seq} {}{closing}", name(to), running(r))
+        }
         Effect::AnswerAssign(AssignAnswer::Accepted) => "assign Accepted".to_owned(),
         Effect::AnswerAssign(AssignAnswer::Busy { with }) => format!("assign Busy {}", at(with)),
         Effect::AnswerAssign(AssignAnswer::Refused { reason }) => {

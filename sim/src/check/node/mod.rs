@@ -384,7 +384,12 @@ impl World {
                 let register = self.registration(node, generation, running);
                 self.ask_leader(process, link, pending, NodeQuestion::Register(register));
             }
-            Effect::Beat { seq, running, .. } => {
+            Effect::Beat {
+                seq,
+                running,
+                is_closing,
+                ..
+            } => {
                 let pending = |from| Pending::Beat {
                     from,
                     sent_at,
@@ -395,6 +400,7 @@ impl World {
                     generation,
                     seq,
                     running,
+                    is_closing,
                     held_adapters: Vec::new(),
                     adapters: AdapterTiers::default(),
                 });

@@ -5,7 +5,8 @@ use std::collections::{BTreeSet, HashMap};
 use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::{Attempt, Generation, GpuSeconds, JobId, ModelId, NodeId, Sha256, UserId};
 use flowai_coordinator::scheduler::{
-    AttemptEnd, Checkpoint, Effect, Event, Holds, NodeOffer, Ran, Scheduler, Shape, WaitingJob,
+    AttemptEnd, Checkpoint, Effect, Event, Holds, NodeOffer, Ran, Readiness, Scheduler, Shape,
+    WaitingJob,
 };
 use uuid::Uuid;
 
@@ -199,7 +200,7 @@ impl Policy for FlowAi<'_> {
         let beat = Event::Beat {
             node: self.nodes[node.0 as usize].clone(),
             generation: GENERATION,
-            is_astray: false,
+            readiness: Readiness::Ready,
             holds: Some(holds),
         };
         orders.extend(self.step(beat, now));
