@@ -92,13 +92,6 @@ pub struct Parts {
 }
 
 impl App {
-    /// Removes an object that no row names any more. What stays behind costs space and nothing else.
-    pub(crate) async fn forget_object(&self, key: &str) {
-        if let Err(error) = self.objects.delete(key).await {
-            tracing::warn!(%error, key, "an object that nothing names stays in the store");
-        }
-    }
-
     /// How many videos of one user of this tier may wait.
     pub(crate) fn queued_max(&self, tier: Tier) -> u32 {
         tier.queued_max().saturating_mul(self.rate_scale)

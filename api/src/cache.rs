@@ -12,40 +12,77 @@ const ENTRIES_MAX: usize = 10_000;
 #[derive(Debug)]
 pub(crate) struct TtlCache<K, V> {
     ttl: Duration,
-    entries: Mutex<HashMap<K, (Instant, V)>>,
+    kept: Mutex<Kept<K, V>>,
 }
+
+#[derive(Debug)]
+struct Kept<K, V> {
+    entries: HashMap<K, (Instant, V)>,
+    /// Times that something was forgotten.
+    forgotten: u64,
+}
+
+/// When the database was asked: an answer from before something was forgotten is not remembered.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked(u64);
 
 impl<K: Eq + Hash, V: Clone> TtlCache<K, V> {
     pub(crate) fn new(ttl: Duration) -> Self {
         Self {
             ttl,
-            entries: Mutex::default(),
+            kept: Mutex::new(Kept {
+                entries: HashMap::new(),
+                forgotten: 0,
+            }),
         }
     }
 
     pub(crate) fn get(&self, key: &K) -> Option<V> {
-        let entries = self.lock();
-        let (since, answer) = entries.get(key)?;
+        let kept = self.lock();
+        let (since, answer) = kept.entries.get(key)?;
         (since.elapsed() < self.ttl).then(|| answer.clone())
     }
 
     pub(crate) fn insert(&self, key: K, answer: V) {
-        let mut entries = self.lock();
+        self.lock().insert(key, answer, self.ttl);
+    }
+
+    /// To be called before the database is asked.
+    pub(crate) fn asks(&self) -> Asked {
+        Asked(self.lock().forgotten)
+    }
+
+    /// Remembers what the database answered to a question, unless something was forgotten since.
+    pub(crate) fn answered(&self, asked: Asked, key: K, answer: V) {
+        let mut kept = self.lock();
+        if kept.forgotten == asked.0 {
+            kept.insert(key, answer, self.ttl);
+        }
+    }
+
+    /// Forgets what is no longer so.
+    pub(crate) fn forget(&self, is_gone: impl Fn(&K, &V) -> bool) {
+        let mut kept = self.lock();
+        kept.forgotten += 1;
+        kept.entries
+            .retain(|key, (_, answer)| !is_gone(key, answer));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept<K, V>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Eq + Hash, V> Kept<K, V> {
+    fn insert(&mut self, key: K, answer: V, ttl: Duration) {
+        let entries = &mut self.entries;
         if entries.len() >= ENTRIES_MAX {
-            entries.retain(|_, (since, _)| since.elapsed() < self.ttl);
+            entries.retain(|_, (since, _)| since.elapsed() < ttl);
         }
         if entries.len() >= ENTRIES_MAX {
             entries.clear();
         }
         entries.insert(key, (Instant::now(), answer));
-    }
-
-    pub(crate) fn clear(&self) {
-        self.lock().clear();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<K, (Instant, V)>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -64,12 +101,24 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_from_before_something_was_forgotten_is_not_remembered() {
+        let cache = TtlCache::new(Duration::from_secs(3_600));
+        cache.insert("b", 1);
+        let asked = cache.asks();
+        cache.forget(|key, _| *key == "a");
+        cache.answered(asked, "a", 1);
+        assert_eq!((cache.get(&"a"), cache.get(&"b")), (None, Some(1)));
+        cache.answered(cache.asks(), "a", 2);
+        assert_eq!(cache.get(&"a"), Some(2));
+    }
+
+    #[test]
     fn it_does_not_grow_without_bound() {
         for ttl in [Duration::ZERO, Duration::from_secs(3_600)] {
             let cache = TtlCache::new(ttl);
             for number in 0..2 * ENTRIES_MAX + 1 {
                 cache.insert(number, ());
-                assert!(cache.lock().len() <= ENTRIES_MAX);
+                assert!(cache.lock().entries.len() <= ENTRIES_MAX);
             }
         }
     }

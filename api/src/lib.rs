@@ -27,6 +27,7 @@ mod media;
 mod models;
 mod openai;
 mod previews;
+mod removal;
 mod service;
 mod session;
 pub mod settings;

@@ -3,7 +3,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use flowai::commands::{Cli, run};
 use flowai::exit::Exit;
-use flowai::output::print;
+use flowai::output::{not_written, print};
 use flowai_actors::kit::logging;
 use serde_json::json;
 
@@ -16,12 +16,16 @@ async fn main() -> ExitCode {
         eprintln!("flowai: {error}");
     }
     let is_json = cli.is_json();
-    match run(cli).await {
-        Ok(()) => Exit::Ok.into(),
-        Err(error) => {
-            let exit = error.exit();
-            report(error, exit, is_json);
-            exit.into()
+    if let Err(error) = run(cli).await {
+        let exit = error.exit();
+        report(error, exit, is_json);
+        return exit.into();
+    }
+    match not_written() {
+        None => Exit::Ok.into(),
+        Some(error) => {
+            eprintln!("flowai: the result cannot be written to standard output: {error}");
+            Exit::Failure.into()
         }
     }
 }

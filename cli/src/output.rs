@@ -1,6 +1,7 @@
 //! What the command says, and where: results on standard output, everything on the way on standard error.
 
 use std::io::{IsTerminal, Write};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -95,10 +96,24 @@ fn bar_style() -> ProgressStyle {
         .unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
-/// Writes a line to standard output. A reader that went away (`flowai jobs | head`) is no error worth a message.
+/// The first result that could not be written.
+static NOT_WRITTEN: OnceLock<std::io::Error> = OnceLock::new();
+
+/// Writes a line to standard output. A reader that went away (`flowai jobs | head`) is no error worth a message; any other is
+/// kept for [`not_written`].
 pub fn print(line: &str) {
     let mut stdout = std::io::stdout().lock();
-    let _ = writeln!(stdout, "{line}");
+    let written = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+    if let Err(error) = written
+        && error.kind() != std::io::ErrorKind::BrokenPipe
+    {
+        let _ = NOT_WRITTEN.set(error);
+    }
+}
+
+/// Why a result did not come to standard output, when one did not.
+pub fn not_written() -> Option<&'static std::io::Error> {
+    NOT_WRITTEN.get()
 }
 
 /// A bar without an end.

@@ -6,8 +6,9 @@ use flowai_store::accounts::make_admin;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::client::{Account, Client, Secret};
-use crate::commands::{CommandError, obtain_key};
+use crate::client::{Account, Client, ClientError, Secret};
+use crate::commands::{CommandError, log_out_of, obtain_key};
+use crate::exit::Exit;
 use crate::farm::{Farm, FarmError};
 use crate::private_file;
 
@@ -41,6 +42,10 @@ pub(crate) async fn of(farm: &Farm, url: &Url) -> Result<Account, CommandError> 
     };
     let Some(account) = &kept.account else {
         Client::sign_up(url, &kept.email, &kept.password).await?;
+        // Somebody else may have made an account of this name before: that one becomes no administrator.
+        let login = Client::log_in(url, &kept.email, &kept.password).await;
+        let login = login.map_err(|error| not_ours(error, &path))?;
+        log_out_of(&login).await;
         let owner_url = &farm.parts().database().owner;
         make_admin(owner_url, &kept.email)
             .await
@@ -52,6 +57,16 @@ pub(crate) async fn of(farm: &Farm, url: &Url) -> Result<Account, CommandError> 
         Err(error) if error.code() == Some("token_invalid") => sign_in(url, &path, kept).await,
         Err(error) => Err(error.into()),
     }
+}
+
+fn not_ours(error: ClientError, path: &Path) -> CommandError {
+    if error.exit() != Exit::Denied {
+        return error.into();
+    }
+    CommandError::Usage(format!(
+        "the farm has an account {EMAIL} that does not have the password of {}: end this farm, remove that account from its database, and start again",
+        path.display()
+    ))
 }
 
 async fn sign_in(url: &Url, path: &Path, kept: Kept) -> Result<Account, CommandError> {

@@ -72,7 +72,9 @@ pub enum Rotation {
     Rotated { user: UserId, sign_in: SignInId },
     /// The token before was used again within the grace time: the new one is with another tab already.
     Grace { user: UserId, sign_in: SignInId },
-    /// Unknown, expired or ended. An old token, however old, has ended its login.
+    /// An old token came again, and has ended its login.
+    Ended { sign_in: SignInId },
+    /// Unknown, expired, or of a login that has ended.
     Refused,
 }
 
@@ -169,22 +171,23 @@ pub async fn rotate(
     match verdict.as_str() {
         "rotated" => Ok(Rotation::Rotated { user, sign_in }),
         "grace" => Ok(Rotation::Grace { user, sign_in }),
+        "ended" => Ok(Rotation::Ended { sign_in }),
         other => Err(not_of("auth_rotate.verdict", other)),
     }
 }
 
-/// Ends one login of a user, or all of them.
+/// Ends one login of a user, or all of them. Gives those that were open.
 pub async fn end_sign_ins(
     database: &Database,
     user: UserId,
     only: Option<SignInId>,
-) -> Result<(), DatabaseError> {
-    sqlx::query("select auth_end_sign_ins($1, $2)")
+) -> Result<Vec<SignInId>, DatabaseError> {
+    let ended: Vec<uuid::Uuid> = sqlx::query_scalar("select auth_end_sign_ins($1, $2)")
         .bind(user.as_uuid())
         .bind(only.map(SignInId::as_uuid))
-        .execute(database.pool())
+        .fetch_all(database.pool())
         .await?;
-    Ok(())
+    Ok(ended.into_iter().map(SignInId::from_uuid).collect())
 }
 
 /// Forgets sign-ins that ended 30 days ago, at most `max`. For the coordinator.

@@ -103,8 +103,8 @@ pub async fn list(connection: &mut PgConnection, limit: i64) -> Result<Vec<ApiKe
 /// Ends a key for good. `false` when there is no such key.
 pub async fn revoke(connection: &mut PgConnection, id: ApiKeyId) -> Result<bool, DatabaseError> {
     let done = sqlx::query(
-        "update api_key set revoked_at = now()
-          where id = $1 and owner_id = (select app_user()) and revoked_at is null",
+        "update api_key set revoked_at = coalesce(revoked_at, now())
+          where id = $1 and owner_id = (select app_user())",
     )
     .bind(id.as_uuid())
     .execute(connection)

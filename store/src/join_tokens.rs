@@ -89,12 +89,11 @@ pub async fn list(
 
 /// Ends a token for good. Nodes that joined by it stay. `false` when there is no such token.
 pub async fn revoke(connection: &mut PgConnection, id: Uuid) -> Result<bool, DatabaseError> {
-    let done = sqlx::query(
-        "update join_token set revoked_at = now() where id = $1 and revoked_at is null",
-    )
-    .bind(id)
-    .execute(connection)
-    .await?;
+    let done =
+        sqlx::query("update join_token set revoked_at = coalesce(revoked_at, now()) where id = $1")
+            .bind(id)
+            .execute(connection)
+            .await?;
     Ok(done.rows_affected() == 1)
 }
 

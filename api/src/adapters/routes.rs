@@ -25,6 +25,7 @@ use crate::auth::{Principal, Scope};
 use crate::error::{ApiError, Problem};
 use crate::http::page::{self, Page};
 use crate::http::{Json, Path, Query};
+use crate::removal::Leftovers;
 use crate::uploads::Place;
 
 const NAME_CHARS_MAX: usize = 80;
@@ -256,8 +257,11 @@ async fn remove(
     let mut transaction = app.database.begin_as(principal.user).await?;
     match adapters::remove(&mut transaction, id).await? {
         Removal::Removed { object_key } => {
-            commit(transaction).await?;
-            app.forget_object(&object_key).await;
+            let leftovers = Leftovers {
+                keys: vec![object_key],
+                ..Leftovers::default()
+            };
+            app.commit_removal(transaction, leftovers).await?;
             Ok(StatusCode::NO_CONTENT)
         }
         Removal::InUse => {

@@ -194,6 +194,6 @@ async fn revoke(
         return Err(ApiError::NotFound("an API key of this id"));
     }
     commit(transaction).await?;
-    app.authenticator.forget_all();
+    app.authenticator.forget_key(id);
     Ok(StatusCode::NO_CONTENT)
 }

@@ -2,15 +2,17 @@
 //! seconds.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flowai_actors::ids::SignInId;
+use flowai_actors::ids::{ApiKeyId, SignInId};
 use flowai_store::accounts;
 use flowai_store::accounts::TokenHash;
 use flowai_store::api_keys::{self, KeyHolder};
 use flowai_store::database::{Database, DatabaseError};
 
+use super::guesses::Guesses;
 use super::keys::Keys;
 use super::principal::{Credential, Principal};
 use super::scope::Scope;
@@ -30,6 +32,7 @@ pub struct Authenticator {
     keys: Keys,
     sign_ins: Arc<TtlCache<SignInId, bool>>,
     api_keys: Arc<TtlCache<TokenHash, Option<KeyHolder>>>,
+    guesses: Arc<Guesses>,
 }
 
 impl Authenticator {
@@ -39,13 +42,15 @@ impl Authenticator {
             keys,
             sign_ins: Arc::new(TtlCache::new(BELIEVED)),
             api_keys: Arc::new(TtlCache::new(BELIEVED)),
+            guesses: Arc::default(),
         }
     }
 
     /// Whom a bearer credential stands for.
-    pub async fn authenticate(&self, bearer: &str) -> Result<Principal, ApiError> {
+    /// `network`: of whoever shows it.
+    pub async fn authenticate(&self, bearer: &str, network: IpAddr) -> Result<Principal, ApiError> {
         if bearer.starts_with(API_KEY_PREFIX) {
-            return self.by_api_key(token::hash_of(bearer)).await;
+            return self.by_shown_key(token::hash_of(bearer), network).await;
         }
         let named = token::verify(&self.keys, bearer)?;
         if !self.sign_in_is_open(named.sign_in).await? {
@@ -57,12 +62,28 @@ impl Authenticator {
         })
     }
 
+    /// As [`Self::by_api_key`], for whom nothing is known of yet.
+    async fn by_shown_key(&self, hash: TokenHash, network: IpAddr) -> Result<Principal, ApiError> {
+        if self.api_keys.get(&hash).is_none() {
+            self.guesses.admit(network)?;
+        }
+        let principal = self.by_api_key(hash).await;
+        if matches!(principal, Err(ApiError::TokenInvalid)) {
+            self.guesses.count(network);
+        }
+        principal
+    }
+
     async fn by_api_key(&self, hash: TokenHash) -> Result<Principal, ApiError> {
         let holder = match self.api_keys.get(&hash) {
             Some(holder) => holder,
             None => {
+                let asked = self.api_keys.asks();
                 let holder = api_keys::by_hash(&self.database, &hash).await?;
-                self.api_keys.insert(hash, holder.clone());
+                // Keys that anybody makes up are as many as they like.
+                if holder.is_some() {
+                    self.api_keys.answered(asked, hash, holder.clone());
+                }
                 holder
             }
         };
@@ -103,33 +124,42 @@ impl Authenticator {
             }
         }
         if !sign_ins.is_empty() {
+            let asked = self.sign_ins.asks();
             let open = accounts::open_sign_ins(&self.database, &sign_ins).await?;
             let open: HashSet<SignInId> = open.into_iter().collect();
             for id in sign_ins {
-                self.sign_ins.insert(id, open.contains(&id));
+                self.sign_ins.answered(asked, id, open.contains(&id));
             }
         }
         if !hashes.is_empty() {
+            let asked = self.api_keys.asks();
             let holders = api_keys::by_hashes(&self.database, &hashes).await?;
             for hash in hashes {
-                self.api_keys.insert(hash, holders.get(&hash).cloned());
+                self.api_keys
+                    .answered(asked, hash, holders.get(&hash).cloned());
             }
         }
         Ok(())
     }
 
-    /// Sign-ins or keys of somebody were ended here: believe nothing remembered.
-    pub fn forget_all(&self) {
-        self.sign_ins.clear();
-        self.api_keys.clear();
+    /// These were ended here: what is remembered of them is not so any more.
+    pub fn forget_sign_ins(&self, ended: &[SignInId]) {
+        self.sign_ins.forget(|id, _| ended.contains(id));
+    }
+
+    /// This key was ended here.
+    pub fn forget_key(&self, ended: ApiKeyId) {
+        self.api_keys
+            .forget(|_, holder| holder.as_ref().is_some_and(|holder| holder.key == ended));
     }
 
     async fn sign_in_is_open(&self, sign_in: SignInId) -> Result<bool, DatabaseError> {
         if let Some(is_open) = self.sign_ins.get(&sign_in) {
             return Ok(is_open);
         }
+        let asked = self.sign_ins.asks();
         let is_open = accounts::sign_in_is_open(&self.database, sign_in).await?;
-        self.sign_ins.insert(sign_in, is_open);
+        self.sign_ins.answered(asked, sign_in, is_open);
         Ok(is_open)
     }
 }

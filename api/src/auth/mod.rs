@@ -2,6 +2,7 @@
 
 mod authenticator;
 mod cookie;
+mod guesses;
 mod keys;
 mod password;
 mod principal;

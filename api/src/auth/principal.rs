@@ -11,6 +11,7 @@ use flowai_store::accounts::{self, AccountRole, TokenHash};
 use super::scope::Scope;
 use crate::app::App;
 use crate::error::ApiError;
+use crate::http::Caller;
 
 /// Who asks.
 #[derive(Debug, Clone)]
@@ -82,11 +83,15 @@ impl<S: Sync> FromRequestParts<S> for Principal {
 /// The gate of every route for known callers: authenticates, then counts the request, then lets it in.
 pub(crate) async fn require_principal(
     State(app): State<App>,
+    caller: Caller,
     mut request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
     let bearer = bearer(request.headers())?;
-    let principal = app.authenticator.authenticate(bearer).await?;
+    let principal = app
+        .authenticator
+        .authenticate(bearer, caller.network)
+        .await?;
     let rate = app
         .rates
         .admit(&principal, request.method(), request.uri().path())

@@ -188,11 +188,11 @@ async fn refresh(
             answer(&app, Named { user, sign_in }, Some(new), is_cookie)
         }
         Rotation::Grace { user, sign_in } => answer(&app, Named { user, sign_in }, None, is_cookie),
-        Rotation::Refused => {
-            // It may have been a reuse, which has ended a sign-in.
-            app.authenticator.forget_all();
+        Rotation::Ended { sign_in } => {
+            app.authenticator.forget_sign_ins(&[sign_in]);
             Err(ApiError::TokenInvalid)
         }
+        Rotation::Refused => Err(ApiError::TokenInvalid),
     }
 }
 
@@ -216,8 +216,8 @@ async fn log_out_everywhere(
 }
 
 async fn end(app: &App, user: UserId, only: Option<SignInId>) -> Result<Response, ApiError> {
-    accounts::end_sign_ins(&app.database, user, only).await?;
-    app.authenticator.forget_all();
+    let ended = accounts::end_sign_ins(&app.database, user, only).await?;
+    app.authenticator.forget_sign_ins(&ended);
     let mut response = StatusCode::NO_CONTENT.into_response();
     if let Some(removal) = cookie::write(None, 0, &app.public_url) {
         response.headers_mut().insert(header::SET_COOKIE, removal);

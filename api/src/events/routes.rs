@@ -49,7 +49,8 @@ async fn of_video(
     open(app, principal, &headers, Subject::Job(id)).await
 }
 
-/// What happens to all of the caller's videos. Without `Last-Event-ID` it begins with a `snapshot`.
+/// What happens to all of the caller's videos. Without `Last-Event-ID` it begins with a `snapshot`: the newest 100, and all that have
+/// not ended.
 #[utoipa::path(get, path = "/v1/me/events", tag = "events", security(("bearer" = [])),
     params(("Last-Event-ID" = Option<String>, Header)),
     responses((status = 200, content_type = "text/event-stream"), (status = 401, body = Problem)))]
@@ -77,6 +78,7 @@ async fn open(
         credential: principal.credential,
         subject,
         since: last_event_id(headers),
+        is_wait: false,
     };
     let stream = app.sessions.open(request).await?;
     let comments = KeepAlive::new().interval(COMMENT_EVERY);

@@ -1,6 +1,6 @@
 //! Where a request comes from.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::HeaderMap;
@@ -9,10 +9,11 @@ use axum::http::request::Parts;
 use crate::app::App;
 use crate::error::ApiError;
 
-/// The address that a stranger's requests are counted by.
+/// What a stranger's requests are counted by.
 #[derive(Debug, Clone, Copy)]
 pub struct Caller {
-    pub address: IpAddr,
+    /// Of IPv6 the network: whoever has one address of a /64 has all of them.
+    pub network: IpAddr,
 }
 
 impl FromRequestParts<App> for Caller {
@@ -23,7 +24,7 @@ impl FromRequestParts<App> for Caller {
         let peer = peer.ok_or(ApiError::Internal)?.0.ip();
         let forwarded = app.is_behind_proxy.then(|| forwarded(&parts.headers));
         Ok(Self {
-            address: forwarded.flatten().unwrap_or(peer),
+            network: network_of(forwarded.flatten().unwrap_or(peer)),
         })
     }
 }
@@ -35,11 +36,31 @@ fn forwarded(headers: &HeaderMap) -> Option<IpAddr> {
     entry.trim().parse().ok()
 }
 
+fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use axum::http::HeaderValue;
 
     use super::*;
+
+    #[test]
+    fn who_has_a_network_of_addresses_is_one_caller() {
+        for (address, network) in [
+            ("192.0.2.1", "192.0.2.1"),
+            ("::ffff:192.0.2.1", "192.0.2.1"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+            ("::1", "::"),
+        ] {
+            let network: IpAddr = network.parse().unwrap();
+            assert_eq!(network_of(address.parse().unwrap()), network, "{address}");
+        }
+    }
 
     #[test]
     fn only_what_the_proxy_wrote_last_names_the_caller() {

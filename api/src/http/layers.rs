@@ -13,6 +13,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use uuid::Uuid;
 
 use super::origin::check_origin;
+use super::pace::keep_pace;
 use crate::app::App;
 use crate::error::{ApiError, REQUEST, RequestContext};
 
@@ -31,6 +32,7 @@ pub(crate) fn surround(router: Router<App>, app: App) -> Router {
     router
         .layer(middleware::from_fn_with_state(app.clone(), check_origin))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn(keep_pace))
         .layer(middleware::from_fn(in_time))
         .layer(CatchPanicLayer::custom(|_| {
             ApiError::Internal.into_response()

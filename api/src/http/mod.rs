@@ -5,6 +5,7 @@ mod extract;
 pub(crate) mod idempotency;
 pub(crate) mod layers;
 mod origin;
+mod pace;
 pub(crate) mod page;
 pub(crate) mod rate;
 

@@ -117,7 +117,7 @@ impl RateLimits {
     pub async fn admit_stranger(&self, caller: &Caller, about: &str) -> Result<(), ApiError> {
         // Neither emails nor tokens lie in Redis.
         let about = hex::encode(&hash_of(about)[..16]);
-        for (limit, subject) in [(STRANGERS, caller.address.to_string()), (ACCOUNT, about)] {
+        for (limit, subject) in [(STRANGERS, caller.network.to_string()), (ACCOUNT, about)] {
             let limit = self.scaled(limit);
             let rate = self.redis.count(&limit, &subject).await?;
             if matches!(rate, Rate::Limited { .. }) {

@@ -29,7 +29,7 @@ use crate::app::App;
 use crate::auth::{self, Principal, Scope};
 use crate::error::ApiError;
 use crate::http::idempotency::{self, Named};
-use crate::http::{Json as NativeJson, JsonBytes, Path, Query};
+use crate::http::{Caller, Json as NativeJson, JsonBytes, Path, Query};
 use crate::media::{self, MediaFile};
 use crate::uploads::{remove_picture, store_picture};
 use crate::videos::{self, Submitted, Wish, submit};
@@ -57,10 +57,11 @@ pub(crate) fn router() -> OpenApiRouter<App> {
 /// The gate, with errors in OpenAI's form.
 pub(crate) async fn require_principal(
     app: State<App>,
+    caller: Caller,
     request: Request,
     next: Next,
 ) -> Result<Response, OpenAiError> {
-    Ok(auth::require_principal(app, request, next).await?)
+    Ok(auth::require_principal(app, caller, request, next).await?)
 }
 
 /// List the models.
@@ -118,6 +119,8 @@ async fn create(
 ) -> Result<Response, OpenAiError> {
     principal.require(Scope::Videos)?;
     let headers = request.headers().clone();
+    // Before the body is read, which may hold a picture.
+    let _place = app.gate.place(principal.user)?;
     let (created, named) = read_create(&principal, &headers, request).await?;
     let Created { mut wish, picture } = created;
     let Some(picture) = picture else {

@@ -1,14 +1,17 @@
 //! The actor: reads the user's events, hands them out, closes who does not keep up.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use flowai_actors::clock::{Clock, SystemClock};
 use flowai_actors::ids::UserId;
-use flowai_actors::kit::{Actor, ActorProcessingErr, ActorRef, Parcel};
+use flowai_actors::kit::{Actor, ActorProcessingErr, ActorRef, Parcel, PostError};
 use flowai_actors::messages::Live;
+use flowai_actors::state::JobState;
+use flowai_store::database::{DatabaseError, UserTransaction};
 use flowai_store::events::{self, Event};
-use flowai_store::videos::{self, Listing};
+use flowai_store::videos::{self, Listing, Video};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
@@ -21,11 +24,17 @@ use crate::error::ApiError;
 
 /// Streams of one user on one instance: tabs, devices and programs.
 const STREAMS_MAX: usize = 32;
+/// Requests of one user on one instance that wait for something to happen.
+const WAITS_MAX: usize = 128;
 /// Events read at a time, and repeated at most to a reader that comes back; half of a stream's ring, so that a reader
 /// that has not begun to read still has room.
 const PAGE: i64 = RING as i64 / 2;
-/// Jobs in a snapshot of everything.
+/// Of the newest jobs so many are in a snapshot of everything, …
 const SNAPSHOT_VIDEOS: i64 = 100;
+/// … and of those that have not ended, whose end a reader must not miss: more than any tier may have.
+const SNAPSHOT_UNFINISHED: i64 = 1_000;
+/// A session that is behind is told again that progress is due after this.
+const FLUSH_WITHIN: Duration = Duration::from_secs(1);
 
 pub(super) struct UserSession {
     pub(super) user: UserId,
@@ -43,6 +52,7 @@ pub(super) struct State {
 /// The session's end of a stream.
 struct OpenedStream {
     number: u64,
+    is_wait: bool,
     credential: Arc<Credential>,
     cursor: Cursor,
     items: mpsc::Sender<Item>,
@@ -147,7 +157,9 @@ impl UserSession {
         request: OpenStream,
         state: &mut State,
     ) -> Result<Stream, ApiError> {
-        if state.streams.len() >= STREAMS_MAX {
+        let is_wait = request.is_wait;
+        let same = state.streams.iter().filter(|s| s.is_wait == is_wait);
+        if same.count() >= if is_wait { WAITS_MAX } else { STREAMS_MAX } {
             return Err(ApiError::Overloaded);
         }
         let session = sessions.open().get(&self.user).cloned();
@@ -156,6 +168,7 @@ impl UserSession {
         let (items, receiver) = mpsc::channel(RING);
         let stream = OpenedStream {
             number: state.next_number,
+            is_wait,
             credential: sessions.watch(self.user, request.credential),
             cursor,
             items,
@@ -200,11 +213,7 @@ impl UserSession {
                         return Ok((cursor(last, 0), as_items(missed)));
                     }
                 }
-                let listing = Listing {
-                    limit: SNAPSHOT_VIDEOS,
-                    ..Listing::default()
-                };
-                let videos = Arc::new(videos::list(&mut transaction, &listing).await?);
+                let videos = Arc::new(everything(&mut transaction).await?);
                 Ok((cursor(head, 0), vec![Item::Snapshot { id: head, videos }]))
             }
             Subject::Job(job) => {
@@ -298,7 +307,10 @@ impl UserSession {
         let wait = due.since(state.clock.now()).max(Duration::from_millis(1));
         sessions.tasks.spawn(SessionTask::Flush, |_| async move {
             tokio::time::sleep(wait).await;
-            session.send(SessionMessage::Flush, wait).await.ok();
+            // No other is planned before this one is heard.
+            while let Err(PostError::Full(_)) =
+                session.send(SessionMessage::Flush, FLUSH_WITHIN).await
+            {}
             Ok(())
         });
     }
@@ -319,6 +331,25 @@ impl State {
         self.streams
             .retain(|stream| !stream.cursor.concerns(job) || stream.deliver(item.clone()));
     }
+}
+
+/// The caller's newest jobs and all that have not ended, newest first.
+async fn everything(transaction: &mut UserTransaction) -> Result<Vec<Video>, DatabaseError> {
+    let mut found = BTreeMap::new();
+    for (state, limit) in [
+        (None, SNAPSHOT_VIDEOS),
+        (Some(JobState::Queued), SNAPSHOT_UNFINISHED),
+        (Some(JobState::Running), SNAPSHOT_UNFINISHED),
+    ] {
+        let listing = Listing {
+            state,
+            limit,
+            ..Listing::default()
+        };
+        let videos = videos::list(transaction, &listing).await?;
+        found.extend(videos.into_iter().map(|video| (video.id, video)));
+    }
+    Ok(found.into_values().rev().collect())
 }
 
 /// Whether these are all events from `since` to `head`, few enough to be sent: some may have gone with their week.

@@ -26,6 +26,8 @@ pub struct OpenStream {
     pub subject: Subject,
     /// The last id that the reader saw.
     pub since: Option<i64>,
+    /// For a request that waits for something, and not for a reader of its own.
+    pub is_wait: bool,
 }
 
 /// Messages of a session. All but `Open` may be lost.

@@ -185,6 +185,7 @@ async fn subscribe(
         credential: principal.credential.clone(),
         subject,
         since: subscription.since,
+        is_wait: false,
     };
     match app.sessions.open(request).await {
         Ok(stream) => Ok((subject, stream)),

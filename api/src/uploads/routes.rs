@@ -21,6 +21,7 @@ use crate::app::App;
 use crate::auth::{Principal, Scope};
 use crate::error::{ApiError, Problem};
 use crate::http::Path;
+use crate::removal::Leftovers;
 
 pub(crate) fn router() -> OpenApiRouter<App> {
     let upload = OpenApiRouter::new()
@@ -169,8 +170,11 @@ async fn remove(
     require_scope_for(&principal, upload.purpose)?;
     match uploads::remove(&mut transaction, id).await? {
         Removal::Removed { object_key } => {
-            commit(transaction).await?;
-            app.forget_object(&object_key).await;
+            let leftovers = Leftovers {
+                keys: vec![object_key],
+                ..Leftovers::default()
+            };
+            app.commit_removal(transaction, leftovers).await?;
             Ok(StatusCode::NO_CONTENT)
         }
         Removal::InUse => {

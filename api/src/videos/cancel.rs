@@ -18,6 +18,7 @@ use crate::app::App;
 use crate::auth::{Principal, Scope};
 use crate::error::{ApiError, Problem};
 use crate::http::{Path, Query};
+use crate::removal::Leftovers;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -80,26 +81,19 @@ pub(crate) async fn cancel(app: &App, user: UserId, id: JobId) -> Result<Video, 
 /// `StateConflict` when it has not ended, `NotFound`.
 pub(crate) async fn purge(app: &App, user: UserId, id: JobId) -> Result<(), ApiError> {
     let mut transaction = app.database.begin_as(user).await?;
-    let objects = match videos::purge(&mut transaction, id).await? {
+    let keys = match videos::purge(&mut transaction, id).await? {
         Purge::Purged {
             picture_key,
             keyframe_keys,
-        } => picture_key.into_iter().chain(keyframe_keys),
+        } => picture_key.into_iter().chain(keyframe_keys).collect(),
         Purge::Unfinished => {
             let detail = "the video has not ended; cancel it and wait for its end";
             return Err(ApiError::StateConflict(detail.to_owned()));
         }
         Purge::NotFound => return Err(ApiError::NotFound("a video of this id")),
     };
-    commit(transaction).await?;
-    for key in objects {
-        app.forget_object(&key).await;
-    }
     // Also what attempts left that were lost, cancelled or too late.
-    for files in [clips_prefix(id), checkpoints_prefix(id)] {
-        if let Err(error) = app.objects.delete_prefix(&files).await {
-            tracing::warn!(%error, files, "objects that nothing names stay in the store");
-        }
-    }
-    Ok(())
+    let prefixes = vec![clips_prefix(id), checkpoints_prefix(id)];
+    app.commit_removal(transaction, Leftovers { keys, prefixes })
+        .await
 }

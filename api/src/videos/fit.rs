@@ -11,6 +11,9 @@ use flowai_actors::waiting::Ceiling;
 use crate::app::App;
 use crate::error::ApiError;
 
+/// The leader forgets what it learned after a while, and a new one has learned nothing: one that is not heard of for so long may have.
+const BELIEVED: Duration = Duration::from_secs(60);
+
 /// What the leader said last.
 #[derive(Debug, Default)]
 pub(crate) struct MemoryFit {
@@ -38,6 +41,8 @@ impl TaskKind for FitTask {
 #[derive(Debug, Default)]
 struct Heard {
     ceilings: Vec<Ceiling>,
+    /// When it said so. Beyond [`BELIEVED`] they are not believed.
+    heard_at: Option<Instant>,
     /// When it was asked last.
     asked_at: Option<Instant>,
 }
@@ -57,12 +62,14 @@ impl MemoryFit {
             // Its question has a deadline, and the next begins after that.
             self.tasks.spawn(FitTask::Look, |_| async move {
                 if let Some(ceilings) = link.ceilings().await {
-                    lock(&kept).ceilings = ceilings;
+                    let mut kept = lock(&kept);
+                    (kept.ceilings, kept.heard_at) = (ceilings, Some(Instant::now()));
                 }
                 Ok(())
             });
         }
-        match heard.ceilings.iter().any(|ceiling| is_over(spec, ceiling)) {
+        let is_believed = heard.heard_at.is_some_and(|at| at.elapsed() < BELIEVED);
+        match is_believed && heard.ceilings.iter().any(|ceiling| is_over(spec, ceiling)) {
             true => Err(too_large(spec)),
             false => Ok(()),
         }

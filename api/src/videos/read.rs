@@ -76,7 +76,8 @@ pub(super) fn wanted_wait(headers: &HeaderMap) -> Option<Duration> {
         .map(|seconds| Duration::from_secs(seconds.min(WAIT_S_MAX)))
 }
 
-/// Waits for the job's end through the user's session, which reads each event anyway.
+/// Waits for the job's end through the user's session, which reads each event anyway. Where that is at its limit, the time is
+/// waited for.
 pub(crate) async fn wait_for_end(
     app: &App,
     principal: &Principal,
@@ -89,8 +90,16 @@ pub(crate) async fn wait_for_end(
         credential: principal.credential.clone(),
         subject: Subject::Job(video.id),
         since: Some(video.seq),
+        is_wait: true,
     };
-    let mut stream = app.sessions.open(request).await?;
+    let mut stream = match app.sessions.open(request).await {
+        Ok(stream) => stream,
+        Err(ApiError::Overloaded) => {
+            tokio::time::sleep_until(deadline).await;
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
     let ended = async {
         loop {
             match stream.next().await {

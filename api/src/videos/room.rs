@@ -15,7 +15,15 @@ use crate::error::ApiError;
 pub(crate) struct QueueRoom {
     queued_max: u32,
     /// `None` before the first. Held during a look, so that those who come meanwhile wait for this one.
-    looked: Mutex<Option<(Instant, bool)>>,
+    looked: Mutex<Option<(Instant, Seen)>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    Room,
+    Full,
+    /// The database did not answer: those who waited for this look need not each wait for their own.
+    Nothing,
 }
 
 impl QueueRoom {
@@ -28,22 +36,27 @@ impl QueueRoom {
     }
 
     /// # Errors
-    /// `QueueFull`.
+    /// `QueueFull`, `DependencyDown`.
     pub(crate) async fn check(&self, app: &App) -> Result<(), ApiError> {
         let mut looked = self.looked.lock().await;
-        let is_full = match *looked {
-            Some((at, is_full)) if at.elapsed() < Duration::from_millis(FARM_QUEUE_LOOK_MS) => {
-                is_full
-            }
+        let seen = match *looked {
+            Some((at, seen)) if at.elapsed() < Duration::from_millis(FARM_QUEUE_LOOK_MS) => seen,
             _ => {
-                let is_full = videos::farm_queue_reaches(&app.database, self.queued_max).await?;
-                *looked = Some((Instant::now(), is_full));
-                is_full
+                let reaches = videos::farm_queue_reaches(&app.database, self.queued_max).await;
+                let seen = match reaches {
+                    Ok(false) => Seen::Room,
+                    Ok(true) => Seen::Full,
+                    Err(_) => Seen::Nothing,
+                };
+                *looked = Some((Instant::now(), seen));
+                reaches?;
+                seen
             }
         };
-        match is_full {
-            true => Err(ApiError::QueueFull),
-            false => Ok(()),
+        match seen {
+            Seen::Room => Ok(()),
+            Seen::Full => Err(ApiError::QueueFull),
+            Seen::Nothing => Err(ApiError::DependencyDown("the database")),
         }
     }
 }

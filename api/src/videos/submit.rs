@@ -147,9 +147,10 @@ async fn write_down(
 
 /// What is written down of a plan.
 pub(super) fn new_video<'a>(user: UserId, plan: &'a Plan) -> NewVideo<'a> {
-    let rendering = match plan.final_spec {
-        None => Rendering::Full,
-        Some(_) => Rendering::Draft,
+    // A draft that is all of its final costs as much.
+    let rendering = match &plan.final_spec {
+        Some(full) if *full != plan.spec => Rendering::Draft,
+        Some(_) | None => Rendering::Full,
     };
     NewVideo {
         final_spec: plan.final_spec.as_ref(),

@@ -69,9 +69,11 @@ async fn insufficient_credits_names_both_amounts() {
         assert_eq!(granted.expect(201).json()["amount_mc"], 60);
     }
     let mut other = grant.clone();
-    other["amount_mc"] = json!(61);
-    let reused = post_as(&root, "k", "/v1/credits/grants", &other).await;
-    reused.expect_problem(422, "idempotency_key_reused");
+    for (field, value) in [("reason", json!("another")), ("amount_mc", json!(61))] {
+        other[field] = value;
+        let reused = post_as(&root, "k", "/v1/credits/grants", &other).await;
+        reused.expect_problem(422, "idempotency_key_reused");
+    }
     other["email"] = json!("nobody@example.org");
     let unknown = root.post("/v1/credits/grants", &other).await;
     unknown.expect_problem(404, "not_found");

@@ -59,6 +59,25 @@ async fn guesses_at_one_account_are_few() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_guesses_keys_does_not_ask_the_database_for_ever() {
+    let farm = Farm::start().await;
+    let ada = farm.user("ada").await;
+    let key = farm.with_key(&ada, &["videos"]).await;
+    key.get("/v1/videos").await.expect(200);
+    let guess = async |number: u32| {
+        let token = format!("flk_{number:064}");
+        let request = farm.stranger().request(Method::GET, "/v1/videos");
+        Answer::of(request.bearer_auth(token)).await
+    };
+    for number in 0..60 {
+        guess(number).await.expect_problem(401, "token_invalid");
+    }
+    guess(60).await.expect_problem(429, "rate_limited");
+    // Who is known goes on, also from there.
+    ada.get("/v1/videos").await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_users_haste_is_not_anothers() {
     let farm = Farm::start_with(Options {
         rate_scale: 1,

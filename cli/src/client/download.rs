@@ -1,12 +1,14 @@
 //! Clips into files: whole and verified, or not at all.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use flowai_actors::ids::Sha256;
 use futures::StreamExt;
 use reqwest::Response;
 use sha2::Digest;
-use tokio::fs;
+use tokio::fs::File;
 use tokio::io::AsyncWriteExt;
 
 use super::ClientError;
@@ -20,27 +22,31 @@ pub(super) async fn save(
     expected: &Sha256,
 ) -> Result<(), ClientError> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.part", std::process::id()));
-    let unfinished = path.with_file_name(name);
-    let saved = write(transport, content, &unfinished, expected).await;
-    let moved = match saved {
-        Ok(()) => fs::rename(&unfinished, path).await.map_err(writing(path)),
-        Err(error) => Err(error),
-    };
-    if moved.is_err() {
-        // Missing when it could not even be made; the error that counts is the one above.
-        let _ = fs::remove_file(&unfinished).await;
-    }
-    moved
+    name.push(".");
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    // Removed when it is dropped, also with the future that writes it.
+    let unfinished = tempfile::Builder::new()
+        .prefix(&name)
+        .suffix(".part")
+        .permissions(Permissions::from_mode(0o666))
+        .tempfile_in(folder.unwrap_or(Path::new(".")))
+        .map_err(writing(path))?;
+    let (file, unfinished) = unfinished.into_parts();
+    write(transport, content, File::from_std(file), path, expected).await?;
+    unfinished
+        .persist(path)
+        .map_err(|error| writing(path)(error.error))
 }
 
 async fn write(
     transport: &Transport,
     content: Response,
+    mut file: File,
     path: &Path,
     expected: &Sha256,
 ) -> Result<(), ClientError> {
-    let mut file = fs::File::create(path).await.map_err(writing(path))?;
     let mut hash = sha2::Sha256::new();
     let mut chunks = content.bytes_stream();
     while let Some(chunk) = chunks.next().await {

@@ -12,7 +12,17 @@ const FIELDS_SHOWN: usize = 10;
 pub enum ClientError {
     /// No answer: nothing listens there, or the connection broke.
     #[error("{url} cannot be reached: {reason}; is the farm running, and is FLOWAI_URL right?")]
-    Unreachable { url: String, reason: String },
+    Unreachable {
+        url: String,
+        reason: String,
+        /// The connection was there: the farm may have got the call.
+        is_sent: bool,
+    },
+    /// No answer to a call that the farm may have got, for as long as one was waited for.
+    #[error(
+        "{source}; it may have been accepted nevertheless: look at `flowai jobs` or `flowai credits` before you send it again"
+    )]
+    Unsure { source: Box<ClientError> },
     /// The server said no.
     #[error(transparent)]
     Refused(Box<Problem>),
@@ -88,7 +98,7 @@ impl std::fmt::Display for Problem {
 impl ClientError {
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Unreachable { .. } => Exit::Unreachable,
+            Self::Unreachable { .. } | Self::Unsure { .. } => Exit::Unreachable,
             Self::Refused(problem) => problem.exit(),
             Self::NotSignedIn { .. } => Exit::Denied,
             Self::Input { .. } => Exit::Usage,
@@ -101,6 +111,7 @@ impl ClientError {
         match self {
             Self::Refused(problem) => Some(&problem.code),
             Self::Unreachable { .. }
+            | Self::Unsure { .. }
             | Self::Answer { .. }
             | Self::NotSignedIn { .. }
             | Self::Input { .. }
@@ -120,6 +131,7 @@ impl ClientError {
                 Some(problem.retry_after)
             }
             Self::Refused(_)
+            | Self::Unsure { .. }
             | Self::Answer { .. }
             | Self::NotSignedIn { .. }
             | Self::Input { .. }

@@ -1,6 +1,6 @@
 //! Requests and answers: addresses, the credential, deadlines, tries, and what counts as a refusal.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::header::{ACCEPT, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{ClientBuilder, Method, RequestBuilder, Response, StatusCode};
@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::credentials::Secret;
 use super::error::{ClientError, Problem};
+use super::events::RECONNECT_MAX;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// An answer that is no stream comes within this; files in either direction have longer.
@@ -158,31 +159,53 @@ impl Transport {
     }
 
     /// Makes a call that must happen once: under a key of its own it may be made again until it is answered.
+    ///
+    /// # Errors
+    /// `Unsure` when the farm may have it, and did not answer for [`RECONNECT_MAX`].
     pub(super) async fn once<T: DeserializeOwned>(
         &self,
         request: RequestBuilder,
     ) -> Result<T, ClientError> {
         let request = request.header("Idempotency-Key", Uuid::now_v7().to_string());
-        self.json(self.repeat(request).await?).await
+        let answer = self.until_answered(request, RECONNECT_MAX).await?;
+        self.json(answer).await
     }
 
     /// Makes an idempotent call until it is answered, a few times.
     pub(super) async fn repeat(&self, request: RequestBuilder) -> Result<Response, ClientError> {
-        let mut wait = RETRY_FIRST;
-        for _ in 1..TRIES {
-            // A body that is a stream cannot be sent twice.
-            let Some(again) = request.try_clone() else {
-                break;
-            };
-            match self.send(again).await {
+        self.until_answered(request, Duration::ZERO).await
+    }
+
+    /// The same, and for as long as `patience` where the farm may have got the call.
+    async fn until_answered(
+        &self,
+        request: RequestBuilder,
+        patience: Duration,
+    ) -> Result<Response, ClientError> {
+        let began = Instant::now();
+        let (mut tries, mut wait, mut is_sent) = (1, RETRY_FIRST, false);
+        // A body that is a stream cannot be sent twice.
+        while let Some(again) = request.try_clone() {
+            let error = match self.send(again).await {
                 Ok(response) => return Ok(response),
-                Err(error) => match error.passes() {
-                    None => return Err(error),
-                    Some(after) => {
-                        tokio::time::sleep(after.unwrap_or(wait).max(wait).min(RETRY_MOST)).await;
-                    }
-                },
+                Err(error) => error,
+            };
+            let Some(after) = error.passes() else {
+                return Err(error);
+            };
+            is_sent |= matches!(error, ClientError::Unreachable { is_sent: true, .. });
+            let is_unsure = is_sent && !patience.is_zero();
+            let has_time = tries < TRIES || (is_unsure && began.elapsed() < patience);
+            if !has_time {
+                return Err(match is_unsure {
+                    true => ClientError::Unsure {
+                        source: Box::new(error),
+                    },
+                    false => error,
+                });
             }
+            tokio::time::sleep(after.unwrap_or(wait).max(wait).min(RETRY_MOST)).await;
+            tries += 1;
             wait *= 2;
         }
         self.send(request).await
@@ -229,6 +252,7 @@ impl Transport {
         ClientError::Unreachable {
             url: self.base.to_string(),
             reason,
+            is_sent: !error.is_connect(),
         }
     }
 

@@ -89,7 +89,7 @@ pub(super) async fn log_out(
         // No key ends a key: a stolen one could lock its owner out.
         let login = Client::log_in(farm, &account.email, &password()?).await?;
         login.delete_key(&account.api_key_id).await?;
-        login.log_out().await?;
+        log_out_of(&login).await;
     }
     credentials.save(&path)?;
     output.object(&json!({ "event": "signed_out", "url": farm.as_str() }));
@@ -122,7 +122,7 @@ async fn log_in_for_key(
 }
 
 /// A login that cannot be ended ends by itself in minutes; the key that it made is not lost for that.
-async fn log_out_of(login: &Client) {
+pub(crate) async fn log_out_of(login: &Client) {
     if let Err(error) = login.log_out().await {
         tracing::warn!(%error, "the login ends by itself");
     }

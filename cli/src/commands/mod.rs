@@ -34,7 +34,7 @@ use url::Url;
 use crate::client::{Client, ClientError, Credentials, DEFAULT_URL, Secret, from_env};
 use crate::output::{Output, Style};
 
-pub(crate) use account::obtain_key;
+pub(crate) use account::{log_out_of, obtain_key};
 pub use error::CommandError;
 
 /// Turn pictures into clips, on a farm of your own or somebody else's.
