@@ -24,6 +24,8 @@ pub const SWEEP_MS: u64 = 500;
 pub const THOROUGH_SWEEP_MS: u64 = 10_000;
 /// What has had its time (kept answers, join tokens, nodes) is forgotten this often.
 pub const FORGET_MS: u64 = 10_000;
+/// A change whose row somebody else holds is tried again after this.
+pub const HELD_BACK_MS: u64 = 500;
 /// The leader compares all that it believes of unfinished jobs with their rows this often.
 pub const COMPARE_MS: u64 = 60_000;
 /// What seems to differ is read again; who asked is told after so long what was found by then.

@@ -11,11 +11,12 @@ use flowai_actors::kit::{
 use flowai_actors::link::{LinkEvents, NodeLink, Standing};
 use flowai_store::database::Database;
 use flowai_store::objects::Objects;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::authority::Authority;
 use crate::autoscaler::Autoscale;
-use crate::leader::{Ahead, Ear, Leader, Over, Tools};
+use crate::leader::{ADMISSIONS_AT_ONCE, Ahead, Ear, HeldRows, Leader, Over, Tools};
 use crate::lease::{self, Candidate};
 use crate::members::Members;
 
@@ -162,6 +163,8 @@ impl Coordinator {
                 link: self.link.clone(),
                 members: members.clone(),
                 ahead: Ahead::default(),
+                held_rows: HeldRows::default(),
+                admissions: Arc::new(Semaphore::new(ADMISSIONS_AT_ONCE)),
                 authority: self.authority.clone(),
             };
             let autoscale = self.autoscale.clone();

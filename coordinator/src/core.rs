@@ -15,5 +15,5 @@ pub use crate::leader::state::State;
 pub use crate::leader::work::{
     ASSIGN_DEADLINE, BUSY_TRIES, NEWCOMER_AGE, RETRY_FIRST, RETRY_MOST, recover,
 };
-pub use crate::leader::{STOP_DEADLINE, TICK};
+pub use crate::leader::{CLOCK_START, STOP_DEADLINE, TICK};
 pub use crate::lease::tenure::{ANSWER_MS, Lost, Renewal, Tenure};

@@ -174,7 +174,7 @@ impl Both {
 
     async fn compare(&mut self, jobs: &[JobId], owner: UserId) {
         let wanted: Vec<JobId> = jobs.to_vec();
-        let mut real = recovery::jobs(&self.leader, &wanted).await.unwrap();
+        let mut real = recovery::jobs(&self.leader, &wanted).await.unwrap().rows;
         let mut modelled = self.model.jobs(0, &wanted);
         // By the clock of each.
         for row in real.iter_mut().chain(&mut modelled) {

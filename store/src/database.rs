@@ -208,12 +208,13 @@ pub(crate) fn pool(connections_max: u32) -> PgPoolOptions {
 #[derive(Debug, Clone)]
 pub struct Database {
     pool: PgPool,
+    lease: LastUsed,
     journal: LastUsed,
     frequent: LastUsed,
 }
 
 impl Database {
-    /// Connects at most `connections_max` times, and beside these once for the journal and [`INTAKE_LANES`] times for what else is asked
+    /// Connects at most `connections_max` times, and beside these once each for the lease and the journal, and [`INTAKE_LANES`] times for what else is asked
     /// all the time.
     ///
     /// # Errors
@@ -233,6 +234,8 @@ impl Database {
                 // Every statement is short, or somebody computes beside it: a second process would take that one's core.
                 ("max_parallel_workers_per_gather", "0".to_owned()),
             ]);
+        // Whoever needs one of these stands in no line with everybody else.
+        let apart = self::pool(2 + INTAKE_LANES as u32).connect_lazy_with(options.clone());
         let pool = pool(connections_max)
             .connect_with(options)
             .await
@@ -246,8 +249,9 @@ impl Database {
             return Err(DatabaseError::Unbound { role });
         }
         Ok(Self {
-            journal: LastUsed::new(pool.clone(), 1),
-            frequent: LastUsed::new(pool.clone(), INTAKE_LANES),
+            lease: LastUsed::new(apart.clone(), 1),
+            journal: LastUsed::new(apart.clone(), 1),
+            frequent: LastUsed::new(apart, INTAKE_LANES),
             pool,
         })
     }
@@ -278,6 +282,11 @@ impl Database {
     /// The pool itself, for statements on nobody's behalf.
     pub fn pool(&self) -> &PgPool {
         &self.pool
+    }
+
+    /// For the lease: a leader that cannot renew it in time leads no more.
+    pub(crate) fn lease(&self) -> &LastUsed {
+        &self.lease
     }
 
     /// For the journal, which waits for nobody.

@@ -161,9 +161,9 @@ pub async fn redeem(
     certified: &Certified,
 ) -> Result<Redeemed, DatabaseError> {
     let mut transaction = database.begin().await?;
-    if hold_term(&mut transaction, epoch).await?.is_err() {
-        return Ok(Redeemed::Fenced);
-    }
+    sqlx::query("set local lock_timeout = '1s'")
+        .execute(&mut *transaction)
+        .await?;
     // The row is locked: of two machines that want the last use, the second sees that it is gone.
     let token: Option<(Json<Labels>, i32)> = sqlx::query_as(
         "select labels, uses_left from join_token
@@ -190,6 +190,10 @@ pub async fn redeem(
     }
     if uses_left == 0 {
         return Ok(Redeemed::Refused);
+    }
+    // Last: who holds the lease's row waits for nobody else's, or many that join by one token keep it from the leader in turn.
+    if hold_term(&mut transaction, epoch).await?.is_err() {
+        return Ok(Redeemed::Fenced);
     }
     admit(&mut transaction, redemption, &labels, certified).await?;
     transaction.commit().await?;

@@ -25,10 +25,11 @@ pub struct LeaderView {
 
 /// Looks without touching.
 pub async fn look(database: &Database) -> Result<LeaderView, DatabaseError> {
-    let (epoch, holder, address, is_held): (i32, Option<String>, Option<String>, bool) =
-        sqlx::query_as("select epoch, holder, address, expires_at > now() from leader")
-            .fetch_one(database.pool())
-            .await?;
+    type Row = (i32, Option<String>, Option<String>, bool);
+    let query = sqlx::query_as("select epoch, holder, address, expires_at > now() from leader");
+    let rows: Vec<Row> = database.lease().fetch_all(query).await?;
+    let row = rows.into_iter().next().ok_or(sqlx::Error::RowNotFound)?;
+    let (epoch, holder, address, is_held) = row;
     Ok(LeaderView {
         epoch: epoch_from(epoch),
         holder,
@@ -44,7 +45,7 @@ pub async fn take_over(
     holder: &str,
     address: &str,
 ) -> Result<Option<Epoch>, DatabaseError> {
-    let epoch: Option<i32> = sqlx::query_scalar(
+    let query = sqlx::query_as(
         "update leader
             set epoch = epoch + 1, holder = $1, address = $2, expires_at = now() + $3 * interval '1 millisecond'
           where expires_at <= now()
@@ -52,33 +53,31 @@ pub async fn take_over(
     )
     .bind(holder)
     .bind(address)
-    .bind(millis(LEADER_TERM_MS))
-    .fetch_optional(database.pool())
-    .await?;
-    Ok(epoch.map(epoch_from))
+    .bind(millis(LEADER_TERM_MS));
+    let taken: Vec<(i32,)> = database.lease().fetch_all(query).await?;
+    Ok(taken.first().map(|(epoch,)| epoch_from(*epoch)))
 }
 
 /// Holds the lease for another [`LEADER_TERM_MS`]. `false` when a later term has begun: this one is over for good. A lease
 /// that ran out and that nobody took can still be renewed.
 pub async fn renew(database: &Database, epoch: Epoch) -> Result<bool, DatabaseError> {
-    let renewed = sqlx::query(
-        "update leader set expires_at = now() + $2 * interval '1 millisecond' where epoch = $1",
+    let query = sqlx::query_as(
+        "update leader set expires_at = now() + $2 * interval '1 millisecond' where epoch = $1 returning epoch",
     )
     .bind(int(epoch.get()))
-    .bind(millis(LEADER_TERM_MS))
-    .execute(database.pool())
-    .await?;
-    Ok(renewed.rows_affected() == 1)
+    .bind(millis(LEADER_TERM_MS));
+    let renewed: Vec<(i32,)> = database.lease().fetch_all(query).await?;
+    Ok(!renewed.is_empty())
 }
 
 /// Ends the own term at once, so that a standby need not wait for its end. `false` when it had ended.
 pub async fn give_up(database: &Database, epoch: Epoch) -> Result<bool, DatabaseError> {
-    let given =
-        sqlx::query("update leader set expires_at = now() where epoch = $1 and expires_at > now()")
-            .bind(int(epoch.get()))
-            .execute(database.pool())
-            .await?;
-    Ok(given.rows_affected() == 1)
+    let query = sqlx::query_as(
+        "update leader set expires_at = now() where epoch = $1 and expires_at > now() returning epoch",
+    )
+    .bind(int(epoch.get()));
+    let given: Vec<(i32,)> = database.lease().fetch_all(query).await?;
+    Ok(!given.is_empty())
 }
 
 /// Makes sure that no later term begins before the transaction ends, which waits half a second for the rows of others and is ended

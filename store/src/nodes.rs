@@ -59,8 +59,10 @@ async fn offer_models(
         .map(|offer| serde_json::to_value(offer).map_err(|error| sqlx::Error::Encode(error.into())))
         .collect::<Result<_, _>>()?;
     sqlx::query(
+        // A row that says so already is not even locked: after a takeover all nodes of a model come at once.
         "insert into model (id, sha256, family, offer)
-         select * from unnest($1::text[], $2::bytea[], $3::text[], $4::jsonb[])
+         select o.* from unnest($1::text[], $2::bytea[], $3::text[], $4::jsonb[]) as o (id, sha256, family, offer)
+          where not exists (select from model m where (m.id, m.sha256, m.family, m.offer) = (o.id, o.sha256, o.family, o.offer))
          on conflict (id) do update
             set sha256 = excluded.sha256, family = excluded.family, offer = excluded.offer, updated_at = now()
           where (model.sha256, model.family, model.offer) is distinct from (excluded.sha256, excluded.family, excluded.offer)",

@@ -3,12 +3,15 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use flowai_actors::ids::{Attempt, JobId, ModelId, NodeId, UserId};
 use flowai_actors::limits::RECOVERY_PAGE_JOBS;
 use flowai_actors::messages::{AttemptRef, Holding};
 use flowai_actors::spec::RenderSpec;
 use flowai_actors::state::{Class, JobState, Tier};
-use sqlx::FromRow;
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::query::QueryAs;
+use sqlx::{FromRow, Postgres, Row as _};
 use uuid::Uuid;
 
 use crate::database::{Database, DatabaseError};
@@ -64,21 +67,30 @@ pub struct After {
     pub has_failed: bool,
 }
 
-#[derive(Debug, FromRow)]
+/// Of `leader_jobs` and `leader_page`, in the order of [`RawJob`]'s fields.
+macro_rules! job_columns {
+    () => {
+        "job_id, owner_id, tier, class, ready_at, after_id, after_state, model_id, spec, state, attempt, epoch, node_id, generation,
+         failures, failed_on, died_on, node_deaths, preemptions, cancel_requested, kept_step, kept_class"
+    };
+}
+
+/// Read by place: a leader begins with a million of them.
+#[derive(Debug)]
 struct RawJob {
-    job_id: Uuid,
-    owner_id: Uuid,
-    tier: String,
-    class: String,
-    waited_ms: i64,
-    after_id: Option<Uuid>,
-    after_state: Option<String>,
-    model_id: String,
+    job: JobId,
+    owner: UserId,
+    tier: Option<Tier>,
+    class: Option<Class>,
+    ready_at: DateTime<Utc>,
+    after: Option<JobId>,
+    after_state: Option<JobState>,
+    model: Option<ModelId>,
     spec: String,
-    state: String,
+    state: Option<JobState>,
     attempt: i32,
     epoch: i32,
-    node_id: Option<String>,
+    node: Option<String>,
     generation: i32,
     failures: i64,
     failed_on: Vec<String>,
@@ -90,61 +102,82 @@ struct RawJob {
     kept_class: Option<String>,
 }
 
-/// A name that a newer version wrote.
-fn unknown(what: &str, name: &str) -> DatabaseError {
-    let reason =
-        format!("{what} {name:?} is unknown to this version; run the version that wrote it");
-    DatabaseError::Query(sqlx::Error::Decode(reason.into()))
+impl FromRow<'_, PgRow> for RawJob {
+    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            job: JobId::from_uuid(row.try_get(0)?),
+            owner: UserId::from_uuid(row.try_get(1)?),
+            tier: Tier::from_name(row.try_get(2)?),
+            class: Class::from_name(row.try_get(3)?),
+            ready_at: row.try_get(4)?,
+            after: row.try_get::<Option<Uuid>, _>(5)?.map(JobId::from_uuid),
+            after_state: row
+                .try_get::<Option<&str>, _>(6)?
+                .and_then(JobState::from_name),
+            model: ModelId::try_from(row.try_get::<String, _>(7)?).ok(),
+            spec: row.try_get(8)?,
+            state: JobState::from_name(row.try_get(9)?),
+            attempt: row.try_get(10)?,
+            epoch: row.try_get(11)?,
+            node: row.try_get(12)?,
+            generation: row.try_get(13)?,
+            failures: row.try_get(14)?,
+            failed_on: row.try_get(15)?,
+            died_on: row.try_get(16)?,
+            node_deaths: row.try_get(17)?,
+            preemptions: row.try_get(18)?,
+            cancel_requested: row.try_get(19)?,
+            kept_step: row.try_get(20)?,
+            kept_class: row.try_get(21)?,
+        })
+    }
 }
 
-fn node_id(name: String) -> Result<NodeId, DatabaseError> {
-    NodeId::try_from(name).map_err(|invalid| unknown("node", &invalid.got))
+fn node_id(name: String) -> Option<NodeId> {
+    NodeId::try_from(name).ok()
 }
 
-fn node_ids(names: Vec<String>) -> Result<BTreeSet<NodeId>, DatabaseError> {
+fn node_ids(names: Vec<String>) -> Option<BTreeSet<NodeId>> {
     names.into_iter().map(node_id).collect()
 }
 
-impl TryFrom<RawJob> for JobRow {
-    type Error = DatabaseError;
-
-    fn try_from(raw: RawJob) -> Result<Self, DatabaseError> {
-        let job = JobId::from_uuid(raw.job_id);
-        let attempt = attempt_from(raw.attempt);
-        let held = match raw.node_id {
+impl RawJob {
+    /// As it stands at `now`, by the database's clock. `None` where it holds a name that another version wrote.
+    fn understood(self, now: DateTime<Utc>) -> Option<JobRow> {
+        let (job, attempt) = (self.job, attempt_from(self.attempt));
+        let held = match self.node {
             None => None,
             Some(node) => Some(Holding {
                 at: AttemptRef {
                     job,
                     attempt,
-                    epoch: epoch_from(raw.epoch),
+                    epoch: epoch_from(self.epoch),
                 },
                 node: node_id(node)?,
-                generation: generation_from(raw.generation),
+                generation: generation_from(self.generation),
             }),
         };
-        Ok(Self {
+        Some(JobRow {
             job,
-            owner: UserId::from_uuid(raw.owner_id),
-            tier: Tier::from_name(&raw.tier).ok_or_else(|| unknown("tier", &raw.tier))?,
-            class: Class::from_name(&raw.class).ok_or_else(|| unknown("class", &raw.class))?,
-            waited: Duration::from_millis(raw.waited_ms.unsigned_abs()),
-            after: after(raw.after_id, raw.after_state.as_deref()).filter(|_| raw.attempt == 0),
-            model: ModelId::try_from(raw.model_id)
-                .map_err(|invalid| unknown("model", &invalid.got))?,
-            spec: serde_json::from_str(&raw.spec).ok(),
-            state: JobState::from_name(&raw.state).ok_or_else(|| unknown("state", &raw.state))?,
+            owner: self.owner,
+            tier: self.tier?,
+            class: self.class?,
+            waited: (now - self.ready_at).to_std().unwrap_or_default(),
+            after: after(self.after, self.after_state).filter(|_| self.attempt == 0),
+            model: self.model?,
+            spec: serde_json::from_str(&self.spec).ok(),
+            state: self.state?,
             attempt,
-            failures: u32::try_from(raw.failures).unwrap_or(u32::MAX),
-            failed_on: node_ids(raw.failed_on)?,
-            node_deaths: unsigned(raw.node_deaths),
-            died_on: node_ids(raw.died_on)?,
-            preemptions: u32::try_from(raw.preemptions).unwrap_or(u32::MAX),
+            failures: u32::try_from(self.failures).unwrap_or(u32::MAX),
+            failed_on: node_ids(self.failed_on)?,
+            node_deaths: unsigned(self.node_deaths),
+            died_on: node_ids(self.died_on)?,
+            preemptions: u32::try_from(self.preemptions).unwrap_or(u32::MAX),
             held,
-            cancel_requested: raw.cancel_requested,
-            kept: raw
+            cancel_requested: self.cancel_requested,
+            kept: self
                 .kept_step
-                .zip(raw.kept_class)
+                .zip(self.kept_class)
                 .map(|(step, device_class)| Kept {
                     step: unsigned(step),
                     device_class,
@@ -153,10 +186,34 @@ impl TryFrom<RawJob> for JobRow {
     }
 }
 
-fn after(job: Option<Uuid>, state: Option<&str>) -> Option<After> {
-    let state = state.and_then(JobState::from_name);
+/// Jobs as their rows say them.
+#[derive(Debug, Default)]
+pub struct JobRows {
+    pub rows: Vec<JobRow>,
+    /// Another version wrote these, which this one cannot read: they wait for it.
+    pub unread: Vec<JobId>,
+}
+
+impl JobRows {
+    fn of(raw: impl IntoIterator<Item = RawJob>, now: DateTime<Utc>) -> Self {
+        let mut found = Self::default();
+        for raw in raw {
+            let job = raw.job;
+            match raw.understood(now) {
+                Some(row) => found.rows.push(row),
+                None => {
+                    tracing::warn!(%job, "job was written by another version and waits for it");
+                    found.unread.push(job);
+                }
+            }
+        }
+        found
+    }
+}
+
+fn after(job: Option<JobId>, state: Option<JobState>) -> Option<After> {
     Some(After {
-        job: JobId::from_uuid(job?),
+        job: job?,
         has_failed: state.is_none_or(JobState::is_end),
     })
     .filter(|_| state != Some(JobState::Done))
@@ -170,58 +227,98 @@ fn uuids(jobs: &[JobId]) -> Vec<Uuid> {
     jobs.iter().map(|job| job.as_uuid()).collect()
 }
 
-/// Unfinished jobs as the database sent them: understanding them takes as long as reading them, and may be done meanwhile.
-#[derive(Debug)]
-pub struct Page(Vec<RawJob>);
-
-impl Page {
-    /// Where the next page begins; `None` for the last one.
-    pub fn next_after(&self) -> Option<JobId> {
-        let is_full = self.0.len() == RECOVERY_PAGE_JOBS as usize;
-        let last = self.0.last().filter(|_| is_full)?;
-        Some(JobId::from_uuid(last.job_id))
-    }
-
-    /// # Errors
-    /// A row holds a name that another version wrote.
-    pub fn into_rows(self) -> Result<Vec<JobRow>, DatabaseError> {
-        self.0.into_iter().map(JobRow::try_from).collect()
-    }
-}
-
-/// Unfinished jobs in the order of ids, at most [`RECOVERY_PAGE_JOBS`] after `after`.
-pub async fn unfinished(database: &Database, after: Option<JobId>) -> Result<Page, DatabaseError> {
-    let raw: Vec<RawJob> = sqlx::query_as(
-        "select * from leader_job where finished_at is null and job_id > $1 and spec_of > $1 order by job_id limit $2",
+/// Where the page of unfinished jobs ends that begins after `after`, in the order of ids; `None` for the last one. Whoever knows the ends
+/// reads several pages at a time.
+pub async fn page_end(
+    database: &Database,
+    after: Option<JobId>,
+) -> Result<Option<JobId>, DatabaseError> {
+    let end: Option<Uuid> = sqlx::query_scalar(
+        "select job_id from job_state where finished_at is null and job_id > $1 order by job_id offset $2 limit 1",
     )
     .bind(after.map_or(Uuid::nil(), JobId::as_uuid))
+    .bind(int(RECOVERY_PAGE_JOBS - 1))
+    .fetch_optional(database.pool())
+    .await?;
+    Ok(end.map(JobId::from_uuid))
+}
+
+/// What the database's clock shows: of pages that are read one after the other, all wait by the same one.
+pub async fn now(database: &Database) -> Result<DateTime<Utc>, DatabaseError> {
+    let query = sqlx::query_scalar("select now()");
+    Ok(query.fetch_one(database.pool()).await?)
+}
+
+/// Unfinished jobs behind `after` and up to the `end` of their page, in the order of ids, at most [`RECOVERY_PAGE_JOBS`]; as they stand at
+/// `now`, by the database's clock.
+pub async fn unfinished(
+    database: &Database,
+    after: Option<JobId>,
+    end: Option<JobId>,
+    now: DateTime<Utc>,
+) -> Result<JobRows, DatabaseError> {
+    let raw: Vec<RawJob> = sqlx::query_as(concat!(
+        "select ",
+        job_columns!(),
+        " from leader_page($1, $2, $3)"
+    ))
+    .bind(after.map_or(Uuid::nil(), JobId::as_uuid))
+    .bind(end.map_or(Uuid::max(), JobId::as_uuid))
     .bind(int(RECOVERY_PAGE_JOBS))
     .fetch_all(database.pool())
     .await?;
-    Ok(Page(raw))
+    Ok(JobRows::of(raw, now))
+}
+
+/// With the database's clock.
+struct Timed(RawJob, DateTime<Utc>);
+
+impl FromRow<'_, PgRow> for Timed {
+    fn from_row(row: &PgRow) -> Result<Self, sqlx::Error> {
+        Ok(Self(RawJob::from_row(row)?, row.try_get("now")?))
+    }
 }
 
 /// These jobs, finished ones too. Those that do not exist are left out.
-pub async fn jobs(database: &Database, wanted: &[JobId]) -> Result<Vec<JobRow>, DatabaseError> {
-    let query = sqlx::query_as("select * from leader_jobs($1)").bind(uuids(wanted));
-    let raw: Vec<RawJob> = database.frequent().fetch_all(query).await?;
-    raw.into_iter().map(JobRow::try_from).collect()
+pub async fn jobs(database: &Database, wanted: &[JobId]) -> Result<JobRows, DatabaseError> {
+    let query = sqlx::query_as(concat!(
+        "select ",
+        job_columns!(),
+        ", now() from leader_jobs($1)"
+    ))
+    .bind(uuids(wanted));
+    let raw: Vec<Timed> = database.frequent().fetch_all(query).await?;
+    let now = raw.first().map(|timed| timed.1).unwrap_or_default();
+    Ok(JobRows::of(raw.into_iter().map(|timed| timed.0), now))
 }
 
-/// Waiting jobs whose ids were made within `age`, by the time in the id: the quick look for what no doorbell announced.
+/// Waiting jobs whose ids were made within `age`, by the time in the id, at most [`RECOVERY_PAGE_JOBS`], the newest first: the quick look
+/// for what no doorbell announced. What an api gave an id of a clock further ahead is found by the thorough one.
 pub async fn newcomers(database: &Database, age: Duration) -> Result<Vec<JobId>, DatabaseError> {
     // The first 48 bits of a UUID of version 7 are its time in milliseconds.
-    let found = sqlx::query_scalar(
+    let query = sqlx::query_as(
         "select job_id from job_state
           where finished_at is null and state = 'queued'
-            and job_id > (lpad(to_hex((extract(epoch from now()) * 1000 - $1)::bigint), 12, '0')
-                          || '00000000000000000000')::uuid
-          order by job_id",
+            and job_id between (lpad(to_hex((extract(epoch from now()) * 1000 - $1)::bigint), 12, '0')
+                                || '00000000000000000000')::uuid
+                           and (lpad(to_hex((extract(epoch from now()) * 1000 + $1)::bigint), 12, '0')
+                                || '00000000000000000000')::uuid
+          order by job_id desc limit $2",
     )
     .bind(millis(u64::try_from(age.as_millis()).unwrap_or(u64::MAX)))
-    .fetch_all(database.pool())
-    .await?;
-    Ok(ids(found))
+    .bind(int(RECOVERY_PAGE_JOBS));
+    frequent_ids(database, query).await
+}
+
+async fn frequent_ids(
+    database: &Database,
+    query: QueryAs<'_, Postgres, (Uuid,), PgArguments>,
+) -> Result<Vec<JobId>, DatabaseError> {
+    let found = database.frequent().fetch_all(query).await?;
+    Ok(found
+        .into_iter()
+        .map(|(job,)| JobId::from_uuid(job))
+        .collect())
 }
 
 /// Ids of all unfinished jobs in order, at most [`RECOVERY_PAGE_JOBS`] after `after`: the thorough look.
@@ -249,6 +346,12 @@ pub struct UnfinishedRow {
     pub node: Option<NodeId>,
 }
 
+/// A name that a newer version wrote.
+fn unknown_node(name: &str) -> DatabaseError {
+    let reason = format!("node {name:?} is unknown to this version; run the version that wrote it");
+    DatabaseError::Query(sqlx::Error::Decode(reason.into()))
+}
+
 /// Unfinished jobs in the order of ids, at most [`RECOVERY_PAGE_JOBS`] after `after`. A shorter page is the last one.
 pub async fn unfinished_rows(
     database: &Database,
@@ -266,7 +369,9 @@ pub async fn unfinished_rows(
         Ok(UnfinishedRow {
             job: JobId::from_uuid(job),
             attempt: attempt_from(attempt),
-            node: node.map(node_id).transpose()?,
+            node: node
+                .map(|name| NodeId::try_from(name).map_err(|invalid| unknown_node(&invalid.got)))
+                .transpose()?,
         })
     };
     found.into_iter().map(row).collect()
@@ -280,13 +385,11 @@ pub async fn cancel_requests(
     if among.is_empty() {
         return Ok(Vec::new());
     }
-    let found = sqlx::query_scalar(
+    let query = sqlx::query_as(
         "select job_id from job_state where job_id = any($1) and cancel_requested_at is not null",
     )
-    .bind(uuids(among))
-    .fetch_all(database.pool())
-    .await?;
-    Ok(ids(found))
+    .bind(uuids(among));
+    frequent_ids(database, query).await
 }
 
 /// Whether this very attempt was settled: what a node is told that asks again because the answer was lost.

@@ -90,6 +90,10 @@ pub(crate) async fn purge(app: &App, user: UserId, id: JobId) -> Result<(), ApiE
             let detail = "the video has not ended; cancel it and wait for its end";
             return Err(ApiError::StateConflict(detail.to_owned()));
         }
+        Purge::Awaited => {
+            let detail = "another video starts after this one and has yet to; cancel that one, or purge this one later";
+            return Err(ApiError::StateConflict(detail.to_owned()));
+        }
         Purge::NotFound => return Err(ApiError::NotFound("a video of this id")),
     };
     // Also what attempts left that were lost, cancelled or too late.

@@ -134,9 +134,15 @@ async fn a_price_is_held_once_and_captured_or_released() {
     assert_eq!((available, held), (left, 0));
     assert_eq!(kinds.iter().filter(|kind| *kind == "release").count(), 2);
 
-    // A draft is cheaper, and its purge changes nothing of what it cost.
+    // A draft that is all of its final costs as much. Another one is cheaper, and its purge changes nothing of what it cost.
     let mut draft = wish.clone();
     draft["draft"] = json!(true);
+    let whole = ada.post("/v1/videos", &draft).await;
+    assert_eq!(whole.expect(202).json()["cost"]["price_mc"], PRICE_MC);
+    ada.delete(&format!("/v1/videos/{}", whole.id()))
+        .await
+        .expect(200);
+    draft["steps"] = json!(9);
     let draft = ada.post("/v1/videos", &draft).await;
     assert_eq!(draft.expect(202).json()["cost"]["price_mc"], 26);
     farm.deliver(&draft.id()).await;

@@ -100,9 +100,10 @@ async fn a_token_is_shown_once_and_stored_as_a_hash() {
         assert_eq!(problem["errors"][0]["pointer"], pointer, "{wish}");
     }
     let path = format!("/v1/farm/tokens/{}", token.id());
-    sent(&root, "DELETE", &path, &json!({})).await.expect(204);
-    let again = sent(&root, "DELETE", &path, &json!({})).await;
-    again.expect_problem(404, "not_found");
+    // Again, as whoever lost the answer does.
+    for _ in 0..2 {
+        sent(&root, "DELETE", &path, &json!({})).await.expect(204);
+    }
     let listed = root.get("/v1/farm/tokens").await.expect(200).json();
     assert_eq!(listed["data"], json!([]));
 }

@@ -3,7 +3,6 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::Epoch;
 use flowai_coordinator::core;
 use serde::Serialize;
@@ -48,7 +47,7 @@ pub(super) async fn run(options: &Options) -> Result<()> {
     for _ in 0..options.rounds {
         let start = Instant::now();
         let (state, jobs) =
-            core::recover(&durable.database, Epoch::new(1), Monotonic::default()).await?;
+            core::recover(&durable.database, Epoch::new(1), core::CLOCK_START).await?;
         seconds.push(start.elapsed().as_secs_f64());
         ensure!(jobs as u64 == options.jobs, "{jobs} jobs were read");
         drop(state);

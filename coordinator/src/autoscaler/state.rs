@@ -103,6 +103,8 @@ struct Standing {
     spare: Option<(Monotonic, u32)>,
     /// Nodes that were drained for this and may still be there, and since when.
     drained: BTreeMap<NodeId, Monotonic>,
+    /// Those of them that the provider was told of: their machines may go at any moment, and no job is given to them again.
+    released: BTreeSet<NodeId>,
     told: Option<(Call, Monotonic)>,
 }
 
@@ -187,16 +189,20 @@ impl State {
         effects
     }
 
-    /// Drained nodes that have left, and those that an operator wants back.
+    /// Drained nodes that have left, and those of which an operator wants something.
     fn forget_gone(&mut self, ix: usize, pool: &Pool, now: Monotonic, effects: &mut Vec<Effect>) {
         let drains = self.drains;
-        self.standings[ix].drained.retain(|name, since| {
+        let standing = &mut self.standings[ix];
+        standing.drained.retain(|name, since| {
             let Some(node) = pool.nodes.iter().find(|node| node.node == *name) else {
                 effects.push(Effect::Undrain(name.clone()));
                 return false;
             };
-            node.is_draining || !drains || now < since.plus_ms(DRAIN_SEEN_MS)
+            let is_seen = node.is_draining || !drains || now < since.plus_ms(DRAIN_SEEN_MS);
+            is_seen && !node.is_operators
         });
+        let drained = &standing.drained;
+        standing.released.retain(|name| drained.contains_key(name));
     }
 
     fn see(&self, ix: usize, pool: Option<&Pool>) -> Seen {
@@ -359,6 +365,7 @@ impl State {
             is_news || (!is_done && at.plus_ms(AUTOSCALE_REMIND_MS) <= now)
         });
         if is_due {
+            standing.released.extend(call.drained.iter().cloned());
             standing.told = Some((call.clone(), now));
             effects.push(Effect::Call(call));
         }
@@ -371,12 +378,13 @@ impl Standing {
         !node.is_draining && !self.drained.contains_key(&node.node)
     }
 
-    /// Nodes drained for this that are still there, those with most at hand first.
+    /// Nodes drained for this of which the provider does not know yet, those with most at hand first.
     fn own(&self, pool: &Pool) -> Vec<NodeId> {
         let mut own: Vec<&PoolNode> = pool
             .nodes
             .iter()
             .filter(|node| self.drained.contains_key(&node.node))
+            .filter(|node| !self.released.contains(&node.node))
             .collect();
         own.sort_by_key(|node| (std::cmp::Reverse(node.held), &node.node));
         own.into_iter().map(|node| node.node.clone()).collect()

@@ -38,6 +38,7 @@ use super::state::State;
 use super::tasks::LeaderTask;
 use super::weeks::keep_weeks;
 use super::work::{self, recover};
+use super::writing;
 use crate::autoscaler::Autoscale;
 use crate::metrics;
 
@@ -46,7 +47,7 @@ const MAILBOX_MAX: usize = 1_024;
 /// A mailbox that stays full for so long means that the actor hangs.
 const POST_DEADLINE: Duration = Duration::from_secs(30);
 /// What a term's clock shows at its start: jobs have waited since before it.
-const CLOCK_START: Monotonic = Monotonic::from_millis(30 * 86_400_000);
+pub const CLOCK_START: Monotonic = Monotonic::from_millis(30 * 86_400_000);
 /// Leases, sweeps and places in the line need no finer clock.
 pub const TICK: Duration = Duration::from_millis(100);
 /// Kept answers that are forgotten at a time, so that no statement takes long: a thousand a second, more than come.
@@ -338,7 +339,7 @@ impl Running {
             let figures = self.state.scheduler.figures();
             metrics::record(self.state.epoch, &figures, &mut self.counted);
             if let Some(looks) = &self.looks {
-                looks.show(now, &self.state.scheduler);
+                looks.show(now, &self.state);
             }
         }
         for effect in effects {
@@ -354,18 +355,24 @@ impl Running {
         match effect {
             Effect::Answer(reply, answer) => self.answer(reply, &answer),
             Effect::Decline(reply) => drop(self.replies.remove(&reply)),
-            Effect::Admit { reply, register } => self.work(LeaderTask::Admit, async move {
-                work::admit(&database, reply, register).await
-            }),
+            Effect::Admit { reply, register } => {
+                let admissions = self.tools.admissions.clone();
+                self.work(LeaderTask::Admit, async move {
+                    work::admit(&database, &admissions, reply, register).await
+                });
+            }
             Effect::Commit(batch) => {
                 if let Some(reading) = self.tools.ahead.of(&batch) {
                     let database = database.clone();
                     self.tasks.spawn(LeaderTask::ReadAhead, |_| async move {
-                        Ok(reading.read(&database).await?)
+                        Ok(reading.read(&database, &objects).await?)
                     });
                 }
-                self.work(LeaderTask::Commit, async move {
-                    work::commit_batch(&database, epoch, &batch).await
+                let held_rows = self.tools.held_rows.clone();
+                let mailbox = self.mailbox.clone();
+                self.tasks.spawn(LeaderTask::Commit, |_| async move {
+                    let written = writing::commit_batch(&database, &held_rows, epoch, &batch);
+                    post(&mailbox, written.await?).await
                 });
             }
             Effect::Read { jobs, after } => self.work(LeaderTask::Read, async move {
@@ -395,10 +402,18 @@ impl Running {
                 });
             }
             Effect::Forget => self.tasks.spawn(LeaderTask::Forget, |_| async move {
-                idempotency::forget_expired(&database, ANSWERS_FORGOTTEN_MAX).await?;
-                join_tokens::forget_expired(&database, MEMBERS_FORGOTTEN_MAX).await?;
-                members::forget_ended(&database, MEMBERS_FORGOTTEN_MAX).await?;
-                accounts::forget_sign_ins(&database, SIGN_INS_FORGOTTEN_MAX).await?;
+                in_time(idempotency::forget_expired(
+                    &database,
+                    ANSWERS_FORGOTTEN_MAX,
+                ))
+                .await?;
+                in_time(join_tokens::forget_expired(
+                    &database,
+                    MEMBERS_FORGOTTEN_MAX,
+                ))
+                .await?;
+                in_time(members::forget_ended(&database, MEMBERS_FORGOTTEN_MAX)).await?;
+                in_time(accounts::forget_sign_ins(&database, SIGN_INS_FORGOTTEN_MAX)).await?;
                 Ok(())
             }),
             Effect::Stop { node, at, keep } => self.tasks.spawn(LeaderTask::Stop, |_| async move {

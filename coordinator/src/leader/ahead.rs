@@ -1,4 +1,4 @@
-//! What the jobs of a batch are made from, read in one statement while the batch commits: whoever gives them to their nodes then
+//! What the jobs of a batch are made from, read in one statement and signed while the batch commits: whoever gives them to their nodes then
 //! need not ask the database again. A mere speed-up: what does not come from here is read when it is needed.
 //!
 //! A reading is never cut off, be the batch ever so quick: a connection that is dropped in the middle of a statement is lost, and
@@ -12,9 +12,12 @@ use flowai_actors::ids::JobId;
 use flowai_actors::limits::JOURNAL_BATCH_MAX;
 use flowai_store::database::{Database, DatabaseError};
 use flowai_store::journal::{Batch, Change};
-use flowai_store::sources::{self, Sources};
+use flowai_store::objects::Objects;
+use flowai_store::sources;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
+
+use super::inputs::{self, Inputs};
 
 /// One batch is given to its nodes while the next one commits, and there is room for what nobody takes.
 const KEPT_MAX: usize = 4 * JOURNAL_BATCH_MAX;
@@ -23,10 +26,10 @@ const WAITED_FOR: Duration = Duration::from_secs(1);
 
 /// Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Ahead(Arc<Mutex<HashMap<JobId, oneshot::Receiver<Sources>>>>);
+pub(crate) struct Ahead(Arc<Mutex<HashMap<JobId, oneshot::Receiver<Inputs>>>>);
 
 /// What is about to be read.
-pub(super) struct Reading(HashMap<JobId, oneshot::Sender<Sources>>);
+pub(super) struct Reading(HashMap<JobId, oneshot::Sender<Inputs>>);
 
 impl Ahead {
     /// Of the jobs that the batch gives to nodes, if it does. From now on, who takes one of them waits for the reading.
@@ -53,12 +56,12 @@ impl Ahead {
     }
 
     /// What is read of a job, once.
-    pub(super) async fn take(&self, job: JobId) -> Option<Sources> {
+    pub(super) async fn take(&self, job: JobId) -> Option<Inputs> {
         let coming = self.coming().remove(&job)?;
         timeout(WAITED_FOR, coming).await.ok()?.ok()
     }
 
-    fn coming(&self) -> MutexGuard<'_, HashMap<JobId, oneshot::Receiver<Sources>>> {
+    fn coming(&self) -> MutexGuard<'_, HashMap<JobId, oneshot::Receiver<Inputs>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -66,13 +69,19 @@ impl Ahead {
 impl Reading {
     /// # Errors
     /// Those of the database. Whoever waits reads it itself then, as it does what cannot be put together.
-    pub(super) async fn read(self, database: &Database) -> Result<(), DatabaseError> {
+    pub(super) async fn read(
+        self,
+        database: &Database,
+        objects: &Objects,
+    ) -> Result<(), DatabaseError> {
         let jobs: Vec<JobId> = self.0.keys().copied().collect();
         let mut found = sources::of_jobs(database, &jobs).await?;
         for (job, sender) in self.0 {
-            if let Some(Ok(sources)) = found.remove(&job) {
+            if let Some(Ok(sources)) = found.remove(&job)
+                && let Ok(inputs) = inputs::signed(objects, sources).await
+            {
                 // Nobody may wait any more.
-                drop(sender.send(sources));
+                drop(sender.send(inputs));
             }
         }
         Ok(())
@@ -83,14 +92,14 @@ impl Reading {
 mod tests {
     use flowai_actors::ids::Sha256;
     use flowai_actors::spec::RenderSpec;
-    use flowai_store::sources::FirstFrameFiles;
 
+    use super::super::inputs::FirstFrameInputs;
     use super::*;
 
-    fn sources() -> Sources {
-        Sources {
+    fn inputs() -> Inputs {
+        Inputs {
             spec: RenderSpec::small("tiny".parse().unwrap(), Sha256::from_bytes([1; 32])),
-            first_frame: FirstFrameFiles::Keyframe(Vec::new()),
+            first_frame: FirstFrameInputs::Keyframe(Vec::new()),
             adapters: Vec::new(),
         }
     }
@@ -108,10 +117,10 @@ mod tests {
         let mut reading = ahead.expect([job].into_iter()).unwrap();
         let slow = async {
             tokio::time::sleep(WAITED_FOR / 2).await;
-            reading.0.remove(&job).unwrap().send(sources()).unwrap();
+            reading.0.remove(&job).unwrap().send(inputs()).unwrap();
         };
         let (taken, ()) = tokio::join!(ahead.take(job), slow);
-        assert_eq!(taken, Some(sources()));
+        assert_eq!(taken, Some(inputs()));
         assert_eq!(ahead.take(job).await, None, "once");
 
         let failed = ahead.expect([job].into_iter());
@@ -130,7 +139,7 @@ mod tests {
         }
         let newest = JobId::generate();
         let mut reading = ahead.expect([newest].into_iter()).unwrap();
-        reading.0.remove(&newest).unwrap().send(sources()).unwrap();
+        reading.0.remove(&newest).unwrap().send(inputs()).unwrap();
         assert!(ahead.take(newest).await.is_some());
     }
 }

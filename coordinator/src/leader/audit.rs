@@ -8,7 +8,7 @@ use flowai_actors::limits::{
 };
 use flowai_store::database::Database;
 use flowai_store::ledger;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::metrics;
 
@@ -44,10 +44,16 @@ pub(super) async fn keep_auditing(database: Database) -> TaskResult {
 
 /// What is wrong is logged and counted. `None` for one that was not finished: the last count grows old.
 async fn audit(database: &Database) -> Option<Audited> {
-    let findings = match ledger::imbalances(database, LEDGER_FINDINGS_MAX, WITHIN).await {
-        Ok(findings) => findings,
-        Err(error) => {
+    let audit = ledger::imbalances(database, LEDGER_FINDINGS_MAX, WITHIN);
+    // The server gives up by itself, unless it has gone without a word.
+    let findings = match timeout(2 * WITHIN, audit).await {
+        Ok(Ok(findings)) => findings,
+        Ok(Err(error)) => {
             tracing::warn!(%error, "the ledger was not audited");
+            return None;
+        }
+        Err(_) => {
+            tracing::warn!("the ledger was not audited in time");
             return None;
         }
     };

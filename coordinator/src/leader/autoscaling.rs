@@ -8,9 +8,10 @@ use tokio::sync::watch;
 use super::actor::post;
 use super::event::Event;
 use super::messages::Message;
+use super::state::State;
 use super::tasks::LeaderTask;
 use crate::autoscaler::{Autoscale, DryRun, Group, How, Look, run};
-use crate::scheduler::{Drain, Scheduler};
+use crate::scheduler::Drain;
 
 /// The way to an autoscaler that runs for this term.
 pub(super) struct Looks {
@@ -43,12 +44,15 @@ impl Looks {
         Self { groups, shown }
     }
 
-    pub(super) fn show(&self, at: Monotonic, scheduler: &Scheduler) {
-        let pools = self
-            .groups
-            .iter()
-            .map(|group| scheduler.pool(|class| group.matches(class)))
-            .collect();
+    pub(super) fn show(&self, at: Monotonic, state: &State) {
+        let pools = self.groups.iter().map(|group| {
+            let mut pool = state.scheduler.pool(|class| group.matches(class));
+            for node in &mut pool.nodes {
+                node.is_operators = state.is_operators(&node.node);
+            }
+            pool
+        });
+        let pools = pools.collect();
         self.shown.send_replace(Look { at, pools });
     }
 }

@@ -19,7 +19,7 @@ use flowai_store::recovery::{JobRow, UnfinishedRow};
 use crate::scheduler::Drain;
 
 /// A question that waits for its answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ReplyId(pub u64);
 
 /// The actor has checked that a word about a node comes from that very process.
@@ -51,6 +51,8 @@ pub enum Event {
         register: Box<Register>,
         result: Result<(), Generation>,
     },
+    /// The database refuses what the node says of itself.
+    NotAdmitted(ReplyId),
     Beat {
         reply: ReplyId,
         beat: Box<Beat>,
@@ -143,6 +145,7 @@ impl Event {
             | Self::SweptAll(_)
             | Self::RowsRead { .. }
             | Self::MembersRead(_)
+            | Self::NotAdmitted(_)
             | Self::Verified { .. }
             | Self::Dispatched { .. }
             | Self::Committed(_)

@@ -7,7 +7,7 @@ use flowai_actors::membership::{
     Join, JoinAnswer, Joined, RenewCertificate, RenewCertificateAnswer, check_facts,
 };
 use flowai_actors::wire;
-use flowai_store::database::DatabaseError;
+use flowai_store::database::{DatabaseError, in_time};
 use flowai_store::join_tokens::{self, Certified, Redeemed, Redemption};
 use flowai_store::members::{self, Renewal};
 use rand::Rng as _;
@@ -36,8 +36,13 @@ pub(super) async fn join(tools: &Tools, epoch: Epoch, join: &Join) -> Option<Joi
         facts: &join.facts,
         node: &node,
     };
-    let redeemed =
-        join_tokens::redeem(&tools.database, epoch, &redemption, &certified(signed)?).await;
+    let redeemed = in_time(join_tokens::redeem(
+        &tools.database,
+        epoch,
+        &redemption,
+        &certified(signed)?,
+    ))
+    .await;
     match heard(redeemed)? {
         Redeemed::Admitted {
             node,
@@ -79,7 +84,8 @@ pub(super) async fn renew(
         }
     };
     let certified = certified(signed)?;
-    let written = members::renew(&tools.database, epoch, node, certified.expires_at).await;
+    let renewed = members::renew(&tools.database, epoch, node, certified.expires_at);
+    let written = in_time(renewed).await;
     match heard(written)? {
         Renewal::Written => {
             tracing::info!(%node, "a node's certificate was renewed");

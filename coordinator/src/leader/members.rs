@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 
 use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::NodeId;
+use flowai_actors::messages::Holding;
 use flowai_store::members::{Drain, Standing, Standings};
 
 use super::event::Effect;
-use super::state::State;
-use crate::scheduler::Event as Heard;
+use super::state::{State, end_of};
+use crate::scheduler::{AttemptEnd, Event as Heard};
 
 impl State {
     /// What is wanted now in the place of what was wanted before. Nodes that are away are told when they come.
@@ -34,7 +35,25 @@ impl State {
             .collect();
         for (node, how) in changed {
             tracing::info!(%node, drain = how.as_str(), "operators want something else of a node");
+            let given = Some(node.clone()).filter(|node| self.is_revoked(node));
             self.step(now, Heard::NodeDraining { node, how }, effects);
+            if let Some(node) = given {
+                self.take_back(now, &node, effects);
+            }
+        }
+    }
+
+    /// Whatever this node says counts no more: what it has goes on elsewhere at once, and that is nobody's death.
+    fn take_back(&mut self, now: Monotonic, node: &NodeId, effects: &mut Vec<Effect>) {
+        let is_its_own = |held: &&Holding| held.node == *node;
+        let held = self.held.values().map(|held| &held.holding);
+        let taken: Vec<Holding> = held.filter(is_its_own).cloned().collect();
+        for held in taken {
+            // What it delivered before is looked at in the object store, and needs no word of its own.
+            if !self.ending.contains_key(&(held.at.job, held.at.attempt)) {
+                let end = AttemptEnd::Stopped { checkpoint: None };
+                self.step(now, end_of(&held, end), effects);
+            }
         }
     }
 
@@ -46,9 +65,14 @@ impl State {
         how: Drain,
         effects: &mut Vec<Effect>,
     ) {
-        if wanted(self.members.get(&node)) == Drain::Off {
+        if !self.is_operators(&node) {
             self.step(now, Heard::NodeDraining { node, how }, effects);
         }
+    }
+
+    /// Whether an operator wants something of this node.
+    pub(super) fn is_operators(&self, node: &NodeId) -> bool {
+        wanted(self.members.get(node)) != Drain::Off
     }
 
     /// Whether this node may say nothing any more, as far as the last look at the rows knows.

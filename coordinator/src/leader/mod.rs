@@ -14,6 +14,7 @@ mod checkpoints;
 mod compare;
 mod delivery;
 pub(crate) mod event;
+mod inputs;
 mod joining;
 mod line;
 mod members;
@@ -30,6 +31,7 @@ mod tasks;
 mod tests;
 mod weeks;
 pub(crate) mod work;
+pub(crate) mod writing;
 mod written;
 
 use std::sync::Arc;
@@ -40,14 +42,16 @@ use flowai_actors::kit::{Actor, BoundedRef, Tasks};
 use flowai_actors::link::{LinkEvent, NodeLink};
 use flowai_store::database::Database;
 use flowai_store::objects::Objects;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 
-pub use actor::{STOP_DEADLINE, TICK};
+pub use actor::{CLOCK_START, STOP_DEADLINE, TICK};
 
 use crate::autoscaler::Autoscale;
 use actor::{Arguments, LeaderActor};
 pub(crate) use ahead::Ahead;
 use messages::Message;
+pub(crate) use work::ADMISSIONS_AT_ONCE;
+pub(crate) use writing::HeldRows;
 
 use crate::authority::Authority;
 use crate::members::Members;
@@ -64,6 +68,9 @@ pub(crate) struct Tools {
     pub(crate) members: Members,
     /// Of the present term's jobs.
     pub(crate) ahead: Ahead,
+    pub(crate) held_rows: HeldRows,
+    /// Nodes that register are written down so many at a time: after a takeover all come at once.
+    pub(crate) admissions: Arc<Semaphore>,
     pub(crate) authority: Option<Authority>,
 }
 

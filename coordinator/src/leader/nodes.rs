@@ -48,6 +48,8 @@ impl State {
             effects.push(Effect::Answer(reply, answer));
             return;
         }
+        // What was given to it when its question was here already is not in that.
+        let works_on = running.or_else(|| self.given_since(&node, generation, reply));
         let offer = NodeOffer {
             node: node.clone(),
             generation,
@@ -58,7 +60,7 @@ impl State {
                 .collect(),
             device_class: register.device_class.clone(),
             memory_bytes: register.memory_bytes,
-            running: running.map(|at| (at.job, at.attempt)),
+            running: works_on.map(|at| (at.job, at.attempt)),
         };
         tracing::info!(%node, %generation, models = offer.models.len(), ?running, "node registers");
         self.registry.registered(register, reply, now);
@@ -81,6 +83,20 @@ impl State {
         }
         let answer = self.welcome(&node, generation, running);
         effects.push(Effect::Answer(reply, answer));
+    }
+
+    /// What this process was given when its question was here already.
+    fn given_since(
+        &self,
+        node: &NodeId,
+        generation: Generation,
+        reply: ReplyId,
+    ) -> Option<AttemptRef> {
+        let (job, _) = self.scheduler.running_on(node)?;
+        let held = self.held.get(&job)?;
+        let is_its_own = held.holding.node == *node && held.holding.generation == generation;
+        let is_since = held.given_after.is_some_and(|after| after >= reply);
+        (is_its_own && is_since).then_some(held.holding.at)
     }
 
     fn welcome(
@@ -430,6 +446,14 @@ impl State {
         });
     }
 
+    /// Whether its node was heard of this attempt, or has told its end.
+    fn is_worked_on(&self, held: &Holding) -> bool {
+        let is_ending = self.ending.contains_key(&(held.at.job, held.at.attempt));
+        let known = self.held.get(&held.at.job);
+        let has_steps = known.is_some_and(|known| known.steps.is_some());
+        self.is_held(held) && (is_ending || has_steps)
+    }
+
     pub(super) fn dispatched(
         &mut self,
         now: Monotonic,
@@ -453,6 +477,10 @@ impl State {
                 if self.stop_wanted(job).is_some() {
                     effects.extend(self.stop(job));
                 }
+            }
+            // It did: only its answer was lost.
+            Err(NotDispatched::NotTaken(_)) if self.is_worked_on(&held) => {
+                self.dispatched(now, held, Ok(()), effects);
             }
             Err(NotDispatched::NotTaken(reason)) => {
                 tracing::warn!(at = ?held.at, node = %held.node, reason, "node did not take the job");

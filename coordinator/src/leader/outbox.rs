@@ -4,7 +4,9 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::JobId;
+use flowai_actors::limits::HELD_BACK_MS;
 use flowai_store::journal::{Batch, Change};
 
 #[derive(Debug, Default)]
@@ -13,6 +15,8 @@ pub(super) struct Outbox {
     /// Of them, those of each job.
     of_jobs: HashMap<JobId, u32>,
     committing: Option<Arc<Batch>>,
+    /// Jobs whose rows somebody else held: their changes wait until then, and nobody else's.
+    held_back: HashMap<JobId, Monotonic>,
 }
 
 impl Outbox {
@@ -21,31 +25,49 @@ impl Outbox {
         self.waiting.push_back(change);
     }
 
-    /// The next batch, unless one is being committed or nothing waits. Changes keep their order.
-    pub(super) fn next_batch(&mut self) -> Option<Arc<Batch>> {
+    /// The next batch, unless one is being committed or nothing may be. The changes of a job keep their order, one in a batch.
+    pub(super) fn next_batch(&mut self, now: Monotonic) -> Option<Arc<Batch>> {
         if self.committing.is_some() || self.waiting.is_empty() {
             return None;
         }
+        self.held_back.retain(|_, until| now < *until);
         let mut batch = Batch::default();
+        let mut set_aside = Vec::new();
         while let Some(change) = self.waiting.pop_front() {
             let job = change.job();
+            if batch.holds(job) || self.held_back.contains_key(&job) {
+                set_aside.push(change);
+                continue;
+            }
             if let Err(change) = batch.push(change) {
-                self.waiting.push_front(change);
+                set_aside.push(change);
                 break;
             }
             self.leaves(job);
+        }
+        for change in set_aside.into_iter().rev() {
+            self.waiting.push_front(change);
+        }
+        if batch.changes().is_empty() {
+            return None;
         }
         let batch = Arc::new(batch);
         self.committing = Some(batch.clone());
         Some(batch)
     }
 
-    /// These could not be written and are the next ones again, in their order.
-    pub(super) fn put_back(&mut self, changes: Vec<Change>) {
+    /// Somebody else held the rows of these: they are before all others again, in their order, after a while.
+    pub(super) fn put_back(&mut self, now: Monotonic, changes: Vec<Change>) {
         for change in changes.into_iter().rev() {
-            *self.of_jobs.entry(change.job()).or_default() += 1;
+            let job = change.job();
+            *self.of_jobs.entry(job).or_default() += 1;
+            self.held_back.insert(job, now.plus_ms(HELD_BACK_MS));
             self.waiting.push_front(change);
         }
+    }
+
+    pub(super) fn is_committing(&self) -> bool {
+        self.committing.is_some()
     }
 
     /// Whether a change of the job is not written yet.
@@ -73,6 +95,8 @@ impl Outbox {
 mod tests {
     use flowai_actors::ids::{Attempt, JobId};
 
+    const NOW: Monotonic = Monotonic::from_millis(1_000);
+
     use super::*;
 
     fn cancel(job: JobId, attempt: u32) -> Change {
@@ -86,7 +110,7 @@ mod tests {
     fn one_batch_at_a_time_and_the_changes_of_a_job_in_order() {
         let (one, other) = (JobId::generate(), JobId::generate());
         let mut outbox = Outbox::default();
-        assert!(outbox.next_batch().is_none());
+        assert!(outbox.next_batch(NOW).is_none());
         for change in [
             cancel(one, 1),
             cancel(other, 1),
@@ -95,16 +119,41 @@ mod tests {
         ] {
             outbox.push(change);
         }
-        let first = outbox.next_batch().unwrap();
+        let first = outbox.next_batch(NOW).unwrap();
         assert_eq!(first.changes(), [cancel(one, 1), cancel(other, 1)]);
-        assert!(outbox.next_batch().is_none());
+        assert!(outbox.next_batch(NOW).is_none());
         assert!(outbox.holds(one) && !outbox.holds(JobId::generate()));
         assert!(Arc::ptr_eq(&outbox.committed().unwrap(), &first));
         assert!(outbox.holds(one) && outbox.holds(other));
-        let second = outbox.next_batch().unwrap();
+        let second = outbox.next_batch(NOW).unwrap();
         assert_eq!(second.changes(), [cancel(one, 2), cancel(other, 2)]);
         assert!(outbox.holds(one) && outbox.holds(other));
         outbox.committed();
         assert!(!outbox.holds(one) && !outbox.holds(other));
+    }
+    #[test]
+    fn a_change_that_waits_lets_those_of_other_jobs_pass() {
+        let [held, one, other] = [(); 3].map(|()| JobId::generate());
+        let mut outbox = Outbox::default();
+        for change in [cancel(held, 1), cancel(held, 2), cancel(one, 1)] {
+            outbox.push(change);
+        }
+        let first = outbox.next_batch(NOW).unwrap();
+        assert_eq!(first.changes(), [cancel(held, 1), cancel(one, 1)]);
+        // Somebody held its row.
+        outbox.committed();
+        outbox.put_back(NOW, vec![cancel(held, 1)]);
+        assert!(outbox.next_batch(NOW).is_none());
+        outbox.push(cancel(other, 1));
+        let second = outbox.next_batch(NOW).unwrap();
+        assert_eq!(second.changes(), [cancel(other, 1)]);
+        outbox.committed();
+        let later = NOW.plus_ms(HELD_BACK_MS);
+        for attempt in [1, 2] {
+            let next = outbox.next_batch(later).unwrap();
+            assert_eq!(next.changes(), [cancel(held, attempt)]);
+            outbox.committed();
+        }
+        assert!(!outbox.holds(held));
     }
 }

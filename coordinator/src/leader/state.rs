@@ -39,6 +39,8 @@ const READ_INTERVAL_MS: u64 = 10;
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) holding: Holding,
+    /// The newest question that was here when it was given. `None` for what an earlier term gave.
+    pub(super) given_after: Option<ReplyId>,
     /// Its node has said that it works on it.
     pub(super) is_dispatched: bool,
     pub(super) heard_at: Monotonic,
@@ -59,6 +61,7 @@ impl Held {
     pub(super) fn new(holding: Holding, now: Monotonic) -> Self {
         Self {
             holding,
+            given_after: None,
             is_dispatched: false,
             heard_at: now,
             steps: None,
@@ -104,6 +107,7 @@ pub struct State {
     pub(super) comparison: Comparison,
     pub(super) sweeps: Sweeps,
     pub(super) is_over: bool,
+    pub(super) newest_question: ReplyId,
     /// What operators want of nodes.
     pub(super) members: Standings,
 }
@@ -130,6 +134,7 @@ impl State {
             comparison: Comparison::default(),
             sweeps: Sweeps::default(),
             is_over: false,
+            newest_question: ReplyId::default(),
             members: Standings::default(),
         }
     }
@@ -156,6 +161,9 @@ impl State {
             tracing::warn!(%node, "a revoked node was not heard");
             return reply.map(Effect::Decline).into_iter().collect();
         }
+        if let Some((_, Some(reply))) = event.said_by() {
+            self.newest_question = self.newest_question.max(reply);
+        }
         match event {
             Event::Rang(job) => drop(self.to_read.insert(job)),
             Event::Swept {
@@ -173,6 +181,7 @@ impl State {
                 register,
                 result,
             } => self.admitted(now, reply, *register, result, &mut effects),
+            Event::NotAdmitted(reply) => effects.push(Effect::Decline(reply)),
             Event::Beat { reply, beat } => self.beat(now, reply, *beat, &mut effects),
             Event::Progress { node, progress } => {
                 self.progress(now, &node, &progress, &mut effects);
@@ -272,7 +281,11 @@ impl State {
                     node,
                     generation,
                 };
-                self.held.insert(job, Held::new(holding.clone(), now));
+                let held = Held {
+                    given_after: Some(self.newest_question),
+                    ..Held::new(holding.clone(), now)
+                };
+                self.held.insert(job, held);
                 Some(Change::Assign(holding))
             }
             Decided::Stop { job, keep, .. } => {
@@ -468,7 +481,7 @@ impl State {
 
     /// Sends on what has gathered: the next batch, the next rows to read, news of the line.
     pub(super) fn flush(&mut self, now: Monotonic, effects: &mut Vec<Effect>) {
-        effects.extend(self.outbox.next_batch().map(Effect::Commit));
+        effects.extend(self.outbox.next_batch(now).map(Effect::Commit));
         self.end_verification(now, effects);
         if !self.is_reading {
             let outbox = &self.outbox;

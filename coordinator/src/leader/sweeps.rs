@@ -22,8 +22,12 @@ pub(super) struct Sweeps {
 impl State {
     /// Begins what is due.
     pub(super) fn sweep(&mut self, now: Monotonic, effects: &mut Vec<Effect>) {
+        let is_busy = self.is_reading || self.outbox.is_committing();
         let sweeps = &mut self.sweeps;
-        if !sweeps.is_quick_on && sweeps.next_quick <= now {
+        // What a job waits for at this moment comes first, once: the look would take a core from it.
+        let is_due = sweeps.next_quick <= now;
+        let is_late = sweeps.next_quick.plus_ms(SWEEP_MS) <= now;
+        if !sweeps.is_quick_on && is_due && (!is_busy || is_late) {
             sweeps.is_quick_on = true;
             sweeps.next_quick = now.plus_ms(SWEEP_MS);
             effects.push(Effect::Sweep {

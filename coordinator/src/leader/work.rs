@@ -2,7 +2,8 @@
 
 use std::future::Future;
 use std::panic;
-use std::time::{Duration, Instant};
+use std::pin::pin;
+use std::time::Duration;
 
 use fail::fail_point;
 use flowai_actors::checkpoint::{
@@ -22,21 +23,21 @@ use flowai_store::checkpoints::{
     self, CHECKPOINTS_PREFIX, StoredCheckpoint, checkpoint_key, checkpoints_prefix, parse_key,
 };
 use flowai_store::database::{Database, DatabaseError, in_time};
-use flowai_store::journal::{self, Batch, Change, JournalError, artefact_key, preview_key};
+use flowai_store::journal::{artefact_key, preview_key};
 use flowai_store::objects::{
-    Objects, ObjectsError, PAGE_KEYS_MAX, PRESIGNED_GET_TTL_MAX, PRESIGNED_PUT_TTL_MAX,
-    ResponseHeaders, UploadTerms,
+    Objects, ObjectsError, PAGE_KEYS_MAX, PRESIGNED_PUT_TTL_MAX, UploadTerms,
 };
-use flowai_store::recovery::Page;
-use flowai_store::sources::{self, FirstFrameFiles, SourcesError, StoredFile};
+use flowai_store::recovery::JobRows;
+use flowai_store::sources::{SourcesError, StoredFile};
 use flowai_store::{members, nodes, recovery};
-use tokio::sync::mpsc;
+use futures::{Stream, StreamExt as _, stream};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::Tools;
-use super::event::{Answer, Event, JobModels, NotDispatched, Outcome, ReplyId};
+use super::event::{Answer, Event, JobModels, ModelFiles, NotDispatched, ReplyId};
+use super::inputs::{self, FirstFrameInputs, NoInputs};
 use super::state::State;
-use crate::metrics;
 
 /// Between tries of what the database did not take. No try is the last: the term ends when another begins.
 pub const RETRY_FIRST: Duration = Duration::from_millis(20);
@@ -47,8 +48,10 @@ const ASSIGNMENT_DEADLINE: Duration = Duration::from_secs(20);
 pub const ASSIGN_DEADLINE: Duration = Duration::from_secs(2);
 /// A node that has not heard yet that its last end was written says that it is busy.
 pub const BUSY_TRIES: u32 = 8;
-/// Pages of unfinished jobs that wait to be taken in when a term begins.
-const PAGES_READ_AHEAD: usize = 2;
+/// Fewer than there are connections: what else asks the database does not wait for all nodes of a farm.
+pub(crate) const ADMISSIONS_AT_ONCE: usize = 3;
+/// Pages of unfinished jobs that are read at a time when a term begins.
+const PAGES_AT_ONCE: usize = 3;
 /// Waiting jobs younger than this are looked for in each sweep.
 pub const NEWCOMER_AGE: Duration = Duration::from_secs(10);
 
@@ -56,7 +59,7 @@ pub const NEWCOMER_AGE: Duration = Duration::from_secs(10);
 /// how many they are.
 ///
 /// # Errors
-/// The database does not answer, or holds what another version wrote.
+/// The database does not answer.
 pub async fn recover(
     database: &Database,
     epoch: Epoch,
@@ -65,114 +68,44 @@ pub async fn recover(
     let mut state = State::new(epoch);
     let standings = in_time(members::standings(database)).await?;
     state.apply(now, Event::MembersRead(standings));
-    let (read, mut pages) = mpsc::channel(PAGES_READ_AHEAD);
-    // On another thread: the database is never waited for while a page is taken in.
-    let reading = tokio::spawn(read_unfinished(database.clone(), read));
+    let read_at = in_time(recovery::now(database)).await?;
+    let pages = page_ends(database.clone()).map(|page| {
+        let database = database.clone();
+        // On other threads: reading, understanding and taking in take about as long, and go on side by side.
+        tokio::spawn(async move {
+            let (after, end) = page?;
+            in_time(recovery::unfinished(&database, after, end, read_at)).await
+        })
+    });
+    let mut pages = pin!(pages.buffered(PAGES_AT_ONCE));
     let mut jobs = 0;
-    while let Some(page) = pages.recv().await {
-        let rows = page?.into_rows()?;
+    while let Some(page) = pages.next().await {
+        let rows = page
+            .unwrap_or_else(|failed| panic::resume_unwind(failed.into_panic()))?
+            .rows;
         jobs += rows.len();
         state.recover(now, rows);
     }
-    match reading.await {
-        Ok(()) => Ok((state, jobs)),
-        Err(failed) => panic::resume_unwind(failed.into_panic()),
-    }
+    Ok((state, jobs))
 }
 
-/// Ends with the last page, with the first that cannot be read, or when nobody takes them any more.
-async fn read_unfinished(database: Database, pages: mpsc::Sender<Result<Page, DatabaseError>>) {
-    let mut after = None;
-    loop {
-        let page = in_time(recovery::unfinished(&database, after)).await;
-        after = page.as_ref().ok().and_then(Page::next_after);
-        if pages.send(page).await.is_err() || after.is_none() {
-            return;
+/// Behind which job each page of unfinished jobs begins, and with which one it ends. The last one has no end.
+fn page_ends(
+    database: Database,
+) -> impl Stream<Item = Result<(Option<JobId>, Option<JobId>), DatabaseError>> {
+    stream::try_unfold(Some(None), move |after| {
+        let database = database.clone();
+        async move {
+            let Some(after) = after else { return Ok(None) };
+            let end = in_time(recovery::page_end(&database, after)).await?;
+            Ok(Some(((after, end), end.map(Some))))
         }
-    }
+    })
 }
 
-/// Commits the batch, however long the database is away. Content that the database refuses, and what rows of others' are waited
-/// for, is found one by one.
-pub(super) async fn commit_batch(database: &Database, epoch: Epoch, batch: &Batch) -> Event {
-    match commit(database, epoch, batch).await {
-        Ok(outcomes) => Event::Committed(outcomes),
-        Err(Stop::Fenced) => Event::Fenced,
-        // Alone already.
-        Err(Stop::Blocked) if batch.changes().len() == 1 => {
-            Event::Committed(vec![Outcome::Blocked])
-        }
-        Err(Stop::Refused(_) | Stop::Blocked) => {
-            let mut outcomes = Vec::new();
-            for change in batch.changes() {
-                let mut one = Batch::default();
-                if one.push(change.clone()).is_err() {
-                    continue;
-                }
-                match commit(database, epoch, &one).await {
-                    Ok(outcome) => outcomes.extend(outcome),
-                    Err(Stop::Fenced) => return Event::Fenced,
-                    Err(Stop::Refused(reason)) => outcomes.push(Outcome::Refused(reason)),
-                    Err(Stop::Blocked) => outcomes.push(Outcome::Blocked),
-                }
-            }
-            Event::Committed(outcomes)
-        }
-    }
-}
-
-async fn pause(backoff: &mut Backoff) {
+pub(super) async fn pause(backoff: &mut Backoff) {
     let wait = backoff.next_wait(&mut rand::rng());
     tokio::time::sleep(wait).await;
-}
-
-enum Stop {
-    Fenced,
-    Refused(String),
-    Blocked,
-}
-
-async fn commit(database: &Database, epoch: Epoch, batch: &Batch) -> Result<Vec<Outcome>, Stop> {
-    let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MOST);
-    let has = |kind: fn(&Change) -> bool| batch.changes().iter().any(kind);
-    let assigns = has(|change| matches!(change, Change::Assign(_)));
-    let settles = has(|change| matches!(change, Change::Settle { .. }));
-    loop {
-        let start = Instant::now();
-        if assigns {
-            fail_point!("before_assign_commit");
-        }
-        if settles {
-            fail_point!("before_settle_commit");
-        }
-        match journal::commit(database, epoch, batch).await {
-            Ok(written) => {
-                let seconds = start.elapsed().as_secs_f64();
-                metrics::record_batch(batch.changes().len(), seconds);
-                if assigns {
-                    fail_point!("after_assign_commit");
-                }
-                if settles {
-                    fail_point!("after_settle_commit");
-                }
-                return Ok(written.into_iter().map(Outcome::Written).collect());
-            }
-            Err(error @ JournalError::Fenced { .. }) => {
-                tracing::warn!(%error, "term is over");
-                return Err(Stop::Fenced);
-            }
-            Err(JournalError::Refused(reason)) => return Err(Stop::Refused(reason.to_string())),
-            Err(JournalError::Blocked(reason)) => {
-                let changes = batch.changes().len();
-                tracing::warn!(%reason, changes, "rows of a batch are held by somebody else");
-                return Err(Stop::Blocked);
-            }
-            Err(JournalError::Unavailable(reason)) => {
-                tracing::warn!(%reason, "database did not take a batch, trying again");
-            }
-        }
-        pause(&mut backoff).await;
-    }
 }
 
 /// Tries until the database answers.
@@ -190,8 +123,10 @@ where
     }
 }
 
-pub(super) async fn read_rows(database: &Database, asked: Vec<JobId>) -> Event {
-    let rows = insist("reading jobs", || recovery::jobs(database, &asked)).await;
+pub(super) async fn read_rows(database: &Database, mut asked: Vec<JobId>) -> Event {
+    let JobRows { rows, unread } =
+        insist("reading jobs", || recovery::jobs(database, &asked)).await;
+    asked.retain(|job| !unread.contains(job));
     Event::RowsRead { asked, rows }
 }
 
@@ -214,16 +149,35 @@ pub(super) async fn compare(database: &Database, after: Option<JobId>) -> Event 
     Event::Compared(rows)
 }
 
-pub(super) async fn admit(database: &Database, reply: ReplyId, register: Box<Register>) -> Event {
-    let result = insist("registering a node", || {
-        nodes::register(
-            database,
-            &register.node,
-            register.generation,
-            &register.models,
-        )
-    })
-    .await;
+pub(super) async fn admit(
+    database: &Database,
+    admissions: &Semaphore,
+    reply: ReplyId,
+    register: Box<Register>,
+) -> Event {
+    // Never closed.
+    let _turn = admissions.acquire().await.ok();
+    let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MOST);
+    let result = loop {
+        let Register {
+            node,
+            generation,
+            models,
+            ..
+        } = register.as_ref();
+        match in_time(nodes::register(database, node, *generation, models)).await {
+            Ok(result) => break result,
+            Err(error) if error.is_outage() => {
+                tracing::warn!(%error, "a node was not written down, trying again");
+            }
+            // Again it would be refused for ever: the node hears nothing and asks anew.
+            Err(error) => {
+                tracing::error!(%node, %error, "database refuses a node");
+                return Event::NotAdmitted(reply);
+            }
+        }
+        pause(&mut backoff).await;
+    };
     fail_point!("after_registration_commit");
     Event::Admitted {
         reply,
@@ -258,42 +212,41 @@ async fn assignment(
     may_resume: bool,
 ) -> Result<Assign, NotDispatched> {
     let found = match tools.ahead.take(at.job).await {
-        Some(found) => Ok(found),
-        None => sources::of_job(&tools.database, at.job).await,
+        Some(inputs) => Ok(inputs),
+        None => inputs::of_job(&tools.database, &tools.objects, at.job).await,
     };
-    let found = found.map_err(|error| match error {
-        SourcesError::Database(_) => NotDispatched::NotTaken(error.to_string()),
-        SourcesError::NoJob
-        | SourcesError::Spec(_)
-        | SourcesError::Adapter(_)
-        | SourcesError::Image(_) => NotDispatched::Impossible(error.to_string()),
-    })?;
-    let signed = |error: Unsigned| NotDispatched::NotTaken(error.0);
-    let first_frame = match (&found.first_frame, models.keyframe) {
-        (FirstFrameFiles::Image(file), _) => {
-            let image = source(&tools.objects, file).await.map_err(signed)?;
-            FirstFrameSource::Image(image)
+    let inputs = found.map_err(|error| match error {
+        NoInputs::Unsigned(_) | NoInputs::Sources(SourcesError::Database(_)) => {
+            NotDispatched::NotTaken(error.to_string())
         }
-        (FirstFrameFiles::Keyframe(files), Some(model)) => FirstFrameSource::Keyframe {
+        NoInputs::Sources(
+            SourcesError::NoJob
+            | SourcesError::Spec(_)
+            | SourcesError::Adapter(_)
+            | SourcesError::Image(_),
+        ) => NotDispatched::Impossible(error.to_string()),
+    })?;
+    let first_frame = match (inputs.first_frame, models.keyframe) {
+        (FirstFrameInputs::Image(image), _) => FirstFrameSource::Image(image),
+        (FirstFrameInputs::Keyframe(adapters), Some(model)) => FirstFrameSource::Keyframe {
             model_sha256: model.sha256,
-            adapters: sources_of(&tools.objects, files).await.map_err(signed)?,
+            adapters,
         },
-        (FirstFrameFiles::Keyframe(_), None) => {
+        (FirstFrameInputs::Keyframe(_), None) => {
             let reason = "its row asks for a keyframe, and was read as one without";
             return Err(NotDispatched::NotTaken(reason.to_owned()));
         }
     };
-    let adapters = sources_of(&tools.objects, &found.adapters).await;
     let resume = match may_resume {
         true => resume(tools, at.job).await?,
         false => None,
     };
     Ok(Assign {
         at,
-        spec: found.spec,
+        spec: inputs.spec,
         model_sha256: models.clip.sha256,
         first_frame,
-        adapters: adapters.map_err(signed)?,
+        adapters: inputs.adapters,
         resume,
     })
 }
@@ -311,9 +264,9 @@ async fn resume(tools: &Tools, job: JobId) -> Result<Option<Resume>, NotDispatch
         bytes: file.bytes,
         key: checkpoint_key(job, attempt, file.step),
     };
-    let source = source(&tools.objects, &stored).await;
+    let source = inputs::source(&tools.objects, &stored).await;
     Ok(Some(Resume {
-        source: source.map_err(|error| NotDispatched::NotTaken(error.0))?,
+        source: source.map_err(|error| NotDispatched::NotTaken(error.to_string()))?,
         attempt,
         file,
     }))
@@ -328,57 +281,20 @@ pub(super) async fn adapters_of(
     objects: &Objects,
     job: JobId,
     models: JobModels,
-) -> Result<Vec<PrefetchStage>, NoHint> {
-    let found = sources::of_job(database, job).await?;
-    let keyframe = match &found.first_frame {
-        FirstFrameFiles::Image(_) => None,
-        FirstFrameFiles::Keyframe(files) => models.keyframe.map(|model| (model, files)),
+) -> Result<Vec<PrefetchStage>, NoInputs> {
+    let found = inputs::of_job(database, objects, job).await?;
+    let keyframe = match found.first_frame {
+        FirstFrameInputs::Image(_) => None,
+        FirstFrameInputs::Keyframe(adapters) => models.keyframe.map(|model| (model, adapters)),
     };
-    let mut stages = Vec::new();
-    for (model, files) in keyframe.into_iter().chain([(models.clip, &found.adapters)]) {
-        if files.is_empty() {
-            continue;
-        }
-        stages.push(PrefetchStage {
-            model: model.model,
-            model_sha256: model.sha256,
-            adapters: sources_of(objects, files).await?,
-        });
-    }
-    Ok(stages)
-}
-
-/// Why a node is not told of its next job.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum NoHint {
-    #[error(transparent)]
-    Sources(#[from] SourcesError),
-    #[error(transparent)]
-    Unsigned(#[from] Unsigned),
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("a download cannot be signed: {0}")]
-pub(super) struct Unsigned(String);
-
-async fn sources_of(objects: &Objects, files: &[StoredFile]) -> Result<Vec<Source>, Unsigned> {
-    let mut sources = Vec::new();
-    for file in files {
-        sources.push(source(objects, file).await?);
-    }
-    Ok(sources)
-}
-
-async fn source(objects: &Objects, file: &StoredFile) -> Result<Source, Unsigned> {
-    let signed = objects
-        .presign_get(&file.key, PRESIGNED_GET_TTL_MAX, ResponseHeaders::default())
-        .await
-        .map_err(|error| Unsigned(error.to_string()))?;
-    Ok(Source {
-        sha256: file.sha256,
-        bytes: file.bytes,
-        url: signed.url,
-    })
+    let stages = keyframe.into_iter().chain([(models.clip, found.adapters)]);
+    let stages = stages.filter(|(_, adapters)| !adapters.is_empty());
+    let stage = |(model, adapters): (ModelFiles, Vec<Source>)| PrefetchStage {
+        model: model.model,
+        model_sha256: model.sha256,
+        adapters,
+    };
+    Ok(stages.map(stage).collect())
 }
 
 async fn give(tools: &Tools, held: &Holding, assign: &Assign) -> Result<(), NotDispatched> {
@@ -517,7 +433,7 @@ pub(super) async fn discard_checkpoints(
 ) -> Result<(), NotDiscarded> {
     let prefix = checkpoints_prefix(job);
     let Some(before) = before else {
-        checkpoints::forget(database, job).await?;
+        in_time(checkpoints::forget(database, job)).await?;
         objects.delete_prefix(&prefix).await?;
         return Ok(());
     };
@@ -537,7 +453,7 @@ pub(super) async fn sweep_checkpoints(
     database: &Database,
     objects: &Objects,
 ) -> Result<(), NotDiscarded> {
-    checkpoints::forget_ended(database).await?;
+    in_time(checkpoints::forget_ended(database)).await?;
     let mut after: Option<String> = None;
     loop {
         let listed = objects.list(CHECKPOINTS_PREFIX, after.as_deref(), PAGE_KEYS_MAX);
@@ -548,7 +464,7 @@ pub(super) async fn sweep_checkpoints(
             .collect();
         let mut jobs: Vec<JobId> = of_jobs.iter().map(|(job, _)| *job).collect();
         jobs.dedup();
-        let unfinished = checkpoints::unfinished(database, &jobs).await?;
+        let unfinished = in_time(checkpoints::unfinished(database, &jobs)).await?;
         for (_, key) in of_jobs.iter().filter(|(job, _)| !unfinished.contains(job)) {
             objects.delete(key).await?;
         }

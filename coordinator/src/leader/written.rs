@@ -31,7 +31,7 @@ impl State {
             }
         }
         // Before anything that follows from the others: the changes of a job keep their order.
-        self.outbox.put_back(blocked);
+        self.outbox.put_back(now, blocked);
         for (change, outcome) in others {
             if let Outcome::Written(Written::Now(user) | Written::Before(user)) = outcome {
                 users.insert(user);

@@ -27,10 +27,12 @@ impl Scheduler {
             return;
         };
         let jobs = &self.jobs;
-        let at = lane.jobs.partition_point(|other| {
-            jobs.get(*other)
-                .is_some_and(|other| arrival(other) < arrived)
-        });
+        let is_before = |other: &JobIx| jobs.get(*other).is_some_and(|job| arrival(job) < arrived);
+        // Most come last.
+        let at = match lane.jobs.back().is_none_or(is_before) {
+            true => lane.jobs.len(),
+            false => lane.jobs.partition_point(is_before),
+        };
         lane.jobs.insert(at, ix);
         lane.backlog_s += cost;
         lane.tiers.add(tier);

@@ -32,6 +32,8 @@ pub struct PoolNode {
     pub node: NodeId,
     /// It gets no other job, whoever wanted that.
     pub is_draining: bool,
+    /// An operator wants something of it: no business of anybody else. The scheduler does not know who wanted what.
+    pub is_operators: bool,
     pub is_busy: bool,
     /// Since its last job; 0 while it has one.
     pub idle_ms: u64,
@@ -110,6 +112,7 @@ impl Scheduler {
         PoolNode {
             node: name,
             is_draining: node.is_draining(),
+            is_operators: false,
             is_busy,
             idle_ms: if is_busy { 0 } else { idle_ms },
             held: usize::from(node.model.is_some()) + node.fused.len() + node.near.len(),

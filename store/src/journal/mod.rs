@@ -9,12 +9,14 @@
 mod change;
 mod record;
 
-use flowai_actors::ids::{Epoch, UserId};
+use std::collections::HashSet;
+
+use flowai_actors::ids::{Epoch, JobId, UserId};
 use sqlx::types::Json;
 use uuid::Uuid;
 
 use self::record::Record;
-use crate::database::{Database, detail_of};
+use crate::database::{Database, DatabaseError, detail_of};
 use crate::number::int;
 
 pub use change::{
@@ -55,6 +57,12 @@ pub enum JournalError {
     /// The database refuses something in the batch itself; again it would do so for ever.
     #[error("the batch holds what the database refuses; commit its changes one by one")]
     Refused(#[source] sqlx::Error),
+    /// The database is none for this build: it lacks a migration, or a right. Whoever holds the lease meanwhile keeps a fitting build
+    /// from leading.
+    #[error(
+        "the database does not take what this build writes; end, and start the build that it was migrated by"
+    )]
+    Unfit(#[source] sqlx::Error),
 }
 
 impl JournalError {
@@ -68,13 +76,35 @@ impl JournalError {
         if code == LOCK_NOT_AVAILABLE {
             return Self::Blocked(error);
         }
-        // Classes 22 (data) and 23 (constraints): the content is at fault. <https://www.postgresql.org/docs/15/errcodes-appendix.html>
-        let is_content = code.starts_with("22") || code.starts_with("23");
-        match (is_content, &error) {
-            (true, _) | (false, sqlx::Error::Encode(_)) => Self::Refused(error),
-            (false, _) => Self::Unavailable(error),
+        // <https://www.postgresql.org/docs/15/errcodes-appendix.html>
+        match (code.get(..2), &error) {
+            // Data, constraints, and what triggers raise: the content is at fault.
+            (Some("22" | "23" | "P0"), _) | (_, sqlx::Error::Encode(_)) => Self::Refused(error),
+            // Names and rights, what is not supported, and a case that a function does not know.
+            (Some("42" | "0A" | "20"), _) => Self::Unfit(error),
+            _ => Self::Unavailable(error),
         }
     }
+}
+
+/// Those of the jobs whose own row or whose user's stream somebody else has locked at this moment, an api instance that stopped in the
+/// middle of a cancel perhaps. Waits for nobody.
+pub async fn held_by_others(
+    database: &Database,
+    jobs: &[JobId],
+) -> Result<HashSet<JobId>, DatabaseError> {
+    let jobs: Vec<Uuid> = jobs.iter().map(|job| job.as_uuid()).collect();
+    let held: Vec<Uuid> = sqlx::query_scalar(
+        "with free as materialized (
+             select s.job_id from job_state s join user_stream u on u.user_id = s.owner_id
+              where s.job_id = any($1) for no key update of s, u skip locked)
+         select s.job_id from job_state s
+          where s.job_id = any($1) and s.job_id not in (select job_id from free)",
+    )
+    .bind(jobs)
+    .fetch_all(database.pool())
+    .await?;
+    Ok(held.into_iter().map(JobId::from_uuid).collect())
 }
 
 /// Commits a batch in the term `epoch`. Answers in the order of the batch.

@@ -38,6 +38,8 @@ pub enum Purge {
     },
     /// It has not ended yet.
     Unfinished,
+    /// A job that starts after it has yet to.
+    Awaited,
     NotFound,
 }
 
@@ -140,6 +142,9 @@ pub async fn purge(connection: &mut PgConnection, id: JobId) -> Result<Purge, Da
     if !row.is_finished {
         return Ok(Purge::Unfinished);
     }
+    if is_awaited(connection, id).await? {
+        return Ok(Purge::Awaited);
+    }
     sqlx::query("delete from job where id = $1 and owner_id = (select app_user())")
         .bind(id.as_uuid())
         .execute(&mut *connection)
@@ -156,6 +161,19 @@ pub async fn purge(connection: &mut PgConnection, id: JobId) -> Result<Purge, Da
             .map(|attempt| artefact_key(id, attempt_from(attempt), ArtefactFile::Keyframe))
             .collect(),
     })
+}
+
+/// Whether a job has yet to start that starts after this one: whoever leads next must see that this one is done.
+async fn is_awaited(connection: &mut PgConnection, id: JobId) -> Result<bool, DatabaseError> {
+    let is_awaited = sqlx::query_scalar(
+        "select exists (select from job j join job_state s on s.job_id = j.id
+                         where j.owner_id = (select app_user()) and j.after_id = $1
+                           and s.owner_id = (select app_user()) and s.finished_at is null and s.attempt = 0)",
+    )
+    .bind(id.as_uuid())
+    .fetch_one(connection)
+    .await?;
+    Ok(is_awaited)
 }
 
 /// The key of the picture's object when it was removed. Another job may name it, also one that is being submitted: then it

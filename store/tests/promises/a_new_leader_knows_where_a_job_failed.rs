@@ -1,11 +1,12 @@
 //! Goal: which nodes a job failed on, and which died under it, outlives the leader that saw it; and that it had begun.
 //! Method: attempts written by the journal, then read as a new term reads them.
 
+use chrono::Utc;
 use flowai_actors::ids::UploadId;
 use flowai_actors::messages::Holding;
 use flowai_store::journal::{Change, MADE_ROOM, Unfinished};
 use flowai_store::recovery;
-use flowai_store::videos::{NewVideo, purge};
+use flowai_store::videos::{NewVideo, Purge, purge};
 
 use crate::farm::{Farm, held, node, settle, spec};
 
@@ -38,11 +39,10 @@ async fn a_new_leader_knows_where_a_job_failed() {
         .await;
     }
     farm.next_term().await;
-    let rows = recovery::unfinished(&farm.database, None)
+    let rows = recovery::unfinished(&farm.database, None, None, Utc::now())
         .await
         .unwrap()
-        .into_rows()
-        .unwrap();
+        .rows;
     let [row, fresh] = &rows[..] else {
         panic!("{rows:?}")
     };
@@ -54,10 +54,10 @@ async fn a_new_leader_knows_where_a_job_failed() {
     assert!(fresh.failed_on.is_empty() && fresh.died_on.is_empty());
 }
 
-/// Its draft is done and purged; a job that never began would fail for that.
+/// Its draft is done and gone; a job that never began would fail for that, and so no owner may purge it.
 #[tokio::test]
 async fn a_job_that_has_begun_no_longer_starts_after_another() {
-    let farm = Farm::start().await;
+    let mut farm = Farm::start().await;
     let draft = farm.queue().await;
     let spec = spec();
     let after = |image| NewVideo {
@@ -80,8 +80,13 @@ async fn a_job_that_has_begun_no_longer_starts_after_another() {
     })
     .await;
     let mut transaction = farm.app.begin_as(farm.user).await.unwrap();
-    purge(&mut transaction, draft).await.unwrap();
+    assert_eq!(
+        purge(&mut transaction, draft).await.unwrap(),
+        Purge::Awaited
+    );
     transaction.commit().await.unwrap();
+    farm.run(&format!("delete from job where id = '{draft}'"))
+        .await;
     let after = async |job| farm.row(job).await.after;
     assert_eq!(after(begun).await, None);
     assert!(after(waits).await.is_some_and(|after| after.has_failed));

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use chrono::Utc;
 use flowai_actors::ids::{Attempt, Epoch, Generation, JobId, UserId};
 use flowai_actors::messages::{AttemptRef, Holding};
 use flowai_actors::state::JobState;
@@ -90,11 +91,10 @@ async fn each_change_does_what_it_says_once() {
         assert_eq!(farm.row(job).await.state, state);
     }
     let failures: Vec<u32> = {
-        let rows = recovery::unfinished(&farm.database, None)
+        let rows = recovery::unfinished(&farm.database, None, None, Utc::now())
             .await
             .unwrap()
-            .into_rows()
-            .unwrap();
+            .rows;
         rows.iter().map(|row| row.failures).collect()
     };
     assert_eq!(

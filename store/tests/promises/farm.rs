@@ -214,6 +214,7 @@ impl Farm {
         recovery::jobs(&self.database, &[job])
             .await
             .unwrap()
+            .rows
             .remove(0)
     }
 

@@ -176,6 +176,10 @@ fn drained_nodes_that_are_still_there_come_back_before_new_ones_are_asked_for() 
     }
     let mut crowd = crowded(0, Tier::Studio, 9, 900.0);
     crowd.nodes = pool.nodes.clone();
+    // They were given jobs a moment before: the provider was not told of them.
+    crowd.nodes[..2]
+        .iter_mut()
+        .for_each(|node| node.is_busy = true);
     crowd.wait_s[Tier::Studio as usize] = Some(900.0);
     let mut back = Vec::new();
     while back.is_empty() {
@@ -185,6 +189,48 @@ fn drained_nodes_that_are_still_there_come_back_before_new_ones_are_asked_for() 
         assert_eq!(wanted, 1 + back.len() as u32);
     }
     assert_eq!(back, ["n0", "n1"].map(name));
+}
+
+#[test]
+fn a_node_that_the_provider_was_told_of_does_not_come_back() {
+    let mut pool = quiet(0, 3);
+    let policy = policy(&["n=1..9@1"], None);
+    let mut scaler = Scaler::settled(policy, std::slice::from_ref(&pool));
+    while drained(&scaler.look(std::slice::from_ref(&pool))).is_empty() {}
+    for node in &mut pool.nodes[..2] {
+        node.is_draining = true;
+    }
+    let call = calls(&scaler.look(std::slice::from_ref(&pool))).remove(0);
+    assert_eq!(call.drained, ["n0", "n1"].map(name));
+    let mut crowd = crowded(0, Tier::Studio, 9, 900.0);
+    crowd.nodes = pool.nodes.clone();
+    crowd.wait_s[Tier::Studio as usize] = Some(900.0);
+    for _ in 0..9 {
+        let effects = scaler.look(std::slice::from_ref(&crowd));
+        assert_eq!(undrained(&effects), []);
+    }
+    assert_eq!(scaler.decide(&crowd).wanted, 9, "others are asked for");
+}
+
+#[test]
+fn a_node_that_an_operator_drains_is_kept_whoever_drained_it_before() {
+    let mut pool = quiet(3, 3);
+    let mut scaler = Scaler::settled(policy(&["n=0..2@1"], None), std::slice::from_ref(&pool));
+    assert_eq!(
+        drained(&scaler.look(std::slice::from_ref(&pool))),
+        [name("n0")]
+    );
+    pool.nodes[0] = PoolNode {
+        is_draining: true,
+        is_operators: true,
+        ..idle("n0")
+    };
+    for _ in 0..9 {
+        let effects = scaler.look(std::slice::from_ref(&pool));
+        let named = calls(&effects).into_iter().flat_map(|call| call.drained);
+        assert_eq!(named.collect::<Vec<_>>(), []);
+        assert_eq!(undrained(&effects), []);
+    }
 }
 
 #[test]

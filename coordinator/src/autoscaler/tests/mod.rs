@@ -36,6 +36,7 @@ fn idle(text: &str) -> PoolNode {
     PoolNode {
         node: name(text),
         is_draining: false,
+        is_operators: false,
         is_busy: false,
         idle_ms: 1_000,
         held: 0,

@@ -1,5 +1,6 @@
 //! What operators want of nodes: a node that drains gets nothing, a revoked one is not even heard.
 
+use flowai_store::journal::Unfinished;
 use flowai_store::members::{Drain, Standing, Standings};
 
 use super::*;
@@ -48,7 +49,16 @@ fn a_draining_node_ends_its_job() {
 fn a_revoked_node_leases_nothing() {
     let mut leader = Leader::new();
     let held = leader.running("a");
-    leader.apply(standings(&[("a", Drain::Off, true)]));
+    // What it held goes on elsewhere, and that is nobody's death.
+    let effects = leader.apply(standings(&[("a", Drain::Off, true)]));
+    assert!(
+        matches!(
+            &changes(&effects)[..],
+            [Change::Requeue { held: taken, outcome: Unfinished::Stopped, .. }] if *taken == held
+        ),
+        "{effects:?}"
+    );
+    leader.committed(1);
     assert!(is_declined(&leader.beat("a", Some(held.at))));
     assert!(is_declined(&leader.register("a", Some(held.at))));
     let (_, effects) = leader.end(&held, rendered(&held));
@@ -56,18 +66,12 @@ fn a_revoked_node_leases_nothing() {
     assert!(is_declined(
         &leader.ask_targets(&held, ready_files(hash(3)))
     ));
-    // What it held goes on elsewhere when its lease is over.
     leader.register("b", None);
     leader.now_ms += NODE_LEASE_MS - 1_000;
     leader.beat("b", None);
     leader.now_ms += 1_000;
     let effects = leader.apply(Event::Tick);
-    assert!(
-        changes(&effects)
-            .iter()
-            .any(|change| matches!(change, Change::Requeue { held: lost, .. } if *lost == held)),
-        "{effects:?}"
-    );
+    assert_eq!(changes(&effects), []);
     let (_, effects) = leader.arrive();
     let of_a = |change: &Change| matches!(change, Change::Assign(held) if held.node == node("a"));
     assert!(!changes(&effects).iter().any(of_a), "{effects:?}");

@@ -19,7 +19,8 @@ use flowai_actors::clock::Monotonic;
 use flowai_actors::credits::StepsDone;
 use flowai_actors::ids::{Attempt, Epoch, Generation, JobId, ModelId, NodeId, Sha256, UserId};
 use flowai_actors::limits::{
-    JOB_NO_PROGRESS_MS, NODE_BEAT_MS, NODE_LEASE_MS, RECOVERY_PAGE_JOBS, THOROUGH_SWEEP_MS,
+    HELD_BACK_MS, JOB_NO_PROGRESS_MS, NODE_BEAT_MS, NODE_LEASE_MS, RECOVERY_PAGE_JOBS,
+    THOROUGH_SWEEP_MS,
 };
 use flowai_actors::link::{PeerId, Role};
 use flowai_actors::manifest::{EngineInfo, KeyframeMade, Manifest, StageTimings};

@@ -370,6 +370,84 @@ fn a_registration_that_was_overtaken_takes_no_job_away() {
     assert_eq!(leader.beat("a", Some(held.at)).len(), 1, "it goes on");
 }
 
+/// It was idle when it asked, and was given a job before it was answered.
+#[test]
+fn what_a_node_was_given_after_it_had_asked_is_not_taken_away_by_the_answer() {
+    let mut leader = Leader::new();
+    leader.register("a", None);
+    let reply = leader.reply();
+    let asked = || Box::new(register("a", None));
+    leader.apply(Event::Registering {
+        reply,
+        register: asked(),
+    });
+    let (_, effects) = leader.arrive();
+    let [Change::Assign(held)] = &changes(&effects)[..] else {
+        panic!("{effects:?}")
+    };
+    leader.committed(1);
+    let admitted = |reply| Event::Admitted {
+        reply,
+        register: asked(),
+        result: Ok(()),
+    };
+    let effects = leader.apply(admitted(reply));
+    assert_eq!(changes(&effects), []);
+    assert_eq!(leader.beat("a", Some(held.at)).len(), 1, "it goes on");
+    // Asked after that, it would have named it.
+    let later = leader.reply();
+    assert!(
+        matches!(
+            changes(&leader.apply(admitted(later)))[..],
+            [Change::Requeue { .. }, ..]
+        ),
+        "it never reached it"
+    );
+}
+
+#[test]
+fn a_lost_answer_to_an_assignment_costs_no_render() {
+    let lost = |held: &Holding| Event::Dispatched {
+        held: held.clone(),
+        result: Err(NotDispatched::NotTaken("no answer".to_owned())),
+    };
+    let given = |leader: &mut Leader| {
+        leader.register("a", None);
+        let (_, effects) = leader.arrive();
+        leader.committed(1);
+        match &changes(&effects)[..] {
+            [Change::Assign(held)] => held.clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let mut heard = Leader::new();
+    let held = given(&mut heard);
+    heard.apply(Event::Progress {
+        node: node("a"),
+        progress: Progress {
+            at: held.at,
+            phase: Phase::Denoising,
+            step: 1,
+            steps: 4,
+            left_s: None,
+        },
+    });
+    assert_eq!(changes(&heard.apply(lost(&held))), []);
+
+    let mut ended = Leader::new();
+    let held = given(&mut ended);
+    ended.end(&held, rendered(&held));
+    assert_eq!(changes(&ended.apply(lost(&held))), []);
+
+    let mut silent = Leader::new();
+    let held = given(&mut silent);
+    let effects = silent.apply(lost(&held));
+    assert!(matches!(
+        changes(&effects)[..],
+        [Change::Requeue { .. }, ..]
+    ));
+}
+
 /// Its owner asked for its end while it ran, nobody heard the doorbell, and it waits again.
 #[test]
 fn the_row_of_a_job_that_waits_again_is_read() {
@@ -414,6 +492,9 @@ fn a_change_whose_row_is_held_is_tried_again_and_the_others_are_done() {
     for _ in 0..2 {
         let effects = leader.apply(Event::Committed(vec![Outcome::Blocked]));
         assert!(!is_dispatched(&effects));
+        assert_eq!(changes(&effects), []);
+        leader.now_ms += HELD_BACK_MS;
+        let effects = leader.apply(Event::Tick);
         assert_eq!(changes(&effects), [Change::Assign(blocked.clone())]);
     }
     assert!(is_dispatched(&leader.committed(1)));
