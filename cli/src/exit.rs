@@ -55,7 +55,7 @@ impl Exit {
             Self::Failure => "it failed for a reason that has no code of its own",
             Self::Usage => "the arguments or the input cannot be used",
             Self::Denied => "not signed in, or not allowed",
-            Self::NotFound => "the farm has no such job, upload, adapter or model",
+            Self::NotFound => "the farm has no such job, upload or adapter",
             Self::JobFailed => {
                 "the job failed or was quarantined and cost no credits; or some of a batch brought no clip"
             }
