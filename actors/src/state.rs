@@ -209,6 +209,16 @@ impl Tier {
         }
     }
 
+    /// Bytes of pictures and adapters of one user; over it `storage_full`. Clips do not count: they are paid for one by one.
+    pub const fn stored_bytes_max(self) -> u64 {
+        const GIB: u64 = 1 << 30;
+        match self {
+            Self::Free => 5 * GIB,
+            Self::Pro => 100 * GIB,
+            Self::Studio => 1_000 * GIB,
+        }
+    }
+
     /// An autoscaler adds nodes while a job of this tier would wait longer than this, seconds: well before its start bound.
     pub const fn wait_target_s(self) -> u32 {
         match self {

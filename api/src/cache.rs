@@ -43,6 +43,14 @@ impl<K: Eq + Hash, V: Clone> TtlCache<K, V> {
         (since.elapsed() < self.ttl).then(|| answer.clone())
     }
 
+    /// Whether there was such an answer, however long ago, that is not forgotten yet.
+    pub(crate) fn knew(&self, key: &K, is_such: impl Fn(&V) -> bool) -> bool {
+        let kept = self.lock();
+        kept.entries
+            .get(key)
+            .is_some_and(|(_, answer)| is_such(answer))
+    }
+
     pub(crate) fn insert(&self, key: K, answer: V) {
         self.lock().insert(key, answer, self.ttl);
     }
@@ -98,6 +106,7 @@ mod tests {
         let stale = TtlCache::new(Duration::ZERO);
         stale.insert("a", 1);
         assert_eq!(stale.get(&"a"), None);
+        assert!(stale.knew(&"a", |answer| *answer == 1) && !stale.knew(&"b", |_| true));
     }
 
     #[test]

@@ -86,6 +86,10 @@ pub enum ApiError {
 
     #[error("the body must be at most {bytes_max} bytes")]
     BodyTooLarge { bytes_max: u64 },
+    #[error(
+        "the body came too slowly; after its first 30 s it must come at 16 KiB a second or more"
+    )]
+    BodyTooSlow,
     #[error("{0}")]
     MediaTypeRefused(String),
     #[error("the range lies outside of the file, which has {length} bytes")]
@@ -108,6 +112,11 @@ pub enum ApiError {
         "more than {max} of your videos would wait, the most in tier {}; send fewer, or wait until some have started", .tier.as_str()
     )]
     TooManyQueued { tier: Tier, max: u32 },
+
+    #[error(
+        "your pictures and adapters have more than {} GiB, the most in tier {}; remove some that no video names", .most >> 30, .tier.as_str()
+    )]
+    StorageFull { tier: Tier, most: u64 },
 
     #[error("the server is at its limit; try again in a moment")]
     Overloaded,
@@ -238,6 +247,8 @@ impl ApiError {
             | Self::Draining
             | Self::NotConfigured(_)
             | Self::DependencyDown(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::StorageFull { .. } => StatusCode::INSUFFICIENT_STORAGE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -277,6 +288,8 @@ impl ApiError {
             Self::FileRefused(_) => "file_refused",
             Self::RateLimited(_) => "rate_limited",
             Self::TooManyQueued { .. } => "too_many_queued",
+            Self::BodyTooSlow => "body_too_slow",
+            Self::StorageFull { .. } => "storage_full",
             Self::Overloaded | Self::QueueFull => "overloaded",
             Self::Draining => "draining",
             Self::NotConfigured(_) => "not_configured",

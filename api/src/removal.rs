@@ -13,6 +13,15 @@ pub(crate) struct Leftovers {
     pub(crate) prefixes: Vec<String>,
 }
 
+impl Leftovers {
+    pub(crate) fn key(key: String) -> Self {
+        Self {
+            keys: vec![key],
+            ..Self::default()
+        }
+    }
+}
+
 impl App {
     /// Commits the removal of rows, then removes their objects. By a task of its own: a client that hangs up leaves none behind.
     ///

@@ -3,8 +3,9 @@
 grant flowai_auth, flowai_ledger to current_user;
 grant create on schema public to flowai_auth;
 
--- as in 0006; a token that comes again says whose sign-in it has ended.
-create or replace function auth_rotate(family bytea, secret bytea, new_secret bytea, grace interval, until timestamptz)
+-- as `auth_rotate` and `auth_end_sign_ins` in 0006, which apis of the build before call still; a token that comes again says whose sign-in
+-- it has ended.
+create function auth_rotate_sign_in(family bytea, secret bytea, new_secret bytea, grace interval, until timestamptz)
     returns table (user_id uuid, sign_in_id uuid, verdict text)
     language plpgsql security definer
     set search_path = public, pg_temp
@@ -31,8 +32,7 @@ begin
 end;
 $$;
 
-drop function auth_end_sign_ins(uuid, uuid);
-create function auth_end_sign_ins(for_user uuid, only_id uuid) returns setof uuid
+create function auth_close_sign_ins(for_user uuid, only_id uuid) returns setof uuid
     language sql security definer
     set search_path = public, pg_temp
 begin atomic
@@ -40,9 +40,14 @@ begin atomic
      where user_id = for_user and revoked_at is null and (only_id is null or id = only_id)
     returning id;
 end;
-alter function auth_end_sign_ins(uuid, uuid) owner to flowai_auth;
-revoke all on function auth_end_sign_ins(uuid, uuid) from public;
-grant execute on function auth_end_sign_ins(uuid, uuid) to flowai_app;
+alter function auth_rotate_sign_in(bytea, bytea, bytea, interval, timestamptz) owner to flowai_auth;
+alter function auth_close_sign_ins(uuid, uuid) owner to flowai_auth;
+revoke all on function
+    auth_rotate_sign_in(bytea, bytea, bytea, interval, timestamptz), auth_close_sign_ins(uuid, uuid)
+    from public;
+grant execute on function
+    auth_rotate_sign_in(bytea, bytea, bytea, interval, timestamptz), auth_close_sign_ins(uuid, uuid)
+    to flowai_app;
 
 -- as in 0010 and 0021; a repeat is of the same reason too: what is answered is what the ledger says.
 create or replace function ledger_grant(payee uuid, grant_kind text, business text, amount bigint, granted_by uuid, reason text) returns text
@@ -115,7 +120,7 @@ alter table attempt set (fillfactor = 50);
 -- unfinished jobs behind one and up to another, in the order of ids: a page of what a new leader reads. both tables are read side by side
 -- by their keys. with the values at hand the planner takes a range of uuids for a single row, and reads one of them anew for each of the
 -- other: it plans without them.
-create function leader_page(behind uuid, upto uuid, most int) returns table (
+create function leader_page(behind uuid, upto uuid) returns table (
         job_id uuid, owner_id uuid, tier text, class text, ready_at timestamptz, after_id uuid, after_state text, model_id text, spec text,
         state text, attempt int, epoch int, node_id text, generation int, failures bigint, failed_on text[], died_on text[],
         node_deaths int, preemptions bigint, cancel_requested boolean, kept_step int, kept_class text)
@@ -131,8 +136,8 @@ begin
            l.node_deaths, l.preemptions, l.cancel_requested, l.kept_step, l.kept_class
       from leader_job l
      where l.finished_at is null and l.job_id > behind and l.spec_of > behind and l.job_id <= upto and l.spec_of <= upto
-     order by l.job_id limit most;
+     order by l.job_id;
 end;
 $$;
-revoke all on function leader_page(uuid, uuid, int) from public;
-grant execute on function leader_page(uuid, uuid, int) to flowai_coordinator;
+revoke all on function leader_page(uuid, uuid) from public;
+grant execute on function leader_page(uuid, uuid) to flowai_coordinator;

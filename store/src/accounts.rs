@@ -155,7 +155,7 @@ pub async fn rotate(
     until: DateTime<Utc>,
 ) -> Result<Rotation, DatabaseError> {
     let row: Option<(uuid::Uuid, uuid::Uuid, String)> = sqlx::query_as(
-        "select user_id, sign_in_id, verdict from auth_rotate($1, $2, $3, make_interval(secs => $4), $5)",
+        "select user_id, sign_in_id, verdict from auth_rotate_sign_in($1, $2, $3, make_interval(secs => $4), $5)",
     )
     .bind(old.family.as_slice())
     .bind(old.secret.as_slice())
@@ -172,7 +172,7 @@ pub async fn rotate(
         "rotated" => Ok(Rotation::Rotated { user, sign_in }),
         "grace" => Ok(Rotation::Grace { user, sign_in }),
         "ended" => Ok(Rotation::Ended { sign_in }),
-        other => Err(not_of("auth_rotate.verdict", other)),
+        other => Err(not_of("auth_rotate_sign_in.verdict", other)),
     }
 }
 
@@ -182,7 +182,7 @@ pub async fn end_sign_ins(
     user: UserId,
     only: Option<SignInId>,
 ) -> Result<Vec<SignInId>, DatabaseError> {
-    let ended: Vec<uuid::Uuid> = sqlx::query_scalar("select auth_end_sign_ins($1, $2)")
+    let ended: Vec<uuid::Uuid> = sqlx::query_scalar("select auth_close_sign_ins($1, $2)")
         .bind(user.as_uuid())
         .bind(only.map(SignInId::as_uuid))
         .fetch_all(database.pool())

@@ -201,11 +201,12 @@ impl JobRows {
             let job = raw.job;
             match raw.understood(now) {
                 Some(row) => found.rows.push(row),
-                None => {
-                    tracing::warn!(%job, "job was written by another version and waits for it");
-                    found.unread.push(job);
-                }
+                None => found.unread.push(job),
             }
+        }
+        if let Some(job) = found.unread.first() {
+            let jobs = found.unread.len();
+            tracing::warn!(%job, jobs, "another version wrote jobs, which wait for it");
         }
         found
     }
@@ -249,8 +250,8 @@ pub async fn now(database: &Database) -> Result<DateTime<Utc>, DatabaseError> {
     Ok(query.fetch_one(database.pool()).await?)
 }
 
-/// Unfinished jobs behind `after` and up to the `end` of their page, in the order of ids, at most [`RECOVERY_PAGE_JOBS`]; as they stand at
-/// `now`, by the database's clock.
+/// Unfinished jobs behind `after` and up to the `end` of their page, or all there are, in the order of ids; as they stand at `now`, by the
+/// database's clock.
 pub async fn unfinished(
     database: &Database,
     after: Option<JobId>,
@@ -260,11 +261,10 @@ pub async fn unfinished(
     let raw: Vec<RawJob> = sqlx::query_as(concat!(
         "select ",
         job_columns!(),
-        " from leader_page($1, $2, $3)"
+        " from leader_page($1, $2)"
     ))
     .bind(after.map_or(Uuid::nil(), JobId::as_uuid))
     .bind(end.map_or(Uuid::max(), JobId::as_uuid))
-    .bind(int(RECOVERY_PAGE_JOBS))
     .fetch_all(database.pool())
     .await?;
     Ok(JobRows::of(raw, now))
@@ -346,13 +346,8 @@ pub struct UnfinishedRow {
     pub node: Option<NodeId>,
 }
 
-/// A name that a newer version wrote.
-fn unknown_node(name: &str) -> DatabaseError {
-    let reason = format!("node {name:?} is unknown to this version; run the version that wrote it");
-    DatabaseError::Query(sqlx::Error::Decode(reason.into()))
-}
-
-/// Unfinished jobs in the order of ids, at most [`RECOVERY_PAGE_JOBS`] after `after`. A shorter page is the last one.
+/// Unfinished jobs in the order of ids, at most [`RECOVERY_PAGE_JOBS`] after `after`. A shorter page is the last one, or lacks rows of
+/// another version.
 pub async fn unfinished_rows(
     database: &Database,
     after: Option<JobId>,
@@ -365,16 +360,18 @@ pub async fn unfinished_rows(
     .bind(int(RECOVERY_PAGE_JOBS))
     .fetch_all(database.pool())
     .await?;
+    // Rows of another version wait for it.
     let row = |(job, attempt, node): (Uuid, i32, Option<String>)| {
-        Ok(UnfinishedRow {
+        Some(UnfinishedRow {
             job: JobId::from_uuid(job),
             attempt: attempt_from(attempt),
-            node: node
-                .map(|name| NodeId::try_from(name).map_err(|invalid| unknown_node(&invalid.got)))
-                .transpose()?,
+            node: match node {
+                Some(name) => Some(node_id(name)?),
+                None => None,
+            },
         })
     };
-    found.into_iter().map(row).collect()
+    Ok(found.into_iter().filter_map(row).collect())
 }
 
 /// Those of the jobs that their owners want no more.

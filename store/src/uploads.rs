@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use flowai_actors::ids::{Sha256, UploadId, UserId};
+use flowai_actors::state::Tier;
 use sqlx::PgConnection;
 
 use crate::database::{DatabaseError, not_of, violates};
@@ -115,6 +116,19 @@ pub async fn insert(
     .execute(connection)
     .await?;
     Ok(())
+}
+
+/// The caller's tier, and how many bytes their pictures and adapters have.
+pub async fn stored(connection: &mut PgConnection) -> Result<(Tier, u64), DatabaseError> {
+    let (tier, bytes): (String, i64) = sqlx::query_as(
+        "select a.tier, ((select coalesce(sum(bytes), 0) from upload where owner_id = a.id)
+                         + (select coalesce(sum(bytes), 0) from adapter where owner_id = a.id))::bigint
+           from account a where a.id = (select app_user())",
+    )
+    .fetch_one(connection)
+    .await?;
+    let tier = Tier::from_name(&tier).ok_or_else(|| not_of("account.tier", &tier))?;
+    Ok((tier, bytes.unsigned_abs()))
 }
 
 /// One of the caller's own uploads.

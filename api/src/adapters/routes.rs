@@ -26,7 +26,7 @@ use crate::error::{ApiError, Problem};
 use crate::http::page::{self, Page};
 use crate::http::{Json, Path, Query};
 use crate::removal::Leftovers;
-use crate::uploads::Place;
+use crate::uploads::{Place, require_room};
 
 const NAME_CHARS_MAX: usize = 80;
 
@@ -85,7 +85,7 @@ impl From<Adapter> for AdapterResource {
 /// Every key of the file is looked up among the model's layers. A file of which anything does not fit is refused whole,
 /// with all that does not fit.
 #[utoipa::path(post, path = "/v1/adapters", tag = "adapters", security(("bearer" = [])), request_body = AdapterRequest,
-    responses((status = 201, body = AdapterResource), (status = 401, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem), (status = 422, body = Problem)))]
+    responses((status = 201, body = AdapterResource), (status = 401, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem), (status = 422, body = Problem), (status = 507, body = Problem)))]
 async fn create(
     State(app): State<App>,
     principal: Principal,
@@ -114,6 +114,7 @@ async fn create(
         let model = models::find(&mut transaction, &model).await?;
         (upload, model.ok_or_else(unknown)?.offer)
     };
+    require_room(&app, principal.user).await?;
     let place = app.gate.place(principal.user)?;
     let (app, name, owner) = (app.clone(), name.to_owned(), principal.user);
     // Of its own: a client that hangs up leaves no object without a row, and finds the adapter when it looks.
@@ -257,11 +258,8 @@ async fn remove(
     let mut transaction = app.database.begin_as(principal.user).await?;
     match adapters::remove(&mut transaction, id).await? {
         Removal::Removed { object_key } => {
-            let leftovers = Leftovers {
-                keys: vec![object_key],
-                ..Leftovers::default()
-            };
-            app.commit_removal(transaction, leftovers).await?;
+            app.commit_removal(transaction, Leftovers::key(object_key))
+                .await?;
             Ok(StatusCode::NO_CONTENT)
         }
         Removal::InUse => {

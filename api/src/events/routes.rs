@@ -49,8 +49,8 @@ async fn of_video(
     open(app, principal, &headers, Subject::Job(id)).await
 }
 
-/// What happens to all of the caller's videos. Without `Last-Event-ID` it begins with a `snapshot`: the newest 100, and all that have
-/// not ended.
+/// What happens to all of the caller's videos. Without `Last-Event-ID` it begins with a `snapshot`: the newest 100, and those that have
+/// not ended (the newest 1,000 of them that wait).
 #[utoipa::path(get, path = "/v1/me/events", tag = "events", security(("bearer" = [])),
     params(("Last-Event-ID" = Option<String>, Header)),
     responses((status = 200, content_type = "text/event-stream"), (status = 401, body = Problem)))]

@@ -10,6 +10,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::error::Category;
 use serde_path_to_error::{Path as ErrorPath, Segment};
 
+use super::pace::is_too_slow;
 use crate::error::ApiError;
 
 /// The bytes of a JSON body; none stand for `{}`.
@@ -45,6 +46,7 @@ impl JsonBytes {
                     {
                         ApiError::BodyTooLarge { bytes_max }
                     }
+                    rejection if is_too_slow(&rejection) => ApiError::BodyTooSlow,
                     _ => ApiError::MalformedJson("it ended early".to_owned()),
                 })?;
         if body.is_empty() {

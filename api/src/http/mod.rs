@@ -11,3 +11,4 @@ pub(crate) mod rate;
 
 pub(crate) use caller::Caller;
 pub(crate) use extract::{Json, JsonBytes, Path, Query, read_json};
+pub(crate) use pace::is_too_slow;

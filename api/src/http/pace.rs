@@ -16,6 +16,16 @@ const BYTES_PER_S_MIN: u64 = 16 * 1024;
 
 type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
+/// Why a body was not read to its end.
+#[derive(Debug, thiserror::Error)]
+#[error("the body comes more slowly than {BYTES_PER_S_MIN} bytes a second")]
+struct TooSlow;
+
+/// Whether it was for this that a body could not be read.
+pub(crate) fn is_too_slow(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(|error| error.is::<TooSlow>())
+}
+
 /// Ends a body that comes too slowly with an error.
 pub(crate) async fn keep_pace(request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
@@ -44,7 +54,7 @@ where
                 Some((Ok(chunk), Some((chunks, received))))
             }
             Ok(Some(Err(error))) => Some((Err(error.into()), None)),
-            Err(_) => Some((Err("the body came too slowly".into()), None)),
+            Err(_) => Some((Err(TooSlow.into()), None)),
         }
     })
 }

@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use flowai_actors::ids::{JobId, ModelId};
-use flowai_actors::limits::IMAGE_BYTES_MAX;
+use flowai_actors::limits::{self, IMAGE_BYTES_MAX};
 use flowai_actors::messages::ModelFamily;
 use flowai_actors::state::JobState;
 use flowai_store::adapters::{self, Adapter};
@@ -31,7 +31,7 @@ use crate::error::ApiError;
 use crate::http::idempotency::{self, Named};
 use crate::http::{Caller, Json as NativeJson, JsonBytes, Path, Query};
 use crate::media::{self, MediaFile};
-use crate::uploads::{remove_picture, store_picture};
+use crate::uploads::{remove_picture, require_room, store_picture};
 use crate::videos::{self, Submitted, Wish, submit};
 
 /// A picture and the words around it.
@@ -111,7 +111,7 @@ fn makes_clips(model: &Model) -> bool {
 /// Render a video from a picture, or from a prompt alone.
 #[utoipa::path(post, path = "/openai/v1/videos", tag = "openai", security(("bearer" = [])),
     request_body(content((CreateForm = "multipart/form-data"), (form::CreateRequest = "application/json"))),
-    responses((status = 200, body = VideoObject), (status = 401, body = ErrorBody), (status = 402, body = ErrorBody), (status = 422, body = ErrorBody), (status = 429, body = ErrorBody)))]
+    responses((status = 200, body = VideoObject), (status = 401, body = ErrorBody), (status = 402, body = ErrorBody), (status = 422, body = ErrorBody), (status = 429, body = ErrorBody), (status = 507, body = ErrorBody)))]
 async fn create(
     State(app): State<App>,
     principal: Principal,
@@ -119,10 +119,13 @@ async fn create(
 ) -> Result<Response, OpenAiError> {
     principal.require(Scope::Videos)?;
     let headers = request.headers().clone();
-    // Before the body is read, which may hold a picture.
-    let _place = app.gate.place(principal.user)?;
+    let place = match may_hold_a_picture(&headers) {
+        true => Some(app.gate.place(principal.user)?),
+        false => None,
+    };
     let (created, named) = read_create(&principal, &headers, request).await?;
     let Created { mut wish, picture } = created;
+    let _place = place.filter(|_| picture.is_some());
     let Some(picture) = picture else {
         let (answer, _) = accept(&app, &principal, wish, named.as_ref()).await?;
         return Ok(answer);
@@ -131,6 +134,7 @@ async fn create(
     if let Some((_, body)) = idempotency::answered(&app, named.as_ref()).await? {
         return Ok(idempotency::replayed(StatusCode::OK, body));
     }
+    require_room(&app, principal.user).await?;
     let stored = store_picture(&app, principal.user, picture).await?.id;
     wish.image = Some(stored);
     let accepted = accept(&app, &principal, wish, named.as_ref()).await;
@@ -141,6 +145,20 @@ async fn create(
     Ok(accepted?.0)
 }
 
+/// Whether the body may be larger than that of any other route.
+fn may_hold_a_picture(headers: &HeaderMap) -> bool {
+    let length = headers.get(header::CONTENT_LENGTH);
+    let length = length.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    is_form(headers) || length.is_none_or(|length| length > limits::BODY_BYTES_MAX)
+}
+
+fn is_form(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(header::CONTENT_TYPE);
+    content_type
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| value.starts_with("multipart/form-data"))
+}
+
 /// A form is known by what it says and not by its bytes: its boundary differs in each retry.
 async fn read_create(
     principal: &Principal,
@@ -148,11 +166,7 @@ async fn read_create(
     request: Request,
 ) -> Result<(Created, Option<Named>), ApiError> {
     const ROUTE: &str = "POST /openai/v1/videos";
-    let content_type = headers.get(header::CONTENT_TYPE);
-    let is_form = content_type
-        .and_then(|value| value.to_str().ok())
-        .is_some_and(|value| value.starts_with("multipart/form-data"));
-    if is_form {
+    if is_form(headers) {
         let form = Multipart::from_request(request, &()).await;
         let form = form.map_err(|rejection: MultipartRejection| {
             ApiError::MediaTypeRefused(rejection.body_text())

@@ -31,7 +31,8 @@ const WAITS_MAX: usize = 128;
 const PAGE: i64 = RING as i64 / 2;
 /// Of the newest jobs so many are in a snapshot of everything, …
 const SNAPSHOT_VIDEOS: i64 = 100;
-/// … and of those that have not ended, whose end a reader must not miss: more than any tier may have.
+/// … and of those that wait, and of those that run, whose ends a reader must not miss: more than any tier may have, unless its limits
+/// are raised for a test of load.
 const SNAPSHOT_UNFINISHED: i64 = 1_000;
 /// A session that is behind is told again that progress is due after this.
 const FLUSH_WITHIN: Duration = Duration::from_secs(1);

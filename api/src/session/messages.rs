@@ -30,7 +30,7 @@ pub struct OpenStream {
     pub is_wait: bool,
 }
 
-/// Messages of a session. All but `Open` may be lost.
+/// Messages of a session. All but `Open` and `Flush` may be lost.
 #[derive(Debug)]
 pub(super) enum SessionMessage {
     /// From a request (ask). Errors: `NotFound` for a job that is not the user's; `TooManyStreams`; the database's.

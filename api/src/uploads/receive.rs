@@ -9,6 +9,7 @@ use flowai_actors::limits::{ADAPTER_BYTES_MAX, IMAGE_BYTES_MAX};
 use tempfile::NamedTempFile;
 
 use crate::error::ApiError;
+use crate::http::is_too_slow;
 
 /// The whole body of an upload: the largest file and the words around it.
 pub(super) const UPLOAD_BODY_BYTES_MAX: usize = ADAPTER_BYTES_MAX as usize + (1 << 20);
@@ -108,6 +109,9 @@ pub(crate) fn broken(bytes_max: u64) -> impl Fn(MultipartError) -> ApiError {
     move |error| {
         if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
             return ApiError::BodyTooLarge { bytes_max };
+        }
+        if is_too_slow(&error) {
+            return ApiError::BodyTooSlow;
         }
         let reason = error.body_text();
         ApiError::MediaTypeRefused(format!("the multipart body cannot be read: {reason}"))

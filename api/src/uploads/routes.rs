@@ -17,6 +17,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::receive::{IncomingFile, UPLOAD_BODY_BYTES_MAX, broken, receive_file, receive_text};
+use super::require_room;
 use crate::app::App;
 use crate::auth::{Principal, Scope};
 use crate::error::{ApiError, Problem};
@@ -85,7 +86,7 @@ impl From<Upload> for UploadResource {
 /// as it is; `POST /v1/adapters` makes an adapter of it.
 #[utoipa::path(post, path = "/v1/uploads", tag = "uploads", security(("bearer" = [])),
     request_body(content = UploadForm, content_type = "multipart/form-data"),
-    responses((status = 201, body = UploadResource), (status = 401, body = Problem), (status = 413, body = Problem), (status = 415, body = Problem), (status = 422, body = Problem), (status = 429, body = Problem)))]
+    responses((status = 201, body = UploadResource), (status = 401, body = Problem), (status = 413, body = Problem), (status = 415, body = Problem), (status = 422, body = Problem), (status = 429, body = Problem), (status = 507, body = Problem)))]
 async fn create(
     State(app): State<App>,
     principal: Principal,
@@ -94,6 +95,7 @@ async fn create(
     let mut form = form.map_err(|_| {
         ApiError::MediaTypeRefused("send the file as multipart/form-data".to_owned())
     })?;
+    require_room(&app, principal.user).await?;
     let _place = app.gate.place(principal.user)?;
     let (mut purpose, mut file) = (None, None);
     let too_large = broken(ADAPTER_BYTES_MAX);
@@ -170,11 +172,8 @@ async fn remove(
     require_scope_for(&principal, upload.purpose)?;
     match uploads::remove(&mut transaction, id).await? {
         Removal::Removed { object_key } => {
-            let leftovers = Leftovers {
-                keys: vec![object_key],
-                ..Leftovers::default()
-            };
-            app.commit_removal(transaction, leftovers).await?;
+            app.commit_removal(transaction, Leftovers::key(object_key))
+                .await?;
             Ok(StatusCode::NO_CONTENT)
         }
         Removal::InUse => {

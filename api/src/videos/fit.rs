@@ -4,15 +4,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use flowai_actors::kit::{OnCancel, OnFailure, TaskKind, Tasks};
-use flowai_actors::limits::CEILINGS_LOOK_MS;
+use flowai_actors::limits::{CEILINGS_LOOK_MS, MEMORY_CEILING_MS};
 use flowai_actors::spec::RenderSpec;
 use flowai_actors::waiting::Ceiling;
 
 use crate::app::App;
 use crate::error::ApiError;
 
-/// The leader forgets what it learned after a while, and a new one has learned nothing: one that is not heard of for so long may have.
+/// A new leader has learned nothing: one that has not answered for so long may be another by now.
 const BELIEVED: Duration = Duration::from_secs(60);
+/// A leader itself believes in nothing for longer.
+const REMEMBERED: Duration = Duration::from_millis(MEMORY_CEILING_MS);
 
 /// What the leader said last.
 #[derive(Debug, Default)]
@@ -41,10 +43,20 @@ impl TaskKind for FitTask {
 #[derive(Debug, Default)]
 struct Heard {
     ceilings: Vec<Ceiling>,
-    /// When it said so. Beyond [`BELIEVED`] they are not believed.
+    /// When it said so.
     heard_at: Option<Instant>,
+    /// Since when its answers do not come.
+    unanswered_since: Option<Instant>,
     /// When it was asked last.
     asked_at: Option<Instant>,
+}
+
+impl Heard {
+    fn is_believed(&self) -> bool {
+        let is_recent = |at: Instant| at.elapsed() < REMEMBERED;
+        let is_there = |since: Instant| since.elapsed() < BELIEVED;
+        self.heard_at.is_some_and(is_recent) && self.unanswered_since.is_none_or(is_there)
+    }
 }
 
 impl MemoryFit {
@@ -61,15 +73,19 @@ impl MemoryFit {
             let (link, kept) = (app.link.clone(), self.heard.clone());
             // Its question has a deadline, and the next begins after that.
             self.tasks.spawn(FitTask::Look, |_| async move {
-                if let Some(ceilings) = link.ceilings().await {
-                    let mut kept = lock(&kept);
-                    (kept.ceilings, kept.heard_at) = (ceilings, Some(Instant::now()));
+                let answer = link.ceilings().await;
+                let (mut kept, now) = (lock(&kept), Instant::now());
+                match answer {
+                    Some(ceilings) => {
+                        (kept.ceilings, kept.heard_at) = (ceilings, Some(now));
+                        kept.unanswered_since = None;
+                    }
+                    None => drop(kept.unanswered_since.get_or_insert(now)),
                 }
                 Ok(())
             });
         }
-        let is_believed = heard.heard_at.is_some_and(|at| at.elapsed() < BELIEVED);
-        match is_believed && heard.ceilings.iter().any(|ceiling| is_over(spec, ceiling)) {
+        match heard.is_believed() && heard.ceilings.iter().any(|ceiling| is_over(spec, ceiling)) {
             true => Err(too_large(spec)),
             false => Ok(()),
         }
@@ -109,6 +125,27 @@ mod tests {
     use flowai_actors::spec::{FirstFrame, KeyframeSpec};
 
     use super::*;
+
+    #[test]
+    fn a_ceiling_is_believed_while_the_leader_that_said_it_may_be_there() {
+        let ago = |time: Duration| Instant::now().checked_sub(time);
+        let second = Duration::from_secs(1);
+        for (heard, unanswered, expected) in [
+            (None, None, false),
+            // Nobody submitted for a while, and so nobody asked.
+            (Some(10 * BELIEVED), None, true),
+            (Some(10 * BELIEVED), Some(BELIEVED - second), true),
+            (Some(10 * BELIEVED), Some(BELIEVED), false),
+            (Some(REMEMBERED), None, false),
+        ] {
+            let heard = Heard {
+                heard_at: heard.and_then(ago),
+                unanswered_since: unanswered.and_then(ago),
+                ..Heard::default()
+            };
+            assert_eq!(heard.is_believed(), expected, "{heard:?}");
+        }
+    }
 
     #[test]
     fn a_ceiling_is_for_its_models_and_for_what_is_as_large() {

@@ -38,9 +38,14 @@ impl QueueRoom {
     /// # Errors
     /// `QueueFull`, `DependencyDown`.
     pub(crate) async fn check(&self, app: &App) -> Result<(), ApiError> {
+        let came = Instant::now();
         let mut looked = self.looked.lock().await;
+        let is_known = |at: Instant, seen| match seen {
+            Seen::Nothing => at >= came,
+            Seen::Room | Seen::Full => at.elapsed() < Duration::from_millis(FARM_QUEUE_LOOK_MS),
+        };
         let seen = match *looked {
-            Some((at, seen)) if at.elapsed() < Duration::from_millis(FARM_QUEUE_LOOK_MS) => seen,
+            Some((at, seen)) if is_known(at, seen) => seen,
             _ => {
                 let reaches = videos::farm_queue_reaches(&app.database, self.queued_max).await;
                 let seen = match reaches {

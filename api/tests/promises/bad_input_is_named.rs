@@ -16,6 +16,26 @@ use serde_json::{Value, json};
 use crate::farm::{Answer, Caller, Farm, adapter, adapter_of, picture, tiny_offer, wish};
 
 #[tokio::test(flavor = "multi_thread")]
+async fn files_of_somebody_who_stores_too_much() {
+    let farm = Farm::start().await;
+    let (ada, bob) = (farm.user("ada").await, farm.user("bob").await);
+    let stored = ada.upload("image", picture(64, 48)).await.expect(201).id();
+    farm.run(&format!(
+        "update upload set bytes = 5::bigint << 30 where id = '{stored}'"
+    ))
+    .await;
+    let refused = ada.upload("image", picture(64, 48)).await;
+    let problem = refused.expect_problem(507, "storage_full");
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("more than 5 GiB"), "{detail}");
+    bob.upload("image", picture(64, 48)).await.expect(201);
+    ada.delete(&format!("/v1/uploads/{stored}"))
+        .await
+        .expect(204);
+    ada.upload("image", picture(64, 48)).await.expect(201);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn pictures() {
     let farm = Farm::start().await;
     let ada = farm.user("ada").await;

@@ -70,6 +70,7 @@ async fn insufficient_credits_names_both_amounts() {
     }
     let mut other = grant.clone();
     for (field, value) in [("reason", json!("another")), ("amount_mc", json!(61))] {
+        other = grant.clone();
         other[field] = value;
         let reused = post_as(&root, "k", "/v1/credits/grants", &other).await;
         reused.expect_problem(422, "idempotency_key_reused");

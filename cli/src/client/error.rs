@@ -20,9 +20,9 @@ pub enum ClientError {
     },
     /// No answer to a call that the farm may have got, for as long as one was waited for.
     #[error(
-        "{source}; it may have been accepted nevertheless: look at `flowai jobs` or `flowai credits` before you send it again"
+        "{last}; it may have been accepted nevertheless: look at `flowai jobs` or `flowai credits` before you send it again"
     )]
-    Unsure { source: Box<ClientError> },
+    Unsure { last: Box<ClientError> },
     /// The server said no.
     #[error(transparent)]
     Refused(Box<Problem>),
@@ -117,6 +117,18 @@ impl ClientError {
             | Self::Input { .. }
             | Self::Damaged { .. }
             | Self::Io { .. } => None,
+        }
+    }
+
+    /// Whether the farm says so of this very call. Who is counted out, or not known any more, is refused before it is looked at.
+    pub(crate) fn is_verdict(&self) -> bool {
+        match self {
+            Self::Refused(problem) => !matches!(problem.status, 401 | 403 | 429 | 503),
+            Self::Unreachable { .. } | Self::Answer { .. } | Self::Unsure { .. } => false,
+            Self::NotSignedIn { .. }
+            | Self::Input { .. }
+            | Self::Damaged { .. }
+            | Self::Io { .. } => true,
         }
     }
 

@@ -11,7 +11,6 @@ use uuid::Uuid;
 
 use super::credentials::Secret;
 use super::error::{ClientError, Problem};
-use super::events::RECONNECT_MAX;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// An answer that is no stream comes within this; files in either direction have longer.
@@ -25,6 +24,9 @@ const TRIES: u32 = 4;
 /// The wait before the second try; doubles. A `Retry-After` that is longer counts, up to the most.
 const RETRY_FIRST: Duration = Duration::from_millis(250);
 const RETRY_MOST: Duration = Duration::from_secs(10);
+
+/// A farm that may have got a call, and is started again meanwhile, is waited for so long.
+const ANSWER_AWAITED: Duration = Duration::from_secs(60);
 
 /// Sends requests to one farm with one credential. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -161,51 +163,67 @@ impl Transport {
     /// Makes a call that must happen once: under a key of its own it may be made again until it is answered.
     ///
     /// # Errors
-    /// `Unsure` when the farm may have it, and did not answer for [`RECONNECT_MAX`].
+    /// `Unsure` when the farm may have it, and did not say so for [`ANSWER_AWAITED`].
     pub(super) async fn once<T: DeserializeOwned>(
         &self,
         request: RequestBuilder,
     ) -> Result<T, ClientError> {
         let request = request.header("Idempotency-Key", Uuid::now_v7().to_string());
-        let answer = self.until_answered(request, RECONNECT_MAX).await?;
-        self.json(answer).await
+        self.until_known(request, ANSWER_AWAITED).await
     }
 
-    /// Makes an idempotent call until it is answered, a few times.
-    pub(super) async fn repeat(&self, request: RequestBuilder) -> Result<Response, ClientError> {
-        self.until_answered(request, Duration::ZERO).await
-    }
-
-    /// The same, and for as long as `patience` where the farm may have got the call.
-    async fn until_answered(
+    /// A few times, and for as long as `patience` once the farm may have got the call.
+    async fn until_known<T: DeserializeOwned>(
         &self,
         request: RequestBuilder,
         patience: Duration,
-    ) -> Result<Response, ClientError> {
+    ) -> Result<T, ClientError> {
         let began = Instant::now();
         let (mut tries, mut wait, mut is_sent) = (1, RETRY_FIRST, false);
         // A body that is a stream cannot be sent twice.
         while let Some(again) = request.try_clone() {
-            let error = match self.send(again).await {
-                Ok(response) => return Ok(response),
+            let answer = match self.send(again).await {
+                Ok(response) => self.json(response).await,
+                Err(error) => Err(error),
+            };
+            let error = match answer {
+                Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            let Some(after) = error.passes() else {
-                return Err(error);
-            };
             is_sent |= matches!(error, ClientError::Unreachable { is_sent: true, .. });
-            let is_unsure = is_sent && !patience.is_zero();
-            let has_time = tries < TRIES || (is_unsure && began.elapsed() < patience);
-            if !has_time {
-                return Err(match is_unsure {
+            let has_time = tries < TRIES || (is_sent && began.elapsed() < patience);
+            let Some(after) = error.passes().filter(|_| has_time) else {
+                return Err(match is_sent && !error.is_verdict() {
                     true => ClientError::Unsure {
-                        source: Box::new(error),
+                        last: Box::new(error),
                     },
                     false => error,
                 });
-            }
+            };
             tokio::time::sleep(after.unwrap_or(wait).max(wait).min(RETRY_MOST)).await;
             tries += 1;
+            wait *= 2;
+        }
+        self.json(self.send(request).await?).await
+    }
+
+    /// Makes an idempotent call until it is answered, a few times.
+    pub(super) async fn repeat(&self, request: RequestBuilder) -> Result<Response, ClientError> {
+        let mut wait = RETRY_FIRST;
+        for _ in 1..TRIES {
+            // A body that is a stream cannot be sent twice.
+            let Some(again) = request.try_clone() else {
+                break;
+            };
+            match self.send(again).await {
+                Ok(response) => return Ok(response),
+                Err(error) => match error.passes() {
+                    None => return Err(error),
+                    Some(after) => {
+                        tokio::time::sleep(after.unwrap_or(wait).max(wait).min(RETRY_MOST)).await;
+                    }
+                },
+            }
             wait *= 2;
         }
         self.send(request).await
@@ -267,6 +285,12 @@ impl Transport {
                 retry_after,
                 ..problem
             })),
+            // A proxy whose farm does not answer.
+            Err(_) if matches!(status.as_u16(), 502 | 504) => ClientError::Unreachable {
+                url: self.base.to_string(),
+                reason: format!("a proxy in front of it answers {status}"),
+                is_sent: true,
+            },
             // A proxy in between, or no farm at all.
             Err(_) => ClientError::Answer {
                 url: self.base.to_string(),
@@ -328,6 +352,58 @@ mod tests {
             nobody.request(Method::GET, "/v1/me"),
             Err(ClientError::NotSignedIn { .. })
         ));
+    }
+
+    /// Hangs up on the first calls, after it has read them, and gives these answers to the next.
+    fn farm(hang_ups: usize, answers: &'static [&'static str]) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            let silent = std::iter::repeat_n(None, hang_ups);
+            for answer in silent.chain(answers.iter().map(Some)) {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut bytes = [0; 4_096];
+                let mut read = Vec::new();
+                while !read.ends_with(b"{}") {
+                    let count = stream.read(&mut bytes).unwrap();
+                    read.extend_from_slice(&bytes[..count]);
+                }
+                if let Some(answer) = answer {
+                    let head = "content-length: 2\r\nconnection: close\r\n\r\n{}";
+                    write!(stream, "HTTP/1.1 {answer}\r\n{head}").unwrap();
+                }
+            }
+        });
+        base
+    }
+
+    async fn once(base: &str, patience: Duration) -> Result<serde_json::Value, ClientError> {
+        let transport = transport(base);
+        let request = transport.request(Method::POST, "/v1/videos").unwrap();
+        let request = request.json(&serde_json::json!({}));
+        transport.until_known(request, patience).await
+    }
+
+    #[tokio::test]
+    async fn what_may_have_arrived_is_asked_for_until_it_is_known() {
+        let patient = Duration::from_secs(30);
+        let base = farm(1, &["502 Bad Gateway", "202 Accepted"]);
+        assert_eq!(once(&base, patient).await.unwrap(), serde_json::json!({}));
+
+        // The farm is gone for good after the first.
+        let base = farm(1, &[]);
+        let unsure = once(&base, Duration::ZERO).await.unwrap_err();
+        assert!(matches!(unsure, ClientError::Unsure { .. }), "{unsure:?}");
+        assert!(unsure.to_string().contains("flowai jobs"), "{unsure}");
+
+        let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
+        let base = format!("http://{}", nobody.local_addr().unwrap());
+        drop(nobody);
+        let refused = once(&base, patient).await.unwrap_err();
+        assert!(
+            matches!(refused, ClientError::Unreachable { is_sent: false, .. }),
+            "{refused:?}"
+        );
     }
 
     /// The clock is moved on while the farm has read half of the file.

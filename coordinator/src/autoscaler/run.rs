@@ -42,7 +42,12 @@ where
         tokio::select! {
             // The leader is gone, and its tasks with it.
             changed = looks.changed() => if changed.is_err() { return Ok(()) },
-            () = teller.tell() => continue,
+            call = teller.tell() => {
+                if let Some(call) = call {
+                    state.tells(&call);
+                }
+                continue;
+            }
         }
         let look = looks.borrow_and_update().clone();
         for effect in state.step(&look.pools, look.at) {
@@ -94,26 +99,26 @@ impl<P: Provider> Teller<P> {
         self.waiting.push_back(call);
     }
 
-    /// Done when the provider has been told something. Loses nothing when it is dropped before.
-    async fn tell(&mut self) {
+    /// Gives the call when the provider begins to be told it, and nothing when it has been. Loses nothing when it is dropped before.
+    async fn tell(&mut self) -> Option<Call> {
         if self.being_told.is_none() {
             tokio::time::sleep_until(self.not_before).await;
             let Some(call) = self.waiting.pop_front() else {
                 return std::future::pending().await;
             };
-            let provider = self.provider.clone();
+            let (provider, begun) = (self.provider.clone(), call.clone());
             self.being_told = Some(Box::pin(async move {
                 let result = provider.want(&call).await;
                 (call, result)
             }));
+            return Some(begun);
         }
-        let Some(being_told) = &mut self.being_told else {
-            return;
-        };
+        let being_told = self.being_told.as_mut()?;
         let (call, result) = being_told.await;
         self.being_told = None;
         let Err(error) = result else {
-            return self.backoff.reset();
+            self.backoff.reset();
+            return None;
         };
         tracing::error!(class = call.class, wanted = call.wanted, %error, "autoscaler's provider failed; it is told again later");
         metrics::record_provider_failure();
@@ -122,5 +127,6 @@ impl<P: Provider> Teller<P> {
         if self.waiting.iter().all(|newer| newer.class != call.class) {
             self.waiting.push_back(call);
         }
+        None
     }
 }

@@ -205,6 +205,14 @@ impl State {
         standing.released.retain(|name| drained.contains_key(name));
     }
 
+    /// The provider is being told this now: whatever it answers, machines that it names may go.
+    pub fn tells(&mut self, call: &Call) {
+        let groups = self.policy.groups.iter().zip(&mut self.standings);
+        for (_, standing) in groups.filter(|(group, _)| group.class == call.class) {
+            standing.released.extend(call.drained.iter().cloned());
+        }
+    }
+
     fn see(&self, ix: usize, pool: Option<&Pool>) -> Seen {
         let standing = &self.standings[ix];
         let Some(pool) = pool else {
@@ -365,7 +373,6 @@ impl State {
             is_news || (!is_done && at.plus_ms(AUTOSCALE_REMIND_MS) <= now)
         });
         if is_due {
-            standing.released.extend(call.drained.iter().cloned());
             standing.told = Some((call.clone(), now));
             effects.push(Effect::Call(call));
         }

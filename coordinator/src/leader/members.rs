@@ -33,18 +33,21 @@ impl State {
             .filter(|(_, was, is)| was != is)
             .map(|(node, _, is)| (node.clone(), is))
             .collect();
+        let was_revoked = |node: &NodeId| before.get(node).is_some_and(|was| was.is_revoked);
+        let revoked = self.members.iter();
+        let revoked = revoked.filter(|(node, is)| is.is_revoked && !was_revoked(node));
+        let revoked: Vec<NodeId> = revoked.map(|(node, _)| node.clone()).collect();
         for (node, how) in changed {
             tracing::info!(%node, drain = how.as_str(), "operators want something else of a node");
-            let given = Some(node.clone()).filter(|node| self.is_revoked(node));
             self.step(now, Heard::NodeDraining { node, how }, effects);
-            if let Some(node) = given {
-                self.take_back(now, &node, effects);
-            }
+        }
+        for node in revoked {
+            self.take_back(now, &node, effects);
         }
     }
 
     /// Whatever this node says counts no more: what it has goes on elsewhere at once, and that is nobody's death.
-    fn take_back(&mut self, now: Monotonic, node: &NodeId, effects: &mut Vec<Effect>) {
+    pub(super) fn take_back(&mut self, now: Monotonic, node: &NodeId, effects: &mut Vec<Effect>) {
         let is_its_own = |held: &&Holding| held.node == *node;
         let held = self.held.values().map(|held| &held.holding);
         let taken: Vec<Holding> = held.filter(is_its_own).cloned().collect();

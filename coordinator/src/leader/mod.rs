@@ -68,6 +68,7 @@ pub(crate) struct Tools {
     pub(crate) members: Members,
     /// Of the present term's jobs.
     pub(crate) ahead: Ahead,
+    /// Of the present term's batches.
     pub(crate) held_rows: HeldRows,
     /// Nodes that register are written down so many at a time: after a takeover all come at once.
     pub(crate) admissions: Arc<Semaphore>,

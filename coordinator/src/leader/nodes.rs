@@ -191,6 +191,9 @@ impl State {
             effects.extend(self.stop(job));
         }
         let is_ending = self.ending.contains_key(&(job, attempt));
+        if is_named && let Some(held) = self.held.get_mut(&job) {
+            held.is_heard = true;
+        }
         let Some(held) = self.held.get_mut(&job).filter(|held| held.is_dispatched) else {
             return;
         };
@@ -251,7 +254,7 @@ impl State {
         if held.holding.node != *node || held.holding.at.attempt != at.attempt {
             return;
         }
-        held.heard_at = now;
+        (held.heard_at, held.is_heard) = (now, true);
         // Steps of the picture that comes before the clip are no steps of the clip.
         if progress.phase != Phase::Keyframe {
             held.steps = Some(StepsDone {
@@ -308,6 +311,9 @@ impl State {
             return;
         }
         self.ending.insert(key, vec![reply]);
+        if let Some(known) = self.held.get_mut(&held.at.job) {
+            known.is_heard = true;
+        }
         let end = match ended.outcome {
             #[cfg(feature = "planted-bugs")]
             Outcome::Rendered { .. } if planted::is(Bug::PublishBeforeUpload) => {
@@ -354,6 +360,9 @@ impl State {
                 let key = (held.at.job, held.at.attempt);
                 let replies = self.ending.remove(&key).unwrap_or_default();
                 effects.extend(replies.into_iter().map(Effect::Decline));
+                if self.is_revoked(&held.node) {
+                    self.take_back(now, &held.node, effects);
+                }
                 return;
             }
             Err(NotDelivered::Missing(detail)) => Err(detail),
@@ -446,12 +455,10 @@ impl State {
         });
     }
 
-    /// Whether its node was heard of this attempt, or has told its end.
+    /// Whether its node has said anything of this attempt.
     fn is_worked_on(&self, held: &Holding) -> bool {
-        let is_ending = self.ending.contains_key(&(held.at.job, held.at.attempt));
         let known = self.held.get(&held.at.job);
-        let has_steps = known.is_some_and(|known| known.steps.is_some());
-        self.is_held(held) && (is_ending || has_steps)
+        self.is_held(held) && known.is_some_and(|known| known.is_heard)
     }
 
     pub(super) fn dispatched(

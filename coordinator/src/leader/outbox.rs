@@ -95,9 +95,9 @@ impl Outbox {
 mod tests {
     use flowai_actors::ids::{Attempt, JobId};
 
-    const NOW: Monotonic = Monotonic::from_millis(1_000);
-
     use super::*;
+
+    const NOW: Monotonic = Monotonic::from_millis(1_000);
 
     fn cancel(job: JobId, attempt: u32) -> Change {
         Change::CancelWaiting {
@@ -131,6 +131,7 @@ mod tests {
         outbox.committed();
         assert!(!outbox.holds(one) && !outbox.holds(other));
     }
+
     #[test]
     fn a_change_that_waits_lets_those_of_other_jobs_pass() {
         let [held, one, other] = [(); 3].map(|()| JobId::generate());

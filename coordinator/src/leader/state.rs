@@ -43,6 +43,8 @@ pub(super) struct Held {
     pub(super) given_after: Option<ReplyId>,
     /// Its node has said that it works on it.
     pub(super) is_dispatched: bool,
+    /// Its node has said something of it in this term.
+    pub(super) is_heard: bool,
     pub(super) heard_at: Monotonic,
     /// Of the clip, as its node said last: its owner pays for them who cancels it.
     pub(super) steps: Option<StepsDone>,
@@ -63,6 +65,7 @@ impl Held {
             holding,
             given_after: None,
             is_dispatched: false,
+            is_heard: false,
             heard_at: now,
             steps: None,
             unnamed_beats: 0,
@@ -107,6 +110,7 @@ pub struct State {
     pub(super) comparison: Comparison,
     pub(super) sweeps: Sweeps,
     pub(super) is_over: bool,
+    /// Of all that nodes have asked.
     pub(super) newest_question: ReplyId,
     /// What operators want of nodes.
     pub(super) members: Standings,

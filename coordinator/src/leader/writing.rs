@@ -1,7 +1,7 @@
 //! Batches written to the journal, however long the database is away. Content that the database refuses is found one by one; rows
-//! that somebody else holds are found at once, without waiting for them, so that they delay nobody's but their own.
+//! that somebody else holds are looked for without waiting for them, so that they delay nobody's for long but their own.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -15,22 +15,35 @@ use super::event::{Event, Outcome};
 use super::work::{RETRY_FIRST, RETRY_MOST, pause};
 use crate::metrics;
 
-/// Jobs whose rows were held when they were to be written last: these are looked at before they are waited for again.
+/// Jobs whose rows were held when they were to be written last. They are written behind all others of their batch, so that they delay
+/// none of those; there they wait in the line for their rows, which may only have been busy.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct HeldRows(Arc<Mutex<HashSet<JobId>>>);
 
 impl HeldRows {
-    fn suspects(&self, batch: &Batch) -> bool {
+    /// The changes of others, and of these.
+    fn split(&self, batch: &Batch) -> (Batch, Batch) {
         let held = self.lock();
-        !held.is_empty() && batch.changes().iter().any(|c| held.contains(&c.job()))
+        let (mut others, mut suspects) = (Batch::default(), Batch::default());
+        for change in batch.changes() {
+            let part = match held.contains(&change.job()) {
+                true => &mut suspects,
+                false => &mut others,
+            };
+            // A part of what fitted fits.
+            drop(part.push(change.clone()));
+        }
+        (others, suspects)
     }
 
-    fn found(&self, batch: &Batch, held: &HashSet<JobId>) {
-        let mut known = self.lock();
-        for change in batch.changes() {
-            known.remove(&change.job());
+    fn came_out(&self, outcomes: &HashMap<JobId, Outcome>) {
+        let mut held = self.lock();
+        for (job, outcome) in outcomes {
+            match outcome {
+                Outcome::Blocked => held.insert(*job),
+                Outcome::Written(_) | Outcome::Refused(_) => held.remove(job),
+            };
         }
-        known.extend(held);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashSet<JobId>> {
@@ -46,33 +59,40 @@ pub(super) async fn commit_batch(
     epoch: Epoch,
     batch: &Batch,
 ) -> Result<Event, JournalError> {
-    let written = match held_rows.suspects(batch) {
-        true => Err(Stop::Blocked),
-        false => commit(database, epoch, batch).await,
-    };
-    let written = match written {
-        Err(Stop::Blocked) => commit_unheld(database, held_rows, epoch, batch).await,
-        Err(Stop::Refused(_)) => one_by_one(database, epoch, batch).await,
-        other => other,
-    };
-    match written {
-        Ok(outcomes) => Ok(Event::Committed(outcomes)),
-        Err(Stop::Unfit(error)) => Err(error),
-        Err(Stop::Fenced | Stop::Blocked | Stop::Refused(_)) => Ok(Event::Fenced),
+    let (others, suspects) = held_rows.split(batch);
+    let mut outcomes = HashMap::new();
+    for part in [others, suspects] {
+        match commit_part(database, epoch, &part).await {
+            Ok(found) => outcomes.extend(found),
+            Err(Over::Fenced) => return Ok(Event::Fenced),
+            Err(Over::Unfit(error)) => return Err(error),
+        }
+    }
+    held_rows.came_out(&outcomes);
+    let outcome = |change: &Change| outcomes.remove(&change.job()).unwrap_or(Outcome::Blocked);
+    Ok(Event::Committed(
+        batch.changes().iter().map(outcome).collect(),
+    ))
+}
+
+/// What became of each job's change: a batch has one of each.
+type Outcomes = Vec<(JobId, Outcome)>;
+
+async fn commit_part(database: &Database, epoch: Epoch, part: &Batch) -> Result<Outcomes, Over> {
+    if part.changes().is_empty() {
+        return Ok(Outcomes::new());
+    }
+    match commit(database, epoch, part).await {
+        Ok(outcomes) => Ok(of_jobs(part, outcomes)),
+        Err(Stop::Blocked) => commit_unheld(database, epoch, part).await,
+        Err(Stop::Refused(_)) => one_by_one(database, epoch, part).await,
+        Err(Stop::Over(over)) => Err(over),
     }
 }
 
 /// Commits what nobody else holds the rows of.
-///
-/// # Errors
-/// `Fenced`, `Unfit`.
-async fn commit_unheld(
-    database: &Database,
-    held_rows: &HeldRows,
-    epoch: Epoch,
-    batch: &Batch,
-) -> Result<Vec<Outcome>, Stop> {
-    let jobs: Vec<JobId> = batch.changes().iter().map(Change::job).collect();
+async fn commit_unheld(database: &Database, epoch: Epoch, part: &Batch) -> Result<Outcomes, Over> {
+    let jobs: Vec<JobId> = part.changes().iter().map(Change::job).collect();
     let held = match in_time(journal::held_by_others(database, &jobs)).await {
         Ok(held) => held,
         Err(error) => {
@@ -80,58 +100,60 @@ async fn commit_unheld(
             jobs.into_iter().collect()
         }
     };
-    held_rows.found(batch, &held);
     let mut rest = Batch::default();
-    for change in batch.changes() {
-        // Each job's change fits that fitted before.
-        if !held.contains(&change.job()) && rest.push(change.clone()).is_err() {
-            break;
+    for change in part.changes() {
+        if !held.contains(&change.job()) {
+            // A part of what fitted fits.
+            drop(rest.push(change.clone()));
         }
     }
-    let written = match rest.changes().is_empty() {
-        true => Ok(Vec::new()),
-        false => commit(database, epoch, &rest).await,
-    };
-    let written = match written {
+    let mut outcomes: Outcomes = held
+        .into_iter()
+        .map(|job| (job, Outcome::Blocked))
+        .collect();
+    if rest.changes().is_empty() {
+        return Ok(outcomes);
+    }
+    outcomes.extend(match commit(database, epoch, &rest).await {
+        Ok(written) => of_jobs(&rest, written),
         Err(Stop::Blocked | Stop::Refused(_)) => one_by_one(database, epoch, &rest).await?,
-        other => other?,
-    };
-    let mut written = written.into_iter();
-    let outcome = |change: &Change| match held.contains(&change.job()) {
-        true => Outcome::Blocked,
-        false => written.next().unwrap_or(Outcome::Blocked),
-    };
-    Ok(batch.changes().iter().map(outcome).collect())
+        Err(Stop::Over(over)) => return Err(over),
+    });
+    Ok(outcomes)
 }
 
-/// # Errors
-/// `Fenced`, `Unfit`.
-async fn one_by_one(
-    database: &Database,
-    epoch: Epoch,
-    batch: &Batch,
-) -> Result<Vec<Outcome>, Stop> {
-    let mut outcomes = Vec::new();
-    for change in batch.changes() {
+async fn one_by_one(database: &Database, epoch: Epoch, part: &Batch) -> Result<Outcomes, Over> {
+    let mut outcomes = Outcomes::new();
+    for change in part.changes() {
         let mut one = Batch::default();
-        if one.push(change.clone()).is_err() {
-            continue;
-        }
+        drop(one.push(change.clone()));
         match commit(database, epoch, &one).await {
-            Ok(outcome) => outcomes.extend(outcome),
-            Err(stop @ (Stop::Fenced | Stop::Unfit(_))) => return Err(stop),
-            Err(Stop::Refused(reason)) => outcomes.push(Outcome::Refused(reason)),
-            Err(Stop::Blocked) => outcomes.push(Outcome::Blocked),
+            Ok(written) => outcomes.extend(of_jobs(&one, written)),
+            Err(Stop::Over(over)) => return Err(over),
+            Err(Stop::Refused(reason)) => outcomes.push((change.job(), Outcome::Refused(reason))),
+            Err(Stop::Blocked) => outcomes.push((change.job(), Outcome::Blocked)),
         }
     }
     Ok(outcomes)
 }
 
-enum Stop {
+fn of_jobs(batch: &Batch, outcomes: Vec<Outcome>) -> Outcomes {
+    let jobs = batch.changes().iter().map(Change::job);
+    jobs.zip(outcomes).collect()
+}
+
+/// Why the term ends.
+enum Over {
+    /// A later one has begun.
     Fenced,
+    /// The database is none for this build.
+    Unfit(JournalError),
+}
+
+enum Stop {
+    Over(Over),
     Refused(String),
     Blocked,
-    Unfit(JournalError),
 }
 
 async fn commit(database: &Database, epoch: Epoch, batch: &Batch) -> Result<Vec<Outcome>, Stop> {
@@ -161,7 +183,7 @@ async fn commit(database: &Database, epoch: Epoch, batch: &Batch) -> Result<Vec<
             }
             Err(error @ JournalError::Fenced { .. }) => {
                 tracing::warn!(%error, "term is over");
-                return Err(Stop::Fenced);
+                return Err(Stop::Over(Over::Fenced));
             }
             Err(JournalError::Refused(reason)) => return Err(Stop::Refused(reason.to_string())),
             Err(JournalError::Blocked(reason)) => {
@@ -169,7 +191,7 @@ async fn commit(database: &Database, epoch: Epoch, batch: &Batch) -> Result<Vec<
                 tracing::warn!(%reason, changes, "rows of a batch are held by somebody else");
                 return Err(Stop::Blocked);
             }
-            Err(error @ JournalError::Unfit(_)) => return Err(Stop::Unfit(error)),
+            Err(error @ JournalError::Unfit(_)) => return Err(Stop::Over(Over::Unfit(error))),
             Err(JournalError::Unavailable(reason)) => {
                 tracing::warn!(%reason, "database did not take a batch, trying again");
             }

@@ -245,6 +245,10 @@ impl State {
                     next_beat: now.plus_ms(NODE_BEAT_MS),
                 };
                 self.confirmed(now, sent_at, epoch, reported, running, effects);
+                // This leader has not heard of it.
+                if self.closing.take().is_some() {
+                    self.close(now);
+                }
             }
             Some(Registered::Fenced { .. }) => self.leave(now, Ending::Replaced, effects),
             None => {
@@ -270,6 +274,9 @@ impl State {
         }
         match answer {
             Some(BeatAnswer::Renewed { epoch, running }) => {
+                if let Some(farewell) = &mut self.closing {
+                    farewell.answered(sent_at);
+                }
                 self.confirmed(now, sent_at, epoch, reported, running, effects);
             }
             Some(BeatAnswer::Unknown) => {
@@ -299,9 +306,6 @@ impl State {
         }
         self.epoch = epoch;
         self.confirmed_at = self.confirmed_at.max(sent_at);
-        if let Some(farewell) = &mut self.closing {
-            farewell.answered(sent_at);
-        }
         let Some(job) = reported.and_then(|at| self.job_of(at)) else {
             return;
         };

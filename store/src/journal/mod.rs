@@ -65,46 +65,67 @@ pub enum JournalError {
     Unfit(#[source] sqlx::Error),
 }
 
+/// What a refusal of the database says of a batch. <https://www.postgresql.org/docs/15/errcodes-appendix.html>
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refusal {
+    TermIsOver,
+    RowsAreHeld,
+    /// Data, constraints, and what triggers raise.
+    Content,
+    /// Names and rights, what is not supported, and a case that a function does not know.
+    NoneForThisBuild,
+    Passing,
+}
+
+impl Refusal {
+    fn of(code: &str) -> Self {
+        match (code, code.get(..2)) {
+            (TERM_IS_OVER, _) => Self::TermIsOver,
+            (LOCK_NOT_AVAILABLE, _) => Self::RowsAreHeld,
+            (_, Some("22" | "23" | "P0")) => Self::Content,
+            (_, Some("42" | "0A" | "20")) => Self::NoneForThisBuild,
+            _ => Self::Passing,
+        }
+    }
+}
+
 impl JournalError {
     fn of(error: sqlx::Error, offered: Epoch) -> Self {
-        let refusal = error.as_database_error().and_then(|error| error.code());
-        let code = refusal.as_deref().unwrap_or_default();
-        if code == TERM_IS_OVER {
-            let held = Epoch::new(detail_of(&error).parse().unwrap_or_default());
-            return Self::Fenced { held, offered };
-        }
-        if code == LOCK_NOT_AVAILABLE {
-            return Self::Blocked(error);
-        }
-        // <https://www.postgresql.org/docs/15/errcodes-appendix.html>
-        match (code.get(..2), &error) {
-            // Data, constraints, and what triggers raise: the content is at fault.
-            (Some("22" | "23" | "P0"), _) | (_, sqlx::Error::Encode(_)) => Self::Refused(error),
-            // Names and rights, what is not supported, and a case that a function does not know.
-            (Some("42" | "0A" | "20"), _) => Self::Unfit(error),
-            _ => Self::Unavailable(error),
+        let code = error.as_database_error().and_then(|error| error.code());
+        match (Refusal::of(&code.unwrap_or_default()), &error) {
+            (Refusal::TermIsOver, _) => {
+                let held = Epoch::new(detail_of(&error).parse().unwrap_or_default());
+                Self::Fenced { held, offered }
+            }
+            (Refusal::RowsAreHeld, _) => Self::Blocked(error),
+            (Refusal::Content, _) | (_, sqlx::Error::Encode(_)) => Self::Refused(error),
+            (Refusal::NoneForThisBuild, _) => Self::Unfit(error),
+            (Refusal::Passing, _) => Self::Unavailable(error),
         }
     }
 }
 
 /// Those of the jobs whose own row or whose user's stream somebody else has locked at this moment, an api instance that stopped in the
-/// middle of a cancel perhaps. Waits for nobody.
+/// middle of a cancel perhaps. Waits for nobody. Balances are not looked at: whoever holds one for long holds the stream as well, but for a
+/// grant of credits.
 pub async fn held_by_others(
     database: &Database,
     jobs: &[JobId],
 ) -> Result<HashSet<JobId>, DatabaseError> {
     let jobs: Vec<Uuid> = jobs.iter().map(|job| job.as_uuid()).collect();
-    let held: Vec<Uuid> = sqlx::query_scalar(
+    let query = sqlx::query_as(
         "with free as materialized (
              select s.job_id from job_state s join user_stream u on u.user_id = s.owner_id
               where s.job_id = any($1) for no key update of s, u skip locked)
          select s.job_id from job_state s
           where s.job_id = any($1) and s.job_id not in (select job_id from free)",
     )
-    .bind(jobs)
-    .fetch_all(database.pool())
-    .await?;
-    Ok(held.into_iter().map(JobId::from_uuid).collect())
+    .bind(jobs);
+    let held: Vec<(Uuid,)> = database.journal().fetch_all(query).await?;
+    Ok(held
+        .into_iter()
+        .map(|(job,)| JobId::from_uuid(job))
+        .collect())
 }
 
 /// Commits a batch in the term `epoch`. Answers in the order of the batch.
@@ -131,4 +152,32 @@ pub async fn commit(
             },
         );
     Ok(written.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_told_apart() {
+        for (code, refusal) in [
+            ("ZTERM", Refusal::TermIsOver),
+            ("55P03", Refusal::RowsAreHeld),
+            ("22P02", Refusal::Content),
+            ("23505", Refusal::Content),
+            ("P0001", Refusal::Content),
+            ("42883", Refusal::NoneForThisBuild),
+            ("42501", Refusal::NoneForThisBuild),
+            ("20000", Refusal::NoneForThisBuild),
+            ("0A000", Refusal::NoneForThisBuild),
+            ("40P01", Refusal::Passing),
+            ("40001", Refusal::Passing),
+            ("57P01", Refusal::Passing),
+            ("53300", Refusal::Passing),
+            ("08006", Refusal::Passing),
+            ("", Refusal::Passing),
+        ] {
+            assert_eq!(Refusal::of(code), refusal, "{code}");
+        }
+    }
 }

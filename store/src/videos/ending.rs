@@ -142,6 +142,10 @@ pub async fn purge(connection: &mut PgConnection, id: JobId) -> Result<Purge, Da
     if !row.is_finished {
         return Ok(Purge::Unfinished);
     }
+    // As a submission locks it first: none that is to start after this one is under way.
+    sqlx::query("select from user_stream where user_id = (select app_user()) for update")
+        .execute(&mut *connection)
+        .await?;
     if is_awaited(connection, id).await? {
         return Ok(Purge::Awaited);
     }

@@ -18,6 +18,7 @@ mod keys_are_looked_up_side_by_side;
 mod money_balances;
 mod nobody_edits_the_ledger;
 mod older_rows_are_read;
+mod pages_hold_every_job_once;
 mod submissions_gather;
 mod tenant_sees_only_its_own;
 mod the_lease_waits_for_no_connection;

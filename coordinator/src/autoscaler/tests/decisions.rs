@@ -176,10 +176,6 @@ fn drained_nodes_that_are_still_there_come_back_before_new_ones_are_asked_for() 
     }
     let mut crowd = crowded(0, Tier::Studio, 9, 900.0);
     crowd.nodes = pool.nodes.clone();
-    // They were given jobs a moment before: the provider was not told of them.
-    crowd.nodes[..2]
-        .iter_mut()
-        .for_each(|node| node.is_busy = true);
     crowd.wait_s[Tier::Studio as usize] = Some(900.0);
     let mut back = Vec::new();
     while back.is_empty() {
@@ -202,6 +198,7 @@ fn a_node_that_the_provider_was_told_of_does_not_come_back() {
     }
     let call = calls(&scaler.look(std::slice::from_ref(&pool))).remove(0);
     assert_eq!(call.drained, ["n0", "n1"].map(name));
+    scaler.state.tells(&call);
     let mut crowd = crowded(0, Tier::Studio, 9, 900.0);
     crowd.nodes = pool.nodes.clone();
     crowd.wait_s[Tier::Studio as usize] = Some(900.0);

@@ -49,6 +49,8 @@ fn a_draining_node_ends_its_job() {
 fn a_revoked_node_leases_nothing() {
     let mut leader = Leader::new();
     let held = leader.running("a");
+    // It stops already, and has not said so yet.
+    leader.apply(standings(&[("a", Drain::Now, false)]));
     // What it held goes on elsewhere, and that is nobody's death.
     let effects = leader.apply(standings(&[("a", Drain::Off, true)]));
     assert!(

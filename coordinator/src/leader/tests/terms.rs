@@ -420,19 +420,25 @@ fn a_lost_answer_to_an_assignment_costs_no_render() {
             other => panic!("{other:?}"),
         }
     };
-    let mut heard = Leader::new();
-    let held = given(&mut heard);
-    heard.apply(Event::Progress {
-        node: node("a"),
-        progress: Progress {
-            at: held.at,
-            phase: Phase::Denoising,
-            step: 1,
-            steps: 4,
-            left_s: None,
-        },
-    });
-    assert_eq!(changes(&heard.apply(lost(&held))), []);
+    for phase in [Phase::Keyframe, Phase::Denoising] {
+        let mut heard = Leader::new();
+        let held = given(&mut heard);
+        heard.apply(Event::Progress {
+            node: node("a"),
+            progress: Progress {
+                at: held.at,
+                phase,
+                step: 1,
+                steps: 4,
+                left_s: None,
+            },
+        });
+        assert_eq!(changes(&heard.apply(lost(&held))), []);
+    }
+    let mut named = Leader::new();
+    let held = given(&mut named);
+    named.beat("a", Some(held.at));
+    assert_eq!(changes(&named.apply(lost(&held))), []);
 
     let mut ended = Leader::new();
     let held = given(&mut ended);

@@ -175,6 +175,15 @@ fn a_node_that_closes_tells_its_leader_before_it_ends() {
     let heard = renewed(100, None, 1, Verdict::Idle);
     assert_eq!(idle.hear(heard), ["end Closed"]);
 
+    // Another leader has not heard it.
+    let mut moved = Bench::working();
+    moved.hear(Event::Close);
+    moved.hear(renewed(0, Some(at(1, 1)), 1, Verdict::GoOn));
+    moved.hear(Event::LinkDown(leader("a")));
+    moved.hear(Event::LinkUp(leader("b")));
+    let effects = moved.hear(welcome("b", 0, Some(at(1, 1)), 2, Verdict::GoOn));
+    assert_eq!(effects, ["beat b 2 1@2 closing"]);
+
     let mut unheard = Bench::registered();
     unheard.hear(Event::Close);
     assert_eq!(unheard.next_due_ms(), Some(NODE_FAREWELL_MS));
