@@ -79,7 +79,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_body_that_trickles_is_ended_and_a_slow_line_is_not() {
         let second = Duration::from_secs(1);
-        assert_eq!(come(60, 10 * second, 1).await, (2, false));
+        assert_eq!(come(60, 11 * second, 1).await, (2, false));
         let slow = BYTES_PER_S_MIN as usize;
         assert_eq!(come(600, second, slow).await, (600, true));
         assert_eq!(come(3, second, 10).await, (3, true));

@@ -4,7 +4,7 @@
 use flowai_actors::planted::{self, Bug};
 use flowai_actors::state::Tier;
 
-use super::jobs::{Job, JobIx, Place};
+use super::jobs::{JobIx, Place};
 use super::kinds::Refitted;
 use super::lanes::{Claim, Entry, LaneIx};
 use super::shares::{Filed, UserIx, Virtual};
@@ -16,8 +16,7 @@ impl Scheduler {
         self.changed();
         let Some(job) = self.jobs.get(ix) else { return };
         let (owner, kind, tier, cost) = (job.owner, job.kind, job.tier, job.cost_left());
-        let arrival = |job: &Job| (job.queued_at, job.seq);
-        let arrived = arrival(job);
+        let arrived = job.arrival();
         let class = (!job.is_choosy()).then_some(job.class);
         let (lane_ix, is_new) = self.lanes.of(owner, kind, class);
         if is_new && let Some(user) = self.shares.get_mut(owner) {
@@ -27,7 +26,7 @@ impl Scheduler {
             return;
         };
         let jobs = &self.jobs;
-        let is_before = |other: &JobIx| jobs.get(*other).is_some_and(|job| arrival(job) < arrived);
+        let is_before = |other: &JobIx| jobs.get(*other).is_some_and(|job| job.arrival() < arrived);
         // Most come last.
         let at = match lane.jobs.back().is_none_or(is_before) {
             true => lane.jobs.len(),
@@ -207,7 +206,7 @@ impl Scheduler {
     fn filed_place_of(&self, ix: LaneIx) -> Option<(Claim, f64)> {
         let (claim, length) = self.claim_of(ix)?;
         let filed = self.lanes.get(ix)?.entry.map(|entry| entry.claim);
-        let may_stay = |filed: &Claim| filed.seq == claim.seq && *filed <= claim;
+        let may_stay = |filed: &Claim| filed.arrival == claim.arrival && *filed <= claim;
         Some((filed.filter(may_stay).unwrap_or(claim), length))
     }
 
@@ -220,7 +219,7 @@ impl Scheduler {
         let claim = Claim {
             finish: Virtual(user.tag.0 + length),
             served: user.served,
-            seq: job.seq,
+            arrival: job.arrival(),
             lane: ix,
         };
         Some((claim, length))

@@ -133,6 +133,11 @@ pub(super) struct Story {
     pub(super) after: Option<JobId>,
 }
 
+/// Since when a job waits; of those since the same time, in which order they came here. That alone would not do: a new leader reads jobs in
+/// the order of their ids, which bear the clocks of the apis that took them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Arrival(Monotonic, u64);
+
 impl Story {
     /// Whether the job may go to any node of its kind, like all others.
     fn is_plain(&self) -> bool {
@@ -177,6 +182,10 @@ impl Job {
     /// Whether nodes have to be asked one by one if it may go to them.
     pub(super) fn is_choosy(&self) -> bool {
         self.story.as_ref().is_some_and(|story| !story.is_plain())
+    }
+
+    pub(super) fn arrival(&self) -> Arrival {
+        Arrival(self.queued_at, self.seq)
     }
 
     /// Its tier's start bound.

@@ -9,7 +9,7 @@ use std::collections::{HashMap, VecDeque};
 use flowai_actors::state::{Class, Tier};
 
 use super::bounds::Bound;
-use super::jobs::JobIx;
+use super::jobs::{Arrival, JobIx};
 use super::kinds::KindIx;
 use super::shares::{UserIx, Virtual};
 
@@ -26,7 +26,7 @@ impl LaneIx {
 pub(super) struct Claim {
     pub(super) finish: Virtual,
     pub(super) served: u64,
-    pub(super) seq: u64,
+    pub(super) arrival: Arrival,
     pub(super) lane: LaneIx,
 }
 

@@ -7,7 +7,7 @@ use flowai_actors::ids::{JobId, UserId};
 
 use super::claims::{Stream, stream};
 use super::forecast::Range;
-use super::jobs::{Job, JobIx, Place as Where};
+use super::jobs::{Arrival, Job, JobIx, Place as Where};
 use super::kinds::Unfit;
 use super::lanes::LaneIx;
 use super::shares::{UserIx, Virtual};
@@ -191,7 +191,7 @@ struct Turn {
     is_unfit: bool,
     finish: Virtual,
     served: u64,
-    seq: u64,
+    arrival: Arrival,
     lane: LaneIx,
     /// In the lane.
     at: usize,
@@ -225,7 +225,7 @@ impl<'a> Turns<'a> {
                 is_unfit: !self.scheduler.kinds.is_offered(lane.kind),
                 finish: claim.finish,
                 served: claim.served,
-                seq: claim.seq,
+                arrival: claim.arrival,
                 lane: claim.lane,
                 at: 0,
                 kind: Some(kind),
@@ -254,7 +254,7 @@ impl<'a> Turns<'a> {
             is_unfit: !scheduler.kinds.is_offered(lane.kind),
             finish: Virtual(user.tag.0 + served_s + length),
             served,
-            seq: job.seq,
+            arrival: job.arrival(),
             lane: ix,
             at,
             kind: None,

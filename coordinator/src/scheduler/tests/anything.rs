@@ -427,7 +427,7 @@ fn audit(scheduler: &Scheduler, event: &Event) {
         let (entry, kind) = (lane.entry.unwrap(), scheduler.kinds.get(lane.kind).unwrap());
         let job = scheduler.jobs.get(lane.jobs[0]).unwrap();
         let claim = entry.claim;
-        assert_eq!(claim.seq, job.seq, "{event:?}");
+        assert_eq!(claim.arrival, job.arrival(), "{event:?}");
         // Nobody is overlooked for standing further back than it should.
         assert!(
             claim <= scheduler.as_it_is(claim).unwrap(),

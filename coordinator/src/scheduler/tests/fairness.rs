@@ -28,6 +28,26 @@ fn a_free_user_is_not_starved_by_paying_ones() {
     );
 }
 
+/// A new leader reads them in the order of their ids, which bear the clocks of apis.
+#[test]
+fn of_one_users_jobs_whichever_waits_longest_starts_first() {
+    let mut farm = Farm::new();
+    farm.now_ms = 1_000;
+    let since = |n, queued_ms| WaitingJob {
+        queued_at: Monotonic::from_millis(queued_ms),
+        ..waiting(n, 1, Tier::Free)
+    };
+    farm.arrive(since(1, 300));
+    farm.arrive(since(2, 200));
+    // In a lane of its own.
+    farm.arrive(WaitingJob {
+        failed_on: [node_id("b")].into(),
+        ..since(3, 100)
+    });
+    let effects = farm.register("a", FIRST, None);
+    assert_eq!(start_order(&mut farm, effects), [3, 2, 1]);
+}
+
 /// Users 1 to `free` wait with a job each, on one node. For each start `arrivals` paying users come who were never seen before.
 /// Gives the starts in order.
 fn starts_under_a_stream(free: u64, arrivals: u64, render_ms: u64, starts: u32) -> Vec<u64> {
