@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use flowai_svd::DeviceClass;
+use flowai_svd::{DeviceClass, processor_name};
 
 /// What the farm is told about the device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,12 +40,10 @@ impl Device {
         let read = |path: &'static str| {
             fs::read_to_string(path).map_err(|source| DeviceError { path, source })
         };
-        let name = value_of(&read("/proc/cpuinfo")?, "model name");
         let memory_kib = value_of(&read("/proc/meminfo")?, "MemTotal")
             .and_then(|text| text.strip_suffix(" kB")?.trim().parse::<u64>().ok());
         Ok(Self {
-            // Arm's cpuinfo names no model.
-            name: name.unwrap_or_else(|| format!("{} cpu", std::env::consts::ARCH)),
+            name: processor_name().to_owned(),
             memory_bytes: memory_kib.unwrap_or(0) << 10,
         })
     }

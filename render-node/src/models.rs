@@ -76,7 +76,7 @@ pub struct Models {
     refused: Vec<RefusedModel>,
 }
 
-/// The models folder or the memory of its hashes cannot be used.
+/// The models folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {source}", path.display())]
 pub struct ScanError {
@@ -100,7 +100,7 @@ impl Models {
     /// and times of a model's files are the same.
     ///
     /// # Errors
-    /// A folder that cannot be listed or written. One bad model is no error, see [`Models::refused`].
+    /// A folder that cannot be listed. One bad model is no error, see [`Models::refused`].
     pub fn scan(models_dir: &Path, data_dir: &Path) -> Result<Self, ScanError> {
         let failed = |source| ScanError {
             path: models_dir.to_owned(),
@@ -135,10 +135,9 @@ impl Models {
                 }
             }
         }
-        hashes.write(&hashes_path).map_err(|source| ScanError {
-            path: hashes_path,
-            source,
-        })?;
+        if let Err(error) = hashes.write(&hashes_path) {
+            tracing::warn!(path = %hashes_path.display(), %error, "model hashes are not kept; the next start hashes again");
+        }
         Ok(models)
     }
 

@@ -69,7 +69,9 @@ fn adapter_of(file: &[u8], settings: Option<&str>, table: &ModuleTable) {
         Err(error) => return short(&error, PROBLEMS_CHARS_MAX),
     };
     let tensors = tensors.unwrap().tensors;
-    let is_half = |key: &String| !key.ends_with("alpha");
+    // What a module may have beside its two halves.
+    let beside = ["alpha", "lora_magnitude_vector", "dora_scale"];
+    let is_half = |key: &String| !beside.iter().any(|name| key.contains(name));
     let halves = tensors.keys().filter(|key| is_half(key)).count();
     let modules = adapter.report.modules + adapter.report.noop_modules;
     assert_eq!(halves, 2 * modules, "a key was left out");

@@ -20,12 +20,12 @@ pub struct Sha256Digest([u8; 32]);
 pub struct InvalidDigest(String);
 
 impl Sha256Digest {
-    /// Hashes bytes in memory.
     /// A digest that was computed elsewhere.
     pub const fn from_bytes(digest: [u8; 32]) -> Self {
         Self(digest)
     }
 
+    /// Hashes bytes in memory.
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
     }

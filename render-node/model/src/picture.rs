@@ -75,6 +75,13 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage, PictureError> {
         });
     }
 
+    if format == ImageFormat::Jpeg && !has_jpeg_end(bytes) {
+        return Err(PictureError::Damaged {
+            format: name,
+            reason: "it ends in the middle".to_owned(),
+        });
+    }
+
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(DECODER_BYTES_MAX);
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
@@ -129,6 +136,36 @@ fn png_size(bytes: &[u8]) -> Option<(u32, u32)> {
     Some((u32::from_be_bytes(*width), u32::from_be_bytes(*height)))
 }
 
+/// Whether a JPEG file has all that it says up to its end marker: the decoder paints what is missing grey. Pictures within its segments of
+/// metadata, which have ends of their own, are passed over. (ITU-T T.81, B.1.1)
+fn has_jpeg_end(jpeg: &[u8]) -> bool {
+    const STUFFED: u8 = 0x00;
+    const STANDALONE: [u8; 10] = [0x01, 0xd0, 0xd1, 0xd2, 0xd3, 0xd4, 0xd5, 0xd6, 0xd7, 0xd8];
+    const END: u8 = 0xd9;
+    let mut at = 0;
+    loop {
+        let Some(next) = jpeg
+            .get(at..)
+            .and_then(|rest| rest.iter().position(|b| *b == 0xff))
+        else {
+            return false;
+        };
+        at += next + 1;
+        match jpeg.get(at) {
+            Some(&END) => return true,
+            // Filled up before a marker.
+            Some(0xff) => {}
+            Some(&STUFFED) => at += 1,
+            Some(marker) if STANDALONE.contains(marker) => at += 1,
+            Some(_) => {
+                let length = jpeg.get(at + 1..).and_then(|rest| rest.first_chunk::<2>());
+                at += 1 + length.map_or(0, |length| usize::from(u16::from_be_bytes(*length)));
+            }
+            None => return false,
+        }
+    }
+}
+
 /// Whether no chunk of a WebP file says that it is longer than what is left of the file: the decoder takes memory for what a
 /// chunk of metadata says, up to 4 GB, before it reads.
 fn chunks_fit(webp: &[u8]) -> bool {
@@ -177,8 +214,12 @@ mod tests {
     }
 
     fn encoded(image: &DynamicImage) -> Vec<u8> {
+        encoded_as(ImageFormat::Png, image)
+    }
+
+    fn encoded_as(format: ImageFormat, image: &DynamicImage) -> Vec<u8> {
         let mut bytes = Cursor::new(Vec::new());
-        image.write_to(&mut bytes, ImageFormat::Png).unwrap();
+        image.write_to(&mut bytes, format).unwrap();
         bytes.into_inner()
     }
 
@@ -216,6 +257,12 @@ mod tests {
             check(what, bytes, "is no png, jpeg or webp");
         }
         check("a cut file", &png(64, 64)[..80], "cannot be read as png");
+        let whole = encoded_as(ImageFormat::Jpeg, &DynamicImage::new_rgb8(64, 64));
+        decode(&whole).unwrap();
+        decode(&[whole.as_slice(), b"and more"].concat()).unwrap();
+        for kept in [whole.len() - 1, whole.len() - 2, whole.len() / 2] {
+            check("a cut jpeg", &whole[..kept], "cannot be read as jpeg");
+        }
         let magic = b"\xff\xd8\xff\xe0";
         check("only magic bytes", magic, "cannot be read as jpeg");
         check("no pixels", &png_that_says(0, 0), "has 0 pixels (0x0)");

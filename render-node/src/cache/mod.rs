@@ -5,8 +5,9 @@
 //! with a manifest that looks right, so it is hashed again by whoever reads it for a job: a picture here ([`Cache::hold`]); an
 //! adapter, which may have a gigabyte and may be fused already, by the engine as it loads it ([`Cache::hold_unread`]). What is
 //! not as its name says leaves the cache and is fetched anew. When the cache is over its size the file that was not used for
-//! the longest goes; a file that a job reads never goes.
+//! the longest goes, and so it does where the disk is full, whichever cache of it wants room; a file that a job reads never goes.
 
+mod disk;
 mod error;
 
 use std::collections::HashMap;
@@ -26,6 +27,7 @@ use sha2::Digest as _;
 use tokio::io::AsyncWriteExt as _;
 use uuid::Uuid;
 
+pub use disk::Disk;
 pub use error::FetchError;
 
 use crate::http::{self, HttpError};
@@ -52,6 +54,7 @@ pub struct Cache {
 struct Inner {
     dir: PathBuf,
     limits: CacheLimits,
+    disk: Disk,
     client: reqwest::Client,
     index: Mutex<Index>,
     /// Held for as long as a file is fetched: who else wants it waits, and finds it here.
@@ -86,11 +89,16 @@ impl Drop for Held {
 }
 
 impl Cache {
-    /// Opens the folder, makes it if it is not there, and clears what a crash left.
+    /// Opens the folder, which lies on `disk`, makes it if it is not there, and clears what a crash left.
     ///
     /// # Errors
     /// The folder cannot be made or read.
-    pub fn open(dir: &Path, limits: CacheLimits, client: reqwest::Client) -> io::Result<Self> {
+    pub fn open(
+        disk: &Disk,
+        dir: &Path,
+        limits: CacheLimits,
+        client: reqwest::Client,
+    ) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
         let mut found = Vec::new();
         for entry in fs::read_dir(dir)? {
@@ -120,10 +128,12 @@ impl Cache {
         let inner = Arc::new(Inner {
             dir: dir.to_owned(),
             limits,
+            disk: disk.clone(),
             client,
             index: Mutex::new(index),
             fetching: Mutex::default(),
         });
+        disk.joins(&inner);
         inner.evict();
         Ok(Self { inner })
     }
@@ -189,8 +199,8 @@ impl Cache {
         let part = loop {
             let part = http::retry(PATIENCE, pulse, FetchError::again, download).await;
             match part {
-                Err(error) if error.is_for_room() && self.inner.make_room(source.bytes) => {
-                    tracing::warn!(%error, "files that no job reads left the cache to make room");
+                Err(error) if error.is_for_room() && self.inner.disk.make_room(source.bytes) => {
+                    tracing::warn!(%error, "files that no job reads left the caches to make room");
                 }
                 part => break part?,
             }
@@ -316,6 +326,8 @@ impl Cache {
                 received: content,
             });
         }
+        // The last piece may be on its way still, and only this says what became of it.
+        file.flush().await.map_err(failed)?;
         // Before the rename: else a power cut could leave the name without the bytes.
         file.sync_all().await.map_err(failed)?;
         Ok(part)
@@ -333,13 +345,13 @@ impl Inner {
         evicted.into_iter().for_each(|sha256| self.delete(sha256));
     }
 
-    /// The disk is full although the cache is not. Whether anything could go.
-    fn make_room(&self, bytes: u64) -> bool {
+    /// Takes out so many bytes, or all that may go. How many went.
+    fn free(&self, bytes: u64) -> u64 {
         let mut index = self.index();
+        let before = index.usage().bytes;
         let evicted = index.free(bytes);
-        let has_room = !evicted.is_empty();
         evicted.into_iter().for_each(|sha256| self.delete(sha256));
-        has_room
+        before - index.usage().bytes
     }
 
     fn fetching(&self, sha256: Sha256) -> Arc<tokio::sync::Mutex<()>> {

@@ -1,6 +1,6 @@
 //! Writes checkpoints of a run beside it, in the job's folder.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -84,7 +84,11 @@ fn write(
     let name = format!("step-{step}-{}.checkpoint", Uuid::new_v4());
     let path = order.out_dir.join(name);
     let written = File::create(&path).and_then(|mut file| file.write_all(&bytes));
-    written.map_err(|error| JobFailure::new(FailureCode::DiskFailed, error))?;
+    written.map_err(|error| {
+        // A full disk has no room for half of one.
+        fs::remove_file(&path).ok();
+        JobFailure::new(FailureCode::DiskFailed, error)
+    })?;
     Ok(Some(WrittenCheckpoint {
         path,
         sha256: Sha256::from_bytes(*Sha256Digest::of(&bytes).as_bytes()),

@@ -67,10 +67,12 @@ pub enum FirstFrameInputs {
 #[derive(Debug)]
 pub enum EngineEvent {
     Began(Phase),
-    /// The order's checkpoint was looked at: `None` says that the clip goes on from it, and a reason that it begins anew.
+    /// The clip goes on from the order's checkpoint, with so many steps done.
     Resumed {
-        anew: Option<String>,
+        done: u32,
     },
+    /// The order's checkpoint does not fit, for this reason: the clip begins anew.
+    Anew(String),
     /// The run was written down.
     Kept(WrittenCheckpoint),
     /// Steps done, 1..=steps of the keyframe in its phase and else of the clip, and how long the last one took.

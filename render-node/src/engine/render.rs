@@ -20,11 +20,13 @@ use crate::preview::PreviewMaker;
 
 /// Both models and all adapters are in place before the first step, so that what does not fit is known before time is spent.
 ///
-/// `holds` hears what the engine has of adapters whenever that may have changed.
+/// `holds` hears what the engine has of adapters whenever that may have changed. `made` is the keyframe of an earlier try of this order, and
+/// then that of this one.
 pub(super) fn render(
     engine: &mut impl RenderEngine,
     order: &Order,
     holds: &watch::Sender<Holdings>,
+    made: &mut Option<MadeKeyframe>,
 ) -> Result<Rendered, EngineError> {
     let spec = &order.spec;
     let mut timings_ms = StageTimings::default();
@@ -39,13 +41,22 @@ pub(super) fn render(
     } = prepared?;
     timings_ms.fuse = fusing_ms;
 
-    let (image, keyframe) = match &order.first_frame {
-        FirstFrameInputs::Image(held) => (held.path().to_owned(), None),
+    let image = match &order.first_frame {
+        FirstFrameInputs::Image(held) => held.path(),
         FirstFrameInputs::Keyframe { spec, stage } => {
-            let clock = Instant::now();
-            let made = make_keyframe(engine, order, spec, stage, holds).map_err(of_keyframe)?;
-            timings_ms.keyframe = ms(clock.elapsed());
-            (made.file.path.clone(), Some(made))
+            let made = match made {
+                Some(made) => made,
+                None => {
+                    let clock = Instant::now();
+                    let keyframe = make_keyframe(engine, order, spec, stage, holds);
+                    made.insert(MadeKeyframe {
+                        keyframe: keyframe.map_err(of_keyframe)?,
+                        took: clock.elapsed(),
+                    })
+                }
+            };
+            timings_ms.keyframe = ms(made.took);
+            &made.keyframe.file.path
         }
     };
 
@@ -54,18 +65,15 @@ pub(super) fn render(
     let (mut run, begun) = 'begun: {
         if let Some(checkpoint) = &order.resume {
             match engine.resume(spec, checkpoint.path()) {
-                Ok(resumed) => {
-                    order.say(EngineEvent::Resumed { anew: None })?;
-                    break 'begun resumed;
+                Ok((run, done)) => {
+                    order.say(EngineEvent::Resumed { done })?;
+                    break 'begun (run, done);
                 }
                 Err(error @ EngineError::Lost(_)) => return Err(error),
-                Err(error) => {
-                    let anew = Some(error.to_string());
-                    order.say(EngineEvent::Resumed { anew })?;
-                }
+                Err(error) => order.say(EngineEvent::Anew(error.to_string()))?,
             }
         }
-        (engine.start(spec, &image)?, 0)
+        (engine.start(spec, image)?, 0)
     };
     timings_ms.prepare = loading_ms + ms(clock.elapsed());
 
@@ -82,9 +90,15 @@ pub(super) fn render(
     Ok(Rendered {
         encoded: encoded?,
         adapters: fused,
-        keyframe,
+        keyframe: made.as_ref().map(|made| made.keyframe.clone()),
         timings_ms,
     })
+}
+
+/// A keyframe that lies in the order's folder: what made it is not needed any more.
+pub(super) struct MadeKeyframe {
+    keyframe: Keyframe,
+    took: Duration,
 }
 
 /// All steps that are not done yet.

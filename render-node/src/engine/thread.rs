@@ -133,13 +133,14 @@ fn serve(
     order: Order,
     holds: &watch::Sender<Holdings>,
 ) -> Result<(), String> {
-    let mut result = render(engine, &order, holds);
+    let mut made = None;
+    let mut result = render(engine, &order, holds, &mut made);
     if is_out_of_memory(&result) {
         let has_room = engine.release_memory();
-        // With a keyframe of its own to make it would load again what was in its way.
-        if has_room && order.spec.keyframe().is_none() {
+        // With its keyframe still to be made it would load again what was in its way.
+        if has_room && (made.is_some() || order.spec.keyframe().is_none()) {
             tracing::warn!("an idle model was in the clip's way; it is begun once more without");
-            result = render(engine, &order, holds);
+            result = render(engine, &order, holds, &mut made);
             if is_out_of_memory(&result) {
                 engine.release_memory();
             }

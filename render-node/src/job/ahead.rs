@@ -67,7 +67,8 @@ impl Workshop {
         try_join_all(fetches).await
     }
 
-    /// [`Self::check_ahead`] for each stage whose adapters are not fused.
+    /// [`Self::check_ahead`] for each stage whose adapters are not fused. A device that is lost is for the engine to meet, whose end the
+    /// farm hears: of the job nothing is said.
     pub(super) async fn check_all_ahead(
         &self,
         inputs: &Inputs,
@@ -76,7 +77,14 @@ impl Workshop {
         for StageInputs { model, adapters } in inputs.stages() {
             if !self.is_fused(model, adapters) {
                 let files: Vec<&Held> = adapters.iter().map(|(file, _)| file).collect();
-                checked.extend(self.check_ahead(model, &files).await?);
+                match self.check_ahead(model, &files).await {
+                    Ok(of_stage) => checked.extend(of_stage),
+                    Err(EngineError::Lost(reason)) => {
+                        tracing::warn!(reason, "adapters were not read ahead");
+                        return Ok(Vec::new());
+                    }
+                    Err(error) => return Err(error),
+                }
             }
         }
         Ok(checked)

@@ -51,7 +51,9 @@ pub(super) struct Estimate {
 struct Steps {
     count: u32,
     done: u32,
-    /// Of all steps but the first, which warms up, unless it is the only one.
+    /// Of this run.
+    seen: u32,
+    /// Of all that were seen but the first, which warms up, unless it is the only one.
     timed: (u32, Duration),
 }
 
@@ -60,13 +62,20 @@ impl Steps {
         Self {
             count,
             done: 0,
+            seen: 0,
             timed: (0, Duration::ZERO),
         }
     }
 
+    /// A run begins with so many steps behind it.
+    fn begin(&mut self, done: u32) {
+        (self.done, self.seen) = (done, 0);
+    }
+
     fn step(&mut self, done: u32, elapsed: Duration) {
         self.done = done;
-        self.timed = match done {
+        self.seen += 1;
+        self.timed = match self.seen {
             // The first one warms up; it stands in only until there is a second.
             1 | 2 => (1, elapsed),
             _ => (self.timed.0 + 1, self.timed.1 + elapsed),
@@ -109,11 +118,17 @@ impl Estimate {
         self.phase = phase;
         if phase == Phase::Preparing {
             // Of a run that is begun once more nothing is done.
-            (self.clip.done, self.frames_done, self.decoding_since) = (0, 0, None);
+            self.clip.begin(0);
+            (self.frames_done, self.decoding_since) = (0, None);
         }
         if phase == Phase::Decoding {
             self.decoding_since = Some(Instant::now());
         }
+    }
+
+    /// The clip goes on with so many steps done.
+    pub(super) fn resume(&mut self, done: u32) {
+        self.clip.begin(done);
     }
 
     pub(super) fn step(&mut self, done: u32, elapsed: Duration) {
@@ -211,6 +226,24 @@ mod tests {
         assert_eq!(estimate.standing().left_s, Some(2.0));
         estimate.step(4, Duration::from_secs(3));
         assert_eq!(estimate.standing().left_s, Some(0.0));
+    }
+
+    #[test]
+    fn a_run_that_goes_on_has_done_what_was_done_before() {
+        let mut estimate = estimate(&Arc::default());
+        estimate.begin(Phase::Preparing);
+        estimate.resume(2);
+        assert_eq!(estimate.standing().step, 2);
+        // Its first step warms up as any other's.
+        estimate.step(3, Duration::from_secs(10));
+        assert_eq!(estimate.standing().left_s, Some(10.0));
+        estimate.step(4, Duration::from_secs(1));
+        assert_eq!(estimate.clip.step_s(), Some(1.0));
+
+        estimate.begin(Phase::Preparing);
+        estimate.resume(4);
+        estimate.begin(Phase::Decoding);
+        assert_eq!(estimate.standing().step, 4);
     }
 
     #[test]

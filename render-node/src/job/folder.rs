@@ -6,10 +6,16 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
+use crate::cache::Disk;
+
+/// Room for what a job writes: its clip and pictures, and its checkpoints until they are uploaded.
+const JOB_BYTES: u64 = 512 << 20;
+
 /// Makes the folders of jobs inside one folder, which this process owns. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct JobFolders {
     dir: PathBuf,
+    disk: Disk,
 }
 
 /// One job's folder.
@@ -19,11 +25,11 @@ pub(super) struct JobFolder {
 }
 
 impl JobFolders {
-    /// Makes `dir` and clears what a crash left in it.
+    /// Makes `dir`, which lies on `disk`, and clears what a crash left in it.
     ///
     /// # Errors
     /// It cannot be made or cleared.
-    pub fn open(dir: &Path) -> io::Result<Self> {
+    pub fn open(disk: &Disk, dir: &Path) -> io::Result<Self> {
         match fs::remove_dir_all(dir) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -32,10 +38,13 @@ impl JobFolders {
         fs::create_dir_all(dir)?;
         Ok(Self {
             dir: dir.to_owned(),
+            disk: disk.clone(),
         })
     }
 
+    /// A folder with room for a job's files, if files of the caches may go for it.
     pub(super) fn make(&self) -> io::Result<JobFolder> {
+        self.disk.keep_free(&self.dir, JOB_BYTES);
         let path = self.dir.join(Uuid::new_v4().to_string());
         fs::create_dir(&path)?;
         Ok(JobFolder { path })

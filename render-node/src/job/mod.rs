@@ -220,8 +220,12 @@ impl Workshop {
                     }
                     estimate.begin(phase);
                 }
-                EngineEvent::Resumed { anew } => {
-                    beginning = Beginning::begun(assign, anew);
+                EngineEvent::Resumed { done } => {
+                    beginning = Beginning::begun(assign, None);
+                    estimate.resume(done);
+                }
+                EngineEvent::Anew(reason) => {
+                    beginning = Beginning::begun(assign, Some(reason));
                     continue;
                 }
                 EngineEvent::Kept(written) => {

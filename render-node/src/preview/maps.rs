@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use flowai_model::ModelIdentity;
-use flowai_svd::{Engine, PreviewMap};
+use flowai_svd::{Engine, EngineError, PreviewMap};
 
 /// A folder of maps; safe to delete, which costs fitting them again.
 #[derive(Debug, Clone)]
@@ -21,29 +21,26 @@ impl PreviewMaps {
         Ok(Self { folder })
     }
 
-    /// The map of the engine's model; `None`, which costs nothing but the previews, when it cannot be fitted.
-    pub fn of(&self, model: &ModelIdentity, engine: &Engine) -> Option<PreviewMap> {
+    /// The map of the engine's model.
+    ///
+    /// # Errors
+    /// It cannot be fitted. That costs nothing but the previews, unless the device is lost.
+    pub fn of(&self, model: &ModelIdentity, engine: &Engine) -> Result<PreviewMap, EngineError> {
         let path = self.folder.join(format!("{}.json", model.sha256));
         let kept = fs::read(&path)
             .ok()
             .and_then(|json| serde_json::from_slice::<PreviewMap>(&json).ok())
             .filter(|map| map.fits(&engine.config().vae));
-        if kept.is_some() {
-            return kept;
+        if let Some(map) = kept {
+            return Ok(map);
         }
-        let map = match engine.fit_preview() {
-            Ok(map) => map,
-            Err(error) => {
-                tracing::warn!(%error, "no previews: their map cannot be fitted");
-                return None;
-            }
-        };
+        let map = engine.fit_preview()?;
         let written = serde_json::to_vec(&map)
             .map_err(io::Error::from)
             .and_then(|json| fs::write(&path, json));
         if let Err(error) = written {
             tracing::warn!(%error, path = %path.display(), "a preview map is not kept");
         }
-        Some(map)
+        Ok(map)
     }
 }

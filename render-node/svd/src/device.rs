@@ -1,5 +1,6 @@
 //! Where and in which precision the engine computes.
 
+use std::env;
 use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
@@ -9,6 +10,7 @@ use tch::{Cuda, Device, Kind};
 
 use crate::error::{EngineError, Result};
 use crate::gpu::Gpu;
+use crate::processor::processor_name;
 use crate::{kernels, shim};
 
 /// The precision of weights and activations.
@@ -71,10 +73,13 @@ impl DeviceClass {
     /// The class in words, with so many threads of CPU kernels.
     pub fn text(&self, threads: usize) -> String {
         match self {
+            // MKL promises equal bits on processors of one type, and only in one of its modes, which `shim.cpp` sets where nobody has.
             Self::Cpu => format!(
-                "cpu {} threads {threads} kernels {}",
+                "cpu {} threads {threads} kernels {} mkl {} on {}",
                 kernels::instruction_set(),
-                kernels::VERSION
+                kernels::VERSION,
+                env::var("MKL_CBWR").unwrap_or_default(),
+                processor_name()
             ),
             Self::Gpu { gpu, cudart, cudnn } => format!(
                 "cuda {} capability {} cudart {cudart} cudnn {cudnn}",

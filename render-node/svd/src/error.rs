@@ -80,18 +80,98 @@ impl From<TchError> for EngineError {
     /// libtorch tells its errors apart only by their text.
     fn from(error: TchError) -> Self {
         let text = error.to_string();
-        let says = |words: &str| text.contains(words);
-        if says("out of memory") || says("can't allocate memory") || says("not enough memory") {
-            return Self::OutOfMemory(first_line(&text));
+        match Fault::of(&text) {
+            Fault::OutOfMemory => Self::OutOfMemory(first_line(&text)),
+            Fault::DeviceLost => Self::DeviceLost(first_line(&text)),
+            Fault::Other => Self::Torch(error),
         }
-        if says("CUDA error") || says("device-side assert") {
-            return Self::DeviceLost(first_line(&text));
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    OutOfMemory,
+    DeviceLost,
+    Other,
+}
+
+impl Fault {
+    /// The texts are those of `c10/cuda/CUDAException.cpp`, `aten/src/ATen/cuda/Exceptions.h` and the allocators of libtorch 2.11.
+    fn of(text: &str) -> Self {
+        let says_one = |words: &[&str]| words.iter().any(|words| text.contains(words));
+        // First: libraries of CUDA report it as an error of CUDA.
+        let out_of_memory = [
+            "out of memory",
+            "can't allocate memory",
+            "not enough memory",
+            "STATUS_ALLOC_FAILED",
+        ];
+        let device_lost = [
+            "CUDA error",
+            "CUDA driver error",
+            "device-side assert",
+            "STATUS_EXECUTION_FAILED",
+            "STATUS_INTERNAL_ERROR",
+        ];
+        if says_one(&out_of_memory) {
+            Self::OutOfMemory
+        } else if says_one(&device_lost) {
+            Self::DeviceLost
+        } else {
+            Self::Other
         }
-        Self::Torch(error)
     }
 }
 
 /// The rest of a libtorch message is a C++ backtrace.
 fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Fault::{DeviceLost, Other, OutOfMemory};
+    use super::*;
+
+    #[test]
+    fn faults_are_told_apart_by_what_libtorch_says() {
+        for (text, fault) in [
+            (
+                "CUDA out of memory. Tried to allocate 2.00 GiB",
+                OutOfMemory,
+            ),
+            ("CUDA error: out of memory", OutOfMemory),
+            (
+                "[enforce fail] DefaultCPUAllocator: can't allocate memory",
+                OutOfMemory,
+            ),
+            (
+                "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+                OutOfMemory,
+            ),
+            ("cuDNN error: CUDNN_STATUS_ALLOC_FAILED", OutOfMemory),
+            (
+                "CUDA error: an illegal memory access was encountered",
+                DeviceLost,
+            ),
+            ("CUDA error: device-side assert triggered", DeviceLost),
+            ("CUDA driver error: unknown error", DeviceLost),
+            (
+                "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx`",
+                DeviceLost,
+            ),
+            ("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED", DeviceLost),
+            (
+                "cuDNN Frontend error: CUDNN_STATUS_INTERNAL_ERROR",
+                DeviceLost,
+            ),
+            (
+                "The size of tensor a (3) must match the size of tensor b (4)",
+                Other,
+            ),
+            ("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED", Other),
+        ] {
+            assert_eq!(Fault::of(text), fault, "{text}");
+        }
+    }
 }

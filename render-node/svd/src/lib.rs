@@ -37,6 +37,7 @@ pub mod nn;
 pub mod params;
 pub mod preprocess;
 mod preview;
+mod processor;
 pub mod random;
 mod refusal;
 mod run;
@@ -56,5 +57,6 @@ pub use keyframe::{KeyframeConditioning, KeyframeRun, KeyframeSpec, Keyframer, P
 pub use lora::{AdapterSet, LoraError, StateId};
 pub use preprocess::{Picture, PreprocessError};
 pub use preview::{PREVIEW_SIDE_MAX, Preview, PreviewMap};
+pub use processor::processor_name;
 pub use run::{Frames, Report, Run};
 pub use spec::{FieldValue, Fields, Spec, SpecError};

@@ -4,16 +4,19 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use flowai_actors::ids::{JobId, Sha256};
 use flowai_actors::link::Faults;
 use flowai_actors::manifest::FusedAdapter;
 use flowai_actors::messages::{Assign, Outcome};
-use flowai_actors::spec::RenderSpec;
+use flowai_actors::spec::{KeyframeSpec, RenderSpec};
 use flowai_model::Preset;
 use flowai_render_node::engine::{
-    AdapterFile, EngineError, EngineRun, RenderEngine, StageEngine, StandInEngine, SvdEngine,
+    AdapterFile, EngineError, EngineRun, KeyframeEngine, KeyframeRun, RenderEngine, StageEngine,
+    StandInEngine, SvdEngine,
 };
 use flowai_render_node::failure::{FailureCode, JobFailure};
 use flowai_render_node::models::LocalModel;
@@ -133,6 +136,28 @@ async fn a_fault_in_libtorch() {
 struct Crowded {
     engine: StandInEngine,
     has_idle_model: bool,
+    keyframes: Arc<AtomicU32>,
+}
+
+impl Crowded {
+    fn new(has_idle_model: bool, keyframes: &Arc<AtomicU32>) -> Self {
+        Self {
+            engine: StandInEngine::new(Duration::from_millis(1)),
+            has_idle_model,
+            keyframes: keyframes.clone(),
+        }
+    }
+}
+
+impl KeyframeEngine for Crowded {
+    fn start<'a>(
+        &'a mut self,
+        spec: &KeyframeSpec,
+    ) -> Result<Box<dyn KeyframeRun + 'a>, EngineError> {
+        self.has_idle_model = true;
+        self.keyframes.fetch_add(1, Ordering::Relaxed);
+        KeyframeEngine::start(&mut self.engine, spec)
+    }
 }
 
 impl StageEngine for Crowded {
@@ -146,6 +171,10 @@ impl StageEngine for Crowded {
 }
 
 impl RenderEngine for Crowded {
+    fn keyframes(&mut self) -> Option<&mut dyn KeyframeEngine> {
+        Some(self)
+    }
+
     fn release_memory(&mut self) -> bool {
         std::mem::take(&mut self.has_idle_model)
     }
@@ -158,22 +187,30 @@ impl RenderEngine for Crowded {
         if self.has_idle_model || spec.width > 512 {
             return Err(JobFailure::new(FailureCode::OutOfMemory, "out of memory").into());
         }
-        self.engine.start(spec, image)
+        RenderEngine::start(&mut self.engine, spec, image)
     }
 }
 
 #[tokio::test]
 async fn a_clip_is_begun_once_more_without_the_idle_model_that_was_in_its_way() {
-    let engine = || Crowded {
-        engine: StandInEngine::new(Duration::from_millis(1)),
-        has_idle_model: true,
-    };
+    let engine = || Crowded::new(true, &Arc::default());
     let mut farm = Farm::start(Faults::none(), StandInEngine::NAME, engine).await;
     let mut job = farm.job(b"a picture", &[]).await;
     rendered(&mut farm, &mut job).await;
     let mut large = farm.job(b"another picture", &[]).await;
     large.spec.width = 1024;
     check(&mut farm, &large, "out_of_memory", true, &["out of memory"]).await;
+}
+
+#[tokio::test]
+async fn a_clip_whose_keyframe_was_made_needs_its_model_no_more() {
+    let keyframes = Arc::new(AtomicU32::new(0));
+    let counted = keyframes.clone();
+    let engine = move || Crowded::new(false, &counted);
+    let mut farm = Farm::start(Faults::none(), StandInEngine::NAME, engine).await;
+    let mut job = farm.keyframe_job("a lighthouse", &[], &[]).await;
+    rendered(&mut farm, &mut job).await;
+    assert_eq!(keyframes.load(Ordering::Relaxed), 1);
 }
 
 async fn rendered(farm: &mut Farm, job: &mut Assign) -> Sha256 {

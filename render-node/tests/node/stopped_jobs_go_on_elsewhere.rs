@@ -175,6 +175,9 @@ async fn a_job_may_be_stopped_again_and_its_manifest_tells_the_whole_way() {
     let mut again = second.resumed(&first, &started, before.clone()).await;
     again.first_frame = second.job(b"a picture", &[]).await.first_frame;
     take(&second, &again).await;
+    // What was done before counts from the beginning: its owner may cancel before the next step.
+    let first_told = second.hear_progress(|p| p.phase == Phase::Denoising).await;
+    assert!(first_told.step >= before.step, "{first_told:?}");
     second.hear_progress(|p| p.step > before.step).await;
     assert!(second.stop_and_keep(again.at).await);
     let after = kept(&mut second).await;

@@ -16,7 +16,7 @@ use flowai_actors::messages::ModelFamily;
 use flowai_actors::program::{DataDir, EndSignals, write_ready_file};
 use flowai_actors::wire;
 
-use flowai_render_node::cache::{Cache, CacheLimits};
+use flowai_render_node::cache::{Cache, CacheLimits, Disk};
 use flowai_render_node::certificate::{Keeper, Lapsed};
 use flowai_render_node::device::Device;
 use flowai_render_node::engine::{
@@ -210,12 +210,13 @@ fn build(
         chosen.engine.warm_up(model.clone());
     }
     let client = http::client()?;
+    let disk = Disk::default();
     let cache = |name: &str, bytes_max, file_bytes_max| {
         let limits = CacheLimits {
             bytes_max,
             file_bytes_max,
         };
-        Cache::open(&data_dir.path().join(name), limits, client.clone())
+        Cache::open(&disk, &data_dir.path().join(name), limits, client.clone())
             .with_context(|| format!("FLOWAI_DATA_DIR: {name}"))
     };
     let workshop = Workshop {
@@ -230,7 +231,7 @@ fn build(
         host_adapters: chosen.host_adapters,
         uploader: Uploader::new()?,
         engine: chosen.engine,
-        folders: JobFolders::open(&data_dir.path().join("jobs"))
+        folders: JobFolders::open(&disk, &data_dir.path().join("jobs"))
             .context("FLOWAI_DATA_DIR: jobs")?,
         pace: Arc::default(),
         preview_steps: settings.preview_steps,

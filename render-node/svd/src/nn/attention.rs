@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::kernels;
 use crate::params::Scope;
 
-/// CUDA kernels put (sequences x heads) into a grid dimension that ends here.
+/// CUDA kernels put sequences into a grid dimension that ends here.
 const SEQUENCES_MAX: i64 = 65_535;
 
 /// Scaled dot product attention of (N, L, heads, d) queries with as many keys and values, to (N, L, heads * d).

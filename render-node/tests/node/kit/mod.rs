@@ -25,7 +25,7 @@ use flowai_actors::spec::{FirstFrame, KeyframeSampler, KeyframeSpec, RenderSpec}
 use flowai_actors::wire;
 use flowai_model::safetensors::Dtype;
 use flowai_model::{KeyframePreset, Preset, synthetic};
-use flowai_render_node::cache::{Cache, CacheLimits};
+use flowai_render_node::cache::{Cache, CacheLimits, Disk};
 use flowai_render_node::device::Device;
 use flowai_render_node::engine::{EngineHandle, RenderEngine};
 use flowai_render_node::http;
@@ -194,7 +194,9 @@ impl Farm {
             bytes_max: 64 << 20,
             file_bytes_max: 16 << 20,
         };
-        let cache = |name| Cache::open(&folder.path().join(name), limits, client.clone()).unwrap();
+        let disk = Disk::default();
+        let cache =
+            |name| Cache::open(&disk, &folder.path().join(name), limits, client.clone()).unwrap();
         let engine = EngineHandle::start(make).unwrap();
         let workshop = Workshop {
             models: models.clone(),
@@ -204,7 +206,7 @@ impl Farm {
             host_adapters,
             uploader: Uploader::new().unwrap(),
             engine: engine.clone(),
-            folders: JobFolders::open(&folder.path().join("jobs")).unwrap(),
+            folders: JobFolders::open(&disk, &folder.path().join("jobs")).unwrap(),
             pace: Arc::default(),
             preview_steps: 1,
             checkpoint_every: keeping.every,
