@@ -610,13 +610,14 @@ bodies! {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
     fn each_body_has_a_number_of_its_own() {
-        let mut kinds = KINDS.to_vec();
-        kinds.dedup();
-        assert_eq!(kinds, KINDS);
+        let kinds: BTreeSet<u32> = KINDS.iter().copied().collect();
+        assert_eq!(kinds.len(), KINDS.len());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{Layer, fmt};
 
 /// Installs the log subscriber of a program on standard error. `RUST_LOG` sets the levels (default `info`), except for
-/// the cluster's crates, which [`never_payloads`] holds at `info`.
+/// some crates, which [`never_payloads`] holds at `info`.
 ///
 /// Errors: a subscriber is installed already.
 pub fn init() -> Result<(), TryInitError> {
@@ -29,11 +29,12 @@ pub fn init() -> Result<(), TryInitError> {
 }
 
 /// Stops everything below `info` from ractor and ractor_cluster, whatever the environment asks for: at `debug` they
-/// print whole messages, and with them users' prompts.
+/// print whole messages, and with them users' prompts. So do s3s and s3s-fs with requests, whose addresses are signed.
 pub fn never_payloads() -> FilterFn<fn(&Metadata<'_>) -> bool> {
     fn passes(metadata: &Metadata<'_>) -> bool {
         let room = metadata.target().split("::").next().unwrap_or_default();
-        !matches!(room, "ractor" | "ractor_cluster") || *metadata.level() <= Level::INFO
+        !matches!(room, "ractor" | "ractor_cluster" | "s3s" | "s3s_fs")
+            || *metadata.level() <= Level::INFO
     }
     filter_fn(passes as fn(&Metadata<'_>) -> bool)
 }
@@ -69,6 +70,7 @@ mod tests {
         tracing::subscriber::with_default(subscriber, || {
             tracing::debug!(target: "ractor_cluster::net::session", "SEND 'canary-payload'");
             tracing::trace!(target: "ractor::actor", "canary-payload");
+            tracing::debug!(target: "s3s::service", "canary-payload");
             tracing::info!(target: "ractor_cluster::node", "session opened");
             tracing::trace!(target: "ractor_of_somebody_else", "own trace");
         });

@@ -1,7 +1,8 @@
 //! A program's own folder: one process at a time, and the count of its starts.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::ids::Generation;
@@ -29,7 +30,7 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Makes the folder if it is not there and takes it for this process.
+    /// Makes the folder if it is not there, for nobody else to look into, and takes it for this process.
     ///
     /// # Errors
     /// [`DataDirError::InUse`], or what the system says.
@@ -39,7 +40,9 @@ impl DataDir {
             path: lock_path.clone(),
             source,
         };
-        fs::create_dir_all(path).map_err(failed)?;
+        let mut folder = DirBuilder::new();
+        folder.recursive(true).mode(0o700);
+        folder.create(path).map_err(failed)?;
         let mut options = OpenOptions::new();
         options.create(true).truncate(false).write(true);
         let lock = options.open(&lock_path).map_err(failed)?;

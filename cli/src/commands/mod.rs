@@ -3,6 +3,7 @@
 mod account;
 mod batch;
 mod cancel;
+mod certify;
 mod check;
 mod completions;
 mod credits;
@@ -88,6 +89,7 @@ enum Command {
     Models(models::Args),
     Sim(sim::Args),
     Migrate(migrate::Args),
+    Certify(certify::Args),
     Completions(completions::Args),
     Man(man::Args),
     ExitCodes(exit_codes::Args),
@@ -119,6 +121,7 @@ pub async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Models(args) => models::run(args, || common.client(), output).await,
         Command::Sim(args) => sim::run(args, output),
         Command::Migrate(args) => migrate::run(args, output).await,
+        Command::Certify(args) => certify::run(args, output),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),
         Command::ExitCodes(args) => exit_codes::run(args),

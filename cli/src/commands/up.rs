@@ -1,7 +1,10 @@
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::{Arg, Args as _, Command};
 use flowai_actors::credits::Millicredits;
 use flowai_embedded::{External, default_data_dir};
 use serde_json::json;
@@ -91,6 +94,17 @@ impl EngineName {
 }
 
 pub(super) async fn run(args: Args, output: Output) -> Result<(), CommandError> {
+    let set: Vec<String> = std::env::vars_os()
+        .filter_map(|(name, _)| name.into_string().ok())
+        .collect();
+    let command = Args::augment_args(Command::new("up"));
+    let ignored = ignored(&command, set.iter().map(String::as_str));
+    if !ignored.is_empty() {
+        output.note(format_args!(
+            "`flowai up` knows nothing of {}: start the programs by themselves to set it (docs/operations.md)",
+            ignored.join(", ")
+        ));
+    }
     let options = FarmOptions {
         data: args.data.unwrap_or_else(default_data_dir),
         programs: programs_folder()?,
@@ -127,6 +141,25 @@ pub(super) async fn run(args: Args, output: Output) -> Result<(), CommandError> 
     farm.stop().await?;
     drop(spinner);
     result
+}
+
+/// Names of the farm's settings that are set here and that this command knows nothing of: those of its programs reach none of them.
+fn ignored<'a>(command: &Command, set: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    const OF_EVERY_COMMAND: [&str; 4] = [
+        "FLOWAI_URL",
+        "FLOWAI_API_KEY",
+        "FLOWAI_API_KEY_FILE",
+        "FLOWAI_PASSWORD",
+    ];
+    let known: BTreeSet<&OsStr> = command.get_arguments().filter_map(Arg::get_env).collect();
+    let is_ignored = |name: &&str| {
+        name.starts_with("FLOWAI_")
+            && !OF_EVERY_COMMAND.contains(name)
+            && !known.contains(OsStr::new(name))
+    };
+    let mut names: Vec<&str> = set.filter(is_ignored).collect();
+    names.sort_unstable();
+    names
 }
 
 /// The programs of a farm are built and installed side by side.
@@ -186,5 +219,25 @@ pub(super) async fn interrupted() -> Result<(), CommandError> {
     tokio::select! {
         interrupted = tokio::signal::ctrl_c() => interrupted.map_err(doing()),
         _ = terminate.recv() => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_that_reach_no_program_are_named() {
+        let set = [
+            "PATH",
+            "FLOWAI_QUEUED_MAX",
+            "FLOWAI_LISTEN",
+            "FLOWAI_API_KEY",
+            "FLOWAI_AUTOSCALE",
+            "DATABASE_URL",
+        ];
+        let command = Args::augment_args(Command::new("up"));
+        let named = ignored(&command, set.into_iter());
+        assert_eq!(named, ["FLOWAI_AUTOSCALE", "FLOWAI_QUEUED_MAX"]);
     }
 }

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod a_batch_is_taken_whole;
+mod a_farm_is_put_together_by_hand;
 mod a_job_starts_after_another;
 mod a_job_that_kills_nodes_is_quarantined;
 mod a_waiting_job_says_why;

@@ -14,6 +14,10 @@ pub enum Error {
     #[error("data folder {} is in use by another process: stop it or choose another folder", .0.display())]
     FolderInUse(PathBuf),
 
+    /// Everybody may write to this folder.
+    #[error("data folder {} is open to everybody: choose a folder for the farm alone, such as one inside", .0.display())]
+    FolderOfAll(PathBuf),
+
     /// PostgreSQL refuses to run as root, and the user it runs as instead may not enter the folder.
     #[error(
         "data folder {} cannot be entered by user {user}, which the servers run as because root may not: \
@@ -35,8 +39,15 @@ pub enum Error {
     },
 
     /// A secrets file exists but cannot be used; a new one would lock its owner out of the data.
-    #[error("secrets file {} is damaged ({reason}): restore it, or remove the data folder to start afresh", path.display())]
+    #[error("secrets file {} is damaged ({reason}): restore it from a backup; what lies beside it was made with it", path.display())]
     Secrets { path: PathBuf, reason: String },
+
+    /// Others can read a secrets file.
+    #[error(
+        "secrets file {} can be read by others (its mode is {mode:o}): chmod 600 it, and if others may have read it, let nobody else use this machine",
+        path.display()
+    )]
+    SecretsExposed { path: PathBuf, mode: u32 },
 
     /// A server ended before it was ready.
     #[error("{program} ended with {status} before it was ready: {log}")]

@@ -1,6 +1,7 @@
 //! Data folders: where they are, who may enter them, and that one process at a time uses one.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::ErrorKind;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -42,12 +43,18 @@ impl Drop for Folder {
 }
 
 impl Folder {
-    /// Makes `path` and its parents where they are missing, mode 0700 and the caller's own, and locks it.
+    /// Makes `path` and its parents where they are missing, mode 0700 and the caller's own, and locks it. One that everybody may write to is
+    /// somebody else's.
     pub(crate) fn hold(path: &Path) -> Result<Self, Error> {
         fs::create_dir_all(path).map_err(Error::io(format!("making {}", path.display())))?;
         let path = path
             .canonicalize()
             .map_err(Error::io(format!("finding {}", path.display())))?;
+        let found = fs::metadata(&path).map_err(Error::io("looking at the data folder"))?;
+        // Its mode is about to change: nobody could use a folder for temporary files any more.
+        if found.permissions().mode() & 0o002 != 0 {
+            return Err(Error::FolderOfAll(path));
+        }
         set_mode(&path, 0o700)?;
         let lock_path = path.join("lock");
         let lock = OpenOptions::new()
@@ -111,6 +118,22 @@ impl SocketFolder {
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Removes what servers that were killed left here, by how its names begin.
+    pub(crate) fn clear(&self, prefix: &str) -> Result<(), Error> {
+        let failed = |error| Error::io(format!("clearing {}", self.path.display()))(error);
+        for entry in fs::read_dir(&self.path).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            if entry.file_name().to_string_lossy().starts_with(prefix) {
+                match fs::remove_file(entry.path()) {
+                    // Its server ended just now.
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                    removed => removed.map_err(failed)?,
+                }
+            }
+        }
+        Ok(())
     }
 }
 

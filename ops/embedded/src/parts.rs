@@ -29,12 +29,13 @@ pub struct External {
 impl External {
     /// `DATABASE_URL`, `REDIS_URL` and `S3_ENDPOINT`, the last with `S3_BUCKET`, `S3_ACCESS_KEY_ID`,
     /// `S3_SECRET_ACCESS_KEY` and, unless it is `us-east-1`, `S3_REGION`. Each may also be given as a file that holds it,
-    /// named by the same name with `_FILE` behind it.
+    /// named by the same name with `_FILE` behind it. An empty one is none.
     pub fn from_env() -> Result<Self, Error> {
         Self::from_variables(|name| std::env::var(name).ok())
     }
 
     pub(crate) fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
+        let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
         let value = |name: &'static str| -> Result<Option<String>, Error> {
             match (variable(name), variable(&format!("{name}_FILE"))) {
                 (Some(_), Some(_)) => Err(Error::Address {
@@ -49,12 +50,10 @@ impl External {
             }
         };
         let needed = |name: &'static str| {
-            value(name)?
-                .filter(|value| !value.is_empty())
-                .ok_or_else(|| Error::Address {
-                    name,
-                    reason: "S3_ENDPOINT is given, so it must be too".to_owned(),
-                })
+            value(name)?.ok_or_else(|| Error::Address {
+                name,
+                reason: "S3_ENDPOINT is given, so it must be too".to_owned(),
+            })
         };
         let s3 = match value("S3_ENDPOINT")? {
             None => None,
@@ -261,12 +260,15 @@ mod tests {
 
     #[test]
     fn nothing_given_means_all_embedded() {
-        let external = check(&[]).unwrap();
-        assert!(
-            external.database_url.is_none()
-                && external.redis_url.is_none()
-                && external.s3.is_none()
-        );
+        let empty = [("DATABASE_URL", ""), ("REDIS_URL", ""), ("S3_ENDPOINT", "")];
+        for given in [&[][..], &empty] {
+            let external = check(given).unwrap();
+            assert!(
+                external.database_url.is_none()
+                    && external.redis_url.is_none()
+                    && external.s3.is_none()
+            );
+        }
     }
 
     #[test]

@@ -398,11 +398,11 @@ fn working_in(cluster: &Path) -> Working {
 }
 
 /// Makes sure that nothing of an earlier server is left in the cluster: neither a server whose farm is gone, nor sessions
-/// that have not yet noticed that their server was killed, nor a `postmaster.pid` whose number belongs to somebody else
-/// by now, which would keep a new server from starting.
+/// that have not yet noticed that their server was killed, nor a `postmaster.pid` or a lock beside the socket whose number belongs to
+/// somebody else by now, which would keep a new server from starting.
 ///
 /// The folder's lock is ours, so whatever works there belongs to no living farm.
-async fn end_leftovers(cluster: &Path) -> Result<(), Error> {
+async fn end_leftovers(cluster: &Path, sockets: &SocketFolder) -> Result<(), Error> {
     if let Some((pid, _)) = postmaster(cluster)
         && working_in(cluster).processes.contains(&pid)
     {
@@ -433,6 +433,7 @@ async fn end_leftovers(cluster: &Path) -> Result<(), Error> {
         // Two servers on one cluster destroy it: the new one looks at the file itself, and starts if nobody else runs there.
         return Ok(());
     }
+    sockets.clear(".s.PGSQL.")?;
     let pid_file = cluster.join("postmaster.pid");
     match fs::remove_file(&pid_file) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -483,7 +484,7 @@ async fn start_server(
     for (name, value) in settings {
         args.extend(["-c".to_owned(), format!("{name}={value}")]);
     }
-    end_leftovers(cluster).await?;
+    end_leftovers(cluster, sockets).await?;
     let server = Process::start(Launch {
         name: "postgres",
         program: &programs.join("postgres"),

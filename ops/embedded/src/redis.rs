@@ -1,6 +1,6 @@
 //! A Redis of the farm's own. It holds rate limits and tickets, which nobody misses after a restart: nothing is saved.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -19,6 +19,7 @@ use crate::run_as::RunAs;
 use crate::secrets;
 
 const USER: &str = "flowai";
+const SOCKET_PREFIX: &str = "redis-";
 const START_DEADLINE: Duration = Duration::from_secs(20);
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -33,7 +34,8 @@ struct Secrets {
 pub struct Redis {
     // Fields are dropped in this order: the server first, the lock on its folder last.
     server: RwLock<Process>,
-    sockets: SocketFolder,
+    socket: PathBuf,
+    _sockets: SocketFolder,
     folder: Folder,
     run_as: RunAs,
     password: String,
@@ -57,11 +59,16 @@ impl Redis {
                 password: secrets::random_secret(),
             })?;
         let sockets = SocketFolder::make(&folder, &run_as)?;
-        let url = socket_url(&sockets, &password)?;
-        let server = start_server(&folder, &sockets, &run_as, &password).await?;
+        sockets.clear(SOCKET_PREFIX)?;
+        // A server whose farm was killed removes its socket as it ends, perhaps when this one listens already.
+        let name = format!("{SOCKET_PREFIX}{}", hex::encode(rand::random::<[u8; 4]>()));
+        let socket = sockets.path().join(name);
+        let url = socket_url(&socket, &password)?;
+        let server = start_server(&folder, &socket, &run_as, &password).await?;
         Ok(Self {
             server: RwLock::new(server),
-            sockets,
+            socket,
+            _sockets: sockets,
             folder,
             run_as,
             password,
@@ -99,14 +106,14 @@ impl Redis {
     pub async fn restart(&self) -> Result<(), Error> {
         let mut server = self.server.write().await;
         server.stop().await?;
-        *server = start_server(&self.folder, &self.sockets, &self.run_as, &self.password).await?;
+        *server = start_server(&self.folder, &self.socket, &self.run_as, &self.password).await?;
         Ok(())
     }
 }
 
-fn config(sockets: &SocketFolder, password: &str) -> String {
+fn config(folder: &Folder, socket: &Path, password: &str) -> String {
     let hash = hex::encode(Sha256::digest(password));
-    let socket = sockets.path().join("redis.sock");
+    let working = socket.parent().unwrap_or(folder.path());
     format!(
         "port 0\n\
          unixsocket \"{}\"\n\
@@ -120,20 +127,19 @@ fn config(sockets: &SocketFolder, password: &str) -> String {
          user default reset off\n\
          user {USER} on #{hash} ~* &* +@all -@admin -@dangerous -@scripting\n",
         socket.display(),
-        sockets.path().display(),
+        working.display(),
     )
 }
 
 async fn start_server(
     folder: &Folder,
-    sockets: &SocketFolder,
+    socket: &Path,
     run_as: &RunAs,
     password: &str,
 ) -> Result<Process, Error> {
     let config_path = folder.path().join("redis.conf");
-    secrets::write(&config_path, config(sockets, password).as_bytes())?;
+    secrets::write(&config_path, config(folder, socket, password).as_bytes())?;
     run_as.own(&config_path)?;
-    let socket = sockets.path().join("redis.sock");
     let program = find_program("redis-server", program_folders())?;
     let server = Process::start(Launch {
         name: "redis",
@@ -151,7 +157,7 @@ async fn start_server(
             return Err(server.ended_early(status));
         }
         let left = deadline.saturating_duration_since(Instant::now());
-        if let Ok(Ok(true)) = tokio::time::timeout(left, answers(&socket, password)).await {
+        if let Ok(Ok(true)) = tokio::time::timeout(left, answers(socket, password)).await {
             return Ok(server);
         }
         if left.is_zero() {
@@ -174,12 +180,12 @@ async fn answers(socket: &Path, password: &str) -> std::io::Result<bool> {
 }
 
 /// `unix:///<socket>?user=flowai&pass=…`, as the redis crate reads it.
-fn socket_url(sockets: &SocketFolder, password: &str) -> Result<String, Error> {
+fn socket_url(socket: &Path, password: &str) -> Result<String, Error> {
     let mut url = Url::parse("unix:///").map_err(|error| Error::Address {
         name: "the embedded Redis",
         reason: error.to_string(),
     })?;
-    url.set_path(&sockets.path().join("redis.sock").display().to_string());
+    url.set_path(&socket.display().to_string());
     url.query_pairs_mut()
         .append_pair("user", USER)
         .append_pair("pass", password);

@@ -20,6 +20,7 @@ use crate::folder::Folder;
 use crate::secrets;
 
 mod listing;
+mod upkeep;
 mod verified;
 
 use verified::Verified;

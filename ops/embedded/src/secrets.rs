@@ -58,9 +58,8 @@ where
                 .mode()
                 & 0o777;
             if mode & 0o077 != 0 {
-                return Err(damaged(format!(
-                    "mode {mode:o} lets others read it, it must be 600"
-                )));
+                let path = path.to_owned();
+                return Err(Error::SecretsExposed { path, mode });
             }
             serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))
         }

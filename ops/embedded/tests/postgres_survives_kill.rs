@@ -145,6 +145,10 @@ async fn a_number_of_the_dead_that_lives_on_in_another_process_is_no_obstacle() 
     let somebody = flowai_embedded::Redis::start(other.path()).await.unwrap();
     let pid_file = folder.path().join("cluster/postmaster.pid");
     std::fs::write(&pid_file, format!("{}\n", somebody.pid().await)).unwrap();
+    let run = folder.path().join("run");
+    std::fs::create_dir_all(&run).unwrap();
+    let lock = format!("{}\n", somebody.pid().await);
+    std::fs::write(run.join(".s.PGSQL.5432.lock"), lock).unwrap();
 
     let postgres = Postgres::start(folder.path(), Listen::Socket)
         .await
@@ -165,6 +169,22 @@ async fn a_folder_in_use_is_refused() {
         .unwrap();
     let second = Postgres::start(folder.path(), Listen::Socket).await;
     assert!(matches!(second, Err(Error::FolderInUse(_))), "{second:?}");
+}
+
+#[tokio::test]
+async fn a_folder_that_everybody_uses_stays_as_it_is() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let folder = tempfile::tempdir().unwrap();
+    let shared = std::fs::Permissions::from_mode(0o1777);
+    std::fs::set_permissions(folder.path(), shared).unwrap();
+    let refused = Postgres::start(folder.path(), Listen::Socket).await;
+    assert!(matches!(refused, Err(Error::FolderOfAll(_))));
+    let mode = std::fs::metadata(folder.path())
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o7777, 0o1777);
 }
 
 #[tokio::test]

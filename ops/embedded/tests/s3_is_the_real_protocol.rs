@@ -5,6 +5,7 @@
 
 mod support;
 
+use std::path::Path;
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
@@ -341,6 +342,42 @@ async fn a_wrong_checksum_leaves_nothing_behind() {
         .await;
     assert!(refused.is_err());
     assert!(!farm.exists("damaged").await);
+}
+
+fn files_below(folder: &Path) -> usize {
+    let entries = std::fs::read_dir(folder).unwrap().map(Result::unwrap);
+    let count = |entry: std::fs::DirEntry| match entry.path() {
+        path if path.is_dir() => 1 + files_below(&path),
+        _ => 1,
+    };
+    entries.map(count).sum()
+}
+
+#[tokio::test]
+async fn a_deleted_object_leaves_nothing() {
+    let farm = Farm::start().await;
+    let objects = farm.folder.path().join("objects");
+    let before = files_below(&objects);
+    let keys: Vec<String> = (0..20)
+        .map(|n| format!("clips/{}/{n}/clip.mp4", n % 4))
+        .collect();
+    for key in &keys {
+        farm.put(key, "video/mp4").await;
+    }
+    let (one_by_one, together) = keys.split_at(10);
+    for key in one_by_one {
+        let delete = farm.client.delete_object().bucket(farm.bucket());
+        delete.key(key).send().await.unwrap();
+    }
+    assert!(farm.exists(&together[0]).await);
+    let named = together.iter().map(|key| {
+        let named = aws_sdk_s3::types::ObjectIdentifier::builder().key(key);
+        named.build().unwrap()
+    });
+    let named = aws_sdk_s3::types::Delete::builder().set_objects(Some(named.collect()));
+    let delete = farm.client.delete_objects().bucket(farm.bucket());
+    delete.delete(named.build().unwrap()).send().await.unwrap();
+    assert_eq!(files_below(&objects), before);
 }
 
 #[tokio::test]

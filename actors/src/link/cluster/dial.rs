@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -22,6 +22,9 @@ use crate::link::transport::{GreetError, TlsError, read_greeting, write_greeting
 
 /// Where coordinators listen, as `host:port`. May change while the link runs: the next round of dialling reads it anew.
 pub type DialTargets = watch::Receiver<Vec<String>>;
+
+/// A link that stood for so long was a good one.
+const STEADY: Duration = Duration::from_secs(10);
 
 /// Why one address gave no link.
 #[derive(Debug, thiserror::Error)]
@@ -59,9 +62,13 @@ pub(super) fn keep_dialling(context: Arc<LinkContext>, targets: DialTargets) {
         );
         loop {
             if let Some(link) = dialler.one_round().await {
-                backoff.reset();
+                let up_at = Instant::now();
                 // The cluster must have forgotten the old connection before a new one of the same peer.
                 link.closed.cancelled().await;
+                // Two processes of one name would displace each other as fast as they can.
+                if up_at.elapsed() >= STEADY {
+                    backoff.reset();
+                }
             }
             let wait = backoff.next_wait(&mut rand::rng());
             tokio::time::sleep(wait).await;

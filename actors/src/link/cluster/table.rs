@@ -69,7 +69,7 @@ pub(super) struct Admission {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum NotAdmitted {
     #[error(
-        "generation {held} of this peer has been here, {offered} was offered; the newer process has taken over"
+        "generation {held} of this peer has been here, {offered} was offered: a newer process has taken over, or an older data folder was restored; in that case write a number above {held} into its file generation"
     )]
     Stale {
         held: Generation,

@@ -11,7 +11,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 use super::cookie::Cookie;
 use super::files::{at, create_folder, parse, read_private, read_text, write};
 use super::request::SigningRequest;
-use super::{PkiError, peer_of};
+use super::{PkiError, now_s, peer_of};
 use crate::ids::Sha256;
 use crate::join_token::sha256;
 use crate::link::peer::PeerId;
@@ -114,6 +114,22 @@ impl Identity {
             validity.not_before.timestamp(),
             validity.not_after.timestamp(),
         ))
+    }
+
+    /// That the certificate is valid for now, for a program that starts. Warns in the last month.
+    ///
+    /// # Errors
+    /// [`PkiError::Expired`], or it cannot be read.
+    pub fn require_valid(&self) -> Result<(), PkiError> {
+        const MONTH_S: i64 = 30 * 86_400;
+        let left_s = self.validity_s()?.1 - now_s();
+        if left_s <= 0 {
+            return Err(PkiError::Expired(self.peer.clone()));
+        }
+        if left_s < MONTH_S {
+            tracing::warn!(peer = %self.peer, days = left_s / 86_400, "certificate ends soon; certify this program again");
+        }
+        Ok(())
     }
 
     /// Whom the certificate names.

@@ -42,7 +42,7 @@ pub enum PkiError {
         source: io::Error,
     },
     /// A file holds something else than it should.
-    #[error("{} is damaged: {reason}; issue this identity again", path.display())]
+    #[error("{} is damaged: {reason}; restore it from a backup, or issue it again", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -63,6 +63,11 @@ pub enum PkiError {
         /// The DNS names found.
         found: Vec<String>,
     },
+    /// Its time is over.
+    #[error(
+        "certificate of {0} has expired; make the next one (flowai certify) and start the program again"
+    )]
+    Expired(PeerId),
     /// Signing failed.
     #[error("cannot make certificate: {0}")]
     Sign(#[from] rcgen::Error),

@@ -126,6 +126,7 @@ fn identity_of(settings: &Settings) -> anyhow::Result<Identity> {
         identity.peer(),
         settings.id
     );
+    identity.require_valid().context("FLOWAI_TLS_DIR")?;
     Ok(identity)
 }
 

@@ -103,6 +103,7 @@ async fn run(
         "FLOWAI_ID: the certificate in FLOWAI_TLS_DIR is that of {}, not of {me}",
         identity.peer()
     );
+    identity.require_valid().context("FLOWAI_TLS_DIR")?;
     let database = Database::connect(&secrets.database_url, DATABASE_CONNECTIONS_MAX);
     let database = database.await.context("DATABASE_URL")?;
     let objects = Objects::new(&secrets.objects);

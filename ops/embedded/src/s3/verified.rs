@@ -7,10 +7,11 @@ use s3s::{S3, S3Request, S3Response, S3Result};
 use s3s_fs::FileSystem;
 
 use super::listing;
+use super::upkeep::ObjectFiles;
 
-/// s3s-fs keeps an upload whose checksum turned out wrong; S3 keeps nothing. This removes it, and serves only what is
-/// listed here: every other operation is "not implemented". (Where a wrong upload replaced an object, that is gone too:
-/// the farm writes a key once.)
+/// s3s-fs keeps an upload whose checksum turned out wrong; S3 keeps nothing. This removes it, answers an upload when it is on disk, and
+/// serves only what is listed here: every other operation is "not implemented". (Where a wrong upload replaced an object, that is gone
+/// too: the farm writes a key once.)
 #[derive(Debug)]
 pub(super) struct Verified {
     files: FileSystem,
@@ -26,6 +27,20 @@ impl Verified {
             root: root.to_owned(),
         }
     }
+
+    async fn keep(&self, bucket: &str, key: &str) -> S3Result<()> {
+        match ObjectFiles::of(&self.root, bucket, key) {
+            Some(files) => files.keep().await,
+            None => Ok(()),
+        }
+    }
+
+    async fn forget(&self, bucket: &str, key: &str) -> S3Result<()> {
+        match ObjectFiles::of(&self.root, bucket, key) {
+            Some(files) => files.forget().await,
+            None => Ok(()),
+        }
+    }
 }
 
 #[async_trait::async_trait]
@@ -34,17 +49,20 @@ impl S3 for Verified {
         &self,
         request: S3Request<PutObjectInput>,
     ) -> S3Result<S3Response<PutObjectOutput>> {
+        let (bucket, key) = (request.input.bucket.clone(), request.input.key.clone());
         let delete = DeleteObjectInput::builder()
-            .bucket(request.input.bucket.clone())
-            .key(request.input.key.clone())
+            .bucket(bucket.clone())
+            .key(key.clone())
             .build()
             .map_err(s3s::S3Error::internal_error)?;
         let delete = request_like(&request, delete);
         let result = self.files.put_object(request).await;
-        if let Err(error) = &result
-            && *error.code() == s3s::S3ErrorCode::BadDigest
-        {
-            self.files.delete_object(delete).await?;
+        match &result {
+            Ok(_) => self.keep(&bucket, &key).await?,
+            Err(error) if *error.code() == s3s::S3ErrorCode::BadDigest => {
+                self.delete_object(delete).await?;
+            }
+            Err(_) => {}
         }
         result
     }
@@ -60,7 +78,10 @@ impl S3 for Verified {
         &self,
         request: S3Request<CopyObjectInput>,
     ) -> S3Result<S3Response<CopyObjectOutput>> {
-        self.files.copy_object(request).await
+        let (bucket, key) = (request.input.bucket.clone(), request.input.key.clone());
+        let copied = self.files.copy_object(request).await?;
+        self.keep(&bucket, &key).await?;
+        Ok(copied)
     }
 
     async fn head_object(
@@ -81,14 +102,24 @@ impl S3 for Verified {
         &self,
         request: S3Request<DeleteObjectInput>,
     ) -> S3Result<S3Response<DeleteObjectOutput>> {
-        self.files.delete_object(request).await
+        let (bucket, key) = (request.input.bucket.clone(), request.input.key.clone());
+        let deleted = self.files.delete_object(request).await?;
+        self.forget(&bucket, &key).await?;
+        Ok(deleted)
     }
 
     async fn delete_objects(
         &self,
         request: S3Request<DeleteObjectsInput>,
     ) -> S3Result<S3Response<DeleteObjectsOutput>> {
-        self.files.delete_objects(request).await
+        let bucket = request.input.bucket.clone();
+        let deleted = self.files.delete_objects(request).await?;
+        for object in deleted.output.deleted.iter().flatten() {
+            if let Some(key) = &object.key {
+                self.forget(&bucket, key).await?;
+            }
+        }
+        Ok(deleted)
     }
 
     /// s3s-fs walks all objects of the bucket for each list: only people with a browser ask for groups.
