@@ -62,9 +62,12 @@ struct Hub {
 
 impl Hub {
     /// Takes one connection from TCP to a link that is up, holding its place among the half-open ones until then.
-    async fn greet(&self, tcp: TcpStream, address: SocketAddr, _place: HalfOpen) {
+    async fn greet(&self, tcp: TcpStream, address: SocketAddr, place: HalfOpen) {
         let counters = &self.context.switchboard.counters;
-        let (mut stream, certified) = match self.context.tls().accept(tcp).await {
+        let Some(accepted) = place.know(self.context.tls().accept(tcp)).await else {
+            return;
+        };
+        let (mut stream, certified) = match accepted {
             Ok(accepted) => accepted,
             Err(error @ TlsError::Names(_)) => {
                 return refuse_quietly(&counters.refused_identity, address, &error);

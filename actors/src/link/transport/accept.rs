@@ -1,12 +1,15 @@
-//! The accept loop: one task and one deadline a connection, and a bound on strangers.
+//! The accept loop: one task and one deadline a connection, and a bound on strangers, the first of whom makes room for the next.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use crate::limits::LINK_HALF_OPEN_MAX;
 use crate::link::stats::Counters;
@@ -14,11 +17,65 @@ use crate::link::stats::Counters;
 /// Waits so long after an accept that failed for want of file descriptors or memory: trying at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// In this time whoever makes room has gone.
+const EVICTED_WITHIN: Duration = Duration::from_millis(100);
+
 /// A place among the half-open connections; free again when dropped.
 #[derive(Debug)]
-pub(in crate::link) struct HalfOpen(
-    #[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit,
-);
+pub(in crate::link) struct HalfOpen {
+    #[expect(dead_code, reason = "held for its drop")]
+    place: OwnedSemaphorePermit,
+    strangers: Arc<Strangers>,
+    number: u64,
+    evicted: CancellationToken,
+}
+
+impl HalfOpen {
+    /// The handshake, behind which it is known who the other side is. `None` when somebody else needs the place before its end: an
+    /// honest peer takes milliseconds, and who only holds a place has held it the longest.
+    pub(in crate::link) async fn know<T>(&self, handshake: impl Future<Output = T>) -> Option<T> {
+        let known = self.evicted.run_until_cancelled(handshake).await;
+        self.strangers.forget(self.number);
+        known
+    }
+}
+
+impl Drop for HalfOpen {
+    fn drop(&mut self) {
+        self.strangers.forget(self.number);
+    }
+}
+
+/// Those of the half-open connections of whom nothing is known yet, by when they came.
+#[derive(Debug, Default)]
+struct Strangers(Mutex<BTreeMap<u64, CancellationToken>>);
+
+impl Strangers {
+    fn enter(self: &Arc<Self>, number: u64, place: OwnedSemaphorePermit) -> HalfOpen {
+        let evicted = CancellationToken::new();
+        self.lock().insert(number, evicted.clone());
+        HalfOpen {
+            place,
+            strangers: self.clone(),
+            number,
+            evicted,
+        }
+    }
+
+    /// Sends the one away that came first. Whether there was one.
+    fn evict(&self) -> bool {
+        let first = self.lock().pop_first();
+        first.map(|(_, evicted)| evicted.cancel()).is_some()
+    }
+
+    fn forget(&self, number: u64) {
+        self.lock().remove(&number);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, CancellationToken>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// Accepts for ever; `greet` must return at once, having started a task for the connection.
 pub(in crate::link) async fn accept_loop(
@@ -27,7 +84,8 @@ pub(in crate::link) async fn accept_loop(
     mut greet: impl FnMut(TcpStream, SocketAddr, HalfOpen),
 ) {
     let half_open = Arc::new(Semaphore::new(LINK_HALF_OPEN_MAX));
-    loop {
+    let strangers = Arc::new(Strangers::default());
+    for number in 0.. {
         let (stream, address) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -38,15 +96,26 @@ pub(in crate::link) async fn accept_loop(
                 continue;
             }
         };
-        let Ok(place) = half_open.clone().try_acquire_owned() else {
-            if counters.refused_half_open.worth_a_line() {
-                tracing::warn!(%address, "closed a connection: too many are half open");
+        let place = match half_open.clone().try_acquire_owned() {
+            Ok(place) => place,
+            Err(_) => {
+                if counters.refused_half_open.worth_a_line() {
+                    tracing::warn!(%address, "closed a connection: too many are half open");
+                }
+                let place = half_open.clone().acquire_owned();
+                match strangers.evict() {
+                    true => match timeout(EVICTED_WITHIN, place).await {
+                        Ok(Ok(place)) => place,
+                        Ok(Err(_)) | Err(_) => continue,
+                    },
+                    // All of them are known, and about to be linked.
+                    false => continue,
+                }
             }
-            continue;
         };
         // Small messages must not wait for company; without this option the link is slower but works.
         stream.set_nodelay(true).ok();
-        greet(stream, address, HalfOpen(place));
+        greet(stream, address, strangers.enter(number, place));
     }
 }
 
@@ -62,17 +131,18 @@ fn is_about_one_connection(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::VecDeque;
     use tokio::io::AsyncReadExt;
     use tokio::sync::mpsc;
 
     const LONG: Duration = Duration::from_secs(10);
 
     #[tokio::test]
-    async fn strangers_beyond_the_bound_are_closed_at_once_until_a_place_is_free() {
+    async fn of_too_many_strangers_the_first_makes_room_and_nobody_who_is_known() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let counters = Arc::new(Counters::default());
-        let (greeted, mut accepted) = mpsc::channel(LINK_HALF_OPEN_MAX + 1);
+        let (greeted, mut accepted) = mpsc::channel(LINK_HALF_OPEN_MAX + 2);
         let accepting = tokio::spawn(accept_loop(
             listener,
             counters.clone(),
@@ -80,28 +150,40 @@ mod tests {
                 greeted.try_send((stream, place)).unwrap();
             },
         ));
-        let mut half_open = Vec::new();
+        let mut half_open = VecDeque::new();
         for _ in 0..LINK_HALF_OPEN_MAX {
             let client = TcpStream::connect(address).await.unwrap();
-            let server = tokio::time::timeout(LONG, accepted.recv())
-                .await
-                .unwrap()
-                .unwrap();
-            half_open.push((client, server));
+            let (server, place) = timeout(LONG, accepted.recv()).await.unwrap().unwrap();
+            half_open.push_back((client, server, place));
         }
-        let mut refused = TcpStream::connect(address).await.unwrap();
-        let closed = tokio::time::timeout(LONG, refused.read(&mut [0]))
-            .await
-            .unwrap();
+        let (_, _, known) = &half_open[0];
+        assert_eq!(known.know(async {}).await, Some(()));
+
+        let (mut silent, server, place) = half_open.remove(1).unwrap();
+        let evicted = tokio::spawn(async move {
+            let shaken = place.know(std::future::pending::<()>()).await;
+            drop((server, place));
+            shaken
+        });
+        let _newcomer = TcpStream::connect(address).await.unwrap();
+        let newcomer = timeout(LONG, accepted.recv()).await.unwrap().unwrap();
+        assert_eq!(timeout(LONG, evicted).await.unwrap().unwrap(), None);
+        let closed = timeout(LONG, silent.read(&mut [0])).await.unwrap();
         assert_eq!(closed.unwrap(), 0);
         assert_eq!(counters.snapshot().refused_half_open, 1);
 
-        half_open.pop();
+        // Where everybody is known nobody is sent away for who comes next.
+        for (_, _, place) in &half_open {
+            assert_eq!(place.know(async {}).await, Some(()));
+        }
+        newcomer.1.know(async {}).await;
+        let mut refused = TcpStream::connect(address).await.unwrap();
+        let closed = timeout(LONG, refused.read(&mut [0])).await.unwrap();
+        assert_eq!(closed.unwrap(), 0);
+
+        half_open.pop_back();
         let _welcome = TcpStream::connect(address).await.unwrap();
-        tokio::time::timeout(LONG, accepted.recv())
-            .await
-            .unwrap()
-            .unwrap();
+        timeout(LONG, accepted.recv()).await.unwrap().unwrap();
         accepting.abort();
     }
 }
