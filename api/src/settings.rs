@@ -45,7 +45,7 @@ pub struct Settings {
     pub metrics_listen: Option<SocketAddr>,
     /// What a new account begins with.
     pub signup_gift: Millicredits,
-    /// Multiplies every rate limit, for load tests.
+    /// Multiplies every rate limit and how many videos of one user may wait, for load tests.
     pub rate_scale: u32,
     /// Unfinished jobs of all users, over which no more are taken.
     pub queued_max: u32,

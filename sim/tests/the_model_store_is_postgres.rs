@@ -1,6 +1,6 @@
 //! Goal: what the simulator takes for the database is the database.
-//! Method: the same random changes, terms and cancels go to a migrated PostgreSQL and to the model; every outcome and every row
-//! must be equal after each of them.
+//! Method: the same random changes, terms and cancels go to a migrated PostgreSQL and to the model; every outcome must be
+//! equal after each of them, and every row after each twenty.
 #![allow(clippy::unwrap_used)]
 
 use std::rc::Rc;

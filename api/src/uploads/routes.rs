@@ -40,7 +40,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
     reason = "describes the form; the handler reads its fields as they come"
 )]
 struct UploadForm {
-    /// `image`: png, jpeg or webp, 1 to 8192 pixels a side, at most 40 million. `adapter`: a LoRA in safetensors, at most
+    /// `image`: png, jpeg or webp, 2 to 8192 pixels a side, at most 40 million. `adapter`: a LoRA in safetensors, at most
     /// 1 GiB.
     #[schema(pattern = "^(image|adapter)$")]
     purpose: String,

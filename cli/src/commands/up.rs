@@ -40,7 +40,7 @@ pub(super) struct Args {
     /// Credits that a new account begins with [default: 1000]
     #[arg(long, env = "FLOWAI_SIGNUP_GIFT")]
     signup_gift: Option<Millicredits>,
-    /// Multiplies every rate limit, for load tests [default: 1]
+    /// Multiplies every rate limit and how many videos of one user may wait, for load tests [default: 1]
     #[arg(long, env = "FLOWAI_RATE_SCALE")]
     rate_scale: Option<u32>,
     /// Render nodes: one a GPU

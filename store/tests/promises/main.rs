@@ -10,6 +10,7 @@ mod a_new_leader_knows_where_a_job_failed;
 mod a_stale_leader_changes_nothing;
 mod a_users_queue_is_bounded;
 mod another_versions_rows_wait;
+mod connections_can_be_encrypted;
 mod each_job_gets_its_own_files;
 mod events_are_kept_by_week;
 mod farm;

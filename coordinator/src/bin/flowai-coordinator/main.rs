@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 const STATUS_FAILED: u8 = 1;
 const STATUS_SETTINGS: u8 = 2;
-/// One for the lease, the rest for sweeps, registrations and whatever else is not asked all the time, which has its own.
+/// For sweeps, registrations and whatever else is not asked all the time: lease, journal and reads of jobs have their own.
 const DATABASE_CONNECTIONS_MAX: u32 = 8;
 
 fn main() -> ExitCode {

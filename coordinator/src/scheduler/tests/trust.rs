@@ -69,6 +69,11 @@ fn a_bad_node_eats_few_jobs_and_comes_back_when_it_is_well() {
     };
     farm.ended("a", job, 1, rendered());
     assert_eq!(farm.scheduler.distrusted_on(&node_id("a")), [], "{on_a:?}");
+    // All is forgiven: one more failure is as if it were its first.
+    let again = given(&farm.arrive(waiting(202, 3, Tier::Free)));
+    assert_eq!(again, [(202, "a".to_owned())]);
+    farm.ended("a", 202, 1, failure(true));
+    assert_eq!(farm.scheduler.distrusted_on(&node_id("a")), []);
 }
 
 #[test]
