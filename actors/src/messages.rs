@@ -577,11 +577,11 @@ macro_rules! bodies {
     ($($kind:literal => $body:ty),* $(,)?) => {
         $(impl Body for $body { const KIND: u32 = $kind; })*
         #[cfg(test)]
-        const KINDS: &[u32] = &[$($kind),*];
+        pub(crate) const KINDS: &[u32] = &[$($kind),*];
     };
 }
 
-// Numbers are never used again for another body. An answer has the number of its question plus 1.
+// Numbers are never used again for another body. An answer has the number of its question, which is even, plus 1.
 bodies! {
     10 => Register, 11 => Registered,
     12 => Beat, 13 => BeatAnswer,

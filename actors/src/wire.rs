@@ -210,5 +210,11 @@ mod tests {
             check(kind, Role::Api);
         }
         assert!(Role::ALL.into_iter().all(|role| may_send(role, 999)));
+        // Of no body was it forgotten to say so; answers go back to whoever asked.
+        for kind in crate::messages::KINDS {
+            let senders = Role::ALL.into_iter().filter(|role| may_send(*role, *kind));
+            let expected = if kind % 2 == 0 { 1 } else { Role::ALL.len() };
+            assert_eq!(senders.count(), expected, "{kind}");
+        }
     }
 }

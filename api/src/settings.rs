@@ -410,7 +410,25 @@ mod tests {
         assert_eq!((settings.is_behind_proxy, settings.rate_scale), (false, 1));
         assert_eq!(settings.metrics_listen, None);
         assert_eq!(settings.signup_gift, Millicredits::from_credits(1_000));
+        assert_eq!(settings.queued_max, 1_000_000);
+        assert_eq!(settings.database_connections, 8);
         assert_eq!(settings.secrets.objects.region, "us-east-1");
+        let page = include_str!("../../docs/operations.md");
+        for (name, default) in [
+            ("FLOWAI_LISTEN", "`127.0.0.1:8080`"),
+            ("FLOWAI_TLS_IN_FRONT", "`false`"),
+            ("FLOWAI_RATE_SCALE", "`1`"),
+            ("FLOWAI_SIGNUP_GIFT", "`1000`"),
+            ("FLOWAI_QUEUED_MAX", "`1000000`"),
+            ("FLOWAI_DATABASE_CONNECTIONS", "`8`"),
+        ] {
+            let row = format!("| `{name}` |");
+            let row = page.lines().find(|line| line.starts_with(&row));
+            assert!(
+                row.is_some_and(|row| row.contains(default)),
+                "{name}: {row:?}"
+            );
+        }
     }
 
     #[test]

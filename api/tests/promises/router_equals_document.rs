@@ -1,6 +1,6 @@
 //! Goal: the OpenAPI document lists every route, and no route answers with a status that it does not list.
-//! Method: every path is asked with every method by three callers, with good and odd ids; what the router knows and the document
-//! does not, or the other way round, is a failure.
+//! Method: every path is asked with every method by three callers, with good and odd ids; a method that the
+//! router knows and the document does not, or the other way round, is a failure.
 
 use std::collections::BTreeSet;
 
