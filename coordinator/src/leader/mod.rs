@@ -8,11 +8,13 @@
 
 mod actor;
 mod ahead;
+mod attempts;
 mod audit;
 mod autoscaling;
 mod checkpoints;
 mod compare;
 mod delivery;
+mod ends;
 pub(crate) mod event;
 mod inputs;
 mod joining;

@@ -67,6 +67,10 @@ impl World {
                 self.after(LINK_SILENCE_MS, Occurrence::Silence);
                 for_ms
             }
+            Fault::HoldRows { owner, for_ms } => {
+                *self.cuts.held.entry(owner).or_insert(0) += 1;
+                for_ms
+            }
             Fault::ResetLink { node } => return self.break_link(self.slots[node].process),
         };
         self.after(for_ms, Occurrence::Ends(fault));
@@ -78,7 +82,8 @@ impl World {
             Fault::KillCoordinator { .. }
             | Fault::FreezeCoordinator { .. }
             | Fault::CutFromStore { .. }
-            | Fault::StoreRefuses { .. } => self.calm_since = self.now,
+            | Fault::StoreRefuses { .. }
+            | Fault::HoldRows { .. } => self.calm_since = self.now,
             Fault::ObjectsRefuse { .. }
             | Fault::KillNode { .. }
             | Fault::FreezeNode { .. }
@@ -113,6 +118,11 @@ impl World {
                 }
                 if let Some(cut) = self.cuts.down.get_mut(&node) {
                     *cut -= u32::from(down);
+                }
+            }
+            Fault::HoldRows { owner, .. } => {
+                if let Some(held) = self.cuts.held.get_mut(&owner) {
+                    *held -= 1;
                 }
             }
             // Over in a moment, or with the process.

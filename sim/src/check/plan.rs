@@ -140,6 +140,11 @@ pub(super) enum Fault {
     ResetLink {
         node: usize,
     },
+    /// An api instance stands still in the middle of a transaction that has this user's rows locked.
+    HoldRows {
+        owner: UserId,
+        for_ms: u64,
+    },
 }
 
 /// Chances are in a thousand.
@@ -201,7 +206,7 @@ impl Plan {
             })
             .collect();
         let faults = (0..rng.random_range(0..=4 + nodes.min(100)))
-            .map(|_| fault(rng, nodes, heal_ms))
+            .map(|_| fault(rng, nodes, users, heal_ms))
             .collect();
         let patience_ms: u64 = wishes.iter().map(|wish| wish.nature.patience_ms()).sum();
         let patience_ms = patience_ms + refusals_ms(&wishes);
@@ -318,7 +323,7 @@ impl Natures {
     }
 }
 
-fn fault(rng: &mut StdRng, nodes: usize, heal_ms: u64) -> (u64, Fault) {
+fn fault(rng: &mut StdRng, nodes: usize, users: usize, heal_ms: u64) -> (u64, Fault) {
     let at_ms = rng.random_range(2_000..heal_ms);
     let for_ms = match rng.random_range(0..3) {
         0 => rng.random_range(100..3_000),
@@ -327,7 +332,7 @@ fn fault(rng: &mut StdRng, nodes: usize, heal_ms: u64) -> (u64, Fault) {
     };
     let index = rng.random_range(0..COORDINATORS);
     let node = rng.random_range(0..nodes);
-    let fault = match rng.random_range(0..13) {
+    let fault = match rng.random_range(0..15) {
         0 => Fault::KillCoordinator { index, for_ms },
         1 | 2 => Fault::FreezeCoordinator { index, for_ms },
         3 => Fault::CutFromStore { index, for_ms },
@@ -346,7 +351,11 @@ fn fault(rng: &mut StdRng, nodes: usize, heal_ms: u64) -> (u64, Fault) {
                 for_ms,
             }
         }
-        _ => Fault::ResetLink { node },
+        12 => Fault::ResetLink { node },
+        _ => Fault::HoldRows {
+            owner: user(rng.random_range(0..users)),
+            for_ms,
+        },
     };
     (at_ms, fault)
 }

@@ -1,19 +1,20 @@
 //! A coordinator's statements on their way to the database: they may not arrive, be refused, be written without anybody
 //! knowing, or be written after they were sent again.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use flowai_actors::clock::Monotonic;
-use flowai_actors::ids::{Epoch, JobId};
+use flowai_actors::ids::{Epoch, JobId, UserId};
 use flowai_actors::messages::{EndedAnswer, Holding, Register};
 use flowai_actors::spec::RenderSpec;
 use flowai_coordinator::core::{Event, JobModels, NEWCOMER_AGE, Outcome, ReplyId};
-use flowai_store::journal::Batch;
+use flowai_store::journal::{Batch, Change};
 use flowai_store::recovery::JobRow;
 use rand::Rng;
 
 use super::coordinator::Heard;
-use super::store::CheckpointRow;
+use super::store::{CheckpointRow, Store};
 use super::world::{Occurrence, World};
 
 /// A statement on a way that is cut hangs about so long.
@@ -211,12 +212,7 @@ impl World {
                 Ok(StoreAnswer::Nothing)
             }
             Statement::Recover => Ok(StoreAnswer::Recovered(store.recover(now))),
-            Statement::Commit(batch) => happened(match store.commit(epoch, batch) {
-                Ok(written) => {
-                    Event::Committed(written.into_iter().map(Outcome::Written).collect())
-                }
-                Err(_) => Event::Fenced,
-            }),
+            Statement::Commit(batch) => happened(commit(store, &self.cuts.held, epoch, batch)),
             Statement::Read(jobs) => happened(Event::RowsRead {
                 asked: jobs.clone(),
                 rows: store.jobs(now, jobs),
@@ -268,4 +264,26 @@ impl World {
             }),
         }
     }
+}
+
+/// Writes what nobody else has locked, as the leader's task does.
+fn commit(store: &mut Store, held: &BTreeMap<UserId, u32>, epoch: Epoch, batch: &Batch) -> Event {
+    let is_held = |change: &Change| {
+        let row = store.row(change.job());
+        row.is_some_and(|row| held.get(&row.owner).is_some_and(|count| *count > 0))
+    };
+    let mut free = Batch::default();
+    for change in batch.changes().iter().filter(|change| !is_held(change)) {
+        // A part of what fitted fits.
+        drop(free.push(change.clone()));
+    }
+    let Ok(written) = store.commit(epoch, &free) else {
+        return Event::Fenced;
+    };
+    let mut written = written.into_iter();
+    let outcome = |change: &Change| match free.holds(change.job()) {
+        true => written.next().map_or(Outcome::Blocked, Outcome::Written),
+        false => Outcome::Blocked,
+    };
+    Event::Committed(batch.changes().iter().map(outcome).collect())
 }

@@ -6,7 +6,7 @@
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
-use flowai_actors::ids::{JobId, ModelId, Sha256};
+use flowai_actors::ids::{JobId, ModelId, Sha256, UserId};
 use flowai_actors::limits::FORCED_START_EVERY;
 use flowai_actors::state::{JobState, Tier};
 use rand::rngs::StdRng;
@@ -136,6 +136,8 @@ pub(super) struct Cuts {
     pub(super) store: [u32; COORDINATORS],
     pub(super) store_refuses: u32,
     pub(super) objects_refuse: u32,
+    /// Users whose rows somebody else has locked, and how many have.
+    pub(super) held: BTreeMap<UserId, u32>,
 }
 
 /// How one world ended.

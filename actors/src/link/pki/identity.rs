@@ -82,7 +82,13 @@ impl Identity {
         write(&folder.join(NEXT_KEY), self.pem.key.as_bytes(), 0o600)?;
         let certificate = self.pem.certificate.as_bytes();
         write(&folder.join("cert.pem"), certificate, 0o644)?;
-        finish_renewal(folder)
+        // Whoever loads the folder at this moment may have done it already, or have taken the key for that of a renewal that was given up.
+        finish_renewal(folder)?;
+        let key_path = folder.join("key.pem");
+        if *read_private(&key_path)? != *self.pem.key {
+            write(&key_path, self.pem.key.as_bytes(), 0o600)?;
+        }
+        Ok(())
     }
 
     /// With another certificate for another key, from the same CA and for the same peer.
