@@ -71,6 +71,9 @@ pub(super) fn run(args: Args, output: Output) -> Result<(), CommandError> {
         "event": "certified", "peer": peer.to_string(), "expires_at_s": expires_at_s
     });
     output.object(&event);
-    output.note(format_args!("{} holds the identity of {peer}", tls.display()));
+    output.note(format_args!(
+        "{} holds the identity of {peer}",
+        tls.display()
+    ));
     Ok(())
 }
