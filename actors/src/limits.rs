@@ -361,7 +361,7 @@ pub const REDIAL_FIRST_MS: u64 = 100;
 pub const REDIAL_MOST_MS: u64 = 5_000;
 /// `NotLeader` hints followed in one round of dialling: more is coordinators pointing at each other.
 pub const LEADER_HINTS_MAX: usize = 3;
-/// Restarts of a supervised actor within [`RESTART_WINDOW_MS`]; one more goes up to its supervisor.
+/// Restarts within [`RESTART_WINDOW_MS`]; one more is for whoever watches to mind.
 pub const RESTARTS_MAX: usize = 5;
 /// A bad moment of the network fits in, a bad configuration does not.
 pub const RESTART_WINDOW_MS: u64 = 60_000;

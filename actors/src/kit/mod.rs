@@ -2,7 +2,7 @@
 //!
 //! ractor brings the actors; what it leaves open is closed here once: every request has a deadline ([`ask`]), every
 //! mailbox that strangers can fill has a bound ([`BoundedRef`]), a reply cannot be forgotten ([`Reply`]), a crash loop
-//! ends ([`Supervised`]), and no background task is anonymous ([`Tasks`]). Bare `call`, `cast` and `tokio::spawn` are
+//! ends ([`RestartBudget`]), and no background task is anonymous ([`Tasks`]). Bare `call`, `cast` and `tokio::spawn` are
 //! wrong outside this folder.
 
 mod ask;
@@ -11,7 +11,6 @@ mod bounded;
 pub mod logging;
 mod reply;
 mod restarts;
-mod supervised;
 mod task;
 
 pub use ask::{AskError, Mailbox, PostError, ask};
@@ -22,7 +21,6 @@ pub use ractor::{
 };
 pub use reply::{Rejected, Reply};
 pub use restarts::{RestartBudget, Verdict};
-pub use supervised::{Start, Supervised, SupervisedRef};
 pub use task::{OnCancel, OnFailure, TaskError, TaskKind, TaskResult, Tasks};
 
 /// Derives `ractor::Message` for a message that stays in this process. A crate that uses it needs `ractor` in scope:
