@@ -343,7 +343,7 @@ pub const LINK_BEAT_MS: u64 = 2_000;
 pub const LINK_SILENCE_MS: u64 = 8_000;
 /// Acknowledgements wait so long for company: 64 envelopes each 5 ms are still 12,800 a second.
 pub const LINK_ACK_DELAY_MS: u64 = 5;
-/// Connections between TCP accept and link up; above it who came first and has shown no certificate is closed, so that strangers cost no memory.
+/// Connections between TCP accept and link up; above it one that takes long to show its certificate is closed, or else the new one, so that strangers cost no memory.
 pub const LINK_HALF_OPEN_MAX: usize = 256;
 /// From TCP accept or connect to the end of the TLS handshake.
 pub const LINK_TLS_MS: u64 = 5_000;

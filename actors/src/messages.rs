@@ -2,8 +2,8 @@
 //!
 //! A body travels in an envelope as `(kind, JSON)`. A kind that the receiver does not know is counted and answered
 //! `Unsupported`; fields may be added, so unknown fields are passed over; a kind never changes its meaning. What is to be rendered is no
-//! such body: a field of a spec that a node does not know would be another picture, so it refuses the spec (`crate::spec`). A new one
-//! comes with a new schema (`crate::wire`), and nodes of the one before are given jobs without it.
+//! such body: a field of a spec that a node does not know would be another picture, so it refuses the spec (`crate::spec`). Who adds one
+//! raises the schema (`crate::wire`), and sees to it that nodes of the one before are given no job that has it.
 
 use serde::{Deserialize, Serialize};
 

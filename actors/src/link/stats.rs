@@ -31,7 +31,7 @@ stats! {
     bytes_read,
     /// Bytes written to peers, before TLS.
     bytes_written,
-    /// Connections for which there was no place among the half-open ones, but that of another who had shown no certificate.
+    /// Connections closed because too many were half open: one that took long to show its certificate, or else the new one.
     refused_half_open,
     /// TLS handshakes that failed or took too long: wrong CA, no certificate, strangers.
     refused_tls,

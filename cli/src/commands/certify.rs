@@ -12,7 +12,7 @@ use crate::output::Output;
 /// Certify a coordinator or an api, for farms that are not started by `flowai up`
 ///
 /// Makes a key and a certificate of the farm's CA, and the CA itself where there is none, and puts what FLOWAI_TLS_DIR needs into a
-/// folder, to be copied to the program's machine. Certificates are valid for 397 days: the same command with the same folder makes the
+/// folder, to be copied to the program's machine. Certificates are valid for 397 days: the same command with the same folders makes the
 /// next one, which counts when the program is started again. Nodes are certified when they join (`flowai node join`).
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -47,30 +47,50 @@ pub(super) fn run(args: Args, output: Output) -> Result<(), CommandError> {
     };
     let peer = PeerId::new(role, &id).map_err(|error| CommandError::Usage(error.to_string()))?;
     let failed = |error: PkiError| CommandError::Farm(FarmError::from(error));
-    let is_renewal = tls.join("cert.pem").exists();
-    if is_renewal {
-        let present = Identity::load(&tls).map_err(failed)?;
-        if *present.peer() != peer {
-            return Err(CommandError::Usage(format!(
-                "--tls: {} is of {}; choose another folder",
-                tls.display(),
-                present.peer()
-            )));
-        }
+    let present = match tls.join("cert.pem").exists() {
+        true => Some(Identity::load(&tls).map_err(failed)?),
+        false => None,
+    };
+    if let Some(other) = present.as_ref().filter(|present| *present.peer() != peer) {
+        return Err(CommandError::Usage(format!(
+            "--tls: {} is of {}; choose another folder",
+            tls.display(),
+            other.peer()
+        )));
     }
-    let identity = Ca::load_or_create(&ca)
-        .and_then(|ca| ca.issue(&peer))
-        .map_err(failed)?;
-    match is_renewal {
-        true => identity.replace(&tls),
-        false => identity.save(&tls),
+    // A program that has one is of a farm that has a CA.
+    let makes_ca = present.is_none() && !ca.join("ca-key.pem").exists();
+    let authority = match makes_ca {
+        true => Ca::create(&ca),
+        false => Ca::load(&ca),
+    };
+    let authority = authority.map_err(failed)?;
+    if present
+        .as_ref()
+        .is_some_and(|present| present.ca_sha256() != authority.sha256())
+    {
+        return Err(CommandError::Usage(format!(
+            "--ca: {} is not the CA that certified {peer}; name that one, or choose an empty --tls",
+            ca.display()
+        )));
+    }
+    let identity = authority.issue(&peer).map_err(failed)?;
+    match present {
+        Some(_) => identity.replace(&tls),
+        None => identity.save(&tls),
     }
     .map_err(failed)?;
     let (_, expires_at_s) = identity.validity_s().map_err(failed)?;
     let event = json!({
-        "event": "certified", "peer": peer.to_string(), "expires_at_s": expires_at_s
+        "event": "certified", "peer": peer.to_string(), "expires_at_s": expires_at_s, "is_new_ca": makes_ca
     });
     output.object(&event);
+    if makes_ca {
+        output.note(format_args!(
+            "{} holds a new CA: whoever has it can certify anything of this farm",
+            ca.display()
+        ));
+    }
     output.note(format_args!(
         "{} holds the identity of {peer}",
         tls.display()

@@ -100,6 +100,7 @@ pub(super) async fn run(args: Args, output: Output) -> Result<(), CommandError> 
     let command = Args::augment_args(Command::new("up"));
     let ignored = ignored(&command, set.iter().map(String::as_str));
     if !ignored.is_empty() {
+        output.object(&json!({ "event": "ignored", "settings": ignored }));
         output.note(format_args!(
             "`flowai up` knows nothing of {}: start the programs by themselves to set it (docs/operations.md)",
             ignored.join(", ")
@@ -145,16 +146,18 @@ pub(super) async fn run(args: Args, output: Output) -> Result<(), CommandError> 
 
 /// Names of the farm's settings that are set here and that this command knows nothing of: those of its programs reach none of them.
 fn ignored<'a>(command: &Command, set: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
-    const OF_EVERY_COMMAND: [&str; 4] = [
+    const OF_OTHER_COMMANDS: [&str; 6] = [
         "FLOWAI_URL",
         "FLOWAI_API_KEY",
-        "FLOWAI_API_KEY_FILE",
         "FLOWAI_PASSWORD",
+        "FLOWAI_JOIN_TOKEN",
+        "FLOWAI_APP_PASSWORD",
+        "FLOWAI_COORDINATOR_PASSWORD",
     ];
     let known: BTreeSet<&OsStr> = command.get_arguments().filter_map(Arg::get_env).collect();
     let is_ignored = |name: &&str| {
         name.starts_with("FLOWAI_")
-            && !OF_EVERY_COMMAND.contains(name)
+            && !OF_OTHER_COMMANDS.contains(&name.strip_suffix("_FILE").unwrap_or(name))
             && !known.contains(OsStr::new(name))
     };
     let mut names: Vec<&str> = set.filter(is_ignored).collect();
@@ -232,7 +235,8 @@ mod tests {
             "PATH",
             "FLOWAI_QUEUED_MAX",
             "FLOWAI_LISTEN",
-            "FLOWAI_API_KEY",
+            "FLOWAI_API_KEY_FILE",
+            "FLOWAI_JOIN_TOKEN",
             "FLOWAI_AUTOSCALE",
             "DATABASE_URL",
         ];

@@ -96,6 +96,9 @@ async fn a_farm_is_put_together_by_hand() {
         ("FLOWAI_COORDINATOR_PASSWORD", &passwords.coordinator),
     ];
     farm.typed(&["migrate"], &database).await;
+    let stranger = ["certify", "api", "s", "--ca", "elsewhere", "--tls", "s"];
+    let made = farm.typed(&stranger, &[]).await;
+    assert!(made.stderr.contains("new CA"), "{made:?}");
     for program in ["coordinator", "api"] {
         let (id, tls) = (format!("{program}-1"), format!("{program}/tls"));
         let certify = ["certify", program, &id, "--ca", "ca", "--tls", &tls];
@@ -106,6 +109,12 @@ async fn a_farm_is_put_together_by_hand() {
         other.args(["certify", program, "other", "--ca", "ca", "--tls", &tls]);
         let refused = Flowai::finish(other).await;
         refused.assert_refused(2, &["--tls", &id]);
+        // A slip of the pen makes no second CA, and no certificate that nobody believes.
+        for wrong in ["cb", "elsewhere"] {
+            let mut slip = Flowai::command(farm.folder.path());
+            slip.args(["certify", program, &id, "--ca", wrong, "--tls", &tls]);
+            assert_ne!(Flowai::finish(slip).await.status, Some(0), "{wrong}");
+        }
     }
 
     let (ca, keys) = (farm.path("ca"), farm.path("keys"));

@@ -1,8 +1,8 @@
 //! Data folders: where they are, who may enter them, and that one process at a time uses one.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
@@ -46,7 +46,11 @@ impl Folder {
     /// Makes `path` and its parents where they are missing, mode 0700 and the caller's own, and locks it. One that everybody may write to is
     /// somebody else's.
     pub(crate) fn hold(path: &Path) -> Result<Self, Error> {
-        fs::create_dir_all(path).map_err(Error::io(format!("making {}", path.display())))?;
+        let mut private = DirBuilder::new();
+        private.recursive(true).mode(0o700);
+        private
+            .create(path)
+            .map_err(Error::io(format!("making {}", path.display())))?;
         let path = path
             .canonicalize()
             .map_err(Error::io(format!("finding {}", path.display())))?;

@@ -44,7 +44,9 @@ impl External {
                 }),
                 (Some(value), None) => Ok(Some(value)),
                 (None, Some(path)) => std::fs::read_to_string(&path)
-                    .map(|value| Some(value.trim_end().to_owned()))
+                    .map(|value| {
+                        Some(value.trim_end().to_owned()).filter(|value| !value.is_empty())
+                    })
                     .map_err(Error::io(format!("reading {path}"))),
                 (None, None) => Ok(None),
             }
@@ -260,7 +262,11 @@ mod tests {
 
     #[test]
     fn nothing_given_means_all_embedded() {
-        let empty = [("DATABASE_URL", ""), ("REDIS_URL", ""), ("S3_ENDPOINT", "")];
+        let empty = [
+            ("DATABASE_URL", ""),
+            ("REDIS_URL_FILE", "/dev/null"),
+            ("S3_ENDPOINT", ""),
+        ];
         for given in [&[][..], &empty] {
             let external = check(given).unwrap();
             assert!(

@@ -78,7 +78,7 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage, PictureError> {
     if format == ImageFormat::Jpeg && !has_jpeg_end(bytes) {
         return Err(PictureError::Damaged {
             format: name,
-            reason: "it ends in the middle".to_owned(),
+            reason: "it has no end: it was cut off; send it whole, or save it again".to_owned(),
         });
     }
 

@@ -19,7 +19,7 @@ use flowai_svd::lora::HostAdapters;
 use futures::future::{try_join, try_join_all};
 use tokio::sync::{mpsc, watch};
 
-use crate::cache::{Cache, FetchError};
+use crate::cache::{Cache, FetchError, Held};
 use crate::encoder::{Encoded, EncodedFile};
 use crate::engine::{
     Control, EngineError, EngineEvent, EngineHandle, Keyframe, Order, PreviewOrder, Rendered,
@@ -32,7 +32,7 @@ use crate::pulse::Pulse;
 use crate::uploader::{UploadError, Uploader};
 use estimate::Estimate;
 use folder::JobFolder;
-use inputs::Inputs;
+use inputs::{Inputs, Plan};
 use resume::Beginning;
 
 pub use estimate::Pace;
@@ -165,22 +165,8 @@ impl Workshop {
         let started = Instant::now();
         let still = report.clone();
         let pulse = Pulse::new(move || still(fetching));
-        let kept = async {
-            Ok(match &assign.resume {
-                None => (None, None),
-                Some(resume) => match self.fetch_checkpoint(resume, maker, &pulse).await {
-                    Ok(held) => (Some(held), None),
-                    Err(reason) => (None, Some(reason)),
-                },
-            })
-        };
-        let fetched = tokio::select! {
-            biased;
-            () = control.stopped() => Err(NotRendered::Stopped),
-            fetched = try_join(self.fetch(&plan, &pulse), kept) => fetched,
-        };
-        let (inputs, (resume, unfit)) = fetched?;
-        let mut beginning = Beginning::begun(assign, unfit);
+        let fetched = self.fetch_all(assign, &plan, maker, control, &pulse).await;
+        let (inputs, resume, mut beginning) = fetched?;
         // One that does not fit fails the job before the engine hears of it.
         let mut checked = match self.check_all_ahead(&inputs).await {
             Ok(checked) => checked,
@@ -246,6 +232,33 @@ impl Workshop {
             report(estimate.standing());
         }
         end_with_the_process().await
+    }
+
+    /// What the job is made from, and the checkpoint that it goes on from if that can be had.
+    async fn fetch_all(
+        &self,
+        assign: &Assign,
+        plan: &Plan<'_>,
+        maker: &Maker,
+        control: &Control,
+        pulse: &Pulse,
+    ) -> Result<(Inputs, Option<Held>, Beginning), NotRendered> {
+        let kept = async {
+            Ok(match &assign.resume {
+                None => (None, None),
+                Some(resume) => match self.fetch_checkpoint(resume, maker, pulse).await {
+                    Ok(held) => (Some(held), None),
+                    Err(reason) => (None, Some(reason)),
+                },
+            })
+        };
+        let fetched = tokio::select! {
+            biased;
+            () = control.stopped() => Err(NotRendered::Stopped),
+            fetched = try_join(self.fetch(plan, pulse), kept) => fetched,
+        };
+        let (inputs, (resume, unfit)) = fetched?;
+        Ok((inputs, resume, Beginning::begun(assign, unfit)))
     }
 
     /// Puts the files where the targets say, also those of a job that was stopped to go on elsewhere. Gives the time it took.

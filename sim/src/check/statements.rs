@@ -282,7 +282,7 @@ fn commit(store: &mut Store, held: &BTreeMap<UserId, u32>, epoch: Epoch, batch: 
     };
     let mut written = written.into_iter();
     let outcome = |change: &Change| match free.holds(change.job()) {
-        true => written.next().map_or(Outcome::Blocked, Outcome::Written),
+        true => Outcome::Written(written.next().expect("an outcome for each change")),
         false => Outcome::Blocked,
     };
     Event::Committed(batch.changes().iter().map(outcome).collect())

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use flowai_actors::link::pki::Ca;
 use flowai_embedded::{Listen, Postgres};
-use flowai_store::database::Database;
+use flowai_store::database::{Database, DatabaseError};
 use sqlx::{Connection as _, PgConnection};
 
 const FILES: [&str; 2] = ["cert.pem", "key.pem"];
@@ -65,5 +65,12 @@ async fn connections_can_be_encrypted() {
     let refused = is_encrypted(&verified("another")).await;
     assert!(refused.is_err(), "{refused:?}");
     let refused = Database::connect(&verified("another"), 1).await;
-    assert!(refused.is_err());
+    let is_unreachable = matches!(refused, Err(DatabaseError::Unreachable(_)));
+    assert!(is_unreachable, "{refused:?}");
+    // The right one is reached, and then refused for who it is.
+    let reached = Database::connect(&verified("its"), 1).await;
+    assert!(
+        matches!(reached, Err(DatabaseError::Unbound { .. })),
+        "{reached:?}"
+    );
 }

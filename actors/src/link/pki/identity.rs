@@ -1,6 +1,7 @@
 //! What a machine proves itself with, and how its folder is kept whole while a certificate is renewed.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 
 use rcgen::{KeyPair, PublicKeyData};
@@ -82,13 +83,14 @@ impl Identity {
         write(&folder.join(NEXT_KEY), self.pem.key.as_bytes(), 0o600)?;
         let certificate = self.pem.certificate.as_bytes();
         write(&folder.join("cert.pem"), certificate, 0o644)?;
-        // Whoever loads the folder at this moment may have done it already, or have taken the key for that of a renewal that was given up.
-        finish_renewal(folder)?;
-        let key_path = folder.join("key.pem");
-        if *read_private(&key_path)? != *self.pem.key {
-            write(&key_path, self.pem.key.as_bytes(), 0o600)?;
+        // Whoever loads the folder at this moment may have done it already, or have taken the key for that of a renewal that was given up:
+        // it is written once more then.
+        write(&folder.join("key.pem"), self.pem.key.as_bytes(), 0o600)?;
+        let next = folder.join(NEXT_KEY);
+        match fs::remove_file(&next) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(&next)(error)),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// With another certificate for another key, from the same CA and for the same peer.
@@ -122,7 +124,7 @@ impl Identity {
         ))
     }
 
-    /// That the certificate is valid for now, for a program that starts. Warns in the last month.
+    /// That the certificate has not expired, for a program that starts. Warns in the last month.
     ///
     /// # Errors
     /// [`PkiError::Expired`], or it cannot be read.

@@ -1,10 +1,11 @@
-//! The accept loop: one task and one deadline a connection, and a bound on strangers, the first of whom makes room for the next.
+//! The accept loop: one task and one deadline a connection, and a bound on strangers. Who has held a place for long without showing who it
+//! is makes room; who came just now is let be, or a farm whose nodes all dial at once would finish no handshake.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -17,6 +18,8 @@ use crate::link::stats::Counters;
 /// Waits so long after an accept that failed for want of file descriptors or memory: trying at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// An honest peer's handshake takes milliseconds.
+const LONG: Duration = Duration::from_millis(500);
 /// In this time whoever makes room has gone.
 const EVICTED_WITHIN: Duration = Duration::from_millis(100);
 
@@ -31,8 +34,7 @@ pub(in crate::link) struct HalfOpen {
 }
 
 impl HalfOpen {
-    /// The handshake, behind which it is known who the other side is. `None` when somebody else needs the place before its end: an
-    /// honest peer takes milliseconds, and who only holds a place has held it the longest.
+    /// The handshake, behind which it is known who the other side is. `None` when it takes long and somebody else needs the place.
     pub(in crate::link) async fn know<T>(&self, handshake: impl Future<Output = T>) -> Option<T> {
         let known = self.evicted.run_until_cancelled(handshake).await;
         self.strangers.forget(self.number);
@@ -48,12 +50,29 @@ impl Drop for HalfOpen {
 
 /// Those of the half-open connections of whom nothing is known yet, by when they came.
 #[derive(Debug, Default)]
-struct Strangers(Mutex<BTreeMap<u64, CancellationToken>>);
+struct Strangers(Mutex<BTreeMap<u64, Stranger>>);
+
+#[derive(Debug)]
+struct Stranger {
+    address: SocketAddr,
+    since: Instant,
+    evicted: CancellationToken,
+}
 
 impl Strangers {
-    fn enter(self: &Arc<Self>, number: u64, place: OwnedSemaphorePermit) -> HalfOpen {
+    fn enter(
+        self: &Arc<Self>,
+        number: u64,
+        address: SocketAddr,
+        place: OwnedSemaphorePermit,
+    ) -> HalfOpen {
         let evicted = CancellationToken::new();
-        self.lock().insert(number, evicted.clone());
+        let stranger = Stranger {
+            address,
+            since: Instant::now(),
+            evicted: evicted.clone(),
+        };
+        self.lock().insert(number, stranger);
         HalfOpen {
             place,
             strangers: self.clone(),
@@ -62,17 +81,25 @@ impl Strangers {
         }
     }
 
-    /// Sends the one away that came first. Whether there was one.
-    fn evict(&self) -> bool {
-        let first = self.lock().pop_first();
-        first.map(|(_, evicted)| evicted.cancel()).is_some()
+    /// Sends the one away that came first, if that is long ago. Who it was.
+    fn evict(&self) -> Option<SocketAddr> {
+        let mut strangers = self.lock();
+        let first = strangers.first_entry()?;
+        if first.get().since.elapsed() < LONG {
+            return None;
+        }
+        let Stranger {
+            address, evicted, ..
+        } = first.remove();
+        evicted.cancel();
+        Some(address)
     }
 
     fn forget(&self, number: u64) {
         self.lock().remove(&number);
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, CancellationToken>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Stranger>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -99,23 +126,24 @@ pub(in crate::link) async fn accept_loop(
         let place = match half_open.clone().try_acquire_owned() {
             Ok(place) => place,
             Err(_) => {
+                let evicted = strangers.evict();
                 if counters.refused_half_open.worth_a_line() {
-                    tracing::warn!(%address, "closed a connection: too many are half open");
+                    let closed = evicted.unwrap_or(address);
+                    tracing::warn!(address = %closed, "closed a connection: too many are half open");
                 }
                 let place = half_open.clone().acquire_owned();
-                match strangers.evict() {
-                    true => match timeout(EVICTED_WITHIN, place).await {
+                match evicted {
+                    Some(_) => match timeout(EVICTED_WITHIN, place).await {
                         Ok(Ok(place)) => place,
                         Ok(Err(_)) | Err(_) => continue,
                     },
-                    // All of them are known, and about to be linked.
-                    false => continue,
+                    None => continue,
                 }
             }
         };
         // Small messages must not wait for company; without this option the link is slower but works.
         stream.set_nodelay(true).ok();
-        greet(stream, address, strangers.enter(number, place));
+        greet(stream, address, strangers.enter(number, address, place));
     }
 }
 
@@ -135,10 +163,10 @@ mod tests {
     use tokio::io::AsyncReadExt;
     use tokio::sync::mpsc;
 
-    const LONG: Duration = Duration::from_secs(10);
+    const SOON: Duration = Duration::from_secs(10);
 
     #[tokio::test]
-    async fn of_too_many_strangers_the_first_makes_room_and_nobody_who_is_known() {
+    async fn of_too_many_strangers_one_who_takes_long_makes_room_and_nobody_who_is_known() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let counters = Arc::new(Counters::default());
@@ -153,12 +181,19 @@ mod tests {
         let mut half_open = VecDeque::new();
         for _ in 0..LINK_HALF_OPEN_MAX {
             let client = TcpStream::connect(address).await.unwrap();
-            let (server, place) = timeout(LONG, accepted.recv()).await.unwrap().unwrap();
+            let (server, place) = timeout(SOON, accepted.recv()).await.unwrap().unwrap();
             half_open.push_back((client, server, place));
         }
         let (_, _, known) = &half_open[0];
         assert_eq!(known.know(async {}).await, Some(()));
 
+        // All came just now: it is the newcomer that goes.
+        let mut early = TcpStream::connect(address).await.unwrap();
+        let closed = timeout(SOON, early.read(&mut [0])).await.unwrap();
+        assert_eq!(closed.unwrap(), 0);
+        assert_eq!(counters.snapshot().refused_half_open, 1);
+
+        tokio::time::sleep(LONG).await;
         let (mut silent, server, place) = half_open.remove(1).unwrap();
         let evicted = tokio::spawn(async move {
             let shaken = place.know(std::future::pending::<()>()).await;
@@ -166,11 +201,11 @@ mod tests {
             shaken
         });
         let _newcomer = TcpStream::connect(address).await.unwrap();
-        let newcomer = timeout(LONG, accepted.recv()).await.unwrap().unwrap();
-        assert_eq!(timeout(LONG, evicted).await.unwrap().unwrap(), None);
-        let closed = timeout(LONG, silent.read(&mut [0])).await.unwrap();
+        let newcomer = timeout(SOON, accepted.recv()).await.unwrap().unwrap();
+        assert_eq!(timeout(SOON, evicted).await.unwrap().unwrap(), None);
+        let closed = timeout(SOON, silent.read(&mut [0])).await.unwrap();
         assert_eq!(closed.unwrap(), 0);
-        assert_eq!(counters.snapshot().refused_half_open, 1);
+        assert_eq!(counters.snapshot().refused_half_open, 2);
 
         // Where everybody is known nobody is sent away for who comes next.
         for (_, _, place) in &half_open {
@@ -178,12 +213,12 @@ mod tests {
         }
         newcomer.1.know(async {}).await;
         let mut refused = TcpStream::connect(address).await.unwrap();
-        let closed = timeout(LONG, refused.read(&mut [0])).await.unwrap();
+        let closed = timeout(SOON, refused.read(&mut [0])).await.unwrap();
         assert_eq!(closed.unwrap(), 0);
 
         half_open.pop_back();
         let _welcome = TcpStream::connect(address).await.unwrap();
-        timeout(LONG, accepted.recv()).await.unwrap().unwrap();
+        timeout(SOON, accepted.recv()).await.unwrap().unwrap();
         accepting.abort();
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Check, Facts, Tally};
-use crate::clients::{Call, Class, Phase, Record};
+use crate::clients::{Call, Phase, Record};
 
 /// Of what is good, at least this share becomes a clip: under fire a job may stand on two nodes that die, and is quarantined.
 const GOOD_SHARE_MIN: f64 = 0.9;
@@ -28,47 +28,47 @@ pub(super) fn every_job_ends(facts: &Facts, tally: &mut Tally) -> Check {
 /// By the tally of ends. A farm that fails everything loses nothing, and is no farm.
 pub(super) fn good_input_becomes_clips(tally: &Tally) -> Check {
     let mut check = Check::new("good_input_becomes_clips");
-    for class in ["good", "retried"] {
-        let Some(ends) = tally.ends.get(class) else {
-            continue;
-        };
-        let all: usize = ends.values().sum();
-        let done = ends.get("done").copied().unwrap_or(0);
+    let good = ["good", "retried"].map(|class| tally.ends.get(class));
+    let good = || good.into_iter().flatten().flatten();
+    let all: usize = good().map(|(_, count)| count).sum();
+    let done = good().filter(|(end, _)| *end == "done");
+    let done: usize = done.map(|(_, count)| count).sum();
+    if all > 0 {
         check.look(done as f64 >= GOOD_SHARE_MIN * all as f64, || {
-            format!("{done} of {all} {class} ones are done: {ends:?}")
+            format!("{done} of {all} good ones are done: {:?}", tally.ends)
         });
     }
     check
 }
 
-/// Whose cancel was accepted gets no other end than that one, or the clip that was there first.
-pub(super) fn cancelled_is_cancelled(history: &[Record], facts: &Facts) -> Check {
-    let mut check = Check::new("cancelled_is_cancelled");
+/// Nothing begins of a job whose cancel was accepted. How what runs then ends is for whoever is first.
+pub(super) fn cancelled_begins_no_more(history: &[Record], facts: &Facts) -> Check {
+    let mut check = Check::new("cancelled_begins_no_more");
     let accepted = history
         .iter()
         .filter(|record| record.call == Call::Cancel && record.phase == Phase::Ok);
-    let by_job: BTreeMap<&str, Class> = accepted
-        .filter_map(|record| Some((record.job.as_deref()?, record.class)))
-        .collect();
-    for (id, class) in by_job {
-        let Some(job) = facts.jobs.get(id) else {
-            continue;
-        };
-        let is_so = match job.state.as_str() {
-            "cancelled" | "done" => true,
-            "quarantined" => class == Class::Poison,
-            _ => false,
-        };
-        check.look(is_so, || format!("was cancelled: {job:?}"));
+    let mut at_us: BTreeMap<&str, i64> = BTreeMap::new();
+    for record in accepted {
+        if let Some(job) = record.job.as_deref() {
+            let first = at_us.entry(job).or_insert(record.at.0);
+            *first = record.at.0.min(*first);
+        }
+    }
+    for attempt in &facts.attempts {
+        if let Some(accepted_us) = at_us.get(attempt.job.as_str()) {
+            check.look(attempt.started_us <= *accepted_us, || {
+                format!("cancelled at {accepted_us}: {attempt:?}")
+            });
+        }
     }
     check
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict;
-    use super::super::facts::Job;
+    use super::super::{Attempt, Verdict};
     use super::*;
+    use crate::clients::Class;
     use crate::clock::At;
 
     #[test]
@@ -91,41 +91,35 @@ mod tests {
 
     #[test]
     fn a_cancel_that_was_forgotten_is_found() {
-        for (state, class, verdict) in [
-            ("cancelled", Class::Cancelled, Verdict::Holds),
-            ("done", Class::Cancelled, Verdict::Holds),
-            ("failed", Class::Cancelled, Verdict::Broken),
-            ("quarantined", Class::Cancelled, Verdict::Broken),
-            ("quarantined", Class::Poison, Verdict::Holds),
-        ] {
-            let job = Job {
-                id: "a".to_owned(),
-                owner: "owner".to_owned(),
-                state: state.to_owned(),
+        let cancel = |phase| Record {
+            at: At(1_000),
+            client: 0,
+            wish: 1,
+            class: Class::Cancelled,
+            call: Call::Cancel,
+            phase,
+            key: "wish-1".to_owned(),
+            job: Some("a".to_owned()),
+            status: None,
+            code: None,
+        };
+        for (started_us, verdict) in [(999, Verdict::Holds), (1_001, Verdict::Broken)] {
+            let attempt = Attempt {
+                job: "a".to_owned(),
                 attempt: 1,
-                finished_us: Some(0),
-                error: None,
-                spec: serde_json::Value::Null,
+                epoch: 1,
+                node: "n1".to_owned(),
+                started_us,
+                ended_us: None,
+                outcome: None,
             };
             let facts = Facts {
-                jobs: [("a".to_owned(), job)].into(),
+                attempts: vec![attempt],
                 ..Facts::default()
             };
-            let cancel = |phase| Record {
-                at: At(0),
-                client: 0,
-                wish: 1,
-                class,
-                call: Call::Cancel,
-                phase,
-                key: "wish-1".to_owned(),
-                job: Some("a".to_owned()),
-                status: None,
-                code: None,
-            };
-            let found = cancelled_is_cancelled(&[cancel(Phase::Ok)], &facts);
-            assert_eq!((found.verdict, found.checked), (verdict, 1), "{state}");
-            let unheard = cancelled_is_cancelled(&[cancel(Phase::Info)], &facts);
+            let found = cancelled_begins_no_more(&[cancel(Phase::Ok)], &facts);
+            assert_eq!((found.verdict, found.checked), (verdict, 1));
+            let unheard = cancelled_begins_no_more(&[cancel(Phase::Info)], &facts);
             assert_eq!(unheard.checked, 0);
         }
     }

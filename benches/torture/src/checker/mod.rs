@@ -120,7 +120,7 @@ pub(crate) async fn check(inputs: &Inputs<'_>) -> anyhow::Result<(Vec<Check>, Ta
     let mut checks = submissions::check(inputs.history, &facts, &mut tally);
     checks.push(ends::every_job_ends(&facts, &mut tally));
     checks.push(ends::good_input_becomes_clips(&tally));
-    checks.push(ends::cancelled_is_cancelled(inputs.history, &facts));
+    checks.push(ends::cancelled_begins_no_more(inputs.history, &facts));
     checks.push(delivery::delivered_once(&facts, &mut tally));
     checks.extend(artefacts::check(&facts, inputs.store, &mut tally).await?);
     checks.push(usage::bounds_held(inputs.usage));

@@ -65,7 +65,6 @@ impl Wanted {
             .prefix
             .rsplit_once('/')
             .map_or("", |(folder, _)| folder);
-        let is_plain = |part: &str| !matches!(part, "" | "." | "..");
         let mut found = Vec::new();
         // No key has other parts, and none leads out of the bucket.
         if self.prefix.contains('/') && !folder.split('/').all(is_plain) {
@@ -115,6 +114,11 @@ impl Wanted {
         }
         Ok(())
     }
+}
+
+/// Whether a part of a key is the name of a file or folder, as all parts of the farm's keys are.
+pub(super) fn is_plain(part: &str) -> bool {
+    !matches!(part, "" | "." | "..")
 }
 
 fn there<T>(result: io::Result<T>) -> io::Result<Option<T>> {

@@ -9,6 +9,8 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use s3s::{S3Error, S3Result};
 
+use super::listing::is_plain;
+
 /// The files of one object below the server's root, as s3s-fs 0.14 names them.
 #[derive(Debug)]
 pub(super) struct ObjectFiles {
@@ -22,7 +24,6 @@ pub(super) struct ObjectFiles {
 impl ObjectFiles {
     /// `None` for a key that leads somewhere else, which no object of the farm has.
     pub(super) fn of(root: &Path, bucket: &str, key: &str) -> Option<Self> {
-        let is_plain = |part: &str| !matches!(part, "" | "." | "..");
         if !is_plain(bucket) || bucket.contains('/') || !key.split('/').all(is_plain) {
             return None;
         }
@@ -51,9 +52,14 @@ impl ObjectFiles {
         .await
     }
 
-    /// The object is deleted: so is what lay beside it, and the folders that it was the last one in.
+    /// The object is deleted: so is what lay beside it, and the folders that it was the last one in. An upload that is about to put its file
+    /// into one of them at this very moment fails, as the server's own fault, and is tried again by whoever sent it.
     pub(super) async fn forget(self) -> S3Result<()> {
         run(move || {
+            if self.content.exists() {
+                // It came again.
+                return Ok(());
+            }
             for path in &self.beside {
                 there(fs::remove_file(path))?;
             }

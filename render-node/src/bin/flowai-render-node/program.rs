@@ -102,8 +102,10 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<End> {
     let scanned = data_dir.path().to_owned();
     let models = tokio::task::spawn_blocking(move || Models::scan(&models_dir, &scanned)).await?;
     let models = Arc::new(models.context("FLOWAI_MODELS_DIR")?);
+    // Before anything is written: a full disk gets room.
+    let shelves = Shelves::open(&settings, &data_dir)?;
     let generation = data_dir.next_generation()?;
-    let (workshop, setup) = build(&settings, &data_dir, models, generation)?;
+    let (workshop, setup) = build(&settings, shelves, models, generation)?;
     let engine = workshop.engine.clone();
 
     let config = LinkConfig {
@@ -197,9 +199,46 @@ async fn announce(node: &Node, settings: &Settings, generation: Generation) -> S
     }
 }
 
+/// Files in the data folder that may go for others.
+struct Shelves {
+    pictures: Cache,
+    adapters: Cache,
+    checkpoints: Cache,
+    folders: JobFolders,
+}
+
+impl Shelves {
+    /// Clears what a crash left, and sees to it that a few small files can be written.
+    fn open(settings: &Settings, data_dir: &DataDir) -> anyhow::Result<Self> {
+        const SMALL_FILES_BYTES: u64 = 1 << 20;
+        let (disk, client) = (Disk::default(), http::client()?);
+        let cache = |name: &str, bytes_max, file_bytes_max| {
+            let limits = CacheLimits {
+                bytes_max,
+                file_bytes_max,
+            };
+            Cache::open(&disk, &data_dir.path().join(name), limits, client.clone())
+                .with_context(|| format!("FLOWAI_DATA_DIR: {name}"))
+        };
+        let shelves = Self {
+            folders: JobFolders::open(&disk, &data_dir.path().join("jobs"))
+                .context("FLOWAI_DATA_DIR: jobs")?,
+            pictures: cache("pictures", PICTURES_CACHE_BYTES_MAX, PICTURE_BYTES_MAX)?,
+            adapters: cache("adapters", settings.adapter_bytes.disk, ADAPTER_BYTES_MAX)?,
+            checkpoints: cache(
+                "checkpoints",
+                CHECKPOINTS_CACHE_BYTES_MAX,
+                CHECKPOINT_BYTES_MAX,
+            )?,
+        };
+        disk.keep_free(data_dir.path(), SMALL_FILES_BYTES);
+        Ok(shelves)
+    }
+}
+
 fn build(
     settings: &Settings,
-    data_dir: &DataDir,
+    shelves: Shelves,
     models: Arc<Models>,
     generation: Generation,
 ) -> anyhow::Result<(Workshop, Setup)> {
@@ -209,30 +248,21 @@ fn build(
     if let Some(model) = models.offered().find(is_svd) {
         chosen.engine.warm_up(model.clone());
     }
-    let client = http::client()?;
-    let disk = Disk::default();
-    let cache = |name: &str, bytes_max, file_bytes_max| {
-        let limits = CacheLimits {
-            bytes_max,
-            file_bytes_max,
-        };
-        Cache::open(&disk, &data_dir.path().join(name), limits, client.clone())
-            .with_context(|| format!("FLOWAI_DATA_DIR: {name}"))
-    };
+    let Shelves {
+        pictures,
+        adapters,
+        checkpoints,
+        folders,
+    } = shelves;
     let workshop = Workshop {
         models,
-        pictures: cache("pictures", PICTURES_CACHE_BYTES_MAX, PICTURE_BYTES_MAX)?,
-        adapters: cache("adapters", settings.adapter_bytes.disk, ADAPTER_BYTES_MAX)?,
-        checkpoints: cache(
-            "checkpoints",
-            CHECKPOINTS_CACHE_BYTES_MAX,
-            CHECKPOINT_BYTES_MAX,
-        )?,
+        pictures,
+        adapters,
+        checkpoints,
         host_adapters: chosen.host_adapters,
         uploader: Uploader::new()?,
         engine: chosen.engine,
-        folders: JobFolders::open(&disk, &data_dir.path().join("jobs"))
-            .context("FLOWAI_DATA_DIR: jobs")?,
+        folders,
         pace: Arc::default(),
         preview_steps: settings.preview_steps,
         checkpoint_every: Duration::from_millis(CHECKPOINT_INTERVAL_MS),

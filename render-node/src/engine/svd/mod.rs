@@ -76,7 +76,7 @@ pub struct SvdEngine {
     device: DeviceName,
     previews: Option<PreviewMaps>,
     /// Of the video model, as far as it could be fitted; `None` before one is loaded.
-    preview_map: Option<(ModelIdentity, PreviewMap)>,
+    preview_map: Option<(ModelIdentity, Option<PreviewMap>)>,
 }
 
 impl SvdEngine {
@@ -117,11 +117,13 @@ impl StageEngine for SvdEngine {
             && !self.preview_map.as_ref().is_some_and(is_mapped)
         {
             self.preview_map = match maps.of(&model.identity, self.clips.model()?) {
-                Ok(map) => Some((model.identity.clone(), map)),
+                Ok(map) => Some((model.identity.clone(), Some(map))),
                 Err(error @ SvdError::DeviceLost(_)) => return Err(error.into()),
                 Err(error) => {
                     tracing::warn!(%error, "no previews: their map cannot be fitted");
-                    None
+                    // Memory may be there for the next job; what else is wrong stays wrong.
+                    let may_pass = matches!(error, SvdError::OutOfMemory(_));
+                    (!may_pass).then(|| (model.identity.clone(), None))
                 }
             };
         }
@@ -165,7 +167,7 @@ impl RenderEngine for SvdEngine {
         let conditioning = engine.prepare(&svd_spec(spec), &picture)?;
         Ok(Box::new(SvdRun {
             run: engine.start(&conditioning)?,
-            preview_map: self.preview_map.as_ref().map(|(_, map)| map),
+            preview_map: self.preview_map.as_ref().and_then(|(_, map)| map.as_ref()),
             width: spec.width,
             height: spec.height,
         }))
@@ -185,7 +187,7 @@ impl RenderEngine for SvdEngine {
         let done = u32::try_from(run.steps_done()).unwrap_or(u32::MAX);
         let run = SvdRun {
             run,
-            preview_map: self.preview_map.as_ref().map(|(_, map)| map),
+            preview_map: self.preview_map.as_ref().and_then(|(_, map)| map.as_ref()),
             width: spec.width,
             height: spec.height,
         };
