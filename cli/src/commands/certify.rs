@@ -58,8 +58,13 @@ pub(super) fn run(args: Args, output: Output) -> Result<(), CommandError> {
             other.peer()
         )));
     }
-    // A program that has one is of a farm that has a CA.
-    let makes_ca = present.is_none() && !ca.join("ca-key.pem").exists();
+    let makes_ca = !ca.join("ca-key.pem").exists();
+    if makes_ca && present.is_some() {
+        return Err(CommandError::Usage(format!(
+            "--ca: {} holds no CA; name the one that certified {peer}",
+            ca.display()
+        )));
+    }
     let authority = match makes_ca {
         true => Ca::create(&ca),
         false => Ca::load(&ca),

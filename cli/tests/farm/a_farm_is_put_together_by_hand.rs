@@ -113,7 +113,9 @@ async fn a_farm_is_put_together_by_hand() {
         for wrong in ["cb", "elsewhere"] {
             let mut slip = Flowai::command(farm.folder.path());
             slip.args(["certify", program, &id, "--ca", wrong, "--tls", &tls]);
-            assert_ne!(Flowai::finish(slip).await.status, Some(0), "{wrong}");
+            Flowai::finish(slip)
+                .await
+                .assert_refused(2, &["--ca", wrong, &id]);
         }
     }
 
