@@ -44,6 +44,23 @@ pub async fn find(
     Ok(row.map(read))
 }
 
+/// Whether one node offers both, as a video from words needs that is made by both.
+pub async fn are_together(
+    connection: &mut PgConnection,
+    one: &ModelId,
+    other: &ModelId,
+) -> Result<bool, DatabaseError> {
+    let together = sqlx::query_scalar(
+        "select exists (select from node_offer one join node_offer other using (node_id)
+                         where one.model_id = $1 and other.model_id = $2)",
+    )
+    .bind(one.as_str())
+    .bind(other.as_str())
+    .fetch_one(connection)
+    .await?;
+    Ok(together)
+}
+
 fn read((Json(offer), updated_at): (Json<ModelOffer>, DateTime<Utc>)) -> Model {
     Model { offer, updated_at }
 }

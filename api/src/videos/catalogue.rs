@@ -28,6 +28,8 @@ pub(crate) struct Picture {
 #[derive(Debug)]
 pub(crate) struct Catalogue {
     offers: TtlCache<(), Arc<[ModelOffer]>>,
+    /// A clip's model and a keyframe's that one node offers both.
+    together: TtlCache<(ModelId, ModelId), ()>,
     pictures: TtlCache<(UserId, UploadId), Picture>,
 }
 
@@ -35,6 +37,7 @@ impl Default for Catalogue {
     fn default() -> Self {
         Self {
             offers: TtlCache::new(OFFERS_TTL),
+            together: TtlCache::new(OFFERS_TTL),
             pictures: TtlCache::new(PICTURES_TTL),
         }
     }
@@ -65,6 +68,26 @@ impl Catalogue {
             return Ok(Some(offer));
         }
         Ok(named(&self.read_offers(database, user).await?))
+    }
+
+    /// Whether one node offers both. One that came a moment ago counts.
+    pub(crate) async fn are_together(
+        &self,
+        database: &Database,
+        user: UserId,
+        clip: &ModelId,
+        keyframe: &ModelId,
+    ) -> Result<bool, ApiError> {
+        let both = (clip.clone(), keyframe.clone());
+        if self.together.get(&both).is_some() {
+            return Ok(true);
+        }
+        let mut transaction = database.begin_as(user).await?;
+        let are = models::are_together(&mut transaction, clip, keyframe).await?;
+        if are {
+            self.together.insert(both, ());
+        }
+        Ok(are)
     }
 
     async fn read_offers(

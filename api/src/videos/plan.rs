@@ -3,7 +3,7 @@
 use flowai_actors::ids::{AdapterId, JobId, UploadId, UserId};
 use flowai_actors::limits::{ADAPTER_WEIGHT_ABS_MAX, ADAPTERS_MAX, PROMPT_CHARS_MAX, SEED_MAX};
 use flowai_actors::messages::{ModelFamily, ModelOffer};
-use flowai_actors::spec::{AdapterUse, FirstFrame, InvalidField, RenderSpec};
+use flowai_actors::spec::{AdapterUse, FirstFrame, InvalidField, KeyframeSpec, RenderSpec};
 use flowai_actors::state::Class;
 use flowai_store::adapters::{self, Adapter};
 use rand::Rng;
@@ -44,6 +44,7 @@ pub(super) async fn plan(app: &App, user: UserId, wish: &Wish) -> Result<Plan, A
     if let FirstFrameChoice::Words(keyframe) = &first_frame {
         ids.extend(keyframe.adapter_ids());
     }
+    require_one_node(app, user, &full).await?;
     let (spec, final_spec) = match wish.draft {
         false => (full, None),
         true => (draft::of(&full, &offer.limits), Some(full)),
@@ -127,6 +128,28 @@ pub(super) async fn chosen_model(
     };
     let detail = format!("names a model that makes {makes}; give {id} as {as_what}");
     Err(ApiError::field(pointer, "invalid", detail))
+}
+
+/// Both stages are made by one node (`docs/adr/0012`).
+async fn require_one_node(app: &App, user: UserId, spec: &RenderSpec) -> Result<(), ApiError> {
+    let Some(KeyframeSpec {
+        model: keyframe, ..
+    }) = spec.keyframe()
+    else {
+        return Ok(());
+    };
+    let (database, clip) = (&app.database, &spec.model);
+    if app
+        .catalogue
+        .are_together(database, user, clip, keyframe)
+        .await?
+    {
+        return Ok(());
+    }
+    let detail = format!(
+        "no node offers both {clip} and {keyframe}: choose models that one node offers, or give an image"
+    );
+    Err(ApiError::ImpossibleJob(detail))
 }
 
 const fn pointer_of(family: ModelFamily) -> &'static str {

@@ -15,7 +15,7 @@ async fn what_the_database_knows_is_served() {
     let owner = sqlx::PgPool::connect(&parts.database().owner)
         .await
         .unwrap();
-    offer_model(&owner, &tiny_offer("tiny")).await;
+    offer_model(&owner, "n1", &tiny_offer("tiny")).await;
     let program = Program::new(&parts, folder.path()).start().await;
 
     let stranger = Caller::new(program.url.clone(), None);

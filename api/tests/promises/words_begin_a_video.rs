@@ -385,3 +385,25 @@ async fn progress_names_the_phase_in_which_the_picture_is_made() {
     let shown = ada.get(&format!("/v1/videos/{video}")).await.json();
     assert_eq!(shown["progress"]["phase"], "keyframe");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_models_that_no_node_has_both_of_are_refused() {
+    let (farm, ada) = start().await;
+    farm.offer_at("n2", &painter_offer("elsewhere")).await;
+    let mut wish = words("a cat");
+    wish["keyframe_model"] = json!("elsewhere");
+    let answer = ada.post("/v1/videos", &wish).await;
+    let problem = answer.expect_problem(422, "impossible_job");
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(
+        detail.contains("no node offers both tiny and elsewhere"),
+        "{detail}"
+    );
+    wish["keyframe_model"] = json!("painter");
+    ada.post("/v1/videos", &wish).await.expect(202);
+
+    // A node that has both has come.
+    farm.offer_at("n2", &tiny_offer("tiny")).await;
+    wish["keyframe_model"] = json!("elsewhere");
+    ada.post("/v1/videos", &wish).await.expect(202);
+}

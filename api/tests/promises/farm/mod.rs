@@ -128,7 +128,12 @@ impl Farm {
     }
 
     pub(crate) async fn offer(&self, offer: &ModelOffer) {
-        offer_model(&self.owner, offer).await;
+        self.offer_at("n1", offer).await;
+    }
+
+    /// As this node would.
+    pub(crate) async fn offer_at(&self, node: &str, offer: &ModelOffer) {
+        offer_model(&self.owner, node, offer).await;
     }
 
     /// Nobody: no credential.
@@ -202,16 +207,17 @@ pub(crate) async fn start_parts(folder: &std::path::Path) -> Parts {
 }
 
 /// As a node that registers with one more model.
-pub(crate) async fn offer_model(owner: &PgPool, offer: &ModelOffer) {
+pub(crate) async fn offer_model(owner: &PgPool, node: &str, offer: &ModelOffer) {
     sqlx::query(
-        "with node as (insert into node (id, generation) values ('n1', 1) on conflict do nothing),
-              model as (insert into model (id, sha256, family, offer) values ($1, $2, $3, $4))
-         insert into node_offer (node_id, model_id) values ('n1', $1)",
+        "with node as (insert into node (id, generation) values ($5, 1) on conflict do nothing),
+              model as (insert into model (id, sha256, family, offer) values ($1, $2, $3, $4) on conflict do nothing)
+         insert into node_offer (node_id, model_id) values ($5, $1)",
     )
     .bind(offer.id.as_str())
     .bind(&offer.sha256.as_bytes()[..])
     .bind(offer.family.name())
     .bind(Json(offer))
+    .bind(node)
     .execute(owner)
     .await
     .unwrap();
