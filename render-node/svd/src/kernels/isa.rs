@@ -72,9 +72,9 @@ impl Isa {
 /// where a fused product is a call into the C library. So are closures that an iterator keeps to itself (seen with
 /// `Iterator::all`), but not those of `std::array::from_fn` and `map`.
 macro_rules! dispatched {
-    ($name:ident($($arg:ident: $ty:ty),*) $(-> $ret:ty)? = $body:expr) => {
+    ($vis:vis $name:ident($($arg:ident: $ty:ty),*) $(-> $ret:ty)? = $body:expr) => {
         #[allow(unsafe_code, reason = "calls what is compiled for an instruction set")]
-        fn $name(isa: Isa, $($arg: $ty),*) $(-> $ret)? {
+        $vis fn $name(isa: Isa, $($arg: $ty),*) $(-> $ret)? {
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,fma")]
             fn avx512($($arg: $ty),*) $(-> $ret)? {
