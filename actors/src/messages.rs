@@ -219,6 +219,22 @@ pub enum Phase {
     Uploading,
 }
 
+/// Which of a job's models was at work.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    #[default]
+    Clip,
+    /// That which makes the first frame from words.
+    Keyframe,
+}
+
+impl Stage {
+    const fn is_clip(&self) -> bool {
+        matches!(self, Self::Clip)
+    }
+}
+
 /// The end of an attempt, told until it is answered (ask).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Ended {
@@ -242,6 +258,9 @@ pub enum Outcome {
         code: String,
         detail: String,
         retryable: bool,
+        /// A node of an older build does not say it.
+        #[serde(default, skip_serializing_if = "Stage::is_clip")]
+        stage: Stage,
     },
     /// Stopped at a step boundary because it was told to.
     Stopped {

@@ -48,7 +48,8 @@ impl HttpError {
     /// Whether the store is down or overloaded, so that the same request may succeed later.
     pub fn is_outage(&self) -> bool {
         match self {
-            Self::Status(status) => matches!(status, 408 | 429 | 500..=599),
+            // 409: somebody else writes that very key at this moment, perhaps this node before its connection broke.
+            Self::Status(status) => matches!(status, 408 | 409 | 429 | 500..=599),
             Self::Transport(_) | Self::Slow => true,
         }
     }

@@ -62,6 +62,29 @@ pub async fn insert(
     owner: UserId,
     adapter: &Adapter,
 ) -> Result<Stored, DatabaseError> {
+    loop {
+        if try_insert(connection, owner, adapter).await? {
+            return Ok(Stored::New);
+        }
+        let id: Option<uuid::Uuid> = sqlx::query_scalar(
+            "select id from adapter where owner_id = (select app_user()) and sha256 = $1",
+        )
+        .bind(adapter.sha256.as_bytes().as_slice())
+        .fetch_optional(&mut *connection)
+        .await?;
+        // One that was removed in between is no longer in the way.
+        if let Some(id) = id {
+            return Ok(Stored::AlreadyThere(AdapterId::from_uuid(id)));
+        }
+    }
+}
+
+/// Whether there was none with these bytes.
+async fn try_insert(
+    connection: &mut PgConnection,
+    owner: UserId,
+    adapter: &Adapter,
+) -> Result<bool, DatabaseError> {
     let inserted = sqlx::query(
         "insert into adapter (id, owner_id, name, sha256, bytes, family, report, object_key, created_at)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
@@ -76,18 +99,9 @@ pub async fn insert(
     .bind(&adapter.report)
     .bind(&adapter.object_key)
     .bind(adapter.created_at)
-    .execute(&mut *connection)
+    .execute(connection)
     .await?;
-    if inserted.rows_affected() == 1 {
-        return Ok(Stored::New);
-    }
-    let id = sqlx::query_scalar(
-        "select id from adapter where owner_id = (select app_user()) and sha256 = $1",
-    )
-    .bind(adapter.sha256.as_bytes().as_slice())
-    .fetch_one(connection)
-    .await?;
-    Ok(Stored::AlreadyThere(AdapterId::from_uuid(id)))
+    Ok(inserted.rows_affected() == 1)
 }
 
 /// The caller's own adapters, newest first, those older than `before`, at most `limit`.

@@ -67,10 +67,9 @@ impl DatabaseError {
                 | sqlx::Error::PoolTimedOut
                 | sqlx::Error::PoolClosed
                 | sqlx::Error::WorkerCrashed => true,
-                // Class 57: shutting down, starting up, statement timed out; class 53: out of connections or memory.
-                sqlx::Error::Database(refusal) => refusal.code().is_some_and(|code| {
-                    code.starts_with("57") || code.starts_with("53") || code == LOCK_TIMED_OUT
-                }),
+                sqlx::Error::Database(refusal) => {
+                    refusal.code().is_some_and(|code| is_outage_code(&code))
+                }
                 _ => false,
             },
             Self::Address(_) | Self::Unbound { .. } | Self::Migration(_) => false,
@@ -84,6 +83,17 @@ impl DatabaseError {
             _ => None,
         };
         code.as_deref() == Some(LOCK_TIMED_OUT)
+    }
+}
+
+/// Of a statement that the same server, or the next one, will take in a moment.
+fn is_outage_code(code: &str) -> bool {
+    match code.get(..2) {
+        // A connection that broke; out of connections or memory; shutting down, starting up or out of time; lost against another
+        // transaction.
+        Some("08" | "53" | "57" | "40") => true,
+        // A program that stood still in the middle of a transaction, and a server that became a standby.
+        _ => matches!(code, LOCK_TIMED_OUT | "25P03" | "25006"),
     }
 }
 

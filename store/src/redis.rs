@@ -97,7 +97,7 @@ impl Redis {
         let (current_key, previous_key) = (key(number), key(number.saturating_sub(1)));
 
         let mut connection = self.connection.clone();
-        let (current, previous): (u64, Option<u64>) = ::redis::pipe()
+        let (current, previous): (i64, Option<i64>) = ::redis::pipe()
             .atomic()
             .incr(&current_key, 1)
             .cmd("PEXPIRE")
@@ -112,16 +112,24 @@ impl Redis {
 
         let rate = decide(
             Counts {
-                previous: previous.unwrap_or(0),
-                current,
+                previous: counted(previous.unwrap_or(0)),
+                current: counted(current),
                 elapsed_ms,
                 window_ms,
             },
             limit.requests_max,
         );
         if matches!(rate, Rate::Limited { .. }) {
-            let taken_back: Result<(), _> = ::redis::cmd("DECR")
+            // A key that went in between comes back with this, and must go again.
+            let taken_back: Result<(), _> = ::redis::pipe()
+                .atomic()
+                .decr(&current_key, 1)
+                .ignore()
+                .cmd("PEXPIRE")
                 .arg(&current_key)
+                .arg(window_ms.saturating_mul(2))
+                .arg("NX")
+                .ignore()
                 .query_async(&mut connection)
                 .await;
             if let Err(error) = taken_back {
@@ -172,6 +180,11 @@ impl Redis {
 
 fn ticket_key(purpose: &str, ticket: &str) -> String {
     format!("ticket:{purpose}:{}", hex::encode(Sha256::digest(ticket)))
+}
+
+/// A count that was taken back from a key that had gone is one below nothing.
+fn counted(count: i64) -> u64 {
+    u64::try_from(count).unwrap_or(0)
 }
 
 /// Two fixed windows, and how far the present one has gone.

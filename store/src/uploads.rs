@@ -148,6 +148,10 @@ pub async fn find(
 
 /// Removes one of the caller's own uploads, unless a job names it, or a clip began with it.
 pub async fn remove(connection: &mut PgConnection, id: UploadId) -> Result<Removal, DatabaseError> {
+    // As whoever removes a job with its picture does first: neither waits for the other with what the other needs.
+    sqlx::query("select from user_stream where user_id = (select app_user()) for update")
+        .execute(&mut *connection)
+        .await?;
     let removed: Result<Option<String>, sqlx::Error> = sqlx::query_scalar(
         "delete from upload where id = $1 and owner_id = (select app_user()) returning object_key",
     )

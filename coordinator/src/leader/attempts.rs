@@ -98,10 +98,9 @@ impl State {
                 self.step(now, Heard::NotTaken { job, attempt }, effects);
             }
             Err(NotDispatched::Impossible(detail)) => {
-                let end = AttemptEnd::Failed {
+                let end = AttemptEnd::Impossible {
                     code: "inputs_missing".to_owned(),
                     detail,
-                    retryable: false,
                 };
                 self.step(now, end_of(&held, end), effects);
             }

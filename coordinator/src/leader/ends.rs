@@ -4,7 +4,7 @@ use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::GpuSeconds;
 use flowai_actors::limits::{SIDE_PX_MAX, SIDE_PX_MIN};
 use flowai_actors::manifest::{Manifest, StageTimings};
-use flowai_actors::messages::{Ended, EndedAnswer, Holding, Outcome};
+use flowai_actors::messages::{Ended, EndedAnswer, Holding, Outcome, Stage};
 #[cfg(feature = "planted-bugs")]
 use flowai_actors::planted::{self, Bug};
 use flowai_store::journal::{Artefact, Keyframe};
@@ -56,10 +56,12 @@ impl State {
                 code,
                 detail,
                 retryable,
+                stage,
             } => AttemptEnd::Failed {
                 code: printable(&code),
                 detail: printable(&detail),
                 retryable,
+                stage,
             },
         };
         self.step(now, end_of(&held, end), effects);
@@ -112,6 +114,7 @@ impl State {
                     code: "clip_not_delivered".to_owned(),
                     detail,
                     retryable: true,
+                    stage: Stage::Clip,
                 };
                 self.step(now, end_of(&held, end), effects);
             }

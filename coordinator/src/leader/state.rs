@@ -13,7 +13,7 @@ use flowai_actors::limits::{
     CEILINGS_MAX, CHECKPOINT_SWEEP_MS, JOB_NO_PROGRESS_MS, RECOVERY_PAGE_JOBS,
 };
 use flowai_actors::link::PeerId;
-use flowai_actors::messages::{AttemptRef, EndedAnswer, FarmView, Holding, Live, QueueView};
+use flowai_actors::messages::{AttemptRef, EndedAnswer, FarmView, Holding, Live, QueueView, Stage};
 #[cfg(feature = "planted-bugs")]
 use flowai_actors::planted::{self, Bug};
 use flowai_actors::state::Tier;
@@ -467,6 +467,7 @@ impl State {
                     JOB_NO_PROGRESS_MS / 1_000
                 ),
                 retryable: true,
+                stage: Stage::Clip,
             };
             self.step(now, end_of(&held, end), effects);
         }

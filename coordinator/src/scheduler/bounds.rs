@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use flowai_actors::clock::Monotonic;
-use flowai_actors::limits::{CANDIDATES_MAX, FORCED_START_BURST, FORCED_START_EVERY};
+use flowai_actors::limits::{CHOOSY_CANDIDATES_MAX, FORCED_START_BURST, FORCED_START_EVERY};
 #[cfg(feature = "planted-bugs")]
 use flowai_actors::planted::{self, Bug};
 use flowai_actors::state::{Class, Tier};
@@ -16,6 +16,17 @@ use super::kinds::{Kind, KindIx};
 use super::lanes::LaneIx;
 use super::nodes::NodeIx;
 use super::state::Scheduler;
+
+/// Why a job starts now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// Its turn has come, or it may pass whose turn it is.
+    Turn,
+    /// It waits longer than was promised.
+    Overdue,
+    /// Another job made room for it, so that the promise is kept.
+    Reserved,
+}
 
 /// What was promised to a lane's first job, and since when it waits: of those with one promise the oldest comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,7 +87,7 @@ impl Bounds {
         self.0[bound.promise.index()].remove(&(bound.since, lane));
     }
 
-    /// For each promise the lanes whose bounds end by then, the oldest first and at most [`CANDIDATES_MAX`]: those that are
+    /// For each promise the lanes whose bounds end by then, the oldest first and at most [`CHOOSY_CANDIDATES_MAX`]: those that are
     /// looked at in vain hold a job that may not go to every node.
     pub(super) fn ending_by(
         &self,
@@ -90,7 +101,7 @@ impl Bounds {
             });
             bounds
                 .take_while(move |(bound, _)| bound.ends_at() <= at)
-                .take(CANDIDATES_MAX)
+                .take(CHOOSY_CANDIDATES_MAX)
         })
     }
 }
@@ -112,12 +123,15 @@ impl Default for ForcedStarts {
 }
 
 impl ForcedStarts {
-    pub(super) fn started(&mut self, is_forced: bool) {
-        if is_forced {
-            self.forced += 1;
-            self.credit = self.credit.saturating_sub(FORCED_START_EVERY);
-        } else {
-            self.credit = (self.credit + 1).min(FORCED_START_EVERY * FORCED_START_BURST);
+    pub(super) fn started(&mut self, cause: Cause) {
+        match cause {
+            Cause::Overdue => {
+                self.forced += 1;
+                self.credit = self.credit.saturating_sub(FORCED_START_EVERY);
+            }
+            Cause::Turn | Cause::Reserved => {
+                self.credit = (self.credit + 1).min(FORCED_START_EVERY * FORCED_START_BURST);
+            }
         }
     }
 

@@ -3,11 +3,12 @@
 use std::ops::Bound;
 
 use flowai_actors::clock::Monotonic;
-use flowai_actors::ids::JobId;
+use flowai_actors::ids::{Attempt, JobId};
 use flowai_actors::limits::{
     ATTEMPT_MS_MIN, ATTEMPT_PREDICTIONS_MAX, DEADLINES_LOOK_MS, DEADLINES_LOOKED_AT_MAX,
     JOB_QUEUED_MS_MAX,
 };
+use flowai_actors::messages::Stage;
 use flowai_store::journal::Unfinished;
 
 use super::event::Effect;
@@ -35,14 +36,16 @@ impl Scheduler {
             let Some(job) = self.jobs.get(ix) else {
                 continue;
             };
+            let what = match (&job.place, job.attempt) {
+                (Place::Parked, _) => "the job that it starts after was not done",
+                (_, Attempt::ZERO) => "no node could start it",
+                _ => "no node could render it to its end",
+            };
             effects.push(Effect::Fail {
                 job: job.id,
                 attempt: job.attempt,
                 code: "waited_too_long".to_owned(),
-                detail: format!(
-                    "no node could start it within {} days",
-                    JOB_QUEUED_MS_MAX / 86_400_000
-                ),
+                detail: format!("{what} within {} days", JOB_QUEUED_MS_MAX / 86_400_000),
             });
             self.forget(ix, Used::Elapsed);
         }
@@ -50,7 +53,9 @@ impl Scheduler {
             let Some(job) = self.jobs.get(running.job) else {
                 continue;
             };
-            let Some(held) = job.holder() else { continue };
+            let Some(held) = job.holder().copied() else {
+                continue;
+            };
             let (job, node) = (job.id, self.nodes.name(held.node).clone());
             effects.push(Effect::Stop {
                 node,
@@ -58,6 +63,7 @@ impl Scheduler {
                 attempt: running.attempt,
                 keep: false,
             });
+            self.blame(running.job, held.node, "ran_too_long", Stage::Clip);
             let reason = format!("ran for more than {} s", limit_ms(&running) / 1_000);
             self.requeue(running.job, Unfinished::Failed, reason, None, effects);
         }

@@ -4,6 +4,7 @@ use flowai_actors::ids::{Attempt, Generation, JobId, NodeId};
 use flowai_actors::limits::{
     JOB_ASSIGNMENTS_MAX, JOB_ATTEMPTS_MAX, JOB_NODE_DEATHS_MAX, JOB_RETRY_MS,
 };
+use flowai_actors::messages::Stage;
 #[cfg(feature = "planted-bugs")]
 use flowai_actors::planted::{self, Bug};
 use flowai_store::journal::{MADE_ROOM, Unfinished};
@@ -58,22 +59,48 @@ impl Scheduler {
                 code,
                 detail,
                 retryable,
+                stage,
             } => {
-                if retryable {
-                    self.blame(ix, held.node, &code);
+                if retryable || self.is_worth_asking_another(ix, held.node) {
+                    self.blame(ix, held.node, &code, stage);
                     let reason = format!("{code}: {detail}");
                     self.requeue(ix, Unfinished::Failed, reason, None, effects);
                 } else {
-                    self.forget(ix, Used::Elapsed);
-                    effects.push(Effect::Fail {
-                        job: id,
-                        attempt,
-                        code,
-                        detail,
-                    });
+                    if let Some(job) = self.jobs.get_mut(ix) {
+                        job.story().failed_on.insert(held.node);
+                    }
+                    self.exonerate(ix);
+                    self.fail(ix, code, detail, effects);
                 }
             }
+            AttemptEnd::Impossible { code, detail } => self.fail(ix, code, detail, effects),
         }
+    }
+
+    fn fail(&mut self, ix: JobIx, code: String, detail: String, effects: &mut Vec<Effect>) {
+        let Some((job, attempt)) = self.jobs.get(ix).map(|job| (job.id, job.attempt)) else {
+            return;
+        };
+        self.forget(ix, Used::Elapsed);
+        effects.push(Effect::Fail {
+            job,
+            attempt,
+            code,
+            detail,
+        });
+    }
+
+    /// A node says that it is the job's own fault. It may be wrong: of a broken device's numbers too, and a node that is so fails all
+    /// that it is given, and is free for more at once. So one other node is asked, if there is one.
+    fn is_worth_asking_another(&self, ix: JobIx, node: NodeIx) -> bool {
+        let Some(job) = self.jobs.get(ix) else {
+            return false;
+        };
+        let is_first = job
+            .story
+            .as_ref()
+            .is_none_or(|story| story.failed_on.is_subset(&story.died_on));
+        is_first && self.has_untried_node_beside(job, node)
     }
 
     /// What its owner's share is charged for: a slow node is the farm's fault, and costs no more than was predicted. Nor does it pay
@@ -123,13 +150,22 @@ impl Scheduler {
             .iter()
             .flat_map(|story| story.failed_on.iter().copied());
         let failed_on: Vec<NodeIx> = failed_on.filter(|other| *other != node_ix).collect();
-        for model in needs.models() {
-            self.trust.succeeded(node_ix, model);
-        }
-        let (baseline_s, adapters) = (job.cost, job.adapters.clone());
+        let died_on = job.story.as_ref().map(|story| story.died_on.clone());
+        let (id, baseline_s, adapters) = (job.id, job.cost, job.adapters.clone());
         let kind = job.kind;
+        for model in needs.models() {
+            self.trust.succeeded(node_ix, model, self.now);
+        }
         for other in &failed_on {
-            self.trust.proven(*other, needs.model, self.now);
+            let group = self.nodes.get(*other).map(|node| node.group);
+            // For which it is too small: that says nothing of what it is given.
+            if group.is_some_and(|group| self.kinds.is_short_on(kind, group, *other)) {
+                continue;
+            }
+            let model = self.trust.failed_for(*other, needs.models(), id);
+            let was_lost = died_on.as_ref().is_some_and(|died| died.contains(other));
+            self.trust
+                .proven(*other, model.unwrap_or(needs.model), was_lost, self.now);
         }
         if !failed_on.is_empty() {
             self.trust_changed();
@@ -158,20 +194,26 @@ impl Scheduler {
     }
 
     /// A failure that may be the node's.
-    fn blame(&mut self, ix: JobIx, node_ix: NodeIx, code: &str) {
+    pub(super) fn blame(&mut self, ix: JobIx, node_ix: NodeIx, code: &str, stage: Stage) {
         let Some(job) = self.jobs.get(ix) else { return };
         let (id, kind) = (job.id, job.kind);
         let Some(needs) = self.kinds.get(kind).map(|kind| kind.needs) else {
             return;
         };
-        if code == OUT_OF_MEMORY
-            && let Some(group) = self.nodes.get(node_ix).map(|node| node.group)
-        {
-            let refitted = self.kinds.ran_out_of_memory(kind, group, node_ix, self.now);
-            self.refit(refitted);
-            return;
-        }
-        self.trust.failed(node_ix, needs.model, id, self.now);
+        let group = self.nodes.get(node_ix).map(|node| node.group);
+        let model = match (code == OUT_OF_MEMORY, stage) {
+            // The picture's size was too large, which says nothing of clips.
+            (true, Stage::Keyframe) => return,
+            (true, Stage::Clip) => {
+                let short =
+                    group.map(|group| self.kinds.ran_out_of_memory(kind, group, node_ix, self.now));
+                self.refit(short.unwrap_or_default());
+                return;
+            }
+            (false, Stage::Keyframe) => needs.keyframe.unwrap_or(needs.model),
+            (false, Stage::Clip) => needs.model,
+        };
+        self.trust.failed(node_ix, model, id, self.now);
         self.trust_changed();
     }
 
@@ -186,9 +228,11 @@ impl Scheduler {
         if nodes.len() < 2 {
             return;
         }
-        let (id, model) = (job.id, kind.needs.model);
+        let (id, needs) = (job.id, kind.needs);
         for node in nodes {
-            self.trust.exonerated(node, model, id);
+            for model in needs.models() {
+                self.trust.exonerated(node, model, id);
+            }
             self.touch_node(node);
         }
     }
@@ -199,7 +243,7 @@ impl Scheduler {
             return;
         };
         let (id, attempt, node) = (job.id, job.attempt, job.holder().map(|held| held.node));
-        let cancel_asked = job.cancel_asked();
+        let (kind, cancel_asked) = (job.kind, job.cancel_asked());
         let story = job.story();
         story.node_deaths += 1;
         story.died_on.extend(node);
@@ -210,6 +254,12 @@ impl Scheduler {
             || is_last_try && node_deaths >= JOB_NODE_DEATHS_MAX;
         #[cfg(feature = "planted-bugs")]
         let is_killer = is_killer && !planted::is(Bug::NoQuarantine);
+        if let (Some(node), Some(needs)) = (node, self.kinds.get(kind).map(|kind| kind.needs)) {
+            for model in needs.models() {
+                self.trust.lost(node, model, id, self.now);
+            }
+            self.trust_changed();
+        }
         if cancel_asked {
             self.forget(ix, Used::Elapsed);
             effects.push(Effect::Cancel { job: id, attempt });
@@ -242,6 +292,8 @@ impl Scheduler {
         };
         let (id, attempt, cancel_asked) = (job.id, job.attempt, job.cancel_asked());
         let story = job.story();
+        // What its node was not told of, or did not take, has waited all the while.
+        let has_run = outcome != Unfinished::Stopped || checkpoint.is_some() || story.stop_asked;
         story.stop_asked = false;
         story.resume = checkpoint.clone().or(story.resume.take());
         match outcome {
@@ -256,6 +308,9 @@ impl Scheduler {
             story.resume = None;
         }
         let (failures, back_at) = (story.failures, story.back_at);
+        if has_run {
+            job.waits_since = now;
+        }
         let is_used_up = failures >= JOB_ATTEMPTS_MAX || attempt.get() >= JOB_ASSIGNMENTS_MAX;
         #[cfg(feature = "planted-bugs")]
         let is_used_up = is_used_up && !planted::is(Bug::NoQuarantine);

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::{Attempt, Generation, GpuSeconds, JobId, ModelId, NodeId, Sha256, UserId};
 pub use flowai_actors::membership::Drain;
+use flowai_actors::messages::Stage;
 use flowai_actors::state::{Class, Tier};
 use flowai_store::journal::Unfinished;
 
@@ -33,7 +34,7 @@ pub struct Checkpoint {
 pub struct WaitingJob {
     pub job: JobId,
     pub owner: UserId,
-    /// That of its admission.
+    /// Its owner's when this was read.
     pub tier: Tier,
     pub class: Class,
     pub model: ModelId,
@@ -125,10 +126,19 @@ pub enum AttemptEnd {
     Stopped {
         checkpoint: Option<Checkpoint>,
     },
+    /// As its node says.
     Failed {
         code: String,
         detail: String,
+        /// Another node, or this one later, may succeed.
         retryable: bool,
+        /// Which of its models was at work.
+        stage: Stage,
+    },
+    /// No node can render it, whatever its node might say.
+    Impossible {
+        code: String,
+        detail: String,
     },
 }
 

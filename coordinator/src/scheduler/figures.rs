@@ -116,6 +116,7 @@ impl Scheduler {
         match self.kinds.unfit(kind) {
             Some(unfit) => unfit.into(),
             None if is_capped => WaitsFor::OwnJobs,
+            None if self.all_pause(kind) => WaitsFor::PausedNode,
             None => WaitsFor::Others,
         }
     }

@@ -6,13 +6,16 @@
 //! starts of the tier that waited for the same, times the base. That is honest by construction, as long as the near future
 //! resembles the near past (conformal prediction; Vovk, Gammerman, Shafer 2005).
 
+use std::collections::BTreeSet;
+
 use flowai_actors::ids::{JobId, NodeId};
 use flowai_actors::state::Tier;
 
 use super::durations::Window;
 use super::jobs::{Job, JobIx, Jobs, Place, Quote, Told};
-use super::kinds::{Group, GroupIx};
+use super::kinds::GroupIx;
 use super::lanes::Lane;
+use super::nodes::NodeIx;
 use super::state::Scheduler;
 
 /// Added to both sides of a ratio, so that waits of milliseconds say nothing.
@@ -87,10 +90,11 @@ impl Scheduler {
 
     /// The same of a job that no idle node can take, should there be any.
     pub(super) fn wait_behind_others(&self, tier: Tier, device_class: &str) -> Option<Range> {
-        let (nodes, busy_s) = self.capacity(|group| {
-            let group = self.kinds.get_group(group);
+        let (nodes, busy_s) = self.capacity(|ix| {
+            let group = self.kinds.get_group(ix);
             let of_class = group.filter(|group| self.kinds.class_name(group.class) == device_class);
-            of_class.map_or(0, Group::live)
+            let paused = self.paused_in(ix);
+            of_class.map_or(0, |group| group.live().saturating_sub(paused))
         });
         let length = self.durations.mean_charge() / f64::from(tier.weight());
         let weights = self.shares.weights() + u64::from(tier.weight());
@@ -98,6 +102,17 @@ impl Scheduler {
             let base_s = busy_s + length * weights as f64 / f64::from(nodes);
             self.calibration.range(tier, (Told::Turn, base_s))
         })
+    }
+
+    /// Nodes of the group that take work and are given none of some model, after failures there.
+    fn paused_in(&self, group: GroupIx) -> u32 {
+        let suspects: BTreeSet<NodeIx> = self.trust.suspects().collect();
+        let is_paused = |ix: &&NodeIx| {
+            let node = self.nodes.get(**ix).filter(|node| node.takes_work());
+            let is_here = node.is_some_and(|node| node.group == group);
+            is_here && !self.trust.is_trusted(**ix, self.now)
+        };
+        suspects.iter().filter(is_paused).count() as u32
     }
 
     /// Whether a node of the class stands idle that is trusted and kept for nobody.
@@ -144,7 +159,10 @@ impl Scheduler {
             return None;
         };
         let lane = self.lanes.get(lane)?;
-        let fitting = |group| self.kinds.fitting(job.kind, group);
+        let fitting = |group| {
+            let paused = self.barred(job.kind, std::iter::empty(), |of| of == group);
+            self.kinds.fitting(job.kind, group).saturating_sub(paused)
+        };
         let fits = |group: &GroupIx| self.kinds.fits(job.kind, *group);
         let groups = self.free.groups().filter(fits);
         let mut free = groups.flat_map(|group| self.free.of_group(group));

@@ -1,7 +1,9 @@
 //! A job that could begin only after loading its model waits for a node that has it, if one becomes free sooner than the load
 //! would end: it begins to render no later, and the farm is spared the load (delay scheduling: Zaharia et al., EuroSys 2010).
 
-use super::jobs::JobIx;
+use flowai_actors::clock::Monotonic;
+
+use super::jobs::{JobIx, Place};
 use super::kinds::ModelIx;
 use super::nodes::{Node, NodeIx};
 use super::state::Scheduler;
@@ -19,9 +21,31 @@ impl Scheduler {
     /// those before it will probably be free by then.
     pub(super) fn hold(&mut self, ix: JobIx) {
         let Some(until_s) = self.worth_holding_s(ix) else {
+            self.relieve(ix);
             return;
         };
-        let until = self.now.plus_ms((1_000.0 * until_s) as u64);
+        self.hold_until(ix, self.now.plus_ms((1_000.0 * until_s) as u64));
+    }
+
+    /// Whoever is held at the head of a lane keeps those behind it from nodes that they would load: the last waits in its place.
+    fn relieve(&mut self, ix: JobIx) {
+        let Some(Place::Lane(lane)) = self.jobs.get(ix).map(|job| job.place.clone()) else {
+            return;
+        };
+        let head = self.lanes.get(lane).and_then(|lane| lane.jobs.front());
+        let Some(head) = head.copied().filter(|head| *head != ix) else {
+            return;
+        };
+        let (now, kind) = (self.now, self.jobs.get(ix).map(|job| job.kind));
+        let held = self.jobs.get_mut(head).filter(|job| now < job.hold_until);
+        let Some(until) = held.map(|job| std::mem::take(&mut job.hold_until)) else {
+            return;
+        };
+        self.hold_until(ix, until);
+        self.dirty_kinds.extend(kind);
+    }
+
+    fn hold_until(&mut self, ix: JobIx, until: Monotonic) {
         if let Some(job) = self.jobs.get_mut(ix) {
             job.hold_until = until;
         }
@@ -56,13 +80,15 @@ impl Scheduler {
         let free_by_then = runs
             .filter(|running| running.left_s(self.now) <= load_s)
             .count();
-        (free_by_then >= self.lanes_for(model)).then_some(load_s)
+        (free_by_then >= self.wait_for(model)).then_some(load_s)
     }
 
-    /// Lanes that wait for the model and may be served, its own among them.
-    fn lanes_for(&self, model: ModelIx) -> usize {
+    /// Jobs that wait for the model and whose users may start one more. Whoever runs as many as it may is held all the same: it waits
+    /// for its own, which end on warm nodes (docs/scheduler.md has the figures).
+    fn wait_for(&self, model: ModelIx) -> usize {
         let kinds = self.kinds.waiting();
         let of_model = kinds.filter(|(_, kind)| kind.needs.model == model);
-        of_model.map(|(_, kind)| kind.open.len()).sum()
+        let jobs = of_model.map(|(_, kind)| kind.waiting(false).sum());
+        jobs.sum::<u32>() as usize
     }
 }

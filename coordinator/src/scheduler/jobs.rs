@@ -56,6 +56,8 @@ pub(super) struct Job {
     pub(super) adapters: Box<[AdapterKey]>,
     /// When it was accepted, or when what it starts after was done.
     pub(super) queued_at: Monotonic,
+    /// The same, or since when it waits again: its start bound counts from there. A new leader begins anew with what has run before.
+    pub(super) waits_since: Monotonic,
     /// In the order of arrival.
     pub(super) seq: u64,
     pub(super) attempt: Attempt,
@@ -190,7 +192,7 @@ impl Job {
 
     /// Its tier's start bound.
     pub(super) fn bound(&self) -> Option<Bound> {
-        Bound::of(self.tier, self.class, self.queued_at)
+        Bound::of(self.tier, self.class, self.waits_since)
     }
 }
 

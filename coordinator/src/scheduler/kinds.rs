@@ -130,8 +130,15 @@ impl Kind {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct GroupKey {
     models: BTreeSet<ModelIx>,
-    memory_bytes: u64,
+    /// In thirty-seconds of the next power of two: machines alike differ by what their firmware keeps.
+    memory: u64,
     class: ClassIx,
+}
+
+/// [`GroupKey::memory`].
+fn rounded(memory_bytes: u64) -> u64 {
+    let unit = (memory_bytes.checked_next_power_of_two().unwrap_or(1 << 63) / 32).max(1);
+    (memory_bytes + unit / 2) / unit * unit
 }
 
 #[derive(Debug, Clone)]
@@ -311,7 +318,7 @@ impl Kinds {
         let models: BTreeSet<ModelIx> = models.iter().map(|model| self.model(model)).collect();
         let key = GroupKey {
             models: models.clone(),
-            memory_bytes,
+            memory: rounded(memory_bytes),
             class,
         };
         let next = GroupIx(self.groups.len() as u32);
@@ -350,6 +357,18 @@ impl Kinds {
         known
             .zip(group)
             .is_some_and(|(known, group)| group.fits_on(kind, &known.needs, node))
+    }
+
+    /// Whether such jobs ran out of memory on this node of the group a while ago.
+    pub(super) fn is_short_on(&self, kind: KindIx, group: GroupIx, node: NodeIx) -> bool {
+        let known = self.get(kind).zip(self.get_group(group));
+        known.is_some_and(|(kind, group)| {
+            let memory = group.memory.get(&kind.needs.model);
+            memory.is_some_and(|memory| {
+                let mut short = memory.short_nodes(kind.needs.size);
+                short.any(|short| short == node)
+            })
+        })
     }
 
     /// Nodes of the group that take work and can run the kind.

@@ -67,6 +67,10 @@ impl Tiers {
         self.0[tier as usize]
     }
 
+    pub(super) fn sum(&self) -> u32 {
+        self.0.iter().sum()
+    }
+
     pub(super) fn of_each(count: impl Fn(Tier) -> u32) -> Self {
         Self(Tier::ALL.map(count))
     }

@@ -44,6 +44,8 @@ pub enum WaitsFor {
     Memory,
     /// The pause after a failure passes, or another node registers.
     Retry,
+    /// The pause of a node that failed such jobs passes, or another node registers.
+    PausedNode,
     /// The job that it starts after is done.
     OtherJob,
 }
@@ -70,7 +72,7 @@ impl WaitsFor {
             Self::OwnJobs => "your_cap",
             Self::Model | Self::BothModels => "no_node",
             Self::Memory => "no_memory",
-            Self::Retry => "retrying",
+            Self::Retry | Self::PausedNode => "retrying",
             Self::OtherJob => "dependency",
         }
     }
@@ -93,6 +95,9 @@ impl WaitsFor {
                 "waits for a node with more memory: those with the model have too little for this size"
             }
             Self::Retry => "waits a moment before it is tried again",
+            Self::PausedNode => {
+                "waits for a node: those that could run it failed such jobs, and are tried again after a pause"
+            }
             Self::OtherJob => "waits for the job that it starts after",
         }
     }
@@ -165,6 +170,7 @@ impl Scheduler {
             Some(unfit) => unfit,
             None if lane.entry.is_some_and(|entry| entry.is_capped) => WaitsFor::OwnJobs,
             None if is_pausing() => WaitsFor::Retry,
+            None if self.all_pause(job.kind) => WaitsFor::PausedNode,
             None if is_behind() => WaitsFor::Others,
             None if self.now < job.hold_until && has_free() => WaitsFor::WarmNode,
             None if first != Some(ix) => WaitsFor::Others,

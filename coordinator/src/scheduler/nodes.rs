@@ -150,9 +150,9 @@ impl Running {
 }
 
 impl Node {
-    /// Whether it may be given a job, once it is free.
+    /// Whether it may be given a job, once it is free: what only it can run keeps its place in the line while it is in doubt.
     pub(super) fn takes_work(&self) -> bool {
-        self.drain == Drain::Off && self.readiness == Readiness::Ready
+        !self.is_draining()
     }
 
     /// Whether it gets no other job, whoever wanted that.
@@ -161,7 +161,7 @@ impl Node {
     }
 
     pub(super) fn is_free(&self) -> bool {
-        self.running.is_none() && self.takes_work()
+        self.running.is_none() && self.takes_work() && self.readiness == Readiness::Ready
     }
 }
 

@@ -12,6 +12,7 @@ use flowai_actors::limits::{
     LOCALITY_SKIPS_MIN, WAITED_SECOND_WORTH_S,
 };
 
+use super::bounds::Cause;
 use super::claims::{Claims, Stream, stream};
 use super::durations::Cold;
 use super::event::Effect;
@@ -29,7 +30,7 @@ const NODES_COMPARED_MAX: usize = 16;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Choice {
     pub(super) job: JobIx,
-    pub(super) is_forced: bool,
+    pub(super) cause: Cause,
     /// Whose turn it was.
     pub(super) passes: Option<JobIx>,
 }
@@ -39,7 +40,7 @@ impl Choice {
     fn of(job: JobIx) -> Self {
         Self {
             job,
-            is_forced: false,
+            cause: Cause::Turn,
             passes: None,
         }
     }
@@ -84,10 +85,11 @@ impl Scheduler {
         node: NodeIx,
         leaves: Option<UserIx>,
     ) -> (Option<Choice>, Vec<LaneIx>) {
-        let forced = self.reserved_for(node).or_else(|| self.overdue(node));
-        if let Some(job) = forced {
+        let reserved = self.reserved_for(node).map(|job| (job, Cause::Reserved));
+        let first = reserved.or_else(|| Some((self.overdue(node)?, Cause::Overdue)));
+        if let Some((job, cause)) = first {
             let choice = Choice {
-                is_forced: true,
+                cause,
                 ..Choice::of(job)
             };
             return (Some(choice), Vec::new());
@@ -266,8 +268,26 @@ impl Scheduler {
 
     /// Whether a node that takes work, free or not, can run the job, is trusted with it and did not fail it yet.
     pub(super) fn has_untried_node(&self, job: &Job) -> bool {
-        let fitting = self.kinds.get(job.kind).map_or(0, |kind| kind.fitting);
-        fitting > self.barred(job, true, |_| true)
+        self.has_untried(job, failed_on(job))
+    }
+
+    /// The same where it has just failed on one of them.
+    pub(super) fn has_untried_node_beside(&self, job: &Job, node: NodeIx) -> bool {
+        self.has_untried(job, failed_on(job).chain([node]))
+    }
+
+    fn has_untried(&self, job: &Job, tried: impl Iterator<Item = NodeIx>) -> bool {
+        self.has_untried_of(job.kind, tried)
+    }
+
+    fn has_untried_of(&self, kind: KindIx, tried: impl Iterator<Item = NodeIx>) -> bool {
+        let fitting = self.kinds.get(kind).map_or(0, |kind| kind.fitting);
+        fitting > self.barred(kind, tried, |_| true)
+    }
+
+    /// Whether no node that can run the kind is trusted with it now.
+    pub(super) fn all_pause(&self, kind: KindIx) -> bool {
+        !self.has_untried_of(kind, std::iter::empty())
     }
 
     /// Whether some node that the job may be given can go on from the checkpoint; otherwise it begins anew wherever it fits.
@@ -280,24 +300,28 @@ impl Scheduler {
         let fitting: u32 = of_class.map(|ix| self.kinds.fitting(job.kind, ix)).sum();
         // Where it has failed it is given only while no other node could take it, of whatever class.
         let is_barred_by_failure = self.has_untried_node(job);
-        fitting > self.barred(job, is_barred_by_failure, |group| is_of_class(&group))
+        let tried = failed_on(job).filter(|_| is_barred_by_failure);
+        fitting > self.barred(job.kind, tried, |group| is_of_class(&group))
     }
 
-    /// Nodes of these groups that take work and could run the job, and are not given it for now: they are not trusted with it, or,
-    /// `with_failed`, it failed there.
-    fn barred(&self, job: &Job, with_failed: bool, is_wanted: impl Fn(GroupIx) -> bool) -> u32 {
-        let Some(needs) = self.kinds.get(job.kind).map(|kind| kind.needs) else {
+    /// Nodes of these groups that take work and could run the kind, and are not given a job of it for now: they are not trusted with
+    /// it, or are among those where it was tried.
+    pub(super) fn barred(
+        &self,
+        kind: KindIx,
+        tried: impl Iterator<Item = NodeIx>,
+        is_wanted: impl Fn(GroupIx) -> bool,
+    ) -> u32 {
+        let Some(needs) = self.kinds.get(kind).map(|kind| kind.needs) else {
             return 0;
         };
-        let story = job.story.iter().filter(|_| with_failed);
-        let failed_on = story.flat_map(|story| story.failed_on.iter().copied());
         let suspects = self.trust.suspects();
         let distrusted = suspects.filter(|node| !self.trusts(*node, needs));
-        let barred: BTreeSet<NodeIx> = failed_on.chain(distrusted).collect();
+        let barred: BTreeSet<NodeIx> = tried.chain(distrusted).collect();
         let could = |ix: &&NodeIx| {
             let node = self.nodes.get(**ix).filter(|node| node.takes_work());
             node.is_some_and(|node| {
-                is_wanted(node.group) && self.kinds.fits_on(job.kind, node.group, **ix)
+                is_wanted(node.group) && self.kinds.fits_on(kind, node.group, **ix)
             })
         };
         barred.iter().filter(could).count() as u32
@@ -384,7 +408,8 @@ impl Scheduler {
         self.may_take(node, lane.kind) && self.may_run(lane, job, node)
     }
 
-    /// Whose start the node was stopped for, if it still waits and may run there.
+    /// Whose start the node was stopped for, if it still waits and may run there, and its user may start one more, beside no other
+    /// that its bound began.
     pub(super) fn reserved_for(&self, node: NodeIx) -> Option<JobIx> {
         let known = self.nodes.get(node)?;
         let ix = self.jobs.find(known.reserved?)?;
@@ -392,9 +417,17 @@ impl Scheduler {
         let Place::Lane(lane) = job.place else {
             return None;
         };
-        self.could_run(self.lanes.get(lane)?, ix, node)
-            .then_some(ix)
+        let lane = self.lanes.get(lane)?;
+        let is_capped = lane.entry.is_none_or(|entry| entry.is_capped);
+        let has_forced = self.shares.get(job.owner)?.forced.is_some();
+        (!is_capped && !has_forced && self.could_run(lane, ix, node)).then_some(ix)
     }
+}
+
+/// Where it failed.
+fn failed_on(job: &Job) -> impl Iterator<Item = NodeIx> {
+    let stories = job.story.iter();
+    stories.flat_map(|story| story.failed_on.iter().copied())
 }
 
 /// The first of those whose seconds are the fewest.

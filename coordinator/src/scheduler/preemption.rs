@@ -74,7 +74,9 @@ impl Scheduler {
         let mut own_ends = self.own_ends();
         let working = self.nodes.iter().filter(|(_, node)| node.takes_work());
         let reserved = working.filter_map(|(_, node)| node.reserved);
-        let reserved: HashSet<JobId> = reserved.collect();
+        // Each is the only one of its user: a bound begins one of a user's jobs at a time.
+        let helped = reserved.filter_map(|job| Some(self.jobs.by_id(job)?.owner));
+        let mut helped: HashSet<UserIx> = helped.collect();
         let most = Tier::ALL.map(|tier| most_had(&victims, tier));
         // By kind, whether some of them could make room.
         let mut has_victims = HashMap::new();
@@ -86,19 +88,21 @@ impl Scheduler {
             let Some(job) = self.jobs.get(ix) else {
                 continue;
             };
-            let (id, tag) = (job.id, self.shares.get(job.owner).map(|user| user.tag));
+            let (id, owner) = (job.id, job.owner);
+            let tag = self.shares.get(owner).map(|user| user.tag);
             // In overload most are those for whom nobody can be stopped: they must not use up the searches.
             let has_victims = has_victims.entry(job.kind).or_insert_with(|| {
                 let mut nodes = victims.iter().map(|victim| victim.node);
                 nodes.any(|node| self.may_take(node, job.kind))
             });
             let is_vain = tag > most[job.tier as usize] || !*has_victims;
-            if reserved.contains(&id) || self.has_own_end(lane, ix, &mut own_ends) || is_vain {
+            if helped.contains(&owner) || self.has_own_end(lane, ix, &mut own_ends) || is_vain {
                 continue;
             }
             searches += 1;
             if let Some(at) = self.victim_for(lane, ix, &victims) {
                 stops.push((victims.remove(at).node, id));
+                helped.insert(owner);
             }
         }
         stops

@@ -250,10 +250,19 @@ impl Shares {
         self.correct(ix, cost, weight);
     }
 
-    /// It took so much more, or less, than was charged.
+    /// So much more is charged, or less.
     pub(super) fn correct(&mut self, ix: UserIx, cost: f64, weight: u32) {
         if let Some(user) = self.get_mut(ix) {
             user.tag.0 += cost / f64::from(weight);
+        }
+    }
+
+    /// A running job took so many GPU-seconds more than was charged, or less. What it took beyond has not moved virtual time yet,
+    /// which would fall behind all who are served: newcomers begin there.
+    pub(super) fn took(&mut self, ix: UserIx, more: f64, weight: u32) {
+        self.correct(ix, more, weight);
+        if more > 0.0 && self.weights > 0 {
+            self.now.0 += more / self.weights as f64;
         }
     }
 

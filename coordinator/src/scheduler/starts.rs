@@ -3,6 +3,7 @@
 use flowai_actors::ids::{Attempt, Generation};
 use flowai_actors::limits::CHARGED_SHARE_MIN;
 
+use super::bounds::Cause;
 use super::event::Effect;
 use super::jobs::{Holder, JobIx, Place};
 use super::nodes::{NodeIx, Running};
@@ -24,7 +25,7 @@ impl Scheduler {
     pub(super) fn start(&mut self, choice: Choice, node_ix: NodeIx, effects: &mut Vec<Effect>) {
         let Choice {
             job: ix,
-            is_forced,
+            cause,
             passes,
         } = choice;
         if let Some(passed) = passes.and_then(|job| self.jobs.get_mut(job)) {
@@ -55,13 +56,13 @@ impl Scheduler {
         self.shares.charge(owner, charged, tier.weight());
         self.shares.run(owner, tier.weight(), ix, charged);
         self.durations.charged(charged);
-        self.forced_starts.started(is_forced);
+        self.forced_starts.started(cause);
         if is_first && let Some(quote) = quote {
             self.calibration
                 .started(tier, quote, self.now.since(queued_at).as_secs_f64());
         }
         if let Some(user) = self.shares.get_mut(owner)
-            && is_forced
+            && cause != Cause::Turn
         {
             user.forced = Some(ix);
         }
@@ -132,7 +133,7 @@ impl Scheduler {
                 Used::Elapsed => ran_s.clamp(0.0, running.charged),
             };
             self.shares
-                .correct(owner, used - running.charged, tier.weight());
+                .took(owner, used - running.charged, tier.weight());
             if let Some(node) = self.nodes.get_mut(held.node) {
                 node.idle_since = self.now;
             }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use flowai_actors::clock::Monotonic;
-use flowai_actors::ids::{JobId, NodeId};
+use flowai_actors::ids::{Attempt, JobId, NodeId};
 use flowai_actors::limits::CARE_MS;
 use flowai_actors::state::Tier;
 
@@ -170,6 +170,7 @@ impl Scheduler {
                 .map(|model| self.kinds.model(model)),
             size: SizeBucket::of(spec.shape),
         };
+        let queued_at = spec.queued_at.min(self.now);
         let mut job = Job {
             id: spec.job,
             owner: self.shares.user(spec.owner),
@@ -179,7 +180,11 @@ impl Scheduler {
             cost: spec.cost.0.max(0.0),
             steps: spec.shape.steps,
             adapters: spec.adapters.iter().map(Into::into).collect(),
-            queued_at: spec.queued_at.min(self.now),
+            queued_at,
+            waits_since: match spec.attempt {
+                Attempt::ZERO => queued_at,
+                _ => self.now,
+            },
             seq: 0,
             attempt: spec.attempt,
             skips: 0,
@@ -290,7 +295,7 @@ impl Scheduler {
             return;
         };
         job.story().after = None;
-        job.queued_at = self.now;
+        (job.queued_at, job.waits_since) = (self.now, self.now);
         self.enqueue(ix);
         self.quote(ix);
     }

@@ -33,12 +33,21 @@ enum Standing {
     },
 }
 
+/// What another node rendered failed here.
+#[derive(Debug, Clone, Copy)]
+struct Proof {
+    at: Monotonic,
+    /// The attempt was lost. A link that breaks now and then says as much as a device that takes its process along: it counts only
+    /// while nothing is rendered.
+    was_lost: bool,
+}
+
 #[derive(Debug, Clone)]
 struct Record {
     /// Different jobs that failed here since the last success.
     in_a_row: BTreeSet<JobId>,
     /// When failures were proven to be the node's.
-    proven: VecDeque<Monotonic>,
+    proven: VecDeque<Proof>,
     standing: Standing,
 }
 
@@ -64,7 +73,7 @@ impl Trust {
         !of_model.is_some_and(waits) && self.quarantines(node, now) < 2
     }
 
-    /// Nodes that failed something since they last rendered it.
+    /// Nodes that something is held against.
     pub(super) fn suspects(&self) -> impl Iterator<Item = NodeIx> {
         self.records.keys().map(|(node, _)| *node)
     }
@@ -125,14 +134,22 @@ impl Trust {
         };
     }
 
-    /// A job that had failed there was rendered elsewhere.
-    pub(super) fn proven(&mut self, node: NodeIx, model: ModelIx, now: Monotonic) {
+    /// An attempt was lost there. That says nothing of a node that is trusted, and all of one that is tried.
+    pub(super) fn lost(&mut self, node: NodeIx, model: ModelIx, job: JobId, now: Monotonic) {
+        let record = self.records.get(&(node, model));
+        if record.is_some_and(|record| record.standing != Standing::Trusted) {
+            self.failed(node, model, job, now);
+        }
+    }
+
+    /// A job that had failed there, or was lost there, was rendered elsewhere.
+    pub(super) fn proven(&mut self, node: NodeIx, model: ModelIx, was_lost: bool, now: Monotonic) {
         let record = self.record(node, model);
-        record.proven.push_back(now);
+        record.proven.push_back(Proof { at: now, was_lost });
         while record
             .proven
             .front()
-            .is_some_and(|at| at.plus_ms(NODE_FAULTS_WINDOW_MS) <= now)
+            .is_some_and(|proof| proof.at.plus_ms(NODE_FAULTS_WINDOW_MS) <= now)
         {
             record.proven.pop_front();
         }
@@ -143,6 +160,19 @@ impl Trust {
                 pause_ms: NODE_QUARANTINE_MS,
             };
         }
+    }
+
+    /// For which of these models the job failed there, as far as that is still known.
+    pub(super) fn failed_for(
+        &self,
+        node: NodeIx,
+        mut models: impl Iterator<Item = ModelIx>,
+        job: JobId,
+    ) -> Option<ModelIx> {
+        models.find(|model| {
+            let record = self.records.get(&(node, *model));
+            record.is_some_and(|record| record.in_a_row.contains(&job))
+        })
     }
 
     /// A job that failed there failed elsewhere too, until nobody would try it any more: it was the job.
@@ -157,9 +187,27 @@ impl Trust {
         }
     }
 
-    /// It rendered a job: all is forgiven.
-    pub(super) fn succeeded(&mut self, node: NodeIx, model: ModelIx) {
-        self.records.remove(&(node, model));
+    /// It rendered a job: it is suspected no more, and after a quarantine all is forgiven. What was proven otherwise counts until it
+    /// is old: a node that fails every other job is not well.
+    pub(super) fn succeeded(&mut self, node: NodeIx, model: ModelIx, now: Monotonic) {
+        let Some(record) = self.records.get_mut(&(node, model)) else {
+            return;
+        };
+        match record.standing {
+            // Given to it before.
+            Standing::Quarantined { until, .. } if now < until => return,
+            Standing::Quarantined { .. } => record.proven.clear(),
+            Standing::Trusted | Standing::Suspect { .. } => {
+                record.proven.retain(|proof| {
+                    !proof.was_lost && now < proof.at.plus_ms(NODE_FAULTS_WINDOW_MS)
+                });
+            }
+        }
+        record.standing = Standing::Trusted;
+        record.in_a_row.clear();
+        if record.proven.is_empty() {
+            self.records.remove(&(node, model));
+        }
     }
 
     /// When a pause is over that is not yet.

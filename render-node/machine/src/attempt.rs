@@ -133,7 +133,8 @@ impl Job {
             .map_or(Monotonic::default(), |at| at.plus_ms(PROGRESS_INTERVAL_MS))
     }
 
-    pub(crate) fn place(&mut self, now: Monotonic, clip: Clip, tries: UploadTries) {
+    /// Asks for upload targets, at this time.
+    pub(crate) fn place(&mut self, at: Monotonic, clip: Clip, tries: UploadTries) {
         self.standing = Standing {
             phase: Phase::Uploading,
             step: self.standing.steps,
@@ -144,7 +145,7 @@ impl Job {
         self.stage = Stage::Placing {
             clip,
             tries,
-            ask: Asking::At(now),
+            ask: Asking::At(at),
         };
     }
 

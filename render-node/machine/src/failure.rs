@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use flowai_actors::messages::Outcome;
+use flowai_actors::messages::{Outcome, Stage};
 
 /// Longer texts are cut: a message must stay small, and nobody reads more.
 const DETAIL_CHARS_MAX: usize = 4_000;
@@ -14,6 +14,8 @@ pub struct JobFailure {
     pub code: FailureCode,
     /// What is wrong and where, for the owner.
     pub detail: String,
+    /// Which of the job's models was at work.
+    pub stage: Stage,
 }
 
 /// What kind of failure: stable names for programs.
@@ -120,16 +122,21 @@ impl JobFailure {
             detail.truncate(end);
             detail.push('…');
         }
-        Self { code, detail }
+        Self {
+            code,
+            detail,
+            stage: Stage::Clip,
+        }
     }
 }
 
 impl From<JobFailure> for Outcome {
-    fn from(JobFailure { code, detail }: JobFailure) -> Self {
+    fn from(failure: JobFailure) -> Self {
         Self::Failed {
-            code: code.as_str().to_owned(),
-            detail,
-            retryable: code.is_retryable(),
+            code: failure.code.as_str().to_owned(),
+            detail: failure.detail,
+            retryable: failure.code.is_retryable(),
+            stage: failure.stage,
         }
     }
 }

@@ -12,7 +12,8 @@ use crate::event::RunId;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
     last: Monotonic,
-    /// `None` until a step was seen.
+    steps_done: u32,
+    /// `None` until a step of the stage was seen.
     longest_ms: Option<u64>,
 }
 
@@ -20,18 +21,21 @@ impl Pace {
     pub(crate) fn new(now: Monotonic) -> Self {
         Self {
             last: now,
+            steps_done: 0,
             longest_ms: None,
         }
     }
 
-    /// The run came to a boundary. What came before a stage's first step tells nothing about the next one: the steps of a
-    /// keyframe are shorter than those of its clip.
+    /// The run came to a boundary. Only from one step to the next is a stretch: of a checkpoint with which it goes on nothing was
+    /// worked here, and the steps of a keyframe are shorter than those of its clip.
     pub(crate) fn boundary(&mut self, now: Monotonic, steps_done: u32) {
-        self.longest_ms = (steps_done > 0).then(|| {
+        if steps_done < self.steps_done {
+            self.longest_ms = None;
+        } else if steps_done == self.steps_done + 1 {
             let stretch_ms = now.since(self.last).as_millis() as u64;
-            self.longest_ms.unwrap_or(0).max(stretch_ms)
-        });
-        self.last = now;
+            self.longest_ms = Some(self.longest_ms.unwrap_or(0).max(stretch_ms));
+        }
+        (self.last, self.steps_done) = (now, steps_done);
     }
 
     /// The run goes on after a pause, which was no stretch of work.
@@ -115,6 +119,14 @@ mod tests {
     fn the_steps_of_a_keyframe_are_no_measure_for_those_of_its_clip() {
         let boundaries = [(0, 0), (1_000, 1), (2_000, 2), (3_000, 0)];
         check(&boundaries, 3_000, 3_000 + ENGINE_LEAVE_MS_MAX);
+    }
+
+    #[test]
+    fn a_checkpoint_that_was_read_in_a_moment_is_no_measure_for_a_step() {
+        let boundaries = [(0, 0), (1_000, 10), (1_010, 10)];
+        check(&boundaries, 6_000, 1_010 + ENGINE_LEAVE_MS_MAX);
+        let with_a_step = [(0, 0), (1_000, 10), (1_010, 10), (101_010, 11)];
+        check(&with_a_step, 102_000, 101_010 + 3 * 100_000);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use flowai_actors::ids::Sha256;
 use flowai_actors::manifest::{FusedAdapter, StageTimings};
-use flowai_actors::messages::Phase;
+use flowai_actors::messages::{Phase, Stage};
 use flowai_actors::spec::{AdapterUse, KeyframeSpec, RenderSpec};
 use tokio::sync::watch;
 
@@ -294,9 +294,10 @@ fn no_keyframes() -> EngineError {
 /// A job has two models: says of which stage the failure is.
 fn of_keyframe(error: EngineError) -> EngineError {
     match error {
-        EngineError::Failed(JobFailure { code, detail }) => {
-            JobFailure::new(code, format!("keyframe: {detail}")).into()
-        }
+        EngineError::Failed(JobFailure { code, detail, .. }) => EngineError::Failed(JobFailure {
+            stage: Stage::Keyframe,
+            ..JobFailure::new(code, format!("keyframe: {detail}"))
+        }),
         other => other,
     }
 }

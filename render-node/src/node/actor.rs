@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fail::fail_point;
 use flowai_actors::clock::Monotonic;
-use flowai_actors::ids::Sha256;
+use flowai_actors::ids::{JobId, Sha256};
 use flowai_actors::kit::{
     Actor, ActorProcessingErr, ActorRef, BoundedRef, Parcel, TaskResult, Tasks,
 };
@@ -73,8 +73,8 @@ pub(super) struct Running {
     tasks: Tasks,
     ended: watch::Sender<Option<Ending>>,
     registered: watch::Sender<bool>,
-    /// Ends what the last hint began.
-    prefetching: Control,
+    /// Of the last hint: its job, and what ends that which it began.
+    prefetching: Option<(JobId, Control)>,
     /// For those who may say something that is not the state's business.
     leader: watch::Sender<Leader>,
 }
@@ -133,7 +133,7 @@ impl Actor for NodeActor {
             tasks,
             ended,
             registered,
-            prefetching: Control::default(),
+            prefetching: None,
             leader: watch::channel(None).0,
         })
     }
@@ -377,14 +377,21 @@ impl Running {
     }
 
     fn prefetch(&mut self, next: Prefetch) {
-        std::mem::take(&mut self.prefetching).stop();
-        let (workshop, control) = (self.workshop.clone(), self.prefetching.clone());
+        let control = Control::default();
+        let before = self.prefetching.replace((next.job, control.clone()));
+        // What the present job waits for is not begun anew: it may have come a long way, by a URL that has expired since.
+        if let Some((job, before)) = before
+            && !self.runs.values().any(|run| run.assign.at.job == job)
+        {
+            before.stop();
+        }
+        let workshop = self.workshop.clone();
         self.tasks.spawn(NodeTask::Prefetch, |_| async move {
             match workshop.prefetch(&next, &control).await {
                 Ok(()) => tracing::info!(job = %next.job, "adapters of the next job are at hand"),
                 Err(NotRendered::Stopped) => {}
                 Err(NotRendered::Failed(failure)) => {
-                    let JobFailure { code, detail } = failure;
+                    let JobFailure { code, detail, .. } = failure;
                     tracing::info!(job = %next.job, %code, detail, "adapters of the next job are not at hand");
                 }
             }

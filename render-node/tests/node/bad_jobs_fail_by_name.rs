@@ -120,6 +120,7 @@ pub(crate) async fn check(
             code,
             detail,
             retryable,
+            ..
         } => {
             assert_eq!(
                 (code.as_str(), retryable),

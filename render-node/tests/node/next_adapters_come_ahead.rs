@@ -115,6 +115,36 @@ async fn a_new_hint_takes_the_place_of_one_that_does_not_come_forward() {
     assert_eq!(beat.held_adapters, [sha256(&second)]);
 }
 
+#[tokio::test]
+async fn what_the_present_job_waits_for_is_not_fetched_anew_for_a_hint() {
+    let engine = || StandInEngine::new(Duration::ZERO);
+    let host = HostAdapters::new(HOST_BYTES_MAX, DeviceName::Cpu);
+    let mut farm = Farm::start_with(Faults::none(), "stand-in", Some(host), engine).await;
+    let (first, second) = (
+        adapter(Preset::Tiny, &["to_v"], 1),
+        adapter(Preset::Tiny, &["to_v"], 2),
+    );
+    let [present, next] = [
+        farm.job(b"a picture", &[(&first, 1.0)]).await,
+        farm.job(b"a picture", &[(&second, 1.0)]).await,
+    ];
+    farm.store.cut();
+    farm.foretell(&present);
+    farm.hear_beat(|_| true).await;
+    assert_eq!(farm.assign(&present).await, AssignAnswer::Accepted);
+    farm.foretell(&next);
+    farm.hear_beat(|_| true).await;
+    farm.store.heal();
+    let ended = farm.hear_end().await;
+    assert!(
+        matches!(ended.outcome, Outcome::Rendered { .. }),
+        "{ended:?}"
+    );
+    let beat = farm.hear_beat(|beat| beat.held_adapters.len() == 2).await;
+    // The job found what was fetched ahead of it.
+    assert_eq!(beat.adapters.disk.hits, 1);
+}
+
 /// An engine that must not hear of a job.
 struct Untouched;
 

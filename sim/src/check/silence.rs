@@ -21,8 +21,11 @@ impl World {
         if undisturbed_ms < MISSED_WITHIN_MS || !self.is_led() {
             return;
         }
+        // Whose rows somebody else holds, nobody can take from it.
+        let is_free = |row: &Row| self.cuts.held.get(&row.owner).is_none_or(|held| *held == 0);
         let is_held = |row: &Row| {
             row.state == JobState::Running
+                && is_free(row)
                 && row.node.as_ref() == Some(&gone.id)
                 && row.generation == gone.generation.get()
         };

@@ -82,7 +82,8 @@ impl Refusal {
         match (code, code.get(..2)) {
             (TERM_IS_OVER, _) => Self::TermIsOver,
             (LOCK_NOT_AVAILABLE, _) => Self::RowsAreHeld,
-            (_, Some("22" | "23" | "P0")) => Self::Content,
+            // A damaged page too holds the rows of some, and not of all.
+            ("XX001" | "XX002", _) | (_, Some("22" | "23" | "P0")) => Self::Content,
             (_, Some("42" | "0A" | "20")) => Self::NoneForThisBuild,
             _ => Self::Passing,
         }

@@ -10,8 +10,8 @@ use flowai_actors::ids::{AdapterId, JobId, ModelId, Sha256, UploadId, UserId};
 use flowai_actors::manifest::Manifest;
 use flowai_actors::spec::RenderSpec;
 use flowai_actors::state::{Class, JobState};
-use sqlx::PgConnection;
 use sqlx::types::Json;
+use sqlx::{PgConnection, QueryBuilder};
 
 use crate::database::{DatabaseError, not_of};
 use crate::number::{millicredits, unsigned};
@@ -100,16 +100,20 @@ pub struct Artefact {
     pub manifest: Manifest,
 }
 
-/// The rows that [`Row`] reads, up to their condition.
-macro_rules! video_rows {
+/// What [`Row`] reads, of jobs that are called `j`: columns, and where they come from.
+macro_rules! columns {
     () => {
         "select j.id, j.spec, j.final_spec, j.image_id, j.prompt, j.parent_id, j.class, j.after_id, j.created_at,
                 s.state, s.attempt, s.cancel_requested_at is not null as is_cancelling, s.seq, s.error,
                 s.started_at, s.finished_at, a.clip_sha256, a.clip_bytes, a.keyframe_id,
                 h.amount_mc, h.price_book, h.captured_mc, h.ended_at is not null as is_hold_over
-           from job j join job_state s on s.job_id = j.id left join artefact a on a.job_id = j.id
-                left join credit_holds h on h.job_id = j.id
-          where "
+           from "
+    };
+}
+macro_rules! joins {
+    () => {
+        " j join job_state s on s.job_id = j.id left join artefact a on a.job_id = j.id
+            left join credit_holds h on h.job_id = j.id "
     };
 }
 
@@ -204,8 +208,10 @@ pub async fn find(
     id: JobId,
 ) -> Result<Option<Video>, DatabaseError> {
     let row: Option<Row> = sqlx::query_as(concat!(
-        video_rows!(),
-        "j.id = $1 and j.owner_id = (select app_user())"
+        columns!(),
+        "job",
+        joins!(),
+        "where j.id = $1 and j.owner_id = (select app_user())"
     ))
     .bind(id.as_uuid())
     .fetch_optional(connection)
@@ -225,36 +231,48 @@ pub struct Listing {
 }
 
 /// The caller's own jobs by the time they were made.
+///
+/// Those of the page are found first, so that it costs what it holds and not all that its owner has: the planner takes what a policy
+/// lets through for a single row, and would read and sort all of it.
 pub async fn list(
     connection: &mut PgConnection,
     listing: &Listing,
 ) -> Result<Vec<Video>, DatabaseError> {
-    let newest_first = concat!(
-        video_rows!(),
-        "j.owner_id = (select app_user())
-            and ($1::text is null or s.state = $1) and ($2::text is null or j.model_id = $2)
-            and ($3::uuid is null or j.id < $3)
-          order by j.id desc limit $4"
-    );
-    let oldest_first = concat!(
-        video_rows!(),
-        "j.owner_id = (select app_user())
-            and ($1::text is null or s.state = $1) and ($2::text is null or j.model_id = $2)
-            and ($3::uuid is null or j.id > $3)
-          order by j.id limit $4"
-    );
-    let statement = if listing.is_oldest_first {
-        oldest_first
-    } else {
-        newest_first
+    let (past, order) = match listing.is_oldest_first {
+        true => (">", "asc"),
+        false => ("<", "desc"),
     };
-    let rows: Vec<Row> = sqlx::query_as(statement)
-        .bind(listing.state.map(JobState::as_str))
-        .bind(listing.model.as_ref().map(ModelId::as_str))
-        .bind(listing.after.map(JobId::as_uuid))
-        .bind(listing.limit)
-        .fetch_all(connection)
-        .await?;
+    let mut query = QueryBuilder::new(concat!(columns!(), "("));
+    match listing.state {
+        None => query.push("select j.* from job j where j.owner_id = (select app_user())"),
+        // As few as may wait and run. They have an index of their own.
+        Some(state) if !state.is_end() => query
+            .push(
+                "select j.* from job_state s, lateral (select * from job where id = s.job_id offset 0) j
+                  where s.owner_id = (select app_user()) and s.finished_at is null and s.state = ",
+            )
+            .push_bind(state.as_str()),
+        Some(state) => query
+            .push(
+                "select j.* from job j, lateral (select state from job_state where job_id = j.id offset 0) s
+                  where j.owner_id = (select app_user()) and s.state = ",
+            )
+            .push_bind(state.as_str()),
+    };
+    if let Some(model) = &listing.model {
+        query.push(" and j.model_id = ").push_bind(model.as_str());
+    }
+    if let Some(after) = listing.after {
+        query
+            .push(format_args!(" and j.id {past} "))
+            .push_bind(after.as_uuid());
+    }
+    query.push(format_args!(
+        " order by j.owner_id {order}, j.id {order} limit "
+    ));
+    query.push_bind(listing.limit).push(concat!(")", joins!()));
+    query.push(format_args!("order by j.id {order}"));
+    let rows: Vec<Row> = query.build_query_as().fetch_all(connection).await?;
     rows.into_iter().map(Row::read).collect()
 }
 

@@ -161,3 +161,40 @@ async fn nobody_but_the_leader_makes_weeks_or_looks_into_one() {
         );
     }
 }
+
+/// They come without a pause, into the part of those that have no week.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_week_is_made_while_its_events_come() {
+    let mut farm = Farm::start().await;
+    let job = farm.queue_for(farm.user).await;
+    let user = farm.user;
+    let mut writer = farm.another_owner().await;
+    let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
+    let writing = tokio::spawn(async move {
+        let mut seq = 10_u32;
+        while stopped.try_recv().is_err() {
+            let statement = format!(
+                "insert into job_event (owner_id, user_seq, job_id, seq, kind, at)
+                 values ('{user}', {seq}, '{job}', {seq}, 'assigned', now() + interval '10 weeks')"
+            );
+            let done = sqlx::query(sqlx::AssertSqlSafe(statement));
+            done.execute(&mut writer).await.unwrap();
+            seq += 1;
+        }
+    });
+    farm.until("select count(*) > 50 from event_weeks.other", "true")
+        .await;
+    let mut failures = 0;
+    // Behind whoever writes it may have to wait for too long.
+    while let Err(error) = events::keep_weeks(&farm.database, 11, KEPT).await {
+        assert!(error.is_outage(), "{error:?}");
+        failures += 1;
+        assert!(failures < 10);
+    }
+    stop.send(()).unwrap();
+    writing.await.unwrap();
+    assert_eq!(
+        farm.text("select count(*) from event_weeks.other").await,
+        "0"
+    );
+}

@@ -12,7 +12,7 @@ use flowai_actors::spec::RenderSpec;
 use flowai_store::database;
 use flowai_store::journal::{Change, Unfinished, Written};
 use flowai_store::ledger::{self, Granting, Movement};
-use flowai_store::videos::{self, Cancelling, NewVideo, Queueing};
+use flowai_store::videos::{self, Cancelling, Intake, NewVideo, Queueing};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
@@ -26,10 +26,14 @@ fn price() -> Millicredits {
 }
 
 async fn submit(farm: &Farm, user: UserId, spec: &RenderSpec) -> (JobId, Queueing) {
+    submit_by(&farm.intake, user, spec).await
+}
+
+async fn submit_by(intake: &Intake, user: UserId, spec: &RenderSpec) -> (JobId, Queueing) {
     let image = UploadId::from_uuid(user.as_uuid());
     let video = NewVideo::new(user, spec, Some(image));
     let id = video.id;
-    let queueing = farm.intake.queue(&[video], None, (202, &json!({}))).await;
+    let queueing = intake.queue(&[video], None, (202, &json!({}))).await;
     (id, queueing.unwrap())
 }
 
@@ -418,7 +422,15 @@ async fn two_submits_cannot_spend_one_credit() {
     let user = UserId::generate();
     farm.sign_up_with(user, price().get() * 2 - 1).await;
     let spec = spec();
-    let submits: Vec<_> = (0..64).map(|_| submit(&farm, user, &spec)).collect();
+    // Each by an instance of the api of its own: one writes a user's requests one after the other.
+    let apps: Vec<Intake> = futures::future::join_all((0..8).map(|_| farm.app_with(1)))
+        .await
+        .into_iter()
+        .map(|app| Intake::new(app, 1))
+        .collect();
+    let submits: Vec<_> = (0..64)
+        .map(|n| submit_by(&apps[n % apps.len()], user, &spec))
+        .collect();
     let outcomes = futures::future::join_all(submits).await;
     let queued = outcomes
         .iter()

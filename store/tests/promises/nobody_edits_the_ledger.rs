@@ -1,5 +1,5 @@
-//! Goal: only the ledger's functions write it, and they add nothing that does not balance; whoever connects can neither make credits nor
-//! move those of others.
+//! Goal: only the ledger's functions write it, and they add nothing that does not balance; of those that the programs may call, each
+//! looks at what it is for (docs/adr/0013 says what is left to whoever has the api's password).
 
 use flowai_actors::ids::{JobId, UserId};
 use flowai_store::database::{self, Database};

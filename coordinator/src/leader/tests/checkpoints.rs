@@ -4,6 +4,8 @@ use flowai_actors::checkpoint::{
 use flowai_actors::limits::{CHECKPOINT_BYTES_MAX, CHECKPOINT_INTERVAL_MS, CHECKPOINT_SWEEP_MS};
 use flowai_store::recovery::Kept;
 
+use flowai_actors::messages::Stage;
+
 use super::*;
 use crate::scheduler;
 
@@ -251,6 +253,7 @@ fn a_failed_attempt_leaves_nothing_to_go_on_from() {
         code: "out_of_memory".into(),
         detail: "much".into(),
         retryable: true,
+        stage: Stage::Clip,
     };
     let (_, effects) = leader.end(&held, failed);
     assert_eq!(written_steps(&effects), [None]);

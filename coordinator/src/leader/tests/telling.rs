@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use flowai_actors::limits::PROGRESS_INTERVAL_MS;
 
+use flowai_actors::messages::Stage;
+
 use super::*;
 
 /// The farm's rows are read for the first at once, and for those that ring meanwhile in one look.
@@ -61,6 +63,7 @@ fn operators_see_a_node_with_the_job_it_was_given() {
             code: "bad_input".into(),
             detail: "no picture".into(),
             retryable: false,
+            stage: Stage::Clip,
         },
     );
     leader.committed(1);

@@ -3,6 +3,8 @@
 use flowai_store::members::{Drain, Standing};
 use flowai_store::recovery::After;
 
+use flowai_actors::messages::Stage;
+
 use super::*;
 
 #[test]
@@ -85,6 +87,7 @@ fn a_row_read_before_its_job_ended_brings_nothing_back() {
             code: "bad_input".into(),
             detail: "no picture".into(),
             retryable: false,
+            stage: Stage::Clip,
         },
     );
     assert!(matches!(changes(&effects)[..], [Change::Fail { .. }]));

@@ -255,6 +255,7 @@ impl Chaos {
                         code: "out_of_memory".into(),
                         detail: String::new(),
                         retryable: true,
+                        stage: Stage::Clip,
                     },
                     _ => failure(true),
                 };

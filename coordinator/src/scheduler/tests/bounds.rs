@@ -117,3 +117,47 @@ fn many_late_jobs_of_a_user_whose_forced_one_runs_hide_nobody() {
     let effects = farm.ended("b", 9_101, 1, rendered());
     assert_eq!(effects[1..], [assign(100, 1, "b")]);
 }
+
+/// Their checkpoints are of a class of which one node is left, which works.
+#[test]
+fn many_late_jobs_that_may_not_come_here_hide_nobody() {
+    let mut farm = Farm::new();
+    let offer = |name: &str, class: &str| {
+        Event::NodeRegistered(NodeOffer {
+            node: node_id(name),
+            generation: FIRST,
+            models: vec![model("tiny")],
+            device_class: class.to_owned(),
+            memory_bytes: 1 << 34,
+            running: None,
+        })
+    };
+    farm.step(offer("x", "other"));
+    let mut long = waiting(9_000, 9_000, Tier::Studio);
+    long.cost = GpuSeconds(100_000.0);
+    assert_eq!(farm.arrive(long), [assign(9_000, 1, "x")]);
+    farm.step(offer("a", "gpu"));
+    assert_eq!(
+        farm.arrive(waiting(9_001, 9_001, Tier::Studio)),
+        [assign(9_001, 1, "a")]
+    );
+    for n in 1..=100 {
+        let mut kept = waiting(n, n, Tier::Free);
+        kept.resume = Some(Checkpoint {
+            device_class: "other".to_owned(),
+            step: 1,
+        });
+        farm.arrive(kept);
+    }
+    farm.now_ms += 1;
+    let mut poor = waiting(500, 500, Tier::Free);
+    poor.cost = GpuSeconds(100_000.0);
+    farm.arrive(poor);
+    let mut cheap = waiting(501, 501, Tier::Free);
+    (cheap.cost, cheap.class) = (GpuSeconds(1.0), Class::Batch);
+    farm.arrive(cheap);
+    let bound_ms = Tier::Free.start_bound_ms(Class::Interactive).unwrap();
+    assert_eq!(farm.pass(bound_ms, &["a", "x"]), []);
+    let effects = farm.ended("a", 9_001, 1, rendered());
+    assert_eq!(effects[1..], [assign(500, 1, "a")]);
+}

@@ -49,6 +49,49 @@ fn among_more_than_are_looked_at_at_once_each_is_found_within_some_looks() {
 }
 
 #[test]
+fn why_a_job_waited_too_long_is_said_as_it_was() {
+    let mut farm = Farm::new();
+    farm.arrive(waiting(1, 1, Tier::Free));
+    farm.arrive(WaitingJob {
+        after: Some(job_id(9)),
+        ..waiting(2, 1, Tier::Free)
+    });
+    farm.arrive(WaitingJob {
+        attempt: Attempt::new(1),
+        ..waiting(3, 2, Tier::Free)
+    });
+    farm.now_ms = JOB_QUEUED_MS_MAX;
+    let said = farm
+        .step(Event::Tick)
+        .into_iter()
+        .map(|effect| match effect {
+            Effect::Fail { job, detail, .. } => (job.as_uuid().as_u64_pair().1, detail),
+            other => panic!("{other:?}"),
+        });
+    let said: BTreeSet<(u64, String)> = said.collect();
+    let expected = [
+        (1, "no node could start it within 7 days"),
+        (2, "the job that it starts after was not done within 7 days"),
+        (3, "no node could render it to its end within 7 days"),
+    ];
+    assert_eq!(said, expected.map(|(n, text)| (n, text.to_owned())).into());
+}
+
+#[test]
+fn a_long_render_has_ten_times_as_long_as_was_predicted() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    let hours = |n: u64| 3_600_000 * n;
+    let mut long = waiting(1, 1, Tier::Free);
+    long.cost = GpuSeconds(3_600.0);
+    farm.arrive(long);
+    assert_eq!(farm.pass(hours(10) - NODE_BEAT_MS, &["a"]), []);
+    // And a load, which nobody has measured yet.
+    let effects = farm.pass(hours(1), &["a"]);
+    assert!(matches!(effects[0], Effect::Stop { .. }), "{effects:?}");
+}
+
+#[test]
 fn an_attempt_that_runs_ten_times_as_long_as_predicted_is_tried_elsewhere() {
     let mut farm = Farm::new();
     farm.register("a", FIRST, None);

@@ -271,3 +271,64 @@ fn those_who_wait_for_a_model_that_no_free_node_has_hide_nobody() {
     let effects = farm.step(not_taken);
     assert!(effects.contains(&assign(1, 2, "b")), "{effects:?}");
 }
+
+#[test]
+fn what_a_node_calls_the_jobs_own_fault_is_shown_to_one_other() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    farm.register("b", FIRST, None);
+    farm.arrive(waiting(1, 1, Tier::Free));
+    let effects = farm.ended("a", 1, 1, failure(false));
+    assert_eq!(effects[1..], [assign(1, 2, "b")]);
+    let effects = farm.ended("b", 1, 2, failure(false));
+    assert!(
+        matches!(&effects[..], [Effect::Fail { code, .. }] if code == "engine_failed"),
+        "{effects:?}"
+    );
+    // Neither is held against the nodes.
+    assert!(farm.scheduler.distrusted_on(&node_id("a")).is_empty());
+
+    // There is no other that could try it.
+    farm.step(Event::NodeDraining {
+        node: node_id("b"),
+        how: Drain::Lazy,
+    });
+    farm.arrive(waiting(2, 1, Tier::Free));
+    let effects = farm.ended("a", 2, 1, failure(false));
+    assert!(matches!(&effects[..], [Effect::Fail { .. }]), "{effects:?}");
+}
+
+/// Its device computes nonsense, or it asks the wrong server for files.
+#[test]
+fn a_node_that_calls_every_job_wrong_fails_none_of_them() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    farm.register("b", FIRST, None);
+    let mut eaten = 0;
+    for n in 0..20 {
+        let mut effects = farm.arrive(waiting(n, n, Tier::Free));
+        let mut attempt = 1;
+        while farm.scheduler.running_on(&node_id("a")).is_some() {
+            eaten += 1;
+            effects = farm.ended("a", n, attempt, failure(false));
+            attempt += 1;
+        }
+        assert_eq!(effects.last(), Some(&assign(n, attempt, "b")));
+        farm.ended("b", n, attempt, rendered());
+    }
+    assert!(eaten <= 3, "{eaten}");
+}
+
+#[test]
+fn a_job_that_is_impossible_fails_at_once_and_blames_nobody() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    farm.register("b", FIRST, None);
+    farm.arrive(waiting(1, 1, Tier::Free));
+    let impossible = AttemptEnd::Impossible {
+        code: "inputs_missing".to_owned(),
+        detail: "its picture is gone".to_owned(),
+    };
+    let effects = farm.ended("a", 1, 1, impossible);
+    assert!(matches!(&effects[..], [Effect::Fail { .. }]), "{effects:?}");
+}

@@ -1,5 +1,7 @@
 //! A job whose first frame is made from words needs two models on one node.
 
+use flowai_actors::limits::NODE_SUSPECT_FAILURES;
+
 use super::*;
 
 fn of_words(n: u64, user: u64) -> WaitingJob {
@@ -47,4 +49,46 @@ fn after_a_failure_it_goes_back_when_the_only_other_node_lacks_a_model() {
     );
     let effects = farm.pass(JOB_RETRY_MS, &["a", "b"]);
     assert_eq!(effects, [assign(1, 2, "a")]);
+}
+
+fn failed(code: &str, stage: Stage) -> AttemptEnd {
+    AttemptEnd::Failed {
+        code: code.to_owned(),
+        detail: String::new(),
+        retryable: true,
+        stage,
+    }
+}
+
+#[test]
+fn a_picture_that_was_too_large_keeps_no_clip_from_a_node() {
+    let mut farm = Farm::new();
+    farm.offer("a", FIRST, &["painter", "tiny"], None);
+    farm.arrive(of_words(1, 1));
+    farm.ended("a", 1, 1, failed("out_of_memory", Stage::Keyframe));
+    assert_eq!(farm.arrive(waiting(2, 2, Tier::Free)), [assign(2, 1, "a")]);
+    assert_eq!(farm.scheduler.ceilings(), []);
+}
+
+#[test]
+fn a_damaged_keyframe_model_costs_its_node_those_jobs_alone() {
+    let mut farm = Farm::new();
+    farm.offer("a", FIRST, &["painter", "tiny"], None);
+    for n in 0..NODE_SUSPECT_FAILURES as u64 {
+        assert_eq!(farm.arrive(of_words(n, n)), [assign(n, 1, "a")]);
+        farm.ended("a", n, 1, failed("model_unusable", Stage::Keyframe));
+        // A clip of a picture says nothing of the keyframe model.
+        let plain = 100 + n;
+        assert_eq!(
+            farm.arrive(waiting(plain, plain, Tier::Free)),
+            [assign(plain, 1, "a")]
+        );
+        farm.ended("a", plain, 1, rendered());
+    }
+    let distrusted = farm.scheduler.distrusted_on(&node_id("a"));
+    assert_eq!(distrusted, [model("painter")]);
+    assert_eq!(
+        farm.arrive(waiting(999, 999, Tier::Free)),
+        [assign(999, 1, "a")]
+    );
 }

@@ -206,3 +206,22 @@ fn nobody_waits_for_a_guess() {
         "no load was measured"
     );
 }
+
+#[test]
+fn of_a_users_jobs_as_many_are_held_as_warm_nodes_become_free() {
+    let mut farm = warm_soon_and_cold_now();
+    for cold in ["c", "d"] {
+        farm.offer(cold, FIRST, &["cold", "warm"], None);
+        holds(&mut farm, cold, "cold", &[]);
+    }
+    let warm = |n| with_model("warm", waiting(n, 1, Tier::Pro));
+    assert_eq!(farm.arrive(warm(1)), []);
+    // The last one waits in its place.
+    assert_eq!(farm.arrive(warm(2)), [assign(1, 1, "b")]);
+    assert_eq!(farm.arrive(warm(3)), [assign(2, 1, "c")]);
+    assert_eq!(farm.scheduler.why(job_id(3)), Some(WaitsFor::WarmNode));
+    assert_eq!(
+        farm.ended("a", 900, 1, rendered())[1..],
+        [assign(3, 1, "a")]
+    );
+}

@@ -22,6 +22,7 @@ use flowai_actors::ids::{Attempt, Generation, GpuSeconds, JobId, ModelId, NodeId
 use flowai_actors::limits::{
     FORCED_START_EVERY, JOB_ATTEMPTS_MAX, JOB_RETRY_MS, NODE_BEAT_MS, NODE_LEASE_MS,
 };
+use flowai_actors::messages::Stage;
 use flowai_actors::state::{Class, Tier};
 use flowai_store::journal::Unfinished;
 use uuid::Uuid;
@@ -177,6 +178,7 @@ fn failure(retryable: bool) -> AttemptEnd {
         code: "engine_failed".into(),
         detail: "a device was lost".into(),
         retryable,
+        stage: Stage::Clip,
     }
 }
 

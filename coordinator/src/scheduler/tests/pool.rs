@@ -118,6 +118,7 @@ fn what_ran_out_of_memory_on_every_kind_of_node_is_over_a_ceiling() {
         code: "out_of_memory".to_owned(),
         detail: "no memory".to_owned(),
         retryable: true,
+        stage: Stage::Clip,
     };
     for node in ["a1", "a2"] {
         farm.step(class(node, "small"));

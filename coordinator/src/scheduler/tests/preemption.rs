@@ -376,3 +376,72 @@ fn a_node_that_was_stopped_for_a_job_and_drained_since_keeps_no_other_from_makin
         |effect: &Effect| matches!(effect, Effect::Stop { node, .. } if *node == node_id("b"));
     assert!(effects.iter().any(stops_b), "{effects:?}");
 }
+
+/// It ran for longer than its bound before its node was taken back.
+#[test]
+fn a_bound_counts_from_when_a_job_waits_again() {
+    let mut farm = Farm::new();
+    farm.register("b", FIRST, None);
+    let mut long = waiting(1, 1, Tier::Free);
+    long.cost = GpuSeconds(7_200.0);
+    assert_eq!(farm.arrive(long), [assign(1, 1, "b")]);
+    farm.register("a", FIRST, None);
+    let mut spot = waiting(2, 2, Tier::Pro);
+    spot.cost = GpuSeconds(3_600.0);
+    assert_eq!(farm.arrive(spot), [assign(2, 1, "a")]);
+    let bound_ms = Tier::Pro.start_bound_ms(Class::Interactive).unwrap();
+    assert_eq!(farm.pass(2 * bound_ms, &["a", "b"]), []);
+    farm.step(Event::NodeDraining {
+        node: node_id("a"),
+        how: Drain::Now,
+    });
+    farm.ended("a", 2, 1, stopped_after(4));
+    let lead_ms = (1_000.0 * PREEMPTION_SWAP_S) as u64;
+    let soon_ms = bound_ms - lead_ms - 2 * NODE_BEAT_MS;
+    assert_eq!(farm.pass(soon_ms, &["a", "b"]), []);
+    let effects = farm.pass(3 * NODE_BEAT_MS, &["a", "b"]);
+    assert!(
+        matches!(effects[..], [Effect::Stop { job, .. }] if job == job_id(1)),
+        "{effects:?}"
+    );
+}
+
+/// Two long jobs run, and somebody of a tier above waits with two jobs of unlike sizes.
+#[test]
+fn nodes_are_stopped_for_one_job_of_a_user_at_a_time() {
+    let mut farm = Farm::new();
+    let nodes = ["a", "b"];
+    for (n, node) in (1..).zip(nodes) {
+        farm.register(node, FIRST, None);
+        let mut export = waiting(n, n, Tier::Pro);
+        (export.class, export.cost) = (Class::Batch, GpuSeconds(7_200.0));
+        assert_eq!(farm.arrive(export), [assign(n, 1, node)]);
+    }
+    farm.arrive(waiting(3, 3, Tier::Free));
+    let mut other = waiting(4, 3, Tier::Free);
+    other.shape.width = 512;
+    farm.arrive(other);
+    let bound_ms = Tier::Free.start_bound_ms(Class::Interactive).unwrap();
+    let effects = farm.pass(bound_ms + NODE_BEAT_MS, &nodes);
+    assert_eq!(effects.len(), 1, "{effects:?}");
+    let [Effect::Stop { job, ref node, .. }] = effects[..] else {
+        panic!("{effects:?}")
+    };
+    let name = node.to_string();
+    let effects = farm.ended(&name, job.as_uuid().as_u64_pair().1, 1, stopped_after(4));
+    assert_eq!(effects.len(), 2, "{effects:?}");
+    // It runs as many as it may, and its next one may stop nobody.
+    assert_eq!(farm.pass(bound_ms / 2, &nodes), []);
+}
+
+/// What room was made for takes none of the starts that are kept for those who wait too long.
+#[test]
+fn a_start_that_others_made_room_for_is_no_forced_one() {
+    let mut farm = about_to_miss_a_bound();
+    let bound_ms = Tier::Studio.start_bound_ms(Class::Interactive).unwrap();
+    farm.pass(bound_ms, &["a"]);
+    let effects = farm.ended("a", 1, 1, stopped_after(4));
+    assert_eq!(effects[1..], [assign(2, 1, "a")]);
+    let figures = farm.scheduler.figures();
+    assert_eq!((figures.forced_starts, figures.preemptions), (0, 1));
+}

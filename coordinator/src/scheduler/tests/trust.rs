@@ -167,6 +167,7 @@ fn out_of_memory() -> AttemptEnd {
         code: "out_of_memory".into(),
         detail: "9 GB wanted".into(),
         retryable: true,
+        stage: Stage::Clip,
     }
 }
 
@@ -360,4 +361,128 @@ fn a_node_whose_pause_is_over_is_given_work_whatever_happens_at_that_moment() {
     let (job, _) = farm.scheduler.running_on(&node_id("a")).unwrap();
     let effects = farm.ended("a", job.as_uuid().as_u64_pair().1, 1, rendered());
     assert_eq!(given(&effects).len(), 2, "{effects:?}");
+}
+
+/// The only thing that `b` is given next is `job`.
+fn give_to_b(farm: &mut Farm, job: WaitingJob) -> Vec<Effect> {
+    let drain = |how| Event::NodeDraining {
+        node: node_id("a"),
+        how,
+    };
+    farm.step(drain(Drain::Lazy));
+    let effects = farm.arrive(job);
+    farm.step(drain(Drain::Off));
+    effects
+}
+
+#[test]
+fn a_node_that_dies_of_the_job_that_tries_it_waits_twice_as_long() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    farm.register("b", FIRST, None);
+    distrust_b(&mut farm);
+    farm.pass(NODE_QUARANTINE_MS, &["a", "b"]);
+    assert_eq!(
+        give_to_b(&mut farm, waiting(1, 1, Tier::Free)),
+        [assign(1, 1, "b")]
+    );
+    // The process has crashed, and is there again.
+    farm.register("b", SECOND, None);
+    assert_eq!(farm.scheduler.distrusted_on(&node_id("b")), [model("tiny")]);
+    farm.pass(2 * NODE_QUARANTINE_MS - 2 * NODE_BEAT_MS, &["a"]);
+    farm.register("b", SECOND, None);
+    assert_eq!(farm.scheduler.distrusted_on(&node_id("b")), [model("tiny")]);
+    farm.pass(3 * NODE_BEAT_MS, &["a"]);
+    assert_eq!(farm.scheduler.distrusted_on(&node_id("b")), []);
+}
+
+/// `b` has each of these jobs first, and `a` renders what it does not.
+fn alternate(farm: &mut Farm, rounds: u64, ends: impl Fn(&mut Farm, u64) -> Vec<Effect>) {
+    for n in 0..rounds {
+        let (bad, good) = (2 * n, 2 * n + 1);
+        if give_to_b(farm, waiting(bad, bad, Tier::Free)).is_empty() {
+            return;
+        }
+        assert_eq!(given(&ends(farm, bad)), [(bad, "a".to_owned())]);
+        farm.ended("a", bad, 2, rendered());
+        if give_to_b(farm, waiting(good, good, Tier::Free)) == [assign(good, 1, "b")] {
+            farm.ended("b", good, 1, rendered());
+        }
+    }
+}
+
+#[test]
+fn a_node_that_fails_every_other_job_is_given_nothing() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    farm.register("b", FIRST, None);
+    alternate(&mut farm, NODE_FAULTS_MAX as u64, |farm, job| {
+        farm.ended("b", job, 1, failure(true))
+    });
+    assert_eq!(farm.scheduler.distrusted_on(&node_id("b")), [model("tiny")]);
+}
+
+#[test]
+fn a_node_whose_link_breaks_now_and_then_is_trusted() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    farm.register("b", FIRST, None);
+    alternate(&mut farm, 3 * NODE_FAULTS_MAX as u64, |farm, _| {
+        let effects = farm.pass(NODE_LEASE_MS, &["a"]);
+        farm.register("b", FIRST, None);
+        effects
+    });
+    assert_eq!(farm.scheduler.distrusted_on(&node_id("b")), []);
+}
+
+#[test]
+fn what_is_too_large_for_a_node_says_nothing_of_what_is_not() {
+    let mut farm = Farm::new();
+    farm.register("b", FIRST, None);
+    farm.register("a", FIRST, None);
+    for n in 0..NODE_FAULTS_MAX as u64 {
+        let mut job = waiting(n, n, Tier::Free);
+        // Each fits by what is known.
+        job.shape.width = 2_048 >> n;
+        assert_eq!(give_to_b(&mut farm, job), [assign(n, 1, "b")]);
+        let effects = farm.ended("b", n, 1, out_of_memory());
+        assert_eq!(given(&effects), [(n, "a".to_owned())]);
+        farm.ended("a", n, 2, rendered());
+    }
+    assert_eq!(farm.scheduler.distrusted_on(&node_id("b")), []);
+}
+
+#[test]
+fn who_waits_for_paused_nodes_is_told_so_and_they_shorten_no_forecast() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    farm.register("b", FIRST, None);
+    distrust_b(&mut farm);
+    farm.arrive(waiting(1, 1, Tier::Free));
+    farm.arrive(waiting(2, 2, Tier::Free));
+    let wait_s = |farm: &Farm| {
+        farm.scheduler
+            .predicted_wait(Tier::Free, "gpu")
+            .unwrap()
+            .p50_s
+    };
+    let paused_s = wait_s(&farm);
+    assert_eq!(farm.scheduler.why(job_id(2)), Some(WaitsFor::Node));
+    farm.step(Event::NodeDraining {
+        node: node_id("a"),
+        how: Drain::Lazy,
+    });
+    assert_eq!(farm.scheduler.why(job_id(2)), Some(WaitsFor::PausedNode));
+    assert_eq!(farm.scheduler.starts_in(job_id(2)), None);
+    farm.step(Event::NodeDraining {
+        node: node_id("a"),
+        how: Drain::Off,
+    });
+    farm.register("c", FIRST, None);
+    farm.arrive(waiting(3, 3, Tier::Free));
+    assert!(
+        wait_s(&farm) < 0.8 * paused_s,
+        "{} {paused_s}",
+        wait_s(&farm)
+    );
 }

@@ -24,6 +24,10 @@ impl State {
             return;
         }
         match answer {
+            // It was a leader, and does not know yet that it is none.
+            Some(Registered::Welcome { epoch, .. }) if epoch < self.epoch => {
+                self.ask_later(now, from);
+            }
             Some(Registered::Welcome { epoch, running }) => {
                 self.leader = Leader::Known {
                     peer: from.clone(),
@@ -36,13 +40,15 @@ impl State {
                 }
             }
             Some(Registered::Fenced { .. }) => self.leave(now, Ending::Replaced, effects),
-            None => {
-                self.leader = Leader::Greeted {
-                    peer: from.clone(),
-                    ask: Asking::At(now.plus_ms(RETRY_MS)),
-                };
-            }
+            None => self.ask_later(now, from),
         }
+    }
+
+    fn ask_later(&mut self, now: Monotonic, from: &PeerId) {
+        self.leader = Leader::Greeted {
+            peer: from.clone(),
+            ask: Asking::At(now.plus_ms(RETRY_MS)),
+        };
     }
 
     pub(super) fn beat_answered(

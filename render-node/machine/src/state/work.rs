@@ -16,8 +16,11 @@ use crate::failure::{FailureCode, JobFailure};
 use crate::leaving::Leaving;
 use crate::run::{NotRendered, NotUploaded};
 
-/// Rounds of upload targets for one clip that the store refuses: URLs that are never good are not a matter of waiting.
-const REFUSED_ROUNDS_MAX: u32 = 3;
+/// Rounds of upload targets for one clip that the store refuses: it may be the leader's clock for a moment, and a render is dear, but
+/// URLs that are never good are not a matter of waiting.
+const REFUSED_ROUNDS_MAX: u32 = 6;
+/// After the first of them; twice as long after each other one.
+const REFUSED_PAUSE_MS: u64 = 1_000;
 
 impl State {
     pub(super) fn assigned(
@@ -185,7 +188,8 @@ impl State {
                 tries.refused += 1;
                 let (clip, tries) = (clip.clone(), *tries);
                 if tries.refused < REFUSED_ROUNDS_MAX {
-                    return job.place(now, clip, tries);
+                    let pause_ms = REFUSED_PAUSE_MS << (tries.refused - 1);
+                    return job.place(now.plus_ms(pause_ms), clip, tries);
                 }
                 job.tell(
                     now,

@@ -231,3 +231,26 @@ fn an_answer_of_an_earlier_term_is_a_ghost() {
     );
     assert_eq!(bench.state.running(), Some(at(1, 2)));
 }
+
+/// It was frozen, and answers before it finds out.
+#[test]
+fn a_leader_whose_term_is_over_is_told_nothing() {
+    let mut bench = Bench::telling();
+    let moves_to = |bench: &mut Bench, from: &str, to: &str, epoch: u32| {
+        bench.hear(Event::LinkDown(leader(from)));
+        bench.hear(ended(None));
+        bench.now_ms += 1_000;
+        bench.hear(Event::LinkUp(leader(to)));
+        bench.hear(welcome(
+            to,
+            bench.now_ms,
+            Some(at(1, 1)),
+            epoch,
+            Verdict::GoOn,
+        ))
+    };
+    assert_eq!(moves_to(&mut bench, "a", "b", 2), ["tell b 1@2 Rendered@2"]);
+    assert_eq!(moves_to(&mut bench, "b", "a", 1), none());
+    // It is asked again, until it knows that it is none.
+    assert_eq!(bench.after(1_000), ["register a 1@2"]);
+}

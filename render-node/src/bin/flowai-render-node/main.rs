@@ -32,6 +32,7 @@ fn main() -> ExitCode {
     };
     match start(settings) {
         Ok(end) => {
+            exit_in_any_case();
             match &end {
                 End::Closed => tracing::info!("node has ended"),
                 End::Replaced => say(
@@ -56,7 +57,6 @@ fn main() -> ExitCode {
                 }
                 End::EngineLost(reason) => {
                     tracing::error!(reason, "engine is lost");
-                    exit_in_any_case();
                 }
                 End::Broken(reason) => tracing::error!(reason, "node cannot go on"),
             }
@@ -74,7 +74,8 @@ fn say(rule: Rule, what: &str) {
     eprintln!("flowai-render-node: {}: {what}", rule.name());
 }
 
-/// A device that hangs may also hang what its library does at exit; the supervisor waits for the end of this process.
+/// A device that hangs, or that an abandoned step still works on, may also hang what its library does at exit; the supervisor waits
+/// for the end of this process.
 fn exit_in_any_case() {
     std::thread::spawn(|| {
         std::thread::sleep(EXIT_GRACE);

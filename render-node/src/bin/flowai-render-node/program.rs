@@ -100,8 +100,13 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<End> {
     }
     let models_dir = settings.models_dir.clone();
     let scanned = data_dir.path().to_owned();
-    let models = tokio::task::spawn_blocking(move || Models::scan(&models_dir, &scanned)).await?;
-    let models = Arc::new(models.context("FLOWAI_MODELS_DIR")?);
+    // All of them are read and hashed the first time, which takes minutes.
+    let scan = tokio::task::spawn_blocking(move || Models::scan(&models_dir, &scanned));
+    let models = tokio::select! {
+        models = scan => models?.context("FLOWAI_MODELS_DIR")?,
+        () = signals.received() => return Ok(End::Closed),
+    };
+    let models = Arc::new(models);
     // Before anything is written: a full disk gets room.
     let shelves = Shelves::open(&settings, &data_dir)?;
     let generation = data_dir.next_generation()?;
@@ -130,17 +135,26 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<End> {
     link.dial(targets)?;
     tracing::info!(node = %settings.id, %generation, "node is looking for its leader");
 
+    // Also while it closes: a job that takes the engine along must not look like one that was stopped.
+    let failed = async || {
+        tokio::select! {
+            lost = engine.lost() => End::EngineLost(lost.reason),
+            failed = tasks.failed() => End::Broken(failed.to_string()),
+            failed = link.failed() => End::Broken(failed.to_string()),
+        }
+    };
     let end = tokio::select! {
         ended = node.ended() => ended_as(ended),
-        lost = engine.lost() => End::EngineLost(lost.reason),
-        failed = tasks.failed() => End::Broken(failed.to_string()),
-        failed = link.failed() => End::Broken(failed.to_string()),
+        end = failed() => end,
         lapsed = keeper.keep_valid(&link) => match lapsed {
             Ok(Lapsed::Expired) => End::Refused(Rule::Rejoin),
             Ok(Lapsed::Revoked) => End::Refused(Rule::Stop),
             Err(error) => End::Broken(error.to_string()),
         },
-        () = signals.received() => close(&node).await,
+        () = signals.received() => tokio::select! {
+            end = close(&node) => end,
+            end = failed() => end,
+        },
         error = announce(&node, &settings, generation) => End::Broken(error),
     };
     tasks.shutdown(STOP_GRACE).await;

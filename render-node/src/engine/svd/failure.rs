@@ -44,7 +44,12 @@ pub(crate) fn not_checked(sha256: Sha256, error: NotRead) -> EngineError {
         NotRead::Engine(error) => error,
     };
     match error.into() {
-        EngineError::Failed(JobFailure { code, detail }) => {
+        EngineError::Failed(JobFailure { code, detail, .. }) => {
+            // Of the machine, for the adapter alone: it says nothing of the size of clips.
+            let code = match code {
+                FailureCode::OutOfMemory => FailureCode::EngineFailed,
+                other => other,
+            };
             JobFailure::new(code, format!("adapter {sha256}: {detail}")).into()
         }
         other => other,

@@ -51,9 +51,10 @@ impl SvdOptions {
     /// What equal bits need on a device of this class; also the version of the kernels decides about them.
     pub fn device_class(&self, class: &DeviceClass) -> String {
         format!(
-            "{} libtorch {}",
+            "{} libtorch {} {}",
             class.text(self.threads),
-            SvdEngine::LIBTORCH
+            SvdEngine::LIBTORCH,
+            self.dtype_name()
         )
     }
 }
@@ -313,7 +314,8 @@ mod tests {
         };
         let class = options.device_class(&DeviceClass::Cpu);
         let processor = flowai_svd::processor_name();
-        let expected = format!(" threads 3 kernels 2 mkl AUTO on {processor} libtorch 2.11.0");
+        let expected =
+            format!(" threads 3 kernels 2 mkl AUTO on {processor} libtorch 2.11.0 float32");
         assert!(
             class.starts_with("cpu ") && class.ends_with(&expected),
             "{class}"
