@@ -130,6 +130,11 @@ impl Scheduler {
         if same.as_ref().is_none_or(|node| node.group != group) {
             self.slow.remove(&ix);
         }
+        // What is taken from it has to leave its engine first.
+        let readiness = match (offer.running, running) {
+            (Some(_), None) => Readiness::Doubtful,
+            _ => Readiness::Ready,
+        };
         let known_run = same.as_ref().and_then(|node| node.running);
         let reserved = same.as_ref().and_then(|node| node.reserved);
         let running = running.map(|(job, attempt)| {
@@ -146,7 +151,7 @@ impl Scheduler {
             lease_until,
             running,
             drain: drain.unwrap_or(Drain::Off),
-            readiness: Readiness::Ready,
+            readiness,
             model,
             fused,
             near,

@@ -108,7 +108,7 @@ impl Job {
 
     /// The run is this far: it came to a boundary.
     pub(crate) fn moved(&mut self, now: Monotonic, standing: Standing) {
-        self.pace.boundary(now, standing.step);
+        self.pace.boundary(now, standing.phase, standing.step);
         self.standing = standing;
         self.is_told = false;
     }

@@ -4,7 +4,7 @@ use flowai_actors::clock::Monotonic;
 use flowai_actors::limits::{
     ENGINE_LEAVE_GRACE_MS, ENGINE_LEAVE_MS_MAX, ENGINE_LEAVE_MS_MIN, ENGINE_LEAVE_STEPS,
 };
-use flowai_actors::messages::AttemptRef;
+use flowai_actors::messages::{AttemptRef, Phase};
 
 use crate::event::RunId;
 
@@ -12,6 +12,7 @@ use crate::event::RunId;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
     last: Monotonic,
+    phase: Phase,
     steps_done: u32,
     /// `None` until a step of the stage was seen.
     longest_ms: Option<u64>,
@@ -21,6 +22,7 @@ impl Pace {
     pub(crate) fn new(now: Monotonic) -> Self {
         Self {
             last: now,
+            phase: Phase::Fetching,
             steps_done: 0,
             longest_ms: None,
         }
@@ -28,14 +30,14 @@ impl Pace {
 
     /// The run came to a boundary. Only from one step to the next is a stretch: of a checkpoint with which it goes on nothing was
     /// worked here, and the steps of a keyframe are shorter than those of its clip.
-    pub(crate) fn boundary(&mut self, now: Monotonic, steps_done: u32) {
+    pub(crate) fn boundary(&mut self, now: Monotonic, phase: Phase, steps_done: u32) {
         if steps_done < self.steps_done {
             self.longest_ms = None;
-        } else if steps_done == self.steps_done + 1 {
+        } else if is_of_steps(phase) && (phase, steps_done) == (self.phase, self.steps_done + 1) {
             let stretch_ms = now.since(self.last).as_millis() as u64;
             self.longest_ms = Some(self.longest_ms.unwrap_or(0).max(stretch_ms));
         }
-        (self.last, self.steps_done) = (now, steps_done);
+        (self.last, self.phase, self.steps_done) = (now, phase, steps_done);
     }
 
     /// The run goes on after a pause, which was no stretch of work.
@@ -52,6 +54,11 @@ impl Pace {
         let since_boundary = self.last.plus_ms(patience_ms);
         since_boundary.max(now.plus_ms(ENGINE_LEAVE_GRACE_MS))
     }
+}
+
+/// Whether each step done is a step worked: what a checkpoint brings is told before they begin.
+const fn is_of_steps(phase: Phase) -> bool {
+    matches!(phase, Phase::Keyframe | Phase::Denoising)
 }
 
 /// A run that was told to stop and has not said that it is out of the engine. While there is one, the engine is taken.
@@ -86,7 +93,8 @@ mod tests {
     fn check(boundaries: &[(u64, u32)], stopped_ms: u64, expected_ms: u64) {
         let mut pace = Pace::new(Monotonic::default());
         for (ms, steps_done) in boundaries {
-            pace.boundary(Monotonic::from_millis(*ms), *steps_done);
+            let at = Monotonic::from_millis(*ms);
+            pace.boundary(at, Phase::Denoising, *steps_done);
         }
         let by = pace.leaves_by(Monotonic::from_millis(stopped_ms));
         assert_eq!(by.as_millis(), expected_ms, "{boundaries:?}");
@@ -125,6 +133,16 @@ mod tests {
     fn a_checkpoint_that_was_read_in_a_moment_is_no_measure_for_a_step() {
         let boundaries = [(0, 0), (1_000, 10), (1_010, 10)];
         check(&boundaries, 6_000, 1_010 + ENGINE_LEAVE_MS_MAX);
+        let mut pace = Pace::new(Monotonic::default());
+        for phase in [Phase::Preparing, Phase::Preparing, Phase::Denoising] {
+            pace.boundary(
+                Monotonic::from_millis(1),
+                phase,
+                u32::from(pace.phase != Phase::Fetching),
+            );
+        }
+        let by = pace.leaves_by(Monotonic::from_millis(2));
+        assert_eq!(by.as_millis(), 1 + ENGINE_LEAVE_MS_MAX);
         let with_a_step = [(0, 0), (1_000, 10), (1_010, 10), (101_010, 11)];
         check(&with_a_step, 102_000, 101_010 + 3 * 100_000);
     }
@@ -132,9 +150,9 @@ mod tests {
     #[test]
     fn a_pause_is_no_stretch_of_work() {
         let mut pace = Pace::new(Monotonic::default());
-        pace.boundary(Monotonic::from_millis(1_000), 1);
+        pace.boundary(Monotonic::from_millis(1_000), Phase::Denoising, 1);
         pace.resumed(Monotonic::from_millis(400_000));
-        pace.boundary(Monotonic::from_millis(401_000), 2);
+        pace.boundary(Monotonic::from_millis(401_000), Phase::Denoising, 2);
         let by = pace.leaves_by(Monotonic::from_millis(401_000));
         assert_eq!(by.as_millis(), 401_000 + ENGINE_LEAVE_MS_MIN);
     }

@@ -4,6 +4,7 @@ mod checks;
 mod clock;
 mod coordinator;
 mod faults;
+mod idling;
 mod node;
 mod plan;
 mod silence;

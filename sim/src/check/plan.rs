@@ -39,7 +39,7 @@ pub(super) enum Nature {
     Good,
     /// Fails on every node, by name.
     Bad,
-    /// Fails on some nodes, in a way that may pass elsewhere.
+    /// Fails now and then, in a way that may pass elsewhere.
     Flaky,
     /// Kills each process that renders it.
     Killer,
@@ -185,6 +185,8 @@ impl Plan {
         let jobs = rng.random_range(3..=16).max(nodes * 2);
         let harm = rng.random_range(0..=10);
         let natures = Natures::of(rng);
+        // A step may last longer than a node that is told to end has.
+        let step_ms_max = [5_000, 5_000, 5_000, 150_000][rng.random_range(0..4)];
         let wishes: Vec<Wish> = (0..jobs)
             .map(|count| {
                 let owner = rng.random_range(0..users);
@@ -198,7 +200,7 @@ impl Plan {
                         .then(|| rng.random_range(0..count)),
                     nature: natures.draw(rng),
                     steps: rng.random_range(1..=6),
-                    step_ms: rng.random_range(200..5_000),
+                    step_ms: rng.random_range(200..step_ms_max),
                     cancel_after_ms: (rng.random_range(0..10) == 0)
                         .then(|| rng.random_range(10..40_000)),
                 }
@@ -209,7 +211,12 @@ impl Plan {
             .map(|_| fault(rng, nodes, users, heal_ms))
             .collect();
         let patience_ms: u64 = wishes.iter().map(|wish| wish.nature.patience_ms()).sum();
-        let patience_ms = patience_ms + refusals_ms(&wishes);
+        // Each may be begun anew, on a node that another one has to leave first.
+        let work_ms: u64 = wishes
+            .iter()
+            .map(|wish| u64::from(wish.steps) * wish.step_ms)
+            .sum();
+        let patience_ms = patience_ms + refusals_ms(&wishes) + 3 * work_ms;
         Self {
             kind: Kind::Chaos,
             nodes,

@@ -178,6 +178,8 @@ pub(super) struct World {
     pub(super) is_healed: bool,
     /// Since when one coordinator leads and nothing hinders it.
     pub(super) calm_since: u64,
+    /// Running attempts on which nobody works, and since when they were found so.
+    pub(super) unworked: BTreeMap<(JobId, u32), u64>,
     seen_epoch: u32,
     pub(super) model: (ModelId, Sha256),
     /// Numbers the questions to leaders.
@@ -228,6 +230,7 @@ impl World {
             trace,
             is_healed: false,
             calm_since: 0,
+            unworked: BTreeMap::new(),
             seen_epoch: 0,
             turn_replies: 0,
             model: (model, Sha256::from_bytes([9; 32])),
@@ -274,6 +277,7 @@ impl World {
             {
                 self.checks.look_at_all(&self.store);
                 self.look_at_waits();
+                self.look_at_work();
             }
             if self.checks.broken().is_some() {
                 return false;
@@ -406,6 +410,7 @@ impl World {
             let attempt = store.row(job).map_or(0, |row| row.attempt);
             format!("{job} is still {state} after {attempt} attempts, long after all was healed")
         });
+        self.look_at_nodes_at_end();
         self.users.look_at_end(&self.store, &mut self.checks);
         self.compare_memory();
     }

@@ -257,3 +257,13 @@ fn a_node_that_is_to_be_drained_at_once_stops_when_it_comes_with_its_job() {
     // Once is enough.
     assert_eq!(farm.register("a", FIRST, Some((1, 1))), []);
 }
+
+/// Its engine still works on what was taken from it: whatever it is given would be refused.
+#[test]
+fn a_node_that_has_to_leave_something_is_given_nothing_before_its_next_beat() {
+    let mut farm = Farm::new();
+    farm.arrive(waiting(1, 1, Tier::Free));
+    let effects = farm.register("a", FIRST, Some((9, 1)));
+    assert!(matches!(effects[..], [Effect::Stale { .. }]), "{effects:?}");
+    assert_eq!(farm.pass(NODE_BEAT_MS, &["a"]), [assign(1, 1, "a")]);
+}

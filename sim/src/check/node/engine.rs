@@ -46,6 +46,8 @@ impl World {
             at,
             assign,
             step,
+            is_stepping: false,
+            has_begun: false,
             nature,
             step_ms,
             is_paused: false,
@@ -78,6 +80,14 @@ impl World {
         if run.is_over {
             return;
         }
+        if std::mem::take(&mut run.is_stepping) {
+            run.step += 1;
+            self.say_step(process, id);
+            self.checkpoint_on_the_way(process, id);
+        }
+        let Some(run) = self.processes[process].runs.get_mut(&id.0) else {
+            return;
+        };
         if run.is_stopped {
             run.is_over = true;
             let is_kept = run.is_kept;
@@ -126,17 +136,26 @@ impl World {
             }
             _ => {}
         }
-        run.step += 1;
+        run.is_stepping = true;
         let step_ms = run.step_ms;
+        if !std::mem::replace(&mut run.has_begun, true) {
+            self.say_step(process, id);
+        }
+        self.for_node(process, step_ms, Heard::Boundary { run: id });
+    }
+
+    /// So many steps are done.
+    fn say_step(&mut self, process: usize, id: RunId) {
+        let Some(run) = self.processes[process].runs.get(&id.0) else {
+            return;
+        };
         let standing = Standing {
             phase: Phase::Denoising,
-            step,
-            steps,
+            step: run.step,
+            steps: run.assign.spec.steps,
             left_s: None,
         };
         self.node(process, Event::Moved { run: id, standing });
-        self.checkpoint_on_the_way(process, id);
-        self.for_node(process, step_ms, Heard::Boundary { run: id });
     }
 
     /// A run's newest checkpoint goes to the object store, if that takes it.

@@ -24,6 +24,10 @@ use super::world::{Occurrence, World};
 
 const DEVICE_CLASS: &str = "sim";
 
+/// As the program has them, for a node that was told to end: until its job is given up as it is, and until its end is.
+const CLOSING_MS: u64 = 27_000;
+const LAST_WORD_MS: u64 = 3_000;
+
 /// Until a supervisor has started a process anew.
 const RESTART_MS: u64 = 3_000;
 
@@ -92,6 +96,10 @@ pub(super) enum Heard {
     },
     Timer,
     Close,
+    /// It was to end, and its job came to no boundary in time.
+    Abandon,
+    /// Nobody heard its last word in time.
+    GivesUp,
 }
 
 impl Heard {
@@ -110,7 +118,9 @@ impl Heard {
             | Self::StopAsked { .. }
             | Self::Left { .. }
             | Self::Uploaded { .. }
-            | Self::Close => true,
+            | Self::Close
+            | Self::Abandon
+            | Self::GivesUp => true,
         }
     }
 }
@@ -139,7 +149,12 @@ enum Pending {
 struct Run {
     at: AttemptRef,
     assign: Box<Assign>,
+    /// Steps done.
     step: u32,
+    /// The next one is at work.
+    is_stepping: bool,
+    /// It was said that its steps begin.
+    has_begun: bool,
     nature: Nature,
     step_ms: u64,
     is_paused: bool,
@@ -183,7 +198,7 @@ pub(super) struct Process {
     pub(super) is_alive: bool,
     pub(super) is_frozen: bool,
     deferred: Vec<Heard>,
-    machine: State,
+    pub(super) machine: State,
     runs: BTreeMap<u64, Run>,
     asks: BTreeMap<u64, Pending>,
     tokens: u64,
@@ -201,6 +216,17 @@ impl Process {
         let is_it = |run: &Run| (run.at.job, run.at.attempt) == (job, attempt);
         let goes_on = |run: &Run| !run.is_paused && !run.is_stopped && !run.is_over;
         self.is_alive && !self.is_frozen && runs.any(|run| is_it(run) && goes_on(run))
+    }
+
+    /// Whether no run is in its engine, or waits there.
+    pub(super) fn is_engine_free(&self) -> bool {
+        self.runs.values().all(|run| run.is_over)
+    }
+
+    /// Whether a run in its engine comes to no boundary any more.
+    pub(super) fn engine_hangs(&self) -> bool {
+        let mut runs = self.runs.values();
+        runs.any(|run| run.nature == Nature::Hanging && !run.is_over)
     }
 
     fn token(&mut self) -> u64 {
@@ -336,7 +362,15 @@ impl World {
                 own.timer_at = None;
                 self.node(process, Event::Tick);
             }
-            Heard::Close => self.node(process, Event::Close),
+            Heard::Close => {
+                self.for_node(process, CLOSING_MS, Heard::Abandon);
+                self.node(process, Event::Close);
+            }
+            Heard::Abandon => {
+                self.for_node(process, LAST_WORD_MS, Heard::GivesUp);
+                self.node(process, Event::Abandon);
+            }
+            Heard::GivesUp => self.end_process(process, Ending::Closed),
         }
     }
 
@@ -436,6 +470,9 @@ impl World {
     }
 
     fn end_process(&mut self, process: usize, ending: Ending) {
+        if ending == Ending::EngineHung {
+            self.check_hung(process);
+        }
         self.kill_node(process);
         let slot = self.processes[process].slot;
         // The supervisor starts the machine's process anew, unless a newer one runs already.
