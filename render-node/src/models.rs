@@ -22,6 +22,8 @@ use serde_json::Value;
 const HASHES_FILE: &str = "model-hashes.json";
 /// A folder of another model may miss thousands of tensors; a message must stay small.
 const REASON_CHARS_MAX: usize = 2_000;
+/// The same of many folders: a node whose registration is too large for the link is none.
+const REFUSED_TOLD_MAX: usize = 32;
 
 /// A model that may be offered.
 #[derive(Debug, Clone)]
@@ -131,7 +133,9 @@ impl Models {
                     let reason: String =
                         refusal.to_string().chars().take(REASON_CHARS_MAX).collect();
                     tracing::warn!(folder, reason, "model is not offered");
-                    models.refused.push(RefusedModel { folder, reason });
+                    if models.refused.len() < REFUSED_TOLD_MAX {
+                        models.refused.push(RefusedModel { folder, reason });
+                    }
                 }
             }
         }
@@ -149,7 +153,7 @@ impl Models {
         self.offered.values()
     }
 
-    /// Folders that are not offered, and why.
+    /// Folders that are not offered, and why: the first [`REFUSED_TOLD_MAX`], the log has all.
     pub fn refused(&self) -> &[RefusedModel] {
         &self.refused
     }
@@ -288,5 +292,22 @@ impl KnownHashes {
         let part = path.with_extension("part");
         fs::write(&part, serde_json::to_vec(self)?)?;
         fs::rename(&part, path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_of_refused_folders_has_an_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let models_dir = folder.path().join("models");
+        for n in 0..2 * REFUSED_TOLD_MAX {
+            fs::create_dir_all(models_dir.join(format!("model-{n:03}"))).unwrap();
+        }
+        let models = Models::scan(&models_dir, folder.path()).unwrap();
+        assert_eq!(models.refused().len(), REFUSED_TOLD_MAX);
+        assert_eq!(models.refused()[0].folder, "model-000");
     }
 }

@@ -8,19 +8,18 @@ use std::time::Duration;
 use flowai_actors::checkpoint::{
     CheckpointFile, CheckpointPlace, CheckpointPlaced, PlaceCheckpoint,
 };
-use flowai_actors::ids::{Epoch, Generation, NodeId};
+use flowai_actors::ids::Epoch;
 use flowai_actors::kit::Backoff;
 use flowai_actors::limits::CHECKPOINT_PATIENCE_MS;
-use flowai_actors::link::{AskError, NodeLink, PeerId};
+use flowai_actors::link::{AskError, PeerId};
 use flowai_actors::messages::AttemptRef;
 use flowai_actors::wire::{self, QuestionError};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::previews::Leader;
+use super::way::Way;
 use crate::engine::Control;
 use crate::job::LocalCheckpoint;
-use crate::uploader::Uploader;
 
 /// The leader only signs.
 const ASK_DEADLINE: Duration = Duration::from_secs(5);
@@ -28,16 +27,6 @@ const PATIENCE: Duration = Duration::from_millis(CHECKPOINT_PATIENCE_MS);
 /// Between tries.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MOST: Duration = Duration::from_secs(2);
-
-/// The way of the checkpoints of one attempt.
-pub(super) struct Way {
-    pub(super) at: AttemptRef,
-    pub(super) node: NodeId,
-    pub(super) generation: Generation,
-    pub(super) leader: watch::Receiver<Leader>,
-    pub(super) link: Arc<dyn NodeLink>,
-    pub(super) uploader: Uploader,
-}
 
 /// Why a checkpoint does not lie in the store.
 enum NotPlaced {
@@ -54,7 +43,7 @@ async fn out_of_patience(mut newest: watch::Receiver<Option<Arc<LocalCheckpoint>
 
 impl Way {
     /// Until no more can come, or the job is dropped. Gives the newest that lies in the store.
-    pub(super) async fn send_all(
+    pub(super) async fn send_checkpoints(
         self,
         newest: watch::Receiver<Option<Arc<LocalCheckpoint>>>,
         control: &Control,
@@ -66,12 +55,12 @@ impl Way {
             () = out_of_patience(newest.clone()) => {
                 tracing::warn!(attempt = ?self.at, "last checkpoint did not get there in time");
             }
-            () = self.send_each(newest, &mut placed) => {}
+            () = self.send_each_checkpoint(newest, &mut placed) => {}
         }
         placed
     }
 
-    async fn send_each(
+    async fn send_each_checkpoint(
         &self,
         mut newest: watch::Receiver<Option<Arc<LocalCheckpoint>>>,
         placed: &mut Option<CheckpointFile>,
@@ -99,7 +88,10 @@ impl Way {
         let until = Instant::now() + PATIENCE;
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MOST);
         loop {
-            let reason = match self.send(&checkpoint.file, &checkpoint.path).await {
+            let reason = match self
+                .send_checkpoint(&checkpoint.file, &checkpoint.path)
+                .await
+            {
                 Ok(()) => return Ok(()),
                 Err(NotPlaced::Never(reason)) => return Err(reason),
                 Err(NotPlaced::Again(reason)) => reason,
@@ -114,7 +106,7 @@ impl Way {
         }
     }
 
-    async fn send(&self, file: &CheckpointFile, path: &Path) -> Result<(), NotPlaced> {
+    async fn send_checkpoint(&self, file: &CheckpointFile, path: &Path) -> Result<(), NotPlaced> {
         let leader = self.leader.borrow().clone();
         let (leader, epoch) =
             leader.ok_or_else(|| NotPlaced::Again("no leader is known".to_owned()))?;

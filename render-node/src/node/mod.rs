@@ -14,6 +14,7 @@ mod error;
 mod messages;
 mod previews;
 mod tasks;
+mod way;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -113,6 +113,11 @@ async fn a_new_hint_takes_the_place_of_one_that_does_not_come_forward() {
     farm.store.heal();
     let beat = farm.hear_beat(|beat| !beat.held_adapters.is_empty()).await;
     assert_eq!(beat.held_adapters, [sha256(&second)]);
+    // Nor does the first come later: whatever waits for the store tries again within three seconds.
+    for _ in 0..2 {
+        let beat = farm.hear_beat(|_| true).await;
+        assert_eq!(beat.held_adapters, [sha256(&second)]);
+    }
 }
 
 #[tokio::test]

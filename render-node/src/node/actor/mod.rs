@@ -1,51 +1,38 @@
 //! The node actor: decodes what comes, calls the state, carries out its effects. It decides nothing itself.
 
+mod asking;
+mod runs;
+
 use std::collections::HashMap;
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 use std::time::Duration;
 
-use fail::fail_point;
 use flowai_actors::clock::Monotonic;
-use flowai_actors::ids::{JobId, Sha256};
+use flowai_actors::ids::JobId;
 use flowai_actors::kit::{
     Actor, ActorProcessingErr, ActorRef, BoundedRef, Parcel, TaskResult, Tasks,
 };
 use flowai_actors::link::{
-    AskError, Delivery, Envelope, LinkEvent, LinkEvents, NodeLink, PeerId, RefusedCode, ReplyPort,
-    Request, Role,
+    Delivery, LinkEvent, LinkEvents, NodeLink, RefusedCode, ReplyPort, Request, Role,
 };
-use flowai_actors::messages::{
-    AdapterTiers, Assign, AttemptRef, Beat, Body, Ended, KeptAdapters, Prefetch, Register, Stop,
-    Target, UploadTargets,
-};
-use flowai_actors::wire::{self, Question, QuestionError};
+use flowai_actors::messages::{Assign, Body, Prefetch, Stop};
+use flowai_actors::wire;
 use flowai_node_machine::{Clip, Effect, Ending, Event, RunId, State};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
+use self::runs::Run;
 use super::Setup;
-use super::checkpoints;
 use super::messages::Message;
-use super::previews::{Leader, Way};
 use super::tasks::NodeTask;
-use crate::engine::{Control, cache_usage, kept};
-use crate::failure::JobFailure;
-use crate::job::{LocalCheckpoint, NotRendered, Outlets, Ready, Workshop};
-use crate::pulse::Pulse;
+use super::way::Leader;
+use crate::engine::Control;
+use crate::job::{NotRendered, Ready, Workshop};
 
 /// Messages that wait; the link's own credit keeps its share below a quarter of it.
 const MAILBOX_MAX: usize = 256;
 /// A mailbox that stays full for so long means that the actor hangs.
 const POST_DEADLINE: Duration = Duration::from_secs(30);
-/// The leader answers most questions after a commit, in milliseconds.
-const ASK_DEADLINE: Duration = Duration::from_secs(5);
-/// A beat that took longer says little about the lease.
-const BEAT_DEADLINE: Duration = Duration::from_secs(4);
-/// What a beat says of the cache: 64 characters each.
-const HELD_ADAPTERS_MAX: usize = 256;
-/// What it says of each memory likewise: as many as there is room for by default, at rank 16.
-const TIER_ADAPTERS_MAX: usize = 64;
-
 pub(super) struct NodeActor;
 
 pub(super) struct Arguments {
@@ -77,13 +64,6 @@ pub(super) struct Running {
     prefetching: Option<(JobId, Control)>,
     /// For those who may say something that is not the state's business.
     leader: watch::Sender<Leader>,
-}
-
-struct Run {
-    assign: Arc<Assign>,
-    control: Control,
-    /// Once rendered.
-    ready: Option<Arc<Ready>>,
 }
 
 impl Actor for NodeActor {
@@ -298,268 +278,6 @@ impl Running {
             Effect::End(ending) => {
                 self.ended.send_replace(Some(ending));
             }
-        }
-    }
-
-    fn register(&self, sent_at: Monotonic, to: PeerId, running: Option<AttemptRef>) {
-        let Setup {
-            maker,
-            version,
-            device,
-        } = &self.setup;
-        let models = &self.workshop.models;
-        let question = Register {
-            node: maker.node.clone(),
-            generation: maker.generation,
-            version: version.clone(),
-            device_class: maker.device_class.clone(),
-            device: device.name.clone(),
-            memory_bytes: device.memory_bytes,
-            models: models.offered().map(|model| model.offer.clone()).collect(),
-            refused_models: models.refused().to_vec(),
-            running,
-        };
-        let from = to.clone();
-        self.ask(to, question, ASK_DEADLINE, move |answer| {
-            Event::Registered {
-                from,
-                sent_at,
-                reported: running,
-                answer,
-            }
-        });
-    }
-
-    fn beat(
-        &self,
-        sent_at: Monotonic,
-        to: PeerId,
-        seq: u64,
-        running: Option<AttemptRef>,
-        is_closing: bool,
-    ) {
-        let mut held_adapters: Vec<Sha256> = self.workshop.adapters.newest();
-        held_adapters.truncate(HELD_ADAPTERS_MAX);
-        let question = Beat {
-            node: self.setup.maker.node.clone(),
-            generation: self.setup.maker.generation,
-            seq,
-            running,
-            is_closing,
-            held_adapters,
-            adapters: self.tiers(),
-        };
-        let from = to.clone();
-        self.ask(to, question, BEAT_DEADLINE, move |answer| {
-            Event::BeatAnswered {
-                from,
-                sent_at,
-                reported: running,
-                answer,
-            }
-        });
-    }
-
-    fn tiers(&self) -> AdapterTiers {
-        let holdings = self.workshop.engine.holdings();
-        let host = self.workshop.host_adapters.as_ref();
-        let host = host.map(|host| kept(host.adapters(), host.usage()));
-        let shortened = |mut tier: KeptAdapters| {
-            tier.adapters.truncate(TIER_ADAPTERS_MAX);
-            tier
-        };
-        AdapterTiers {
-            fused: holdings.fused,
-            device: holdings.device.map(shortened),
-            host: host.map(shortened).unwrap_or_default(),
-            disk: cache_usage(self.workshop.adapters.usage()),
-        }
-    }
-
-    fn prefetch(&mut self, next: Prefetch) {
-        let control = Control::default();
-        let before = self.prefetching.replace((next.job, control.clone()));
-        // What the present job waits for is not begun anew: it may have come a long way, by a URL that has expired since.
-        if let Some((job, before)) = before
-            && !self.runs.values().any(|run| run.assign.at.job == job)
-        {
-            before.stop();
-        }
-        let workshop = self.workshop.clone();
-        self.tasks.spawn(NodeTask::Prefetch, |_| async move {
-            match workshop.prefetch(&next, &control).await {
-                Ok(()) => tracing::info!(job = %next.job, "adapters of the next job are at hand"),
-                Err(NotRendered::Stopped) => {}
-                Err(NotRendered::Failed(failure)) => {
-                    let JobFailure { code, detail, .. } = failure;
-                    tracing::info!(job = %next.job, %code, detail, "adapters of the next job are not at hand");
-                }
-            }
-            Ok(())
-        });
-    }
-
-    fn start(&mut self, id: RunId, assign: Assign) {
-        tracing::info!(attempt = ?assign.at, model = %assign.spec.model, "job is taken");
-        fail_point!("after_job_taken");
-        let run = Run {
-            assign: Arc::new(assign),
-            control: Control::default(),
-            ready: None,
-        };
-        let (assign, control) = (run.assign.clone(), run.control.clone());
-        self.runs.insert(id, run);
-        let (previews, newest) = watch::channel(None);
-        let way = Way {
-            at: assign.at,
-            node: self.setup.maker.node.clone(),
-            generation: self.setup.maker.generation,
-            leader: self.leader.subscribe(),
-            link: self.link.clone(),
-            uploader: self.workshop.uploader.clone(),
-        };
-        self.tasks.spawn(NodeTask::Previews, |_| async move {
-            way.send_all(newest).await;
-            Ok(())
-        });
-        let outlets = Outlets {
-            previews,
-            checkpoints: self.keep(id, assign.at, control.clone()),
-        };
-        let (workshop, mailbox) = (self.workshop.clone(), self.mailbox.clone());
-        let maker = self.setup.maker.clone();
-        self.tasks.spawn(NodeTask::Render, |_| async move {
-            let reports_to = mailbox.clone();
-            let report = move |standing| {
-                let moved = Event::Moved { run: id, standing };
-                // The next one says more.
-                reports_to.try_send(Message::Happened(moved)).ok();
-            };
-            let result = Box::new(
-                workshop
-                    .render(&assign, &maker, &control, outlets, report)
-                    .await,
-            );
-            post(&mailbox, Message::Rendered { run: id, result }).await
-        });
-    }
-
-    /// Where the run's checkpoints go.
-    fn keep(
-        &self,
-        run: RunId,
-        at: AttemptRef,
-        control: Control,
-    ) -> watch::Sender<Option<Arc<LocalCheckpoint>>> {
-        let (checkpoints, newest) = watch::channel(None);
-        let way = checkpoints::Way {
-            at,
-            node: self.setup.maker.node.clone(),
-            generation: self.setup.maker.generation,
-            leader: self.leader.subscribe(),
-            link: self.link.clone(),
-            uploader: self.workshop.uploader.clone(),
-        };
-        let mailbox = self.mailbox.clone();
-        self.tasks.spawn(NodeTask::Checkpoints, |_| async move {
-            let checkpoint = way.send_all(newest, &control).await;
-            let left = Event::Left { run, checkpoint };
-            post(&mailbox, Message::Happened(left)).await
-        });
-        checkpoints
-    }
-
-    fn upload(&self, id: RunId, targets: Vec<Target>) {
-        let Some((control, ready)) = self
-            .runs
-            .get(&id)
-            .and_then(|run| Some((run.control.clone(), run.ready.clone()?)))
-        else {
-            return;
-        };
-        let (workshop, mailbox) = (self.workshop.clone(), self.mailbox.clone());
-        self.tasks.spawn(NodeTask::Upload, |_| async move {
-            let beats_to = mailbox.clone();
-            let pulse = Pulse::new(move || {
-                let uploading = Event::StillUploading { run: id };
-                beats_to.try_send(Message::Happened(uploading)).ok();
-            });
-            let result = workshop.upload(&ready, &targets, &control, &pulse).await;
-            let result = result.map(|elapsed| elapsed.as_secs_f64() * 1e3);
-            post(
-                &mailbox,
-                Message::Happened(Event::Uploaded { run: id, result }),
-            )
-            .await
-        });
-    }
-
-    fn ask_targets(&self, to: PeerId, run: RunId, question: UploadTargets) {
-        self.ask(to, question, ASK_DEADLINE, move |answer| {
-            Event::TargetsAnswered { run, answer }
-        });
-    }
-
-    fn tell(&self, to: PeerId, run: RunId, ended: Ended) {
-        fail_point!("before_end_told");
-        self.ask(to, ended, ASK_DEADLINE, move |answer| {
-            Event::EndedAnswered { run, answer }
-        });
-    }
-
-    /// Asks the leader in a task of its own; the answer, or that there is none, comes back as an event.
-    fn ask<Q>(
-        &self,
-        to: PeerId,
-        question: Q,
-        deadline: Duration,
-        answered: impl FnOnce(Option<Q::Answer>) -> Event + Send + 'static,
-    ) where
-        Q: Question + Send + Sync + 'static,
-        Q::Answer: Send,
-    {
-        let (link, epoch, mailbox) = (self.link.clone(), self.state.epoch(), self.mailbox.clone());
-        self.tasks.spawn(NodeTask::Ask, |_| async move {
-            let answer = wire::ask(link.as_ref(), &to, epoch, &question, deadline).await;
-            match &answer {
-                Ok(_) => {}
-                // It is asked again, and will be as large.
-                Err(error @ QuestionError::Link(AskError::TooLarge(_))) => {
-                    static SAID: Once = Once::new();
-                    SAID.call_once(|| {
-                        tracing::error!(kind = Q::KIND, %error, "leader cannot be asked");
-                    });
-                }
-                Err(error) => {
-                    tracing::debug!(kind = Q::KIND, leader = %to, %error, "leader did not answer");
-                }
-            }
-            post(&mailbox, Message::Happened(answered(answer.ok()))).await
-        });
-    }
-
-    fn send<B: Body>(&self, to: &PeerId, body: &B) {
-        match wire::seal(self.state.epoch(), body) {
-            // A full or broken link sheds it: the next one says more.
-            Ok(envelope) => drop(self.link.send(to, envelope)),
-            Err(error) => tracing::warn!(%error, "message was not sent"),
-        }
-    }
-
-    fn answer<B: Body>(&self, reply: Option<ReplyPort>, body: &B) {
-        let Some(reply) = reply else { return };
-        let sent = wire::seal(self.state.epoch(), body)
-            .map_err(|error| error.to_string())
-            .and_then(|envelope: Envelope| reply.send(envelope).map_err(|error| error.to_string()));
-        if let Err(error) = sent {
-            tracing::warn!(error, "answer was not sent");
-        }
-    }
-
-    fn control(&self, run: RunId, what: &str, change: impl Fn(&Control)) {
-        if let Some(run) = self.runs.get(&run) {
-            tracing::info!(attempt = ?run.assign.at, "{what}");
-            change(&run.control);
         }
     }
 
