@@ -113,7 +113,12 @@ impl Fault {
             "STATUS_EXECUTION_FAILED",
             "STATUS_INTERNAL_ERROR",
         ];
-        if says_one(&out_of_memory) {
+        // oneDNN, where there is no room for a convolution's code or its scratch. An operation that it has no code for is one
+        // without a descriptor.
+        let of_one_dnn = "could not create a primitive";
+        let has_no_room =
+            text.contains(of_one_dnn) && !text.contains("could not create a primitive descriptor");
+        if says_one(&out_of_memory) || has_no_room {
             Self::OutOfMemory
         } else if says_one(&device_lost) {
             Self::DeviceLost
@@ -150,6 +155,11 @@ mod tests {
                 OutOfMemory,
             ),
             ("cuDNN error: CUDNN_STATUS_ALLOC_FAILED", OutOfMemory),
+            ("could not create a primitive", OutOfMemory),
+            (
+                "could not create a primitive descriptor for the concat primitive",
+                Other,
+            ),
             (
                 "CUDA error: an illegal memory access was encountered",
                 DeviceLost,
