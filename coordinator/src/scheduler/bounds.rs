@@ -12,8 +12,9 @@ use flowai_actors::planted::{self, Bug};
 use flowai_actors::state::{Class, Tier};
 
 use super::jobs::JobIx;
-use super::kinds::{Kind, KindIx};
+use super::kinds::Kind;
 use super::lanes::LaneIx;
+use super::needs::KindIx;
 use super::nodes::NodeIx;
 use super::state::Scheduler;
 

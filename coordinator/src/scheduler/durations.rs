@@ -6,7 +6,8 @@
 use std::collections::HashMap;
 use std::collections::VecDeque;
 
-use super::kinds::{ClassIx, ModelIx, Needs, SizeBucket};
+use super::names::{ClassIx, ModelIx};
+use super::needs::{Needs, SizeBucket};
 
 /// Renders that a quantile is of: old ones say little of a node's present software and clocks.
 const WINDOW: usize = 200;

@@ -6,9 +6,10 @@ use flowai_actors::state::Tier;
 
 use super::forecast::Range;
 use super::jobs::Place;
-use super::kinds::{ClassIx, KindIx};
 use super::lanes::Tiers;
 use super::line::WaitsFor;
+use super::names::ClassIx;
+use super::needs::KindIx;
 use super::state::Scheduler;
 
 /// The farm's queue in numbers.
@@ -147,7 +148,7 @@ impl Scheduler {
     }
 
     fn backlog_s(&self, class: ClassIx) -> f64 {
-        let of_class = |ix: &super::kinds::GroupIx| {
+        let of_class = |ix: &super::groups::GroupIx| {
             let group = self.kinds.get_group(*ix);
             group.is_some_and(|group| group.class == class && group.live() > 0)
         };

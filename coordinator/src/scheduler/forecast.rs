@@ -12,8 +12,8 @@ use flowai_actors::ids::{JobId, NodeId};
 use flowai_actors::state::Tier;
 
 use super::durations::Window;
+use super::groups::GroupIx;
 use super::jobs::{Job, JobIx, Jobs, Place, Quote, Told};
-use super::kinds::GroupIx;
 use super::lanes::Lane;
 use super::nodes::NodeIx;
 use super::state::Scheduler;

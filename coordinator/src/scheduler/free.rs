@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use flowai_actors::clock::Monotonic;
 
-use super::kinds::{GroupIx, ModelIx};
+use super::groups::GroupIx;
+use super::names::ModelIx;
 use super::nodes::{Node, NodeIx};
 
 /// Longest idle first: what it holds was used least recently.

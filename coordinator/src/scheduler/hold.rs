@@ -4,7 +4,7 @@
 use flowai_actors::clock::Monotonic;
 
 use super::jobs::{JobIx, Place};
-use super::kinds::ModelIx;
+use super::names::ModelIx;
 use super::nodes::{Node, NodeIx};
 use super::state::Scheduler;
 

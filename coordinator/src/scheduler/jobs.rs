@@ -8,8 +8,8 @@ use flowai_actors::state::{Class, Tier};
 
 use super::bounds::Bound;
 use super::event::Checkpoint;
-use super::kinds::KindIx;
 use super::lanes::LaneIx;
+use super::needs::KindIx;
 use super::nodes::NodeIx;
 use super::shares::UserIx;
 

@@ -1,95 +1,17 @@
 //! Kinds of jobs: those of one kind can run on the same nodes, so that a node is compared with kinds and not with jobs.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
 use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::ModelId;
 use flowai_actors::limits::{MEMORY_CEILING_ALONE_MS, MEMORY_CEILING_MS};
 
 use super::bounds::Bounds;
-use super::event::Shape;
+use super::groups::{Group, GroupIx, GroupKey};
 use super::lanes::{Claim, Tiers};
-use super::memory::Memory;
+use super::names::{ClassIx, ModelIx, Names};
+use super::needs::{KindIx, Needs};
 use super::nodes::NodeIx;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct KindIx(u32);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct ModelIx(u32);
-
-impl ModelIx {
-    pub(super) const FIRST: Self = Self(0);
-}
-
-/// Nodes that offer the same models with the same memory on the same device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct GroupIx(u32);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct ClassIx(u32);
-
-/// The size of a clip in steps of a quarter of an octave: memory grows with frames times pixels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct SizeBucket(u8);
-
-impl SizeBucket {
-    pub(super) fn of(shape: Shape) -> Self {
-        let volume = f64::from(shape.frames) * f64::from(shape.width) * f64::from(shape.height);
-        Self((4.0 * volume.max(1.0).log2()) as u8)
-    }
-
-    /// Frames times pixels of the smallest clip of this size.
-    pub(super) fn volume(self) -> f64 {
-        2_f64.powf(f64::from(self.0) / 4.0)
-    }
-}
-
-/// Short numbers for what has long names. Names are few, and stay.
-#[derive(Debug, Clone)]
-pub(super) struct Names<K> {
-    all: Vec<K>,
-    by_name: HashMap<K, u32>,
-}
-
-impl<K> Default for Names<K> {
-    fn default() -> Self {
-        Self {
-            all: Vec::new(),
-            by_name: HashMap::new(),
-        }
-    }
-}
-
-impl<K: Clone + Eq + std::hash::Hash> Names<K> {
-    pub(super) fn of(&mut self, name: &K) -> u32 {
-        if let Some(ix) = self.by_name.get(name) {
-            return *ix;
-        }
-        let ix = self.all.len() as u32;
-        self.all.push(name.clone());
-        self.by_name.insert(name.clone(), ix);
-        ix
-    }
-
-    pub(super) fn get(&self, ix: u32) -> Option<&K> {
-        self.all.get(ix as usize)
-    }
-}
-
-/// What a node must have for a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Needs {
-    pub(super) model: ModelIx,
-    pub(super) keyframe: Option<ModelIx>,
-    pub(super) size: SizeBucket,
-}
-
-impl Needs {
-    pub(super) fn models(&self) -> impl Iterator<Item = ModelIx> {
-        self.keyframe.into_iter().chain([self.model])
-    }
-}
 
 #[derive(Debug, Clone)]
 pub(super) struct Kind {
@@ -124,76 +46,6 @@ impl Kind {
 
     pub(super) fn waiting_mut(&mut self, is_capped: bool) -> &mut Tiers {
         &mut self.waiting[usize::from(is_capped)]
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct GroupKey {
-    models: BTreeSet<ModelIx>,
-    /// In thirty-seconds of the next power of two: machines alike differ by what their firmware keeps.
-    memory: u64,
-    class: ClassIx,
-}
-
-/// [`GroupKey::memory`].
-fn rounded(memory_bytes: u64) -> u64 {
-    let unit = (memory_bytes.checked_next_power_of_two().unwrap_or(1 << 63) / 32).max(1);
-    (memory_bytes + unit / 2) / unit * unit
-}
-
-#[derive(Debug, Clone)]
-pub(super) struct Group {
-    models: BTreeSet<ModelIx>,
-    pub(super) class: ClassIx,
-    /// Live ones that take work.
-    nodes: BTreeSet<NodeIx>,
-    /// By clip model.
-    memory: BTreeMap<ModelIx, Memory>,
-    /// By kind: whether its nodes can run such jobs, as far as is known of all of them. Each decision asks for all kinds.
-    fits: Vec<bool>,
-}
-
-impl Group {
-    /// Nodes of it that take work.
-    pub(super) fn live(&self) -> u32 {
-        self.nodes.len() as u32
-    }
-
-    fn compare(&mut self, kinds: &[Kind]) {
-        let fits = kinds
-            .iter()
-            .map(|kind| self.has_what_is_needed(&kind.needs));
-        self.fits = fits.collect();
-    }
-
-    fn offers(&self, needs: &Needs) -> bool {
-        needs.models().all(|model| self.models.contains(&model))
-    }
-
-    fn fits(&self, ix: KindIx) -> bool {
-        self.fits.get(ix.0 as usize).copied().unwrap_or(false)
-    }
-
-    fn has_what_is_needed(&self, needs: &Needs) -> bool {
-        let memory = self.memory.get(&needs.model);
-        self.offers(needs) && memory.is_none_or(|memory| !memory.is_short(needs.size))
-    }
-
-    fn fits_on(&self, ix: KindIx, needs: &Needs, node: NodeIx) -> bool {
-        let memory = self.memory.get(&needs.model);
-        let is_short = |memory: &Memory| memory.short_nodes(needs.size).any(|short| short == node);
-        self.fits(ix) && !memory.is_some_and(is_short)
-    }
-
-    /// Nodes of it that take work and can run such jobs.
-    fn fitting(&self, needs: &Needs) -> u32 {
-        if !self.has_what_is_needed(needs) {
-            return 0;
-        }
-        let memory = self.memory.get(&needs.model).into_iter();
-        let short = memory.flat_map(|memory| memory.short_nodes(needs.size));
-        let short = short.filter(|node| self.nodes.contains(node)).count();
-        self.live() - short as u32
     }
 }
 
@@ -316,22 +168,12 @@ impl Kinds {
     pub(super) fn group(&mut self, models: &[ModelId], memory_bytes: u64, class: &str) -> GroupIx {
         let class = self.class(class);
         let models: BTreeSet<ModelIx> = models.iter().map(|model| self.model(model)).collect();
-        let key = GroupKey {
-            models: models.clone(),
-            memory: rounded(memory_bytes),
-            class,
-        };
+        let key = GroupKey::of(models.clone(), memory_bytes, class);
         let next = GroupIx(self.groups.len() as u32);
         let ix = *self.by_key.entry(key).or_insert(next);
         if ix == next {
-            let mut group = Group {
-                models,
-                class,
-                nodes: BTreeSet::new(),
-                memory: BTreeMap::new(),
-                fits: Vec::new(),
-            };
-            group.compare(&self.kinds);
+            let mut group = Group::new(models, class);
+            group.compare(self.kinds.iter().map(|kind| &kind.needs));
             self.groups.push(group);
         }
         ix
@@ -470,7 +312,7 @@ impl Kinds {
     /// Something of some group's memory.
     fn learned(&mut self) -> Refitted {
         for group in &mut self.groups {
-            group.compare(&self.kinds);
+            group.compare(self.kinds.iter().map(|kind| &kind.needs));
         }
         self.recount()
     }

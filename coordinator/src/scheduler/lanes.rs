@@ -10,7 +10,7 @@ use flowai_actors::state::{Class, Tier};
 
 use super::bounds::Bound;
 use super::jobs::{Arrival, JobIx};
-use super::kinds::KindIx;
+use super::needs::KindIx;
 use super::shares::{UserIx, Virtual};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

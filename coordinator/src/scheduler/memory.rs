@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use flowai_actors::clock::Monotonic;
 use flowai_actors::limits::MEMORY_CEILING_NODES;
 
-use super::kinds::SizeBucket;
+use super::needs::SizeBucket;
 use super::nodes::NodeIx;
 
 /// Of one model, on nodes that are alike.

@@ -7,8 +7,9 @@ use flowai_actors::ids::{Attempt, Generation, JobId, NodeId};
 
 use super::durations::Cold;
 use super::event::{Drain, Readiness};
+use super::groups::GroupIx;
 use super::jobs::{AdapterKey, JobIx};
-use super::kinds::{GroupIx, ModelIx};
+use super::names::ModelIx;
 
 /// A node's name. It stays, so that a job knows where it failed when the node has gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -6,7 +6,10 @@ use flowai_actors::ids::NodeId;
 use flowai_actors::state::Tier;
 use flowai_actors::waiting::Ceiling;
 
-use super::kinds::{ClassIx, GroupIx, KindIx, Unfit};
+use super::groups::GroupIx;
+use super::kinds::Unfit;
+use super::names::ClassIx;
+use super::needs::KindIx;
 use super::nodes::Node;
 use super::state::Scheduler;
 

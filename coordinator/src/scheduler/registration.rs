@@ -1,60 +1,19 @@
 //! Nodes that come, beat, drain and fall silent.
 
-use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::{Attempt, Generation, JobId, NodeId};
 use flowai_actors::limits::NODE_LEASE_MS;
 use flowai_store::journal::Unfinished;
 
-use super::durations::Cold;
-use super::event::{Drain, Effect, Holds, NodeOffer, Readiness, Recovered};
-use super::jobs::{Holder, Job, JobIx, Place};
-use super::nodes::{Node, NodeIx, Running};
+use super::event::{Drain, Effect, Holds, NodeOffer, Readiness};
+use super::jobs::{Holder, Job, JobIx};
+use super::nodes::{Node, NodeIx};
 use super::state::Scheduler;
-
-/// Why an attempt is given up that nobody claims under a new leader.
-pub const NOT_BACK: &str = "its node did not come back to the new leader";
 
 impl Scheduler {
     /// Whether a generation of a node is older than one that is known, and which that is.
     pub fn newer_generation(&self, node: &NodeId, offered: Generation) -> Option<Generation> {
         let known = self.nodes.by_name(node)?.generation;
         Some(known).filter(|held| *held > offered)
-    }
-
-    pub(super) fn recover(&mut self, recovered: Recovered) {
-        let Recovered {
-            waiting,
-            node,
-            generation,
-            cancel_requested,
-        } = recovered;
-        if self.knows(waiting.job) {
-            return;
-        }
-        let ix = self.take_in(waiting);
-        let lost_at = self.now.plus_ms(NODE_LEASE_MS);
-        self.wake_by(lost_at);
-        self.changed();
-        let node = self.nodes.named(&node);
-        let Some(job) = self.jobs.get_mut(ix) else {
-            return;
-        };
-        job.place = Place::Running(Holder {
-            node,
-            generation,
-            lost_at: Some(lost_at),
-        });
-        if cancel_requested {
-            job.story().cancel_asked = true;
-        }
-        let (owner, tier) = (job.owner, job.tier);
-        self.unclaimed.insert((node, ix));
-        let charged = self.jobs.get(ix).map_or(0.0, |job| self.cost_of(job));
-        self.shares.run(owner, tier.weight(), ix, charged);
-        let load = &mut self.load[tier as usize];
-        load.waiting -= 1;
-        load.running += 1;
-        self.rekey_user(owner);
     }
 
     pub(super) fn register(&mut self, offer: &NodeOffer, effects: &mut Vec<Effect>) {
@@ -161,35 +120,8 @@ impl Scheduler {
         self.set_node(ix, Some(node));
     }
 
-    /// An attempt of an earlier term, for which nobody was charged in this one.
-    fn adopted_run(&mut self, job: JobIx, attempt: Attempt) -> Running {
-        let (mut cost, mut whole_s) = (0.0, 0.0);
-        if let Some((known, owner)) = self.jobs.get(job).map(|job| (job, job.owner)) {
-            cost = self.cost_of(known);
-            whole_s = self.whole_s(known);
-            self.shares.correct(owner, cost, known.tier.weight());
-            self.rekey_user(owner);
-        }
-        Running {
-            job,
-            attempt,
-            since: self.now,
-            charged: cost,
-            expected_s: cost,
-            whole_s,
-            is_whole: false,
-            load_s: 0.0,
-            cold: Cold::default(),
-            progress: None,
-            quickest_s: None,
-            was_slow: false,
-            is_stopping: false,
-            is_leaving: false,
-        }
-    }
-
     /// The node is as told from now on, or away. In one go, so that what only it can run is never without a node in between.
-    fn set_node(&mut self, ix: NodeIx, node: Option<Node>) {
+    pub(super) fn set_node(&mut self, ix: NodeIx, node: Option<Node>) {
         let group_of = |node: &Node| node.takes_work().then_some(node.group);
         let from = self.nodes.remove(ix).as_ref().and_then(group_of);
         let to = node.as_ref().and_then(group_of);
@@ -229,21 +161,6 @@ impl Scheduler {
         let jobs = given.into_iter().chain(recovered);
         jobs.filter(|ix| self.jobs.get(*ix).is_some_and(holds))
             .collect()
-    }
-
-    /// Whether the node's word agrees with the rows; from then on its own lease counts.
-    fn adopt(&mut self, ix: JobIx, attempt: Attempt, node: NodeIx, generation: Generation) -> bool {
-        let Some(job) = self.jobs.get_mut(ix).filter(|job| job.attempt == attempt) else {
-            return false;
-        };
-        match &mut job.place {
-            Place::Running(held) if held.node == node && held.generation == generation => {
-                held.lost_at = None;
-                self.unclaimed.remove(&(node, ix));
-                true
-            }
-            Place::Running(_) | Place::Lane(_) | Place::Parked => false,
-        }
     }
 
     pub(super) fn beat(
@@ -313,89 +230,5 @@ impl Scheduler {
         if how == Drain::Now {
             self.stop_and_keep(ix, effects);
         }
-    }
-
-    /// Takes the attempt from nodes whose lease ran out, and from those that a new leader never heard of.
-    pub(super) fn expire(&mut self, effects: &mut Vec<Effect>) {
-        let now = self.now;
-        if self.wake_at.is_none_or(|at| now < at) {
-            return;
-        }
-        // A pause may be over as well.
-        self.changed();
-        let silent: Vec<NodeIx> = self
-            .nodes
-            .iter()
-            .filter(|(_, node)| node.lease_until <= now)
-            .map(|(ix, _)| ix)
-            .collect();
-        for ix in silent {
-            // While it is known what was charged for it.
-            if let Some(running) = self.nodes.get(ix).and_then(|node| node.running) {
-                self.lose(running.job, "its node fell silent", effects);
-            }
-            self.set_node(ix, None);
-        }
-        // Dialling may take longer than this, so it proves no death and counts as none. Only a next process of the node that
-        // comes sooner tells of one.
-        let is_over = |ix: &JobIx| {
-            let held = self.jobs.get(*ix).and_then(Job::holder);
-            held.is_none_or(|held| held.lost_at.is_some_and(|lost_at| lost_at <= now))
-        };
-        let unclaimed = self.unclaimed.iter().map(|(_, ix)| *ix);
-        let over: Vec<JobIx> = unclaimed.filter(is_over).collect();
-        for ix in over {
-            let reason = NOT_BACK.to_owned();
-            if self.jobs.get(ix).is_some_and(|job| job.holder().is_some()) {
-                self.requeue(ix, Unfinished::Stopped, reason, None, effects);
-            }
-        }
-        self.wake_pausing();
-        self.expire_jobs(effects);
-        self.wake_at = self.next_due();
-    }
-
-    /// Free nodes look again at what had to wait for a time.
-    fn wake_pausing(&mut self) {
-        let now = self.now;
-        let refitted = self.kinds.expire_memory(now);
-        self.refit(refitted);
-        let over: Vec<JobIx> = self
-            .pausing
-            .iter()
-            .take_while(|(at, _)| *at <= now)
-            .map(|(_, job)| *job)
-            .collect();
-        self.pausing.retain(|(at, _)| now < *at);
-        let kinds: Vec<_> = over
-            .into_iter()
-            .filter_map(|job| Some(self.jobs.get(job)?.kind))
-            .collect();
-        self.dirty_kinds.extend(kinds);
-        if self.trust_due.is_some_and(|at| at <= now) {
-            let free: Vec<NodeIx> = self
-                .nodes
-                .iter()
-                .filter(|(_, node)| node.is_free())
-                .map(|(ix, _)| ix)
-                .collect();
-            self.dirty_nodes.extend(free);
-        }
-        self.trust_due = self.trust.next_due(now);
-    }
-
-    fn next_due(&self) -> Option<Monotonic> {
-        let leases = self.nodes.iter().map(|(_, node)| node.lease_until);
-        let claims = self
-            .unclaimed
-            .iter()
-            .filter_map(|(_, ix)| self.jobs.get(*ix)?.holder()?.lost_at);
-        let pauses = self.pausing.first().map(|(at, _)| *at);
-        leases
-            .chain(claims)
-            .chain(pauses)
-            .chain(self.trust_due)
-            .chain([self.next_deadlines])
-            .min()
     }
 }

@@ -13,7 +13,8 @@ use flowai_actors::limits::{
     NODE_SUSPECT_FAILURES, NODE_SUSPECT_MS,
 };
 
-use super::kinds::{ModelIx, Needs};
+use super::names::ModelIx;
+use super::needs::Needs;
 use super::nodes::NodeIx;
 use super::state::Scheduler;
 

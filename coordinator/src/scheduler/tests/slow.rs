@@ -5,7 +5,7 @@ use flowai_actors::limits::{
     SLOW_STEPS_MIN, SLOW_TIMES,
 };
 
-use super::super::kinds::ModelIx;
+use super::super::names::ModelIx;
 use super::*;
 
 /// A render of a hundred steps, of four seconds each where nothing is wrong.

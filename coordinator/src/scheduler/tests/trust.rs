@@ -486,3 +486,24 @@ fn who_waits_for_paused_nodes_is_told_so_and_they_shorten_no_forecast() {
         wait_s(&farm)
     );
 }
+
+/// What is left of the same memory after what the firmware and the kernel keep.
+#[test]
+fn machines_that_differ_by_little_memory_are_alike() {
+    let mut farm = Farm::new();
+    for (n, node) in (0..).zip(["a", "b", "c"]) {
+        farm.step(Event::NodeRegistered(NodeOffer {
+            node: node_id(node),
+            generation: FIRST,
+            models: vec![model("tiny")],
+            device_class: "cpu".to_owned(),
+            memory_bytes: (16 << 30) - n * 4_096,
+            running: None,
+        }));
+        farm.arrive(waiting(n, n, Tier::Free));
+    }
+    farm.ended("a", 0, 1, out_of_memory());
+    assert_eq!(farm.scheduler.why(job_id(0)), Some(WaitsFor::Node));
+    farm.ended("b", 1, 1, out_of_memory());
+    assert_eq!(farm.scheduler.why(job_id(0)), Some(WaitsFor::Memory));
+}
