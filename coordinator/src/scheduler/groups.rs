@@ -24,7 +24,7 @@ impl GroupKey {
         let unit = (memory_bytes.checked_next_power_of_two().unwrap_or(1 << 63) / 32).max(1);
         Self {
             models,
-            memory_bytes: (memory_bytes + unit / 2) / unit * unit,
+            memory_bytes: memory_bytes.saturating_add(unit / 2) / unit * unit,
             class,
         }
     }
@@ -115,6 +115,6 @@ mod tests {
             assert!(bytes(one) < bytes(other));
         }
         assert_eq!(bytes(0), 0);
-        assert!(bytes(u64::MAX / 2) > bytes(u64::MAX / 4));
+        assert!(bytes(u64::MAX) > bytes(u64::MAX / 4));
     }
 }
