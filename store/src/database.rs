@@ -56,7 +56,7 @@ pub enum DatabaseError {
 }
 
 impl DatabaseError {
-    /// Whether the server is away, restarting or at its limit: the same request may succeed in a moment.
+    /// Whether the server is away, restarting or at its limit, or had another one first: the same request may succeed in a moment.
     pub fn is_outage(&self) -> bool {
         match self {
             Self::Unreachable(_) | Self::Busy => true,
@@ -76,13 +76,14 @@ impl DatabaseError {
         }
     }
 
-    /// Whether somebody else held what the statement needed for too long. Nothing was done.
-    pub(crate) fn waited_for_a_lock(&self) -> bool {
-        let code = match self {
-            Self::Query(sqlx::Error::Database(refusal)) => refusal.code(),
-            _ => None,
+    /// Whether the statement lost against another one, or stood still for too long itself. Nothing was done, and others beside it may well
+    /// be carried out.
+    pub(crate) fn lost_to_another(&self) -> bool {
+        let Self::Query(sqlx::Error::Database(refusal)) = self else {
+            return false;
         };
-        code.as_deref() == Some(LOCK_TIMED_OUT)
+        let code = refusal.code().unwrap_or_default();
+        code.starts_with(LOST_RACES) || matches!(&*code, LOCK_TIMED_OUT | STOOD_STILL)
     }
 }
 
@@ -91,12 +92,16 @@ fn is_outage_code(code: &str) -> bool {
     match code.get(..2) {
         // A connection that broke; out of connections or memory; shutting down, starting up or out of time; lost against another
         // transaction.
-        Some("08" | "53" | "57" | "40") => true,
-        // A program that stood still in the middle of a transaction, and a server that became a standby.
-        _ => matches!(code, LOCK_TIMED_OUT | "25P03" | "25006"),
+        Some("08" | "53" | "57" | LOST_RACES) => true,
+        // The last one: a server that became a standby.
+        _ => matches!(code, LOCK_TIMED_OUT | STOOD_STILL | "25006"),
     }
 }
 
+/// The class of transactions that lost against another one.
+const LOST_RACES: &str = "40";
+/// Of a program that stood still in the middle of a transaction.
+const STOOD_STILL: &str = "25P03";
 /// The error of a statement that waited for a lock for longer than it may.
 const LOCK_TIMED_OUT: &str = "55P03";
 

@@ -63,7 +63,7 @@ impl Scheduler {
                 attempt: running.attempt,
                 keep: false,
             });
-            self.blame(running.job, held.node, "ran_too_long", Stage::Clip);
+            self.note_failure(running.job, held.node, "ran_too_long", Stage::Clip, false);
             let reason = format!("ran for more than {} s", limit_ms(&running) / 1_000);
             self.requeue(running.job, Unfinished::Failed, reason, None, effects);
         }

@@ -57,8 +57,9 @@ impl Scheduler {
                 retryable,
                 stage,
             } => {
-                if retryable || self.is_worth_asking_another(ix, held.node) {
-                    self.blame(ix, held.node, &code, stage);
+                let asks_another = !retryable && self.is_worth_asking_another(ix, held.node);
+                if retryable || asks_another {
+                    self.note_failure(ix, held.node, &code, stage, asks_another);
                     let reason = format!("{code}: {detail}");
                     self.requeue(ix, Unfinished::Failed, reason, None, effects);
                 } else {
@@ -92,11 +93,10 @@ impl Scheduler {
         let Some(job) = self.jobs.get(ix) else {
             return false;
         };
-        let is_first = job
-            .story
-            .as_ref()
-            .is_none_or(|story| story.failed_on.is_subset(&story.died_on));
-        is_first && self.has_untried_node_beside(job, node)
+        let story = job.story.as_ref();
+        let may_be_tried_again = story
+            .is_none_or(|story| !story.is_called_wrong && story.failures + 1 < JOB_ATTEMPTS_MAX);
+        may_be_tried_again && self.has_untried_node_beside(job, node)
     }
 
     /// What its owner's share is charged for: a slow node is the farm's fault, and costs no more than was predicted. Nor does it pay
@@ -190,8 +190,6 @@ impl Scheduler {
         };
         let (id, attempt, cancel_asked) = (job.id, job.attempt, job.cancel_asked());
         let story = job.story();
-        // What its node was not told of, or did not take, has waited all the while.
-        let has_run = outcome != Unfinished::Stopped || checkpoint.is_some() || story.stop_asked;
         story.stop_asked = false;
         story.resume = checkpoint.clone().or(story.resume.take());
         match outcome {
@@ -206,9 +204,6 @@ impl Scheduler {
             story.resume = None;
         }
         let (failures, back_at) = (story.failures, story.back_at);
-        if has_run {
-            job.waits_since = now;
-        }
         let is_used_up = failures >= JOB_ATTEMPTS_MAX || attempt.get() >= JOB_ASSIGNMENTS_MAX;
         #[cfg(feature = "planted-bugs")]
         let is_used_up = is_used_up && !planted::is(Bug::NoQuarantine);

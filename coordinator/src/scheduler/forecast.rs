@@ -104,13 +104,17 @@ impl Scheduler {
         })
     }
 
-    /// Nodes of the group that take work and are given none of some model, after failures there.
+    /// Nodes of the group that take work and are given none of the kinds of jobs that were seen, after failures there.
     fn paused_in(&self, group: GroupIx) -> u32 {
         let suspects: BTreeSet<NodeIx> = self.trust.suspects().collect();
         let is_paused = |ix: &&NodeIx| {
             let node = self.nodes.get(**ix).filter(|node| node.takes_work());
             let is_here = node.is_some_and(|node| node.group == group);
-            is_here && !self.trust.is_trusted(**ix, self.now)
+            let mut kinds = self.kinds.all();
+            is_here
+                && !kinds.any(|(kind, known)| {
+                    self.kinds.fits(kind, group) && self.trusts(**ix, known.needs)
+                })
         };
         suspects.iter().filter(is_paused).count() as u32
     }

@@ -1,6 +1,6 @@
 //! The unfinished jobs. A million of them wait in memory, so that what few of them need lies apart ([`Story`]).
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use flowai_actors::clock::Monotonic;
 use flowai_actors::ids::{Attempt, Generation, JobId, Sha256};
@@ -9,6 +9,7 @@ use flowai_actors::state::{Class, Tier};
 use super::bounds::Bound;
 use super::event::Checkpoint;
 use super::lanes::LaneIx;
+use super::names::ModelIx;
 use super::needs::KindIx;
 use super::nodes::NodeIx;
 use super::shares::UserIx;
@@ -56,7 +57,8 @@ pub(super) struct Job {
     pub(super) adapters: Box<[AdapterKey]>,
     /// When it was accepted, or when what it starts after was done.
     pub(super) queued_at: Monotonic,
-    /// The same, or since when it waits again: its start bound counts from there. A new leader begins anew with what has run before.
+    /// The same, moved on by what it has run since: its start bound counts from there. A new leader does not know what ran before it, and
+    /// takes it for waiting.
     pub(super) waits_since: Monotonic,
     /// In the order of arrival.
     pub(super) seq: u64,
@@ -116,6 +118,10 @@ pub(super) struct Story {
     /// Attempts that failed or were lost.
     pub(super) failures: u32,
     pub(super) failed_on: BTreeSet<NodeIx>,
+    /// Of them, what the failure may say against the node: that it renders no jobs of this model, or nothing. A new leader does not know it.
+    pub(super) speaks_of: BTreeMap<NodeIx, Option<ModelIx>>,
+    /// A node called it the job's own fault. A new leader does not know it.
+    pub(super) is_called_wrong: bool,
     /// Attempts that were lost because their node died.
     pub(super) node_deaths: u32,
     pub(super) died_on: BTreeSet<NodeIx>,

@@ -201,18 +201,6 @@ impl Kinds {
             .is_some_and(|(known, group)| group.fits_on(kind, &known.needs, node))
     }
 
-    /// Whether such jobs ran out of memory on this node of the group a while ago.
-    pub(super) fn is_short_on(&self, kind: KindIx, group: GroupIx, node: NodeIx) -> bool {
-        let known = self.get(kind).zip(self.get_group(group));
-        known.is_some_and(|(kind, group)| {
-            let memory = group.memory.get(&kind.needs.model);
-            memory.is_some_and(|memory| {
-                let mut short = memory.short_nodes(kind.needs.size);
-                short.any(|short| short == node)
-            })
-        })
-    }
-
     /// Nodes of the group that take work and can run the kind.
     pub(super) fn fitting(&self, kind: KindIx, group: GroupIx) -> u32 {
         let (kind, group) = (self.get(kind), self.get_group(group));

@@ -4,6 +4,7 @@ use flowai_actors::messages::Stage;
 
 use super::event::Ran;
 use super::jobs::JobIx;
+use super::names::ModelIx;
 use super::nodes::NodeIx;
 use super::state::Scheduler;
 
@@ -17,29 +18,27 @@ impl Scheduler {
         let Some(needs) = self.kinds.get(job.kind).map(|kind| kind.needs) else {
             return;
         };
-        let failed_on = job
+        let against: Vec<(NodeIx, ModelIx, bool)> = job
             .story
             .iter()
-            .flat_map(|story| story.failed_on.iter().copied());
-        let failed_on: Vec<NodeIx> = failed_on.filter(|other| *other != node_ix).collect();
-        let died_on = job.story.as_ref().map(|story| story.died_on.clone());
-        let (id, baseline_s, adapters) = (job.id, job.cost, job.adapters.clone());
+            .flat_map(|story| story.failed_on.iter().map(move |other| (*other, story)))
+            .filter(|(other, _)| *other != node_ix)
+            .filter_map(|(other, story)| {
+                let spoken_of = story.speaks_of.get(&other).copied();
+                let model = spoken_of.unwrap_or(Some(needs.model))?;
+                Some((other, model, story.died_on.contains(&other)))
+            })
+            .collect();
+        let has_failed = !against.is_empty();
+        let (baseline_s, adapters) = (job.cost, job.adapters.clone());
         let kind = job.kind;
         for model in needs.models() {
             self.trust.succeeded(node_ix, model, self.now);
         }
-        for other in &failed_on {
-            let group = self.nodes.get(*other).map(|node| node.group);
-            // For which it is too small: that says nothing of what it is given.
-            if group.is_some_and(|group| self.kinds.is_short_on(kind, group, *other)) {
-                continue;
-            }
-            let model = self.trust.failed_for(*other, needs.models(), id);
-            let was_lost = died_on.as_ref().is_some_and(|died| died.contains(other));
-            self.trust
-                .proven(*other, model.unwrap_or(needs.model), was_lost, self.now);
+        for (other, model, was_lost) in against {
+            self.trust.proven(other, model, was_lost, self.now);
         }
-        if !failed_on.is_empty() {
+        if has_failed {
             self.trust_changed();
         }
         let Some(group) = self.nodes.get(node_ix).map(|node| node.group) else {
@@ -65,28 +64,41 @@ impl Scheduler {
         }
     }
 
-    /// A failure that may be the node's.
-    pub(super) fn blame(&mut self, ix: JobIx, node_ix: NodeIx, code: &str, stage: Stage) {
+    /// A failure that may be the node's. `is_called_wrong`: it says that it is the job's, and another node is asked. Until that one renders
+    /// it, nothing is held against the first.
+    pub(super) fn note_failure(
+        &mut self,
+        ix: JobIx,
+        node_ix: NodeIx,
+        code: &str,
+        stage: Stage,
+        is_called_wrong: bool,
+    ) {
         let Some(job) = self.jobs.get(ix) else { return };
         let (id, kind) = (job.id, job.kind);
         let Some(needs) = self.kinds.get(kind).map(|kind| kind.needs) else {
             return;
         };
-        let group = self.nodes.get(node_ix).map(|node| node.group);
-        let model = match (code == OUT_OF_MEMORY, stage) {
-            // The picture's size was too large, which says nothing of clips.
-            (true, Stage::Keyframe) => return,
-            (true, Stage::Clip) => {
-                let short =
-                    group.map(|group| self.kinds.ran_out_of_memory(kind, group, node_ix, self.now));
-                self.refit(short.unwrap_or_default());
-                return;
-            }
-            (false, Stage::Keyframe) => needs.keyframe.unwrap_or(needs.model),
-            (false, Stage::Clip) => needs.model,
+        // Which sizes of pictures are too large is not learned: that says nothing of clips.
+        let (model, is_of_memory) = match (code == OUT_OF_MEMORY, stage) {
+            (true, _) => (None, stage == Stage::Clip),
+            (false, Stage::Keyframe) => (Some(needs.keyframe.unwrap_or(needs.model)), false),
+            (false, Stage::Clip) => (Some(needs.model), false),
         };
-        self.trust.failed(node_ix, model, id, self.now);
-        self.trust_changed();
+        if let Some(job) = self.jobs.get_mut(ix) {
+            let story = job.story();
+            story.speaks_of.insert(node_ix, model);
+            story.is_called_wrong |= is_called_wrong;
+        }
+        let group = self.nodes.get(node_ix).map(|node| node.group);
+        if let Some(group) = group.filter(|_| is_of_memory) {
+            let refitted = self.kinds.ran_out_of_memory(kind, group, node_ix, self.now);
+            self.refit(refitted);
+        }
+        if let Some(model) = model.filter(|_| !is_called_wrong) {
+            self.trust.failed(node_ix, model, id, self.now);
+            self.trust_changed();
+        }
     }
 
     /// A job that failed on more than one node, until nobody tries it any more, says nothing against them.

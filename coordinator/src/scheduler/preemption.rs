@@ -75,7 +75,9 @@ impl Scheduler {
         let working = self.nodes.iter().filter(|(_, node)| node.takes_work());
         let reserved = working.filter_map(|(_, node)| node.reserved);
         // Each is the only one of its user: a bound begins one of a user's jobs at a time.
-        let helped = reserved.filter_map(|job| Some(self.jobs.by_id(job)?.owner));
+        let waiting = reserved.filter_map(|job| self.jobs.by_id(job));
+        let helped = waiting.filter(|job| job.holder().is_none());
+        let helped = helped.map(|job| job.owner);
         let mut helped: HashSet<UserIx> = helped.collect();
         let most = Tier::ALL.map(|tier| most_had(&victims, tier));
         // By kind, whether some of them could make room.

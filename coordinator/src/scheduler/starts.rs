@@ -126,6 +126,10 @@ impl Scheduler {
             .get_mut(held.node)
             .and_then(|node| node.running.take_if(|running| running.job == ix));
         if let Some(running) = running {
+            let had = self.now.since(running.since);
+            if let Some(job) = self.jobs.get_mut(ix) {
+                job.waits_since = job.waits_since.plus_ms(had.as_millis() as u64);
+            }
             let ran_s = self.now.since(running.since).as_secs_f64() - running.load_s;
             let used = match used {
                 Used::Measured(seconds) => seconds.max(CHARGED_SHARE_MIN * running.charged),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use flowai_actors::clock::Monotonic;
-use flowai_actors::ids::{Attempt, JobId, NodeId};
+use flowai_actors::ids::{JobId, NodeId};
 use flowai_actors::limits::CARE_MS;
 use flowai_actors::state::Tier;
 
@@ -182,10 +182,7 @@ impl Scheduler {
             steps: spec.shape.steps,
             adapters: spec.adapters.iter().map(Into::into).collect(),
             queued_at,
-            waits_since: match spec.attempt {
-                Attempt::ZERO => queued_at,
-                _ => self.now,
-            },
+            waits_since: queued_at,
             seq: 0,
             attempt: spec.attempt,
             skips: 0,

@@ -110,6 +110,8 @@ impl Trust {
         let record = self.record(node, model);
         record.in_a_row.insert(job);
         record.standing = match record.standing {
+            // Given to it before.
+            before @ Standing::Quarantined { until, .. } if now < until => before,
             // The job that was to show whether it is well again.
             Standing::Quarantined { pause_ms, .. } => {
                 let pause_ms = (2 * pause_ms).min(NODE_QUARANTINE_MS_MAX);
@@ -161,19 +163,6 @@ impl Trust {
                 pause_ms: NODE_QUARANTINE_MS,
             };
         }
-    }
-
-    /// For which of these models the job failed there, as far as that is still known.
-    pub(super) fn failed_for(
-        &self,
-        node: NodeIx,
-        mut models: impl Iterator<Item = ModelIx>,
-        job: JobId,
-    ) -> Option<ModelIx> {
-        models.find(|model| {
-            let record = self.records.get(&(node, *model));
-            record.is_some_and(|record| record.in_a_row.contains(&job))
-        })
     }
 
     /// A job that failed there failed elsewhere too, until nobody would try it any more: it was the job.

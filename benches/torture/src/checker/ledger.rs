@@ -1,4 +1,5 @@
-//! Money: each transaction sums to zero, every hold ended, one capture for each delivered job and none for others.
+//! Money: each transaction sums to zero, every hold ended and what was held went where it belongs, one capture for each delivered job and
+//! none for others, but for a part of what its owner cancelled while it ran.
 
 use sqlx::PgPool;
 
@@ -18,6 +19,10 @@ struct Charge {
     releases: i64,
     /// What came to the house by captures of this job.
     revenue_mc: i64,
+    /// What its hold brought to its owner's held credits, and what captures and releases took from there.
+    into_held_mc: i64,
+    captured_from_mc: i64,
+    released_from_mc: i64,
 }
 
 /// A transaction or a balance that is not what its entries sum to.
@@ -33,13 +38,21 @@ pub(super) async fn ledger_balances(
     tally: &mut Tally,
 ) -> Result<Check, sqlx::Error> {
     let charges: Vec<Charge> = sqlx::query_as(
-        "select h.job_id::text as job, h.amount_mc as held_mc, h.state as hold, h.captured_mc,
+        "with moved as materialized (
+                select t.job_id, t.kind, sum(e.amount_mc) as mc
+                  from ledger_txns t join ledger_entries e on e.txn_id = t.id
+                  join ledger_accounts a on a.id = e.account_id and a.kind = 'held'
+                 where t.job_id is not null group by t.job_id, t.kind)
+         select h.job_id::text as job, h.amount_mc as held_mc, h.state as hold, h.captured_mc,
                 count(t.id) filter (where t.kind = 'hold') as holds,
                 count(t.id) filter (where t.kind = 'capture') as captures,
                 count(t.id) filter (where t.kind = 'release') as releases,
                 coalesce((select sum(e.amount_mc) from ledger_entries e
                             join ledger_accounts a on a.id = e.account_id and a.kind = 'revenue'
-                            join ledger_txns c on c.id = e.txn_id where c.job_id = h.job_id), 0)::bigint as revenue_mc
+                            join ledger_txns c on c.id = e.txn_id where c.job_id = h.job_id), 0)::bigint as revenue_mc,
+                coalesce((select sum(m.mc) from moved m where m.job_id = h.job_id and m.kind = 'hold'), 0)::bigint as into_held_mc,
+                coalesce((select -sum(m.mc) from moved m where m.job_id = h.job_id and m.kind = 'capture'), 0)::bigint as captured_from_mc,
+                coalesce((select -sum(m.mc) from moved m where m.job_id = h.job_id and m.kind = 'release'), 0)::bigint as released_from_mc
            from credit_holds h left join ledger_txns t on t.job_id = h.job_id
           group by h.job_id",
     )
@@ -81,7 +94,11 @@ fn weigh(charges: &[Charge], wrong: &[Wrong], facts: &Facts, tally: &mut Tally) 
             _ => 0..=0,
         };
         let is_once = charge.holds == 1 && charge.captures <= 1 && charge.releases <= 1;
+        let went_back_mc = charge.held_mc - charge.captured_mc;
         let is_right = charge.hold != "held"
+            && charge.into_held_mc == charge.held_mc
+            && charge.captured_from_mc == charge.captured_mc
+            && charge.released_from_mc == went_back_mc
             && charge.revenue_mc == charge.captured_mc
             && may_cost.contains(&charge.revenue_mc);
         if charge.captures > 1 || charge.revenue_mc > *may_cost.end() {
@@ -133,6 +150,9 @@ mod tests {
             captures: 0,
             releases: 1,
             revenue_mc: 0,
+            into_held_mc: 100,
+            captured_from_mc: 0,
+            released_from_mc: 100,
         };
         change(&mut charge);
         let mut tally = Tally::default();
@@ -143,6 +163,7 @@ mod tests {
     fn captured(charge: &mut Charge) {
         charge.hold = "captured".to_owned();
         (charge.captured_mc, charge.revenue_mc) = (100, 100);
+        (charge.captured_from_mc, charge.released_from_mc) = (100, 0);
         (charge.captures, charge.releases) = (1, 0);
     }
 
@@ -163,6 +184,29 @@ mod tests {
             (charge.captures, charge.revenue_mc) = (2, 200);
         };
         assert_eq!(verdict("done", 1, twice), (Broken, 1));
+        // Never given back, given back twice, and a part that was.
+        let kept = |charge: &mut Charge| (charge.releases, charge.released_from_mc) = (0, 0);
+        assert_eq!(verdict("failed", 3, kept), (Broken, 0));
+        let generous = |charge: &mut Charge| charge.released_from_mc = 200;
+        assert_eq!(verdict("failed", 3, generous), (Broken, 0));
+        let part = |charge: &mut Charge| {
+            (
+                charge.captured_mc,
+                charge.captured_from_mc,
+                charge.revenue_mc,
+            ) = (40, 40, 40);
+            (charge.captures, charge.released_from_mc) = (1, 60);
+        };
+        assert_eq!(verdict("cancelled", 1, part), (Holds, 0));
+        let rest_is_kept = |charge: &mut Charge| {
+            (
+                charge.captured_mc,
+                charge.captured_from_mc,
+                charge.revenue_mc,
+            ) = (40, 40, 40);
+            (charge.captures, charge.releases, charge.released_from_mc) = (1, 0, 0);
+        };
+        assert_eq!(verdict("cancelled", 1, rest_is_kept), (Broken, 0));
         // A hold that leaks.
         let leaks = |charge: &mut Charge| charge.hold = "held".to_owned();
         assert_eq!(verdict("failed", 3, leaks), (Broken, 0));

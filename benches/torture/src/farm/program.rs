@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use flowai_embedded::{Launch, Process, RunAs};
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::Deserialize;
@@ -88,6 +89,14 @@ pub(crate) struct Program {
 #[derive(Deserialize)]
 struct Ready {
     address: Option<SocketAddr>,
+}
+
+/// A process that was told to stand still, and has to be let go on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Frozen {
+    pub(crate) pid: Pid,
+    /// It was seen to.
+    pub(crate) stands_still: bool,
 }
 
 impl Program {
@@ -235,16 +244,21 @@ impl Program {
         }
     }
 
-    /// Freezes it. Gives the process if it was seen to stand still.
-    pub(crate) async fn freeze(&self) -> anyhow::Result<Option<Pid>> {
+    /// Freezes it. `None` where there is no process, or it has just ended.
+    pub(crate) async fn freeze(&self) -> anyhow::Result<Option<Frozen>> {
         let Some(pid) = self.standing().pid else {
             return Ok(None);
         };
-        kill(pid, Signal::SIGSTOP)?;
+        match kill(pid, Signal::SIGSTOP) {
+            Ok(()) => {}
+            Err(Errno::ESRCH) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
         tokio::time::sleep(5 * LOOK_INTERVAL).await;
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         let state = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
-        Ok(state.starts_with('T').then_some(pid))
+        let stands_still = state.starts_with('T');
+        Ok(Some(Frozen { pid, stands_still }))
     }
 
     /// Lets it go on, if it is still the same process.

@@ -19,12 +19,12 @@ use crate::clients::Clients;
 use crate::clock::At;
 use crate::farm::{Farm, Program};
 use crate::network::Way;
-use crate::proxy::{Proxy, Toxic};
+use crate::proxy::Toxic;
 
 /// A part that crashed is started again so soon.
 const PART_DOWN: Duration = Duration::from_secs(1);
 /// A crash point is passed within this, or says nothing.
-const CRASH_PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const CRASH_PATIENCE: Duration = Duration::from_secs(20);
 /// A leader that is killed for the sake of the next one stays away until that one leads.
 const TERM: Duration = Duration::from_millis(LEADER_TERM_MS + 2 * LEADER_WATCH_MS);
 const DELAY: Duration = Duration::from_millis(100);
@@ -35,7 +35,6 @@ const BREAK_OFF_EVERY: Duration = Duration::from_millis(400);
 const FLAP_EVERY: Duration = Duration::from_millis(250);
 const SLOW_READERS: usize = 50;
 const LEADER_DEADLINE: Duration = Duration::from_secs(2);
-const LEADER_LOOK: Duration = Duration::from_millis(200);
 /// What a node and the S3 server log when they have no room.
 const NODE_REFUSAL: &str = "No space left on device";
 const S3_REFUSAL: &str = "status: 500";
@@ -49,11 +48,11 @@ const CLOCK_LASTS: Duration = Duration::from_secs(6);
 
 #[derive(Debug)]
 pub(crate) struct Injector {
-    farm: Arc<Farm>,
+    pub(super) farm: Arc<Farm>,
     clients: Arc<Clients>,
     outage: Duration,
     /// Past the proxies.
-    database: PgPool,
+    pub(super) database: PgPool,
     /// One fault at a time kills a part.
     parts: [Mutex<()>; 3],
 }
@@ -70,6 +69,11 @@ impl Done {
             target: target.to_owned(),
             bit,
         })
+    }
+
+    /// None of these was there.
+    fn nobody(wanted: impl std::fmt::Debug) -> anyhow::Result<Self> {
+        Self::new(&format!("no {wanted:?}").to_lowercase(), None)
     }
 
     fn killed(target: &str, was_killed: bool) -> anyhow::Result<Self> {
@@ -132,11 +136,15 @@ impl Injector {
     async fn act(&self, Planned { kind, draw }: Planned) -> anyhow::Result<Done> {
         match kind.act {
             Act::Kill(victim) => {
-                let program = self.program(victim, draw).await?;
+                let Some(program) = self.program(victim, draw).await? else {
+                    return Done::nobody(victim);
+                };
                 Done::killed(program.name(), program.kill(Duration::ZERO).await?)
             }
             Act::Gone(victim, seconds) => {
-                let program = self.program(victim, draw).await?;
+                let Some(program) = self.program(victim, draw).await? else {
+                    return Done::nobody(victim);
+                };
                 let down = Duration::from_secs(seconds);
                 let was_killed = program.kill(down).await?;
                 sleep(down).await;
@@ -147,17 +155,22 @@ impl Injector {
             Act::Outage(part) => self.crash_part(part, self.outage).await,
             Act::EndSessions => self.end_sessions().await,
             Act::Freeze(victim, seconds) => {
-                let program = self.program(victim, draw).await?;
+                let Some(program) = self.program(victim, draw).await? else {
+                    return Done::nobody(victim);
+                };
                 let frozen = program.freeze().await?;
                 sleep(Duration::from_secs(seconds)).await;
-                if let Some(pid) = frozen {
-                    program.thaw(pid);
+                if let Some(frozen) = &frozen {
+                    program.thaw(frozen.pid);
                 }
-                let bit = frozen.map(|pid| format!("process {pid} stood still"));
+                let still = frozen.filter(|frozen| frozen.stands_still);
+                let bit = still.map(|frozen| format!("process {} stood still", frozen.pid));
                 Done::new(program.name(), bit)
             }
             Act::Cut(victim, way, reach, seconds) => {
-                let program = self.program(victim, draw).await?;
+                let Some(program) = self.program(victim, draw).await? else {
+                    return Done::nobody(victim);
+                };
                 let port = match reach {
                     Reach::Everything => None,
                     Reach::Database => Some(self.farm.parts.postgres_proxy.address().port()),
@@ -168,7 +181,9 @@ impl Injector {
                 Done::new(program.name(), packets(dropped))
             }
             Act::Flap(victim, seconds) => {
-                let program = self.program(victim, draw).await?;
+                let Some(program) = self.program(victim, draw).await? else {
+                    return Done::nobody(victim);
+                };
                 let mut dropped = 0;
                 let end = tokio::time::Instant::now() + Duration::from_secs(seconds);
                 while tokio::time::Instant::now() < end {
@@ -209,7 +224,9 @@ impl Injector {
                 self.poison(place, draw, toxic, seconds).await
             }
             Act::BreakOff(place, seconds) => {
-                let proxy = self.proxy(place, draw).await?;
+                let Some(proxy) = self.proxy(place, draw).await? else {
+                    return Done::nobody(place);
+                };
                 let before = proxy.harm();
                 let end = tokio::time::Instant::now() + Duration::from_secs(seconds);
                 while tokio::time::Instant::now() < end {
@@ -271,7 +288,9 @@ impl Injector {
 
     async fn jump_clock(&self, victim: Victim, draw: usize) -> anyhow::Result<Done> {
         let replaced = self.replaced(victim, draw, Program::unhitch_clock);
-        let program = replaced.await?.program;
+        let Some(Replaced { program, .. }) = replaced.await? else {
+            return Done::nobody(victim);
+        };
         program.ready().await?;
         if matches!(victim, Victim::Leader) && !self.leads(program).await {
             program.kill(Duration::ZERO).await?;
@@ -297,15 +316,20 @@ impl Injector {
         victim: Victim,
         draw: usize,
         change: impl FnOnce(&'a Program) -> F,
-    ) -> anyhow::Result<Replaced<'a>>
+    ) -> anyhow::Result<Option<Replaced<'a>>>
     where
         F: Future<Output = anyhow::Result<()>>,
     {
-        let program = self.program(victim, draw).await?;
+        let Some(program) = self.program(victim, draw).await? else {
+            return Ok(None);
+        };
         // One that is killed may not lead again: the other one is changed, and leads when its leader is killed.
         let other = match victim {
             Victim::Leader => self.program(Victim::Standby, draw).await?,
-            Victim::Standby | Victim::Api | Victim::Node => program,
+            Victim::Standby | Victim::Api | Victim::Node => Some(program),
+        };
+        let Some(other) = other else {
+            return Ok(None);
         };
         change(other).await?;
         let (exits, logged) = (other.exits().len(), other.logged_bytes()?);
@@ -313,11 +337,11 @@ impl Injector {
             other.ready().await?;
             program.kill(TERM).await?;
         }
-        Ok(Replaced {
+        Ok(Some(Replaced {
             program: other,
             exits,
             logged,
-        })
+        }))
     }
 
     async fn crash_at(
@@ -327,13 +351,15 @@ impl Injector {
         draw: usize,
     ) -> anyhow::Result<Done> {
         // Who leads comes by every point sooner or later, a standby by none.
-        let Replaced {
+        let replaced = self.replaced(victim, draw, |program| program.arm(point));
+        let Some(Replaced {
             program: other,
             exits,
             logged: from,
-        } = self
-            .replaced(victim, draw, |program| program.arm(point))
-            .await?;
+        }) = replaced.await?
+        else {
+            return Done::nobody(victim);
+        };
         let aborted = other.aborts(exits, CRASH_PATIENCE).await;
         // A poisoned job ends its node in the same way.
         let last_words = other.logged(from)?;
@@ -396,7 +422,9 @@ impl Injector {
         toxic: Toxic,
         seconds: u64,
     ) -> anyhow::Result<Done> {
-        let proxy = self.proxy(place, draw).await?;
+        let Some(proxy) = self.proxy(place, draw).await? else {
+            return Done::nobody(place);
+        };
         let before = proxy.harm();
         proxy.poison(toxic);
         sleep(Duration::from_secs(seconds)).await;
@@ -405,7 +433,9 @@ impl Injector {
     }
 
     async fn slow_readers(&self, seconds: u64, draw: usize) -> anyhow::Result<Done> {
-        let proxy = self.proxy(Place::Api, draw).await?;
+        let Some(proxy) = self.proxy(Place::Api, draw).await? else {
+            return Done::nobody(Place::Api);
+        };
         let address = proxy.address();
         let mut streams = Vec::new();
         for number in 0..SLOW_READERS {
@@ -426,64 +456,6 @@ impl Injector {
         }
         let bit = (open > 0).then(|| format!("{open} streams open and unread"));
         Done::new(proxy.name(), bit)
-    }
-
-    async fn proxy(&self, place: Place, draw: usize) -> anyhow::Result<&Proxy> {
-        let parts = &self.farm.parts;
-        Ok(match place {
-            Place::Postgres => &parts.postgres_proxy,
-            Place::Redis => &parts.redis_proxy,
-            Place::S3 => &parts.s3_proxy,
-            Place::Api => &self.farm.api_proxies[draw % self.farm.api_proxies.len()],
-            Place::LeaderLink => {
-                let leader = self.leader().await;
-                &self.farm.link_proxies[leader]
-            }
-        })
-    }
-
-    async fn program(&self, victim: Victim, draw: usize) -> anyhow::Result<&Program> {
-        let coordinators = &self.farm.coordinators;
-        let chosen = match victim {
-            Victim::Api => self.farm.apis.get(draw % self.farm.apis.len()),
-            Victim::Node => self.farm.nodes.get(draw % self.farm.nodes.len()),
-            Victim::Leader => coordinators.get(self.leader().await),
-            Victim::Standby => {
-                let standby = (self.leader().await + 1) % coordinators.len();
-                coordinators.get(standby)
-            }
-        };
-        let chosen = chosen.context("a program of this kind")?;
-        // A fault on what is down already would not be one.
-        chosen.ready().await?;
-        Ok(chosen)
-    }
-
-    /// Whether it leads before the next leader should.
-    async fn leads(&self, program: &Program) -> bool {
-        let is_it = async {
-            while self.holder().await.as_deref() != Some(program.name()) {
-                sleep(LEADER_LOOK).await;
-            }
-        };
-        tokio::time::timeout(CRASH_PATIENCE, is_it).await.is_ok()
-    }
-
-    /// The index of the coordinator that holds the lease, of the first where the database does not say.
-    async fn leader(&self) -> usize {
-        let holder = self.holder().await;
-        let is_it = |program: &Program| holder.as_deref() == Some(program.name());
-        let found = self.farm.coordinators.iter().position(is_it);
-        found.unwrap_or_default()
-    }
-
-    /// The coordinator that holds the lease, as far as the database says.
-    async fn holder(&self) -> Option<String> {
-        let holder = sqlx::query_scalar::<_, Option<String>>("select holder from leader");
-        let holder = holder.fetch_one(&self.database).await.ok().flatten()?;
-        // A program's name and the count of its starts.
-        let (name, _) = holder.rsplit_once('-')?;
-        Some(name.to_owned())
     }
 }
 

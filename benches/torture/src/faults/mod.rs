@@ -3,6 +3,7 @@
 mod inject;
 mod kind;
 mod schedule;
+mod target;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! Which node gets a job, and what follows a death or a failure.
 
+use flowai_actors::limits::NODE_SUSPECT_FAILURES;
+
 use super::*;
 
 #[test]
@@ -285,9 +287,6 @@ fn what_a_node_calls_the_jobs_own_fault_is_shown_to_one_other() {
         matches!(&effects[..], [Effect::Fail { code, .. }] if code == "engine_failed"),
         "{effects:?}"
     );
-    // Neither is held against the nodes.
-    assert!(farm.scheduler.distrusted_on(&node_id("a")).is_empty());
-
     // There is no other that could try it.
     farm.step(Event::NodeDraining {
         node: node_id("b"),
@@ -296,6 +295,55 @@ fn what_a_node_calls_the_jobs_own_fault_is_shown_to_one_other() {
     farm.arrive(waiting(2, 1, Tier::Free));
     let effects = farm.ended("a", 2, 1, failure(false));
     assert!(matches!(&effects[..], [Effect::Fail { .. }]), "{effects:?}");
+}
+
+/// The other node is busy for long.
+#[test]
+fn bad_jobs_that_wait_for_a_second_opinion_cost_the_first_node_no_work() {
+    let mut farm = Farm::new();
+    farm.register("b", FIRST, None);
+    let mut long = waiting(900, 900, Tier::Free);
+    long.cost = GpuSeconds(600.0);
+    farm.arrive(long);
+    farm.register("a", FIRST, None);
+    for n in 0..2 * NODE_SUSPECT_FAILURES as u64 {
+        assert_eq!(farm.arrive(waiting(n, n, Tier::Free)), [assign(n, 1, "a")]);
+        let effects = farm.ended("a", n, 1, failure(false));
+        assert!(
+            matches!(effects[..], [Effect::Requeue { .. }]),
+            "{effects:?}"
+        );
+    }
+    assert_eq!(
+        farm.arrive(waiting(99, 99, Tier::Free)),
+        [assign(99, 1, "a")]
+    );
+}
+
+/// It had failed in passing before.
+#[test]
+fn another_node_is_asked_whatever_happened_before_and_the_last_try_says_what_it_found() {
+    let mut farm = Farm::new();
+    for node in ["a", "b", "c", "d"] {
+        farm.register(node, FIRST, None);
+    }
+    farm.arrive(waiting(1, 1, Tier::Free));
+    let on = |farm: &Farm| {
+        let nodes = ["a", "b", "c", "d"].into_iter();
+        let mut holding = nodes.filter(|node| farm.scheduler.running_on(&node_id(node)).is_some());
+        holding.next().unwrap()
+    };
+    let first = on(&farm);
+    farm.ended(first, 1, 1, failure(true));
+    let second = on(&farm);
+    let effects = farm.ended(second, 1, 2, failure(false));
+    assert!(matches!(effects[0], Effect::Requeue { .. }), "{effects:?}");
+    let third = on(&farm);
+    let effects = farm.ended(third, 1, 3, failure(false));
+    assert!(
+        matches!(&effects[..], [Effect::Fail { code, .. }] if code == "engine_failed"),
+        "{effects:?}"
+    );
 }
 
 /// Its device computes nonsense, or it asks the wrong server for files.
@@ -324,11 +372,13 @@ fn a_job_that_is_impossible_fails_at_once_and_blames_nobody() {
     let mut farm = Farm::new();
     farm.register("a", FIRST, None);
     farm.register("b", FIRST, None);
-    farm.arrive(waiting(1, 1, Tier::Free));
-    let impossible = AttemptEnd::Impossible {
-        code: "inputs_missing".to_owned(),
-        detail: "its picture is gone".to_owned(),
-    };
-    let effects = farm.ended("a", 1, 1, impossible);
-    assert!(matches!(&effects[..], [Effect::Fail { .. }]), "{effects:?}");
+    for n in 0..2 * NODE_SUSPECT_FAILURES as u64 {
+        assert_eq!(farm.arrive(waiting(n, n, Tier::Free)), [assign(n, 1, "a")]);
+        let impossible = AttemptEnd::Impossible {
+            code: "inputs_missing".to_owned(),
+            detail: "its picture is gone".to_owned(),
+        };
+        let effects = farm.ended("a", n, 1, impossible);
+        assert!(matches!(&effects[..], [Effect::Fail { .. }]), "{effects:?}");
+    }
 }

@@ -1,6 +1,6 @@
 //! A job whose first frame is made from words needs two models on one node.
 
-use flowai_actors::limits::NODE_SUSPECT_FAILURES;
+use flowai_actors::limits::{NODE_FAULTS_MAX, NODE_SUSPECT_FAILURES};
 
 use super::*;
 
@@ -68,6 +68,41 @@ fn a_picture_that_was_too_large_keeps_no_clip_from_a_node() {
     farm.ended("a", 1, 1, failed("out_of_memory", Stage::Keyframe));
     assert_eq!(farm.arrive(waiting(2, 2, Tier::Free)), [assign(2, 1, "a")]);
     assert_eq!(farm.scheduler.ceilings(), []);
+}
+
+/// The pictures are rendered elsewhere.
+#[test]
+fn what_a_node_cannot_paint_says_nothing_of_its_clips() {
+    for code in ["out_of_memory", "model_unusable"] {
+        let mut farm = Farm::new();
+        farm.offer("b", FIRST, &["painter", "tiny"], None);
+        farm.offer("a", FIRST, &["painter", "tiny"], None);
+        for n in 0..2 * NODE_FAULTS_MAX as u64 {
+            farm.step(Event::NodeDraining {
+                node: node_id("b"),
+                how: Drain::Lazy,
+            });
+            let effects = farm.arrive(of_words(n, n));
+            farm.step(Event::NodeDraining {
+                node: node_id("b"),
+                how: Drain::Off,
+            });
+            if effects == [assign(n, 1, "a")] {
+                let effects = farm.ended("a", n, 1, failed(code, Stage::Keyframe));
+                assert_eq!(effects[1..], [assign(n, 2, "b")]);
+                farm.ended("b", n, 2, rendered());
+            } else {
+                farm.pass(NODE_BEAT_MS, &["a", "b"]);
+                farm.ended("b", n, 1, rendered());
+            }
+        }
+        let distrusted = farm.scheduler.distrusted_on(&node_id("a"));
+        assert!(
+            !distrusted.contains(&model("tiny")),
+            "{code}: {distrusted:?}"
+        );
+        assert_eq!(distrusted.is_empty(), code == "out_of_memory", "{code}");
+    }
 }
 
 #[test]

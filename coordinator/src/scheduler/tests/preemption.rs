@@ -406,6 +406,30 @@ fn a_bound_counts_from_when_a_job_waits_again() {
     );
 }
 
+/// Also where it waited before, and had nothing to keep.
+#[test]
+fn what_a_job_waited_before_a_failure_counts_and_what_it_had_a_node_does_not() {
+    let bound_ms = Tier::Free.start_bound_ms(Class::Interactive).unwrap();
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    let mut long = waiting(1, 1, Tier::Free);
+    long.cost = GpuSeconds(1_500.0);
+    farm.arrive(long);
+    farm.arrive(waiting(2, 2, Tier::Free));
+    farm.pass(bound_ms - 60_000, &["a"]);
+    assert_eq!(farm.ended("a", 1, 1, rendered())[1..], [assign(2, 1, "a")]);
+    // Its node has it for a while, and gives it back with nothing.
+    farm.pass(30_000, &["a"]);
+    farm.step(Event::NodeDraining {
+        node: node_id("a"),
+        how: Drain::Lazy,
+    });
+    farm.ended("a", 2, 1, stopped());
+    let job = farm.scheduler.jobs.by_id(job_id(2)).unwrap();
+    let ends = job.bound().unwrap().ends_at();
+    assert_eq!(ends.as_millis() - farm.now_ms, 60_000);
+}
+
 /// Two long jobs run, and somebody of a tier above waits with two jobs of unlike sizes.
 #[test]
 fn nodes_are_stopped_for_one_job_of_a_user_at_a_time() {

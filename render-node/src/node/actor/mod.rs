@@ -269,7 +269,9 @@ impl Running {
             Effect::Stop(run) => self.control(run, "job stops", Control::stop),
             Effect::Forget(run) => {
                 self.control(run, "job leaves the node", Control::stop);
-                self.runs.remove(&run);
+                if let Some(ahead) = self.runs.remove(&run).and_then(|run| run.ahead) {
+                    ahead.stop();
+                }
             }
             Effect::SendProgress { to, progress } => self.send(&to, &progress),
             Effect::AskTargets { to, run, question } => self.ask_targets(to, run, question),

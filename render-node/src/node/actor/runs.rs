@@ -19,6 +19,8 @@ use crate::pulse::Pulse;
 pub(super) struct Run {
     pub(super) assign: Arc<Assign>,
     pub(super) control: Control,
+    /// What was begun for it ahead, and goes on as long as it is here.
+    pub(super) ahead: Option<Control>,
     /// Once rendered.
     pub(super) ready: Option<Arc<Ready>>,
 }
@@ -30,6 +32,7 @@ impl Running {
         let run = Run {
             assign: Arc::new(assign),
             control: Control::default(),
+            ahead: None,
             ready: None,
         };
         let (assign, control) = (run.assign.clone(), run.control.clone());
@@ -109,10 +112,12 @@ impl Running {
         let control = Control::default();
         let before = self.prefetching.replace((next.job, control.clone()));
         // What the present job waits for is not begun anew: it may have come a long way, by a URL that has expired since.
-        if let Some((job, before)) = before
-            && !self.runs.values().any(|run| run.assign.at.job == job)
-        {
-            before.stop();
+        if let Some((job, before)) = before {
+            let mut runs = self.runs.values_mut();
+            match runs.find(|run| run.assign.at.job == job) {
+                Some(run) => run.ahead = Some(before),
+                None => before.stop(),
+            }
         }
         let workshop = self.workshop.clone();
         self.tasks.spawn(NodeTask::Prefetch, |_| async move {

@@ -153,7 +153,7 @@ fn unanswered() -> Outcome {
 
 /// Whether the server is away, so that each request alone would fail as well.
 fn is_of_all(error: &DatabaseError) -> bool {
-    error.is_outage() && !error.waited_for_a_lock()
+    error.is_outage() && !error.lost_to_another()
 }
 
 fn tell_all(group: impl IntoIterator<Item = Waiting>, error: DatabaseError) {
