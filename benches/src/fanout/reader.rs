@@ -45,16 +45,15 @@ impl Published {
         self.count_from.set(at).ok();
     }
 
-    /// Whether it counts.
-    pub(super) fn note(&self, job: JobId, round: u32) -> bool {
-        let now = Instant::now();
-        let counts = self.count_from.get().is_some_and(|from| now >= *from);
+    /// Whether it counts. `at`: when it was to be published, so that a publisher that is late is not forgiven.
+    pub(super) fn note(&self, job: JobId, round: u32, at: Instant) -> bool {
+        let counts = self.count_from.get().is_some_and(|from| at >= *from);
         let slot = self
             .rounds
             .get(&job.to_string())
             .and_then(|rounds| rounds.get(round as usize));
         if let Some(slot) = slot.filter(|_| counts) {
-            slot.store((now - self.start).as_micros() as u64, Ordering::Release);
+            slot.store((at - self.start).as_micros() as u64, Ordering::Release);
         }
         counts
     }

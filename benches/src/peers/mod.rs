@@ -7,6 +7,7 @@ mod records;
 mod server;
 mod table;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -49,6 +50,8 @@ const DRAINED: Duration = Duration::from_secs(120);
 const WORKERS: usize = 10;
 /// Workers where jobs are accepted in batches.
 const WORKERS_OF_BATCHES: usize = 100;
+/// A shorter time than this is no measure of a depth.
+const AT_DEPTH_MIN: Duration = Duration::from_secs(2);
 /// A depth takes no longer than this to be written.
 const PRELOAD_S: usize = 60;
 /// How long a backlog is worked on, after a time that does not count unless all of it is gone by then.
@@ -154,14 +157,14 @@ async fn measure(options: &Options, peers: &Path) -> Result<()> {
     let folder = tempfile::Builder::new().prefix("flowai-peers-").tempdir()?;
     let mut servers = Servers::start(folder.path()).await?;
     let [postgres, redis] = servers.versions().await?;
+    for name in &options.only {
+        let is_known = CONTENDERS.iter().any(|one| one.name == name);
+        ensure!(is_known, "--only: {name} is none of the contenders");
+    }
     let is_wanted = |one: &&Contender| {
         options.only.is_empty() || options.only.iter().any(|name| name == one.name)
     };
     let contenders: Vec<Contender> = CONTENDERS.iter().filter(is_wanted).copied().collect();
-    ensure!(
-        !contenders.is_empty(),
-        "--only names none of the contenders"
-    );
     let mut bench = Bench {
         options,
         peers,
@@ -353,17 +356,41 @@ async fn at_depth(stage: &Stage, depth: usize, workers: usize) -> Result<Value> 
     ensure!(begun > 0, "no job began: {}", working.log_end());
     stage.begun(depth, AT_DEPTH_WARM_UP + AT_DEPTH).await;
     drop(working);
-    let times: Vec<i64> = records::starts(&stage.starts())?
-        .into_iter()
-        .map(|(_, at)| at)
-        .collect();
+    let starts = records::starts(&stage.starts())?;
+    let keys: HashSet<&str> = starts.iter().map(|(key, _)| key.as_str()).collect();
+    ensure!(
+        keys.len() == starts.len(),
+        "{} of {} jobs began twice",
+        starts.len() - keys.len(),
+        keys.len()
+    );
+    let times: Vec<i64> = starts.iter().map(|(_, at)| *at).collect();
+    let (started, seconds) = started_warm(&times);
+    // What is gone sooner says more of its beginning than of its depth.
+    let is_long = seconds >= AT_DEPTH_MIN.as_secs_f64();
+    let starts_per_s = is_long.then(|| started as f64 / seconds);
+    Ok(json!({ "starts_per_s": starts_per_s, "started": started, "seconds": seconds }))
+}
+
+/// How many began once all was warm, and within how many seconds. `times`: ns.
+fn started_warm(times: &[i64]) -> (usize, f64) {
     let first = times.iter().copied().min().unwrap_or_default();
     let last = times.iter().copied().max().unwrap_or_default();
-    let warm = first + i64::try_from(AT_DEPTH_WARM_UP.as_nanos())?;
-    // A short backlog may be gone before anything is warm: then all of it counts.
-    let from = if last > warm { warm } else { first };
-    let started = times.iter().filter(|at| **at >= from).count();
-    let seconds = (last - from) as f64 / 1e9;
-    ensure!(seconds > 0.0, "only one job began");
-    Ok(json!({ "starts_per_s": started as f64 / seconds, "started": started, "seconds": seconds }))
+    let warm = first + AT_DEPTH_WARM_UP.as_nanos() as i64;
+    let started = times.iter().filter(|at| **at >= warm).count();
+    (started, (last - warm).max(0) as f64 / 1e9)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_depth_what_begins_in_the_first_second_does_not_count() {
+        let every_10_ms =
+            |seconds: i64| -> Vec<i64> { (0..=100 * seconds).map(|n| 10_000_000 * n).collect() };
+        assert_eq!(started_warm(&every_10_ms(4)), (301, 3.0));
+        assert_eq!(started_warm(&every_10_ms(0)), (0, 0.0));
+        assert_eq!(started_warm(&[]), (0, 0.0));
+    }
 }

@@ -22,6 +22,16 @@ pub(crate) struct Disk {
     folder: PathBuf,
 }
 
+impl Drop for Disk {
+    /// Or its folder could not be removed. Whoever still has a file open there keeps it until it ends.
+    fn drop(&mut self) {
+        let at = self.folder.display().to_string();
+        if let Err(error) = command("umount", &["--lazy", &at]) {
+            tracing::warn!(%error, "a disk of the run stays mounted");
+        }
+    }
+}
+
 impl Disk {
     /// Makes one of so many bytes, of which only those that are used take up room, and mounts it at `folder`.
     ///

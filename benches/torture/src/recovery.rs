@@ -277,12 +277,15 @@ pub(crate) struct Takeovers {
 }
 
 pub(crate) fn takeovers(deaths: &[Death], terms: &[Term], rows: &[Row]) -> Takeovers {
+    // The name of a program's process is the program's and the count of its starts, of which each but the first followed a death.
     let led = |death: &&Death| {
+        let is_earlier = |other: &&Death| other.program == death.program && other.at < death.at;
+        let starts = 1 + deaths.iter().filter(is_earlier).count();
         let mut before = terms.iter().filter(|term| term.at <= death.at);
-        before.next_back().is_some_and(|term| {
-            let name = term.holder.rsplit_once('-').map(|(name, _)| name);
-            name == Some(death.program.as_str())
-        })
+        let process = format!("{}-{starts}", death.program);
+        before
+            .next_back()
+            .is_some_and(|term| term.holder == process)
     };
     let (mut alone, mut all) = (Vec::new(), Vec::new());
     for death in deaths.iter().filter(led) {

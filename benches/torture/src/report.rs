@@ -239,7 +239,8 @@ impl Report {
 
 fn seconds(summary: Option<Summary>) -> String {
     summary.map_or("–".to_owned(), |of| {
-        format!("{:.2} / {:.2} / {:.2} s", of.p50_s, of.p99_s, of.max_s)
+        let (p50_s, p99_s, max_s) = (of.p50_s, of.p99_s, of.max_s);
+        format!("{p50_s:.2} / {p99_s:.2} / {max_s:.2} s of {}", of.count)
     })
 }
 

@@ -53,7 +53,9 @@ async fn enqueue(pool: PgPool, seconds: u64, count: usize, producers: usize, pau
                 for key in keys {
                     writeln!(acks, "{key} {begin} {acknowledged}")?;
                 }
-                tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+                if pause_ms > 0 {
+                    tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+                }
             }
             Ok(acks)
         });

@@ -92,6 +92,7 @@ mod tests {
     #[test]
     fn a_cancel_that_was_forgotten_is_found() {
         let cancel = |phase| Record {
+            seed: None,
             at: At(1_000),
             client: 0,
             wish: 1,

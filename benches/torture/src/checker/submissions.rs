@@ -5,6 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use super::{Check, Facts, Tally};
 use crate::clients::{Call, Class, Phase, Record};
 
+/// One good wish of so many may become no job, for want of an api that answers within the client's patience.
+const WITHOUT_JOB: usize = 20;
+
 /// All that a client heard about one wish.
 #[derive(Debug)]
 struct Heard {
@@ -14,6 +17,9 @@ struct Heard {
     jobs: BTreeSet<String>,
     is_unknown: bool,
     is_refused: bool,
+    /// After it was acknowledged.
+    is_taken_back: bool,
+    seed: Option<u64>,
 }
 
 fn heard(history: &[Record]) -> BTreeMap<usize, Heard> {
@@ -26,13 +32,19 @@ fn heard(history: &[Record]) -> BTreeMap<usize, Heard> {
             jobs: BTreeSet::new(),
             is_unknown: false,
             is_refused: false,
+            is_taken_back: false,
+            seed: record.seed,
         });
         match record.phase {
             Phase::Invoke => {}
             Phase::Ok => wish.jobs.extend(record.job.clone()),
             Phase::Info => wish.is_unknown = true,
             // Asked to come again is no refusal.
-            Phase::Fail => wish.is_refused |= !matches!(record.status, Some(409 | 429)),
+            Phase::Fail if matches!(record.status, Some(409 | 429)) => {}
+            Phase::Fail => {
+                wish.is_refused = true;
+                wish.is_taken_back |= !wish.jobs.is_empty();
+            }
         }
     }
     wishes
@@ -42,6 +54,7 @@ pub(super) fn check(history: &[Record], facts: &Facts, tally: &mut Tally) -> Vec
     let mut acked = Check::new("acked_exists");
     let mut refused = Check::new("bad_input_is_refused");
     let mut taken = Check::new("good_input_is_taken");
+    let (mut good, mut without_job) = (0, 0);
     let mut wished: HashSet<&str> = HashSet::new();
     let wishes = heard(history);
     let mut class_of: HashMap<&str, Class> = HashMap::new();
@@ -60,9 +73,12 @@ pub(super) fn check(history: &[Record], facts: &Facts, tally: &mut Tally) -> Vec
             });
         }
         if wish.class != Class::Bad {
-            taken.look(!wish.is_refused || !jobs.is_empty(), || {
+            let is_refused = wish.is_taken_back || wish.is_refused && jobs.is_empty();
+            taken.look(!is_refused, || {
                 format!("wish {number} is good and was refused")
             });
+            good += 1;
+            without_job += usize::from(jobs.is_empty() && named.is_none());
         }
         if jobs.len() > 1 {
             tally.doubled += 1;
@@ -96,6 +112,13 @@ pub(super) fn check(history: &[Record], facts: &Facts, tally: &mut Tally) -> Vec
                 tally.lost += 1;
             }
             let is_owners = found.is_some_and(|found| found.owner == owner);
+            let made = found.and_then(|found| found.spec["seed"].as_u64());
+            acked.look(wish.seed.is_none() || made == wish.seed, || {
+                format!(
+                    "wish {number} has the seed {:?}, its job {job} {made:?}",
+                    wish.seed
+                )
+            });
             acked.look(is_owners && named == Some(job), || {
                 format!(
                     "wish {number} was acknowledged as {job}: row {found:?}, key names {named:?}"
@@ -103,6 +126,10 @@ pub(super) fn check(history: &[Record], facts: &Facts, tally: &mut Tally) -> Vec
             });
         }
     }
+    // A farm that is away for as long as a client asks takes nothing; few find it so.
+    taken.look(without_job <= good / WITHOUT_JOB, || {
+        format!("{without_job} of {good} good wishes became no job")
+    });
     // A job that no key of a client names was made twice.
     for job in facts.jobs.keys() {
         let is_wished = wished.contains(job.as_str());
@@ -143,6 +170,7 @@ mod tests {
             phase,
             key: "wish-1".to_owned(),
             job: job.map(str::to_owned),
+            seed: None,
             status: Some(match phase {
                 Phase::Ok => 202,
                 Phase::Fail => 422,
@@ -220,6 +248,37 @@ mod tests {
         };
         assert_eq!(verdict(Class::Good), Verdict::Broken);
         assert_eq!(verdict(Class::Bad), Verdict::Holds);
+    }
+
+    #[test]
+    fn a_farm_that_takes_little_and_another_ones_job_are_found() {
+        let taken = |heard: &[(Phase, Option<&str>)]| {
+            let history: Vec<Record> = heard
+                .iter()
+                .map(|(phase, job)| record(*phase, *job, Class::Good))
+                .collect();
+            let facts = facts(&["a"], Some("a"));
+            check(&history, &facts, &mut Tally::default())[2].verdict
+        };
+        assert_eq!(taken(&[(Phase::Ok, Some("a"))]), Verdict::Holds);
+        let taken_back = [(Phase::Ok, Some("a")), (Phase::Fail, None)];
+        assert_eq!(taken(&taken_back), Verdict::Broken);
+        let away = [record(Phase::Info, None, Class::Good)];
+        let checks = check(&away, &facts(&[], None), &mut Tally::default());
+        assert_eq!(checks[2].verdict, Verdict::Broken);
+
+        let swapped = [Record {
+            seed: Some(7),
+            ..record(Phase::Ok, Some("a"), Class::Good)
+        }];
+        let mut whole = facts(&["a"], Some("a"));
+        let mut verdict = |seed: u64| {
+            let job = whole.jobs.get_mut("a").unwrap();
+            job.spec = serde_json::json!({ "seed": seed });
+            check(&swapped, &whole, &mut Tally::default())[0].verdict
+        };
+        assert_eq!(verdict(7), Verdict::Holds);
+        assert_eq!(verdict(8), Verdict::Broken);
     }
 
     #[test]

@@ -139,6 +139,7 @@ impl Clients {
                 phase: Phase::Invoke,
                 key: key.to_owned(),
                 job: job.map(str::to_owned),
+                seed: body.and_then(|body| body["seed"].as_u64()),
                 status: None,
                 code: None,
             };
