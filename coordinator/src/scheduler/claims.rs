@@ -7,8 +7,10 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 
+use super::groups::GroupIx;
 use super::kinds::Kind;
 use super::lanes::{Claim, LaneIx};
+use super::needs::KindIx;
 use super::shares::Virtual;
 use super::state::Scheduler;
 
@@ -85,9 +87,17 @@ impl Scheduler {
         })
     }
 
-    /// The lane of the smallest claim of those who could start.
-    pub(super) fn first_lane(&self) -> Option<LaneIx> {
-        let kinds = self.kinds.waiting().filter(|(_, kind)| kind.fitting > 0);
+    /// The lane of the smallest claim of those who could start where a job of this kind may: whoever waits for other nodes is ahead of
+    /// nobody here.
+    pub(super) fn first_lane(&self, kind: KindIx) -> Option<LaneIx> {
+        let live = |group: &GroupIx| {
+            let known = self.kinds.get_group(*group);
+            known.is_some_and(|known| known.live() > 0) && self.kinds.fits(kind, *group)
+        };
+        let groups: Vec<GroupIx> = self.kinds.groups().filter(live).collect();
+        let kinds = self.kinds.waiting().filter(|(ix, kind)| {
+            kind.fitting > 0 && groups.iter().any(|group| self.kinds.fits(*ix, *group))
+        });
         let mut claims = Claims::open(self, kinds.map(|(_, kind)| kind));
         claims.next().map(|claim| claim.lane)
     }

@@ -6,7 +6,7 @@ use flowai_actors::state::Tier;
 
 use super::forecast::Range;
 use super::jobs::Place;
-use super::lanes::Tiers;
+use super::lanes::{LaneIx, Tiers};
 use super::line::WaitsFor;
 use super::names::ClassIx;
 use super::needs::KindIx;
@@ -88,19 +88,22 @@ impl Scheduler {
             }
         }
         // Of all open lanes that nodes can run, those that wait for something else than their turn.
-        let first = self.first_lane();
+        let kinds = self.kinds.waiting();
+        let firsts: Vec<LaneIx> = kinds.filter_map(|(ix, _)| self.first_lane(ix)).collect();
         let pausing = self.pausing.iter().filter_map(|(_, ix)| self.jobs.get(*ix));
         let pausing = pausing.filter_map(|job| match job.place {
             Place::Lane(ix) => Some(ix),
             Place::Parked | Place::Running(_) => None,
         });
-        for ix in pausing.chain(first).collect::<BTreeSet<_>>() {
+        for ix in pausing.chain(firsts).collect::<BTreeSet<_>>() {
             let Some(lane) = self.lanes.get(ix) else {
                 continue;
             };
             let head = lane.jobs.front().and_then(|job| self.jobs.get(*job));
             let is_capped = lane.entry.is_some_and(|entry| entry.is_capped);
-            if let Some(waits_for) = head.and_then(|job| self.waits_for(job, first)) {
+            if let Some(waits_for) =
+                head.and_then(|job| self.waits_for(job, self.first_lane(job.kind)))
+            {
                 counts.remove(self.waits_of_kind(lane.kind, is_capped), lane.tiers);
                 counts.add(waits_for, lane.tiers);
             }

@@ -117,12 +117,17 @@ impl Scheduler {
     /// The first `most` places, in the order in which the jobs would start were each served as soon as its turn comes.
     pub fn line(&self, most: usize) -> Vec<Place> {
         let mut turns = Turns::new(self);
-        let first = self.first_lane();
+        let mut firsts = HashMap::new();
         let mut line = Vec::new();
         while line.len() < most {
             let Some((job, position)) = turns.next() else {
                 break;
             };
+            let kind = self.jobs.get(job).map(|job| job.kind);
+            let first = kind.and_then(|kind| {
+                let first = || self.first_lane(kind);
+                *firsts.entry(kind).or_insert_with(first)
+            });
             line.extend(self.place_of(job, position, first));
         }
         line
@@ -131,7 +136,7 @@ impl Scheduler {
     /// What a waiting job waits for; `None` for one that runs or is not known.
     pub fn why(&self, id: JobId) -> Option<WaitsFor> {
         let job = self.jobs.by_id(id)?;
-        self.waits_for(job, self.first_lane())
+        self.waits_for(job, self.first_lane(job.kind))
     }
 
     fn place_of(&self, ix: JobIx, position: u32, first: Option<LaneIx>) -> Option<Place> {
@@ -145,7 +150,7 @@ impl Scheduler {
         })
     }
 
-    /// `first`: as [`Self::first_lane`] gives it, which looks at all kinds.
+    /// `first`: as [`Self::first_lane`] gives it of the job's kind, which looks at all kinds.
     pub(super) fn waits_for(&self, job: &Job, first: Option<LaneIx>) -> Option<WaitsFor> {
         let (ix, lane) = match job.place {
             Where::Running(_) => return None,

@@ -387,7 +387,6 @@ impl Chaos {
 /// Waiting jobs by what they wait for, those behind another of the same lane counted with it: one by one.
 fn waits(scheduler: &Scheduler) -> BTreeMap<(Tier, &'static str), u64> {
     let mut waits = BTreeMap::new();
-    let first = scheduler.first_lane();
     for (_, job) in scheduler.jobs.iter() {
         let head = match job.place {
             Place::Running(_) => continue,
@@ -397,7 +396,9 @@ fn waits(scheduler: &Scheduler) -> BTreeMap<(Tier, &'static str), u64> {
                 scheduler.jobs.get(lane.jobs[0]).unwrap()
             }
         };
-        let why = scheduler.waits_for(head, first).unwrap();
+        let why = scheduler
+            .waits_for(head, scheduler.first_lane(head.kind))
+            .unwrap();
         *waits.entry((job.tier, why.code())).or_default() += 1;
     }
     waits

@@ -147,3 +147,28 @@ fn figures_say_what_waits_for_what_and_how_long() {
         assert!(WaitsFor::CODES.contains(&why.code()));
     }
 }
+
+#[test]
+fn whoever_waits_for_other_nodes_is_ahead_of_nobody_here() {
+    let mut farm = Farm::new();
+    let of = |name: &str, n: u64| WaitingJob {
+        model: model(name),
+        cost: GpuSeconds(if name == "q" { 100.0 } else { 1.0 }),
+        ..waiting(n, n, Tier::Free)
+    };
+    for (node, n) in [("p", 1), ("q", 2)] {
+        farm.offer(node, FIRST, &[node], None);
+        assert_eq!(farm.arrive(of(node, n)), [assign(n, 1, node)]);
+    }
+    for n in 10..20 {
+        farm.arrive(of("p", n));
+    }
+    farm.arrive(of("q", 20));
+    assert_eq!(farm.scheduler.why(job_id(20)), Some(WaitsFor::Node));
+    assert_eq!(farm.scheduler.why(job_id(19)), Some(WaitsFor::Others));
+    let line = farm.scheduler.line(20);
+    let with = |what| line.iter().filter(|place| place.waits_for == what).count();
+    assert_eq!((with(WaitsFor::Node), with(WaitsFor::Others)), (2, 9));
+    let waiting = farm.scheduler.figures().waiting;
+    assert_eq!(waiting[&(Tier::Free, "capacity")], 2);
+}

@@ -16,7 +16,9 @@ pub(in crate::farm) struct Recorder<'a> {
     window: (Ms, Ms),
     asked: Vec<Option<Ms>>,
     waited_ms: Vec<Option<Ms>>,
-    /// Since it was asked for, or since its user was last given a start.
+    /// When it was asked for, or stopped.
+    waits_since: Vec<Ms>,
+    /// The longest that it waited at a time and its user was given no start.
     turn_ms: Vec<Ms>,
     last_start: BTreeMap<UserIx, Ms>,
     promised_ms: Vec<Option<Ms>>,
@@ -48,6 +50,7 @@ impl<'a> Recorder<'a> {
             window: (setting.warm_up_ms(), setting.horizon_ms()),
             asked: none(),
             waited_ms: none(),
+            waits_since: vec![0; workload.jobs.len()],
             turn_ms: vec![0; workload.jobs.len()],
             last_start: BTreeMap::new(),
             promised_ms: none(),
@@ -82,8 +85,11 @@ impl<'a> Recorder<'a> {
         let asked = self.asked[ix.0 as usize].unwrap_or(now);
         if self.waited_ms[ix.0 as usize].is_none() {
             self.waited_ms[ix.0 as usize] = Some(now - asked);
-            self.turn_ms[ix.0 as usize] = self.turn(job, asked, now);
         }
+        let before = self.last_start.get(&job.user).copied().unwrap_or(0);
+        let turn = now - self.waits_since[ix.0 as usize].max(before);
+        let longest = &mut self.turn_ms[ix.0 as usize];
+        *longest = turn.max(*longest);
         self.last_start.insert(job.user, now);
         self.ledger
             .charge(job.user, job.tier, left_s(job, first_step));
@@ -126,12 +132,8 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    fn turn(&self, job: &Job, asked: Ms, now: Ms) -> Ms {
-        let before = self.last_start.get(&job.user).copied();
-        now - asked.max(before.unwrap_or(asked))
-    }
-
     fn waits(&mut self, ix: JobIx, now: Ms) {
+        self.waits_since[ix.0 as usize] = now;
         let job = self.workload.job(ix);
         if is_compared(job) {
             self.ledger.waits(job.user, job.tier, now);
