@@ -228,6 +228,16 @@ impl State {
         }
     }
 
+    /// What was taken from it has left the engine, if it has: the leader gives it nothing before it hears so.
+    fn say_free(&mut self, now: Monotonic) {
+        let is_free = self.running().is_none();
+        if let Leader::Known { next_beat, .. } = &mut self.leader
+            && is_free
+        {
+            *next_beat = now;
+        }
+    }
+
     fn has_closed(&self, now: Monotonic) -> bool {
         let is_over = |farewell: &Farewell| !self.is_registered() || farewell.is_over(now);
         self.job.is_none() && self.closing.as_ref().is_some_and(is_over)

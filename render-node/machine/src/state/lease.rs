@@ -108,7 +108,10 @@ impl State {
                     effects.push(Effect::Resume(job.run));
                 }
             }
-            Verdict::Drop => self.forget(now, effects),
+            Verdict::Drop => {
+                self.forget(now, effects);
+                self.say_free(now);
+            }
             Verdict::Idle => {}
         }
     }

@@ -106,7 +106,9 @@ impl State {
         run: RunId,
         result: Result<Clip, NotRendered>,
     ) {
-        self.leaving.take_if(|leaving| leaving.run == run);
+        if self.leaving.take_if(|leaving| leaving.run == run).is_some() {
+            self.say_free(now);
+        }
         let Some(job) = self.job_in(run).filter(|job| job.is_rendering()) else {
             return;
         };

@@ -54,7 +54,8 @@ fn one_job_at_a_time_and_each_attempt_once() {
         bench.hear(renewed(0, Some(at(1, 2)), 2, Verdict::Drop)),
         ["forget 1"]
     );
-    assert_eq!(bench.hear(rendered(1, Err(NotRendered::Stopped))), none());
+    let left = bench.hear(rendered(1, Err(NotRendered::Stopped)));
+    assert_eq!(left, ["beat a 1 -"], "the engine is free");
     let late_copy = Event::Assigned(assign(at(1, 2)));
     assert_eq!(
         bench.hear(late_copy),
@@ -151,7 +152,7 @@ fn a_job_that_the_leader_gave_away_is_dropped() {
         ["forget 1"]
     );
     // What the run still says is of nobody's job.
-    assert_eq!(bench.hear(rendered(1, Ok(clip()))), none());
+    assert_eq!(bench.hear(rendered(1, Ok(clip()))), ["beat b 1 -"]);
     assert_eq!(bench.state.running(), None);
 }
 
