@@ -200,22 +200,29 @@ fn a_user_whose_renders_are_said_to_take_no_time_gets_no_turn_after_turn() {
     assert!(turns[1] >= 8, "{turns:?}");
 }
 
-#[test]
-fn a_node_that_registers_anew_moves_nobody_in_the_line() {
+/// One job runs and another waits: whoever waits falls behind virtual time, and keeps its place before those who come later.
+fn waiting_for_a_while() -> Farm {
     let mut farm = Farm::new();
     farm.register("a", FIRST, None);
     farm.arrive(waiting(1, 1, Tier::Free));
     farm.arrive(waiting(2, 2, Tier::Free));
-    // Whoever waits falls behind virtual time, and keeps its place before those who come later.
     farm.pass(8_000, &["a"]);
-    let tag = |farm: &Farm| {
-        let shares = &farm.scheduler.shares;
-        shares.get(shares.find(user_id(2)).unwrap()).unwrap().tag
-    };
-    let before = tag(&farm);
-    assert!(before < farm.scheduler.shares.now());
+    assert!(tag_of(&farm, 2) < farm.scheduler.shares.now().0);
+    farm
+}
+
+fn tag_of(farm: &Farm, user: u64) -> f64 {
+    let shares = &farm.scheduler.shares;
+    let user = shares.find(user_id(user)).and_then(|ix| shares.get(ix));
+    user.unwrap().tag.0
+}
+
+#[test]
+fn a_node_that_registers_anew_moves_nobody_in_the_line() {
+    let mut farm = waiting_for_a_while();
+    let before = tag_of(&farm, 2);
     assert_eq!(farm.register("a", FIRST, Some((1, 1))), []);
-    assert_eq!(tag(&farm), before);
+    assert_eq!(tag_of(&farm, 2), before);
 }
 
 #[test]
@@ -262,17 +269,8 @@ fn nobody_pays_for_longer_than_the_node_had_the_job() {
 
 #[test]
 fn a_node_in_doubt_moves_nobody_in_the_line() {
-    let mut farm = Farm::new();
-    farm.register("a", FIRST, None);
-    farm.arrive(waiting(1, 1, Tier::Free));
-    farm.arrive(waiting(2, 2, Tier::Free));
-    farm.pass(8_000, &["a"]);
-    let tag = |farm: &Farm| {
-        let shares = &farm.scheduler.shares;
-        shares.get(shares.find(user_id(2)).unwrap()).unwrap().tag
-    };
-    let before = tag(&farm);
-    assert!(before < farm.scheduler.shares.now());
+    let mut farm = waiting_for_a_while();
+    let before = tag_of(&farm, 2);
     let beat = |readiness| Event::Beat {
         node: node_id("a"),
         generation: FIRST,
@@ -282,7 +280,7 @@ fn a_node_in_doubt_moves_nobody_in_the_line() {
     farm.step(beat(Readiness::Doubtful));
     assert_eq!(farm.scheduler.why(job_id(2)), Some(WaitsFor::Node));
     farm.step(beat(Readiness::Ready));
-    assert_eq!(tag(&farm), before);
+    assert_eq!(tag_of(&farm, 2), before);
 }
 
 /// One render of four takes four times as long as predicted, which the median never learns.
