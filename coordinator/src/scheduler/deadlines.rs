@@ -15,7 +15,6 @@ use super::event::Effect;
 use super::jobs::{JobIx, Place};
 use super::lanes::LaneIx;
 use super::nodes::Running;
-use super::starts::Used;
 use super::state::Scheduler;
 
 /// How far the look at those who wait has come: it goes on where it stopped, as long as they are many.
@@ -41,13 +40,8 @@ impl Scheduler {
                 (_, Attempt::ZERO) => "no node could start it",
                 _ => "no node could render it to its end",
             };
-            effects.push(Effect::Fail {
-                job: job.id,
-                attempt: job.attempt,
-                code: "waited_too_long".to_owned(),
-                detail: format!("{what} within {} days", JOB_QUEUED_MS_MAX / 86_400_000),
-            });
-            self.forget(ix, Used::Elapsed);
+            let detail = format!("{what} within {} days", JOB_QUEUED_MS_MAX / 86_400_000);
+            self.fail(ix, "waited_too_long".to_owned(), detail, effects);
         }
         for running in self.overrun() {
             let Some(job) = self.jobs.get(running.job) else {

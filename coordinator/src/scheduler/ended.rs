@@ -74,7 +74,14 @@ impl Scheduler {
         }
     }
 
-    fn fail(&mut self, ix: JobIx, code: String, detail: String, effects: &mut Vec<Effect>) {
+    /// For good: nobody tries it any more.
+    pub(super) fn fail(
+        &mut self,
+        ix: JobIx,
+        code: String,
+        detail: String,
+        effects: &mut Vec<Effect>,
+    ) {
         let Some((job, attempt)) = self.jobs.get(ix).map(|job| (job.id, job.attempt)) else {
             return;
         };
@@ -212,16 +219,10 @@ impl Scheduler {
             effects.push(Effect::Cancel { job: id, attempt });
         } else if is_used_up {
             self.exonerate(ix);
-            self.forget(ix, Used::Elapsed);
             let detail = format!(
                 "given to a node {attempt} times, failed {failures} times; the last time: {reason}"
             );
-            effects.push(Effect::Fail {
-                job: id,
-                attempt,
-                code: "attempts_used_up".to_owned(),
-                detail,
-            });
+            self.fail(ix, "attempts_used_up".to_owned(), detail, effects);
         } else {
             self.enqueue(ix);
             if now < back_at {

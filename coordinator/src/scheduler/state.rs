@@ -274,16 +274,8 @@ impl Scheduler {
                 self.ready(child);
                 continue;
             }
-            let Some(job) = self.jobs.get(child) else {
-                continue;
-            };
-            effects.push(Effect::Fail {
-                job: job.id,
-                attempt: job.attempt,
-                code: "dependency_failed".to_owned(),
-                detail: format!("it was to start after {id}, which was not rendered"),
-            });
-            self.forget(child, Used::Elapsed);
+            let detail = format!("it was to start after {id}, which was not rendered");
+            self.fail(child, "dependency_failed".to_owned(), detail, effects);
         }
     }
 
