@@ -20,6 +20,10 @@ pub enum Check {
     AckedExists,
     /// Every job ends within its time once nothing fails any more, and a node that is gone is missed within its own (INV-5).
     EveryJobEnds,
+    /// Where one node fails what it is given, and nothing else fails, every good job becomes a clip.
+    GoodInputBecomesClips,
+    /// Such a node is soon given nothing more for a while.
+    BadNodeIsLeftAlone,
     /// One delivered clip a job, and no row moves under an ended term or to what may not follow (INV-2, INV-3).
     DeliveredOnce,
     /// Nothing is made or lost, a delivered job is paid once, any other costs nothing (INV-3, INV-6).
@@ -42,6 +46,8 @@ impl Check {
         match self {
             Self::AckedExists => "acked_exists",
             Self::EveryJobEnds => "every_job_ends",
+            Self::GoodInputBecomesClips => "good_input_becomes_clips",
+            Self::BadNodeIsLeftAlone => "bad_node_is_left_alone",
             Self::DeliveredOnce => "delivered_once",
             Self::LedgerBalances => "ledger_balances",
             Self::ArtefactIsReal => "artefact_is_real",

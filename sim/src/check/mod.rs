@@ -1,11 +1,13 @@
 //! `flowai sim check`: worlds that fail, one after the other, each from a seed, with every invariant checked on the way.
 
+mod bad_node;
 mod checks;
 mod clock;
 mod coordinator;
 mod faults;
 mod idling;
 mod node;
+mod overload;
 mod plan;
 mod silence;
 mod statements;

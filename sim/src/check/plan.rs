@@ -10,19 +10,14 @@ use rand::rngs::StdRng;
 use uuid::Uuid;
 
 use super::store::id_of;
+use super::{bad_node, overload};
 
 /// Coordinators of every world.
 pub(super) const COORDINATORS: usize = 3;
 /// One of so many seeds asks for more than the farm can give, so that a start bound has to fire.
 const OVERLOAD_EVERY: u64 = 40;
-/// Users of a tier with weight who always wait in an overload.
-const OVERLOAD_USERS: usize = 40;
-
-/// Of the one in an overload who pays nothing.
-const OVERLOAD_BOUND_MS: u64 = match Tier::Free.start_bound_ms(Class::Interactive) {
-    Some(bound_ms) => bound_ms,
-    None => panic!("a job that somebody waits for has a bound"),
-};
+/// One of so many seeds has a node that fails, and nothing else does.
+const BAD_NODE_EVERY: u64 = 40;
 
 /// How a world is broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +26,8 @@ pub(super) enum Kind {
     Chaos,
     /// Nothing fails, and there is far too much work.
     Overload,
+    /// [`BAD_NODE`](bad_node::BAD_NODE) makes this of every job that it is given, and nothing else fails.
+    BadNode(Nature),
 }
 
 /// What comes of a job in the engine.
@@ -177,7 +174,10 @@ impl Plan {
     /// `nodes`: as many as wanted instead of as many as the seed says.
     pub(super) fn of(seed: u64, nodes: Option<usize>, rng: &mut StdRng) -> Self {
         if nodes.is_none() && seed % OVERLOAD_EVERY == OVERLOAD_EVERY - 1 {
-            return Self::overload();
+            return overload::plan();
+        }
+        if nodes.is_none() && seed % BAD_NODE_EVERY == BAD_NODE_EVERY / 2 {
+            return bad_node::plan(rng);
         }
         let nodes = nodes.unwrap_or_else(|| rng.random_range(1..=6));
         let heal_ms = rng.random_range(90_000..300_000);
@@ -238,35 +238,18 @@ impl Plan {
         }
     }
 
-    /// One who pays nothing among many who pay much and never stop asking.
-    fn overload() -> Self {
-        let wish = |at_ms, owner: usize, tier| Wish {
-            at_ms,
-            job: JobId::from_uuid(Uuid::nil()),
-            owner: user(owner),
-            tier,
-            class: Class::Interactive,
-            after: None,
-            nature: Nature::Good,
-            steps: 1,
-            step_ms: 9_000,
-            cancel_after_ms: None,
-        };
-        let mut wishes: Vec<Wish> = (1..=OVERLOAD_USERS)
-            .flat_map(|owner| [owner, owner])
-            .map(|owner| wish(1_000, owner, Tier::Studio))
-            .collect();
-        wishes.push(wish(60_000, 0, Tier::Free));
+    /// No message is lost, nothing refused, and no clock wrong.
+    pub(super) fn calm(kind: Kind, nodes: usize, wishes: Vec<Wish>, end_ms: u64) -> Self {
         let wishes = wishes.into_iter().enumerate();
         Self {
-            kind: Kind::Overload,
-            nodes: 1,
+            kind,
+            nodes,
             wishes: wishes
                 .map(|(count, wish)| wish.numbered(count as u64))
                 .collect(),
             faults: Vec::new(),
             heal_ms: 0,
-            end_ms: 2 * OVERLOAD_BOUND_MS,
+            end_ms,
             message_lost: 0,
             message_doubled: 0,
             message_late: 0,
@@ -289,7 +272,7 @@ impl Wish {
     }
 }
 
-fn user(number: usize) -> UserId {
+pub(super) fn user(number: usize) -> UserId {
     UserId::from_uuid(Uuid::from_u128(number as u128))
 }
 

@@ -12,7 +12,7 @@ use rand::Rng;
 
 use super::checks::{Check, Checks};
 use super::coordinator::Heard as CoordinatorHeard;
-use super::plan::{Kind, Nature, Plan, Wish};
+use super::plan::{Nature, Plan, Wish};
 use super::store::{Cancelled, NewJob, Store, Submitted};
 use super::world::{Occurrence, World};
 
@@ -91,6 +91,15 @@ impl Users {
                 format!("{job} had ended as {end:?} and is {now:?}")
             });
         }
+    }
+
+    /// Whether each job became a clip.
+    pub(super) fn look_for_clips(&self, checks: &mut Checks) {
+        let mut ends = self.ends.iter();
+        let without = ends.find(|(_, end)| **end != JobState::Done);
+        checks.require(Check::GoodInputBecomesClips, without.is_none(), || {
+            format!("a bad node cost a good job its clip: {without:?}")
+        });
     }
 }
 
@@ -190,12 +199,7 @@ impl World {
 
     /// The doorbell at whoever leads: a hint that may get lost.
     fn ring(&mut self, job: JobId) {
-        let lost = if self.plan.kind == Kind::Overload {
-            0
-        } else {
-            self.plan.doorbell_lost
-        };
-        if self.chance(lost) {
+        if self.chance(self.plan.doorbell_lost) {
             return;
         }
         let delay = self.rng.random_range(1..=self.plan.delay_ms_max);

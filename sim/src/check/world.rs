@@ -7,15 +7,14 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use flowai_actors::ids::{JobId, ModelId, Sha256, UserId};
-use flowai_actors::limits::FORCED_START_EVERY;
-use flowai_actors::state::{JobState, Tier};
+use flowai_actors::state::JobState;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::checks::{Broken, Check, Checks};
 use super::coordinator::{Coordinator, Heard as CoordinatorHeard};
 use super::node::{Heard as NodeHeard, Process, Slot};
-use super::plan::{COORDINATORS, Fault, Kind, Plan, Wish};
+use super::plan::{COORDINATORS, Fault, Kind, Plan};
 use super::statements::StoreCall;
 use super::store::{Moved, Store};
 use super::trace::Trace;
@@ -345,57 +344,6 @@ impl World {
         });
     }
 
-    /// In an overload whoever starts a job wants the next one.
-    fn ask_again(&mut self, job: JobId) {
-        let Some(row) = self.store.row(job) else {
-            return;
-        };
-        let (owner, tier) = (row.owner, row.tier);
-        let wish = self.plan.wishes.iter().find(|wish| wish.owner == owner);
-        let Some(wish) = wish.cloned() else {
-            return;
-        };
-        let count = self.plan.wishes.len();
-        let next = Wish {
-            at_ms: self.now + 500,
-            tier,
-            ..wish
-        };
-        self.plan.wishes.push(next.numbered(count as u64));
-        self.users.expect_another();
-        self.at(self.now + 500, Occurrence::Wish(count));
-    }
-
-    /// Whoever has waited longest must begin once the bound has passed, a turn of the others later.
-    fn look_at_waits(&mut self) {
-        if self.plan.kind != Kind::Overload {
-            return;
-        }
-        let wish = &self.plan.wishes[0];
-        let service_ms = u64::from(wish.steps) * wish.step_ms + 4_000;
-        let turns_ms = 3 * u64::from(FORCED_START_EVERY) * service_ms;
-        for job in self.store.unfinished() {
-            let Some(asked_ms) = self.users.asked_ms(job) else {
-                continue;
-            };
-            let Some(row) = self.store.row(job) else {
-                continue;
-            };
-            let Some(bound_ms) = row.tier.start_bound_ms(row.class) else {
-                continue;
-            };
-            // Those who pay have short bounds and are late all the time here, one behind the other: oldest first, one of ten starts.
-            let waits = row.attempt == 0 && row.tier == Tier::Free;
-            let patience_ms = bound_ms + turns_ms;
-            let waited_ms = self.now.saturating_sub(asked_ms);
-            self.checks.require(
-                Check::StartBound,
-                !waits || waited_ms <= patience_ms,
-                || format!("{job} has waited {} s and has not begun", waited_ms / 1_000),
-            );
-        }
-    }
-
     fn look_at_end(&mut self) {
         self.checks.look_at_all(&self.store);
         self.look_at_waits();
@@ -412,6 +360,9 @@ impl World {
         });
         self.look_at_nodes_at_end();
         self.users.look_at_end(&self.store, &mut self.checks);
+        if matches!(self.plan.kind, Kind::BadNode(_)) {
+            self.look_at_bad_node();
+        }
         self.compare_memory();
     }
 

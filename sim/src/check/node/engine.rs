@@ -9,9 +9,10 @@ use flowai_node_machine::{Clip, Event, NotRendered, NotUploaded, RunId, Standing
 use rand::Rng as _;
 
 use super::{DEVICE_CLASS, Heard, Run};
+use crate::check::bad_node::BAD_NODE;
 use crate::check::checks::Check;
 use crate::check::coordinator::Heard as CoordinatorHeard;
-use crate::check::plan::Nature;
+use crate::check::plan::{Kind, Nature};
 use crate::check::world::World;
 
 /// Of an upload.
@@ -35,7 +36,11 @@ impl World {
                 own.id, at.attempt, at.job
             )
         });
-        let (nature, step_ms) = self.users.nature(at.job);
+        let (natural, step_ms) = self.users.nature(at.job);
+        let nature = match self.plan.kind {
+            Kind::BadNode(made_of_it) if self.processes[process].slot == BAD_NODE => made_of_it,
+            _ => natural,
+        };
         let left = assign.resume.as_ref();
         let lies_there = |kept: &&Resume| {
             let key = (at.job, kept.attempt.get(), kept.file.step);
