@@ -14,8 +14,10 @@ pub(crate) struct Pace {
     last: Monotonic,
     phase: Phase,
     steps_done: u32,
-    /// `None` until a step of the stage was seen.
+    /// `None` until a step of the stage was seen whole.
     longest_ms: Option<u64>,
+    /// Since the last boundary.
+    was_paused: bool,
 }
 
 impl Pace {
@@ -25,6 +27,7 @@ impl Pace {
             phase: Phase::Fetching,
             steps_done: 0,
             longest_ms: None,
+            was_paused: false,
         }
     }
 
@@ -33,16 +36,22 @@ impl Pace {
     pub(crate) fn boundary(&mut self, now: Monotonic, phase: Phase, steps_done: u32) {
         if steps_done < self.steps_done {
             self.longest_ms = None;
-        } else if is_of_steps(phase) && (phase, steps_done) == (self.phase, self.steps_done + 1) {
+        } else if !self.was_paused
+            && is_of_steps(phase)
+            && (phase, steps_done) == (self.phase, self.steps_done + 1)
+        {
             let stretch_ms = now.since(self.last).as_millis() as u64;
             self.longest_ms = Some(self.longest_ms.unwrap_or(0).max(stretch_ms));
         }
         (self.last, self.phase, self.steps_done) = (now, phase, steps_done);
+        self.was_paused = false;
     }
 
-    /// The run goes on after a pause, which was no stretch of work.
+    /// The run goes on after a pause. What it comes to next says nothing of how long a step takes: it may have waited at a boundary for a
+    /// part of the pause, or have worked all the while.
     pub(crate) fn resumed(&mut self, now: Monotonic) {
         self.last = now;
+        self.was_paused = true;
     }
 
     /// By when a run that is told to stop now has left the engine, if the engine is alive.
@@ -148,12 +157,18 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_is_no_stretch_of_work() {
+    fn a_step_with_a_pause_in_it_is_no_measure() {
+        let at = Monotonic::from_millis;
         let mut pace = Pace::new(Monotonic::default());
-        pace.boundary(Monotonic::from_millis(1_000), Phase::Denoising, 1);
-        pace.resumed(Monotonic::from_millis(400_000));
-        pace.boundary(Monotonic::from_millis(401_000), Phase::Denoising, 2);
-        let by = pace.leaves_by(Monotonic::from_millis(401_000));
+        pace.boundary(at(0), Phase::Denoising, 0);
+        pace.resumed(at(98_000));
+        pace.boundary(at(120_000), Phase::Denoising, 1);
+        let by = pace.leaves_by(at(130_000));
+        assert_eq!(by.as_millis(), 120_000 + ENGINE_LEAVE_MS_MAX);
+        pace.boundary(at(121_000), Phase::Denoising, 2);
+        pace.resumed(at(400_000));
+        pace.boundary(at(401_000), Phase::Denoising, 3);
+        let by = pace.leaves_by(at(401_000));
         assert_eq!(by.as_millis(), 401_000 + ENGINE_LEAVE_MS_MIN);
     }
 }
