@@ -1,4 +1,4 @@
-# Every command but `sim`, which needs nothing beside Rust, sets up what it needs first; what is there already costs a moment. See README.md.
+# Every command sets up what it needs first; what is there already costs a moment. See README.md.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -39,6 +39,8 @@ test: setup ## run every test
 
 SEEDS ?= 2000
 sim: ## break SEEDS=2000 simulated farms and check every invariant after every step
+	ops/setup/debian.sh demo
+	ops/setup/rust.sh
 	cargo run --release -p flowai -- sim check --seeds $(SEEDS)
 
 lint: setup ## formatting, clippy, shell syntax
@@ -73,6 +75,7 @@ bench-fanout: ## 10,000 open event streams on one api, into target/bench/fanout.
 
 FARM_SEEDS ?= 20
 plots: ## simulate farms under four policies, FARM_SEEDS each, into target/sim/farm.json and docs/plots
+	ops/setup/debian.sh demo
 	ops/setup/rust.sh
 	cargo build --release -p flowai -p flowai-benches
 	$(TARGET)/release/flowai sim farm --compare --seeds $(FARM_SEEDS) --out $(TARGET)/sim/farm.json
@@ -90,6 +93,7 @@ soak: setup ## render 200 jobs of changing sizes and adapters in one process, an
 
 FUZZ_SECONDS := 60
 fuzz: ## fuzz what reads files of users, FUZZ_SECONDS each
+	ops/setup/debian.sh demo
 	ops/setup/rust.sh
 	render-node/fuzz/run.sh $(FUZZ_SECONDS)
 

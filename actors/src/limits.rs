@@ -62,6 +62,13 @@ pub const JOB_NODE_DEATHS_MAX: u32 = 2;
 /// So long after its first failure a job may go back to the node where it failed, if no other can run it; doubles with each
 /// failure. A full disk or a lost driver does not heal in less.
 pub const JOB_RETRY_MS: u64 = 5_000;
+/// A node that did not take two jobs in a row gets none for so long, then for twice as long, up to the most: were it asked again at each of
+/// its beats, it would use up the assignments of one job after the other.
+pub const NODE_NOT_TAKEN_MS: u64 = 5_000;
+pub const NODE_NOT_TAKEN_MS_MAX: u64 = 60_000;
+/// A job whose files could not be read or signed twice in a row is tried again after so long, then after twice as long, up to the most.
+pub const JOB_NOT_READ_MS: u64 = 500;
+pub const JOB_NOT_READ_MS_MAX: u64 = 60_000;
 /// Queued jobs of all users, unless another number is chosen; over it `overloaded`. A leader holds as many, and a new one reads
 /// them in ten seconds (docs/benchmarks.md). Those of one user are bounded by tier, in `state.rs`.
 pub const FARM_QUEUED_MAX: u32 = 1_000_000;
@@ -96,6 +103,9 @@ const _: () = assert!(JOB_NODE_DEATHS_MAX <= JOB_ATTEMPTS_MAX);
 const _: () = assert!(ENGINE_LEAVE_GRACE_MS < ENGINE_LEAVE_MS_MIN);
 const _: () = assert!(ENGINE_LEAVE_MS_MIN < ENGINE_LEAVE_MS_MAX);
 const _: () = assert!(NODE_BEAT_MS < JOB_RETRY_MS);
+const _: () =
+    assert!(NODE_BEAT_MS < NODE_NOT_TAKEN_MS && NODE_NOT_TAKEN_MS < NODE_NOT_TAKEN_MS_MAX);
+const _: () = assert!(JOB_NOT_READ_MS < JOB_NOT_READ_MS_MAX);
 
 // --- who starts when (docs/scheduler.md; the numbers of each tier are in `state.rs`) ---
 
@@ -216,6 +226,9 @@ pub const AUTOSCALE_COOL_DOWN_S_MAX: u64 = 86_400;
 pub const AUTOSCALE_STEP: u32 = 4;
 /// While a group does not have what is wanted, its provider is told again this often.
 pub const AUTOSCALE_REMIND_MS: u64 = 60_000;
+/// A node whose machine the provider may take is given no job for so long after it was seen last: its link breaks now and then before
+/// its machine goes.
+pub const AUTOSCALE_GONE_MS: u64 = 60_000;
 /// Groups of an autoscaler, and nodes of one of them: as many as the link carries.
 pub const AUTOSCALE_GROUPS_MAX: usize = 32;
 pub const AUTOSCALE_NODES_MAX: u32 = LINKS_MAX as u32;
@@ -233,6 +246,7 @@ pub const AUTOSCALE_RETRY_MOST_MS: u64 = 300_000;
 
 const _: () = assert!(NODE_LEASE_MS + 3 * NODE_BEAT_MS < AUTOSCALE_SETTLE_MS);
 const _: () = assert!(AUTOSCALE_SETTLE_MS < AUTOSCALE_COOL_DOWN_S_MIN * 1_000);
+const _: () = assert!(NODE_LEASE_MS < AUTOSCALE_GONE_MS);
 
 // --- checkpoints ---
 

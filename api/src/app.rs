@@ -18,6 +18,7 @@ use crate::auth::{Authenticator, Keys, PasswordCost, Passwords};
 use crate::http::rate::RateLimits;
 use crate::live::LiveBoard;
 use crate::previews::PreviewBoard;
+use crate::service::PartsSeen;
 use crate::session::Sessions;
 use crate::uploads::Gate;
 use crate::videos::{Catalogue, MemoryFit, QueueRoom};
@@ -78,6 +79,7 @@ pub struct Parts {
     pub(crate) catalogue: Catalogue,
     pub(crate) queue_room: QueueRoom,
     pub(crate) memory_fit: MemoryFit,
+    pub(crate) parts_seen: PartsSeen,
     pub(crate) rate_scale: u32,
     pub sessions: Sessions,
     pub live: Arc<LiveBoard>,
@@ -114,6 +116,7 @@ impl App {
             catalogue: Catalogue::default(),
             queue_room: QueueRoom::new(config.queued_max),
             memory_fit: MemoryFit::default(),
+            parts_seen: PartsSeen::default(),
             rate_scale: config.rate_scale,
             intake: Intake::new(database.clone(), config.rate_scale),
             authenticator,

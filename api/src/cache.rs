@@ -5,8 +5,9 @@ use std::hash::Hash;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Answers held at once; over it those that are too old go, and all of them when that is not enough.
-const ENTRIES_MAX: usize = 10_000;
+/// Answers held at once, several times as many as an instance has users with open streams; over it those that are too old go, and all of
+/// them when that is not enough.
+const ENTRIES_MAX: usize = 40_000;
 
 /// A bounded cache whose entries expire.
 #[derive(Debug)]
@@ -68,6 +69,11 @@ impl<K: Eq + Hash, V: Clone> TtlCache<K, V> {
         }
     }
 
+    /// There is no such answer any more.
+    pub(crate) fn remove(&self, key: &K) {
+        self.lock().entries.remove(key);
+    }
+
     /// Forgets what is no longer so.
     pub(crate) fn forget(&self, is_gone: impl Fn(&K, &V) -> bool) {
         let mut kept = self.lock();
@@ -84,11 +90,12 @@ impl<K: Eq + Hash, V: Clone> TtlCache<K, V> {
 impl<K: Eq + Hash, V> Kept<K, V> {
     fn insert(&mut self, key: K, answer: V, ttl: Duration) {
         let entries = &mut self.entries;
-        if entries.len() >= ENTRIES_MAX {
+        let is_full = |entries: &HashMap<K, _>| entries.len() >= ENTRIES_MAX;
+        if is_full(entries) && !entries.contains_key(&key) {
             entries.retain(|_, (since, _)| since.elapsed() < ttl);
-        }
-        if entries.len() >= ENTRIES_MAX {
-            entries.clear();
+            if is_full(entries) {
+                entries.clear();
+            }
         }
         entries.insert(key, (Instant::now(), answer));
     }
@@ -130,5 +137,15 @@ mod tests {
                 assert!(cache.lock().entries.len() <= ENTRIES_MAX);
             }
         }
+    }
+
+    #[test]
+    fn renewing_one_of_a_full_cache_forgets_nobody() {
+        let cache = TtlCache::new(Duration::from_secs(3_600));
+        for number in 0..ENTRIES_MAX {
+            cache.insert(number, ());
+        }
+        cache.insert(0, ());
+        assert_eq!(cache.lock().entries.len(), ENTRIES_MAX);
     }
 }

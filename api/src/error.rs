@@ -210,6 +210,14 @@ impl ApiError {
         Self::ValidationFailed(vec![FieldError::new(pointer, code, detail)])
     }
 
+    /// Whether it says nothing of the request.
+    pub(crate) const fn is_of_the_farm(&self) -> bool {
+        matches!(
+            self,
+            Self::DependencyDown(_) | Self::Overloaded | Self::Internal
+        )
+    }
+
     pub const fn status(&self) -> StatusCode {
         match self {
             Self::MalformedJson(_) | Self::IdempotencyKeyInvalid | Self::CursorInvalid => {

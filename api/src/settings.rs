@@ -2,16 +2,14 @@
 //! Secrets have no flag, because argument lists can be read by others. `docs/operations.md` lists every one.
 
 use std::ffi::OsString;
-use std::fmt::Display;
-use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser};
 use flowai_actors::credits::Millicredits;
 use flowai_actors::limits::FARM_QUEUED_MAX;
 use flowai_actors::link::{PeerId, Role};
+use flowai_actors::program::{SettingError, Source, Value};
 use flowai_store::objects::ObjectsConfig;
 use url::Url;
 
@@ -73,20 +71,8 @@ impl std::fmt::Debug for Secrets {
 /// A setting that cannot be used. The program ends with status 2.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
-    #[error("{0} is missing: set it, or {0}_FILE to a file that holds it")]
-    Missing(&'static str),
-    #[error("{name} must be {expected} (got {got:?})")]
-    Invalid {
-        name: &'static str,
-        expected: String,
-        got: String,
-    },
-    #[error("{name}_FILE: {}: {source}", path.display())]
-    File {
-        name: &'static str,
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Setting(#[from] SettingError),
     #[error("{name} is shorter than {SECRET_BYTES_MIN} bytes; make a random one")]
     Weak { name: &'static str },
     #[error(
@@ -162,8 +148,8 @@ struct Flags {
 }
 
 impl Settings {
-    /// Reads the command line (with the program's name first) and the environment; a flag wins over a variable, a variable
-    /// over the file that `NAME_FILE` names.
+    /// Reads the command line (with the program's name first) and the environment; a flag wins over both a variable and
+    /// the file that `NAME_FILE` names, of which there may be one.
     ///
     /// # Errors
     /// The first setting that is missing, cannot be used, or would open the api to strangers, by name.
@@ -173,7 +159,7 @@ impl Settings {
     ) -> Result<Self, SettingsError> {
         let matches = Cli::command().try_get_matches_from(args)?;
         let flags = Cli::from_arg_matches(&matches)?.flags;
-        let source = Source { env };
+        let source = Source::new(env);
         let settings = Self {
             id: peer_id(source.required(flags.id, "FLOWAI_ID")?)?,
             data_dir: source.required(flags.data_dir, "FLOWAI_DATA_DIR")?.into(),
@@ -181,7 +167,9 @@ impl Settings {
             listen: source
                 .or(flags.listen, "FLOWAI_LISTEN", "127.0.0.1:8080")?
                 .parsed("an address and a port")?,
-            coordinators: addresses(source.required(flags.coordinators, "FLOWAI_COORDINATORS")?)?,
+            coordinators: source
+                .required(flags.coordinators, "FLOWAI_COORDINATORS")?
+                .addresses()?,
             keys_dir: source.required(flags.keys_dir, "FLOWAI_KEYS_DIR")?.into(),
             public_url: source
                 .optional(flags.public_url, "FLOWAI_PUBLIC_URL")?
@@ -238,7 +226,7 @@ impl Settings {
 }
 
 fn secrets<E: Fn(&str) -> Option<String>>(source: &Source<E>) -> Result<Secrets, SettingsError> {
-    let required = |name| Ok::<_, SettingsError>(source.required(None, name)?.text);
+    let required = |name| Ok::<_, SettingsError>(source.required(None, name)?.into_text());
     let secret = |name| {
         let text = required(name)?;
         if text.len() < SECRET_BYTES_MIN {
@@ -251,7 +239,7 @@ fn secrets<E: Fn(&str) -> Option<String>>(source: &Source<E>) -> Result<Secrets,
         redis_url: required("REDIS_URL")?,
         objects: ObjectsConfig {
             endpoint: required("S3_ENDPOINT")?,
-            region: source.or(None, "S3_REGION", "us-east-1")?.text,
+            region: source.or(None, "S3_REGION", "us-east-1")?.into_text(),
             bucket: required("S3_BUCKET")?,
             access_key_id: required("S3_ACCESS_KEY_ID")?,
             secret_access_key: secret("S3_SECRET_ACCESS_KEY")?,
@@ -259,104 +247,14 @@ fn secrets<E: Fn(&str) -> Option<String>>(source: &Source<E>) -> Result<Secrets,
     })
 }
 
-/// A setting's text and the name under which it is known.
-struct Value {
-    name: &'static str,
-    text: String,
-}
-
-impl Value {
-    fn invalid(&self, expected: impl Display) -> SettingsError {
-        SettingsError::Invalid {
-            name: self.name,
-            expected: expected.to_string(),
-            got: self.text.clone(),
-        }
-    }
-
-    fn parsed<T: FromStr>(self, expected: &str) -> Result<T, SettingsError> {
-        self.text.parse().map_err(|_| self.invalid(expected))
-    }
-
-    fn number(self, range: std::ops::RangeInclusive<u32>) -> Result<u32, SettingsError> {
-        let number = self.text.parse().ok().filter(|n| range.contains(n));
-        let expected = || format!("a number in {}..={}", range.start(), range.end());
-        number.ok_or_else(|| self.invalid(expected()))
-    }
-}
-
-impl From<Value> for PathBuf {
-    fn from(value: Value) -> Self {
-        value.text.into()
-    }
-}
-
-struct Source<E> {
-    env: E,
-}
-
-impl<E: Fn(&str) -> Option<String>> Source<E> {
-    fn required(&self, flag: Option<String>, name: &'static str) -> Result<Value, SettingsError> {
-        self.optional(flag, name)?
-            .ok_or(SettingsError::Missing(name))
-    }
-
-    fn or(
-        &self,
-        flag: Option<String>,
-        name: &'static str,
-        default: &str,
-    ) -> Result<Value, SettingsError> {
-        let default = || Value {
-            name,
-            text: default.to_owned(),
-        };
-        Ok(self.optional(flag, name)?.unwrap_or_else(default))
-    }
-
-    /// An empty text is no setting, as in the environments that compose files make.
-    fn optional(
-        &self,
-        flag: Option<String>,
-        name: &'static str,
-    ) -> Result<Option<Value>, SettingsError> {
-        let given = flag.or_else(|| (self.env)(name));
-        let text = match (given, (self.env)(&format!("{name}_FILE"))) {
-            (Some(text), _) => text,
-            (None, Some(path)) if !path.is_empty() => {
-                let path = PathBuf::from(path);
-                let read = fs::read_to_string(&path);
-                let text = read.map_err(|source| SettingsError::File { name, path, source })?;
-                text.trim_end_matches(['\r', '\n']).to_owned()
-            }
-            (None, _) => return Ok(None),
-        };
-        Ok((!text.is_empty()).then_some(Value { name, text }))
-    }
-}
-
 fn peer_id(value: Value) -> Result<PeerId, SettingsError> {
-    PeerId::new(Role::Api, &value.text).map_err(|_| value.invalid("a DNS label"))
+    PeerId::new(Role::Api, value.text()).map_err(|_| value.invalid("a DNS label").into())
 }
 
 fn gift(value: Value) -> Result<Millicredits, SettingsError> {
-    let gift = value.text.parse().ok();
+    let gift = value.text().parse().ok();
     let gift = gift.filter(|gift| *gift <= Millicredits::MAX_GRANT);
-    gift.ok_or_else(|| value.invalid("credits, as 12 or 12.345"))
-}
-
-fn addresses(value: Value) -> Result<Vec<String>, SettingsError> {
-    let is_address = |address: &str| {
-        let parts = address.rsplit_once(':');
-        parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
-    };
-    let parts = value.text.split(',');
-    let addresses: Vec<String> = parts.map(|address| address.trim().to_owned()).collect();
-    if addresses.iter().all(|address| is_address(address)) {
-        Ok(addresses)
-    } else {
-        Err(value.invalid("host:port, several separated by commas"))
-    }
+    gift.ok_or_else(|| value.invalid("credits, as 12 or 12.345").into())
 }
 
 fn public_url(value: Value) -> Result<Url, SettingsError> {
@@ -366,13 +264,18 @@ fn public_url(value: Value) -> Result<Url, SettingsError> {
             && url.path() == "/"
             && url.query().is_none()
     };
-    let url = Url::parse(&value.text).ok().filter(is_origin);
-    url.ok_or_else(|| value.invalid("an http or https address without a path"))
+    let url = Url::parse(value.text()).ok().filter(is_origin);
+    url.ok_or_else(|| {
+        value
+            .invalid("an http or https address without a path")
+            .into()
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
+    use std::fs;
 
     use super::*;
 
@@ -432,14 +335,16 @@ mod tests {
     }
 
     #[test]
-    fn a_flag_wins_over_a_variable_and_a_variable_over_a_file() {
+    fn a_flag_wins_over_a_variable_or_a_file_of_which_there_is_one() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("scale");
         fs::write(&file, "3\n").unwrap();
         let file = ("FLOWAI_RATE_SCALE_FILE", file.to_str().unwrap());
         let variable = ("FLOWAI_RATE_SCALE", "2");
         assert_eq!(read(&[], &[file]).unwrap().rate_scale, 3);
-        assert_eq!(read(&[], &[file, variable]).unwrap().rate_scale, 2);
+        assert_eq!(read(&[], &[variable]).unwrap().rate_scale, 2);
+        let both = read(&[], &[file, variable]).unwrap_err().to_string();
+        assert!(both.contains("FLOWAI_RATE_SCALE is given both"), "{both}");
         let flagged = read(&["--rate-scale", "1"], &[file, variable]);
         assert_eq!(flagged.unwrap().rate_scale, 1);
     }

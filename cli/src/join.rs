@@ -10,13 +10,15 @@ use std::path::{Path, PathBuf};
 use flowai_actors::ids::NodeId;
 use flowai_actors::link::pki::{Identity, PkiError, SigningRequest, now_s};
 use flowai_actors::membership::{InvalidJoinToken, JoinToken};
+use flowai_actors::program::is_address;
 use flowai_actors::wire;
-use url::{Host, Url};
+use url::Url;
 
-use crate::client::{ClientError, JoinRequest, JoinedNode, Secret, join as ask};
+use crate::client::{ClientError, JoinRequest, JoinedNode, Secret, is_this_machine, join as ask};
 
 /// The settings of the node program, for `EnvironmentFile=` and the shell.
 const SETTINGS_FILE: &str = "node.env";
+const COMING_SETTINGS_FILE: &str = "node.env.coming";
 /// Of an identity that was put aside.
 const BEFORE: &str = "tls-before";
 /// Of one that the farm has not given yet, or not in whole.
@@ -105,8 +107,8 @@ impl Place {
         }
     }
 
-    /// Puts the present identity aside, if there is one, and the coming one in its place.
-    fn change(&self) -> Result<(), JoinError> {
+    /// Puts the present identity aside, if there is one, and the coming one in its place, with its settings.
+    fn change(&self) -> Result<PathBuf, JoinError> {
         let (tls, before) = (self.tls(), self.data.join(BEFORE));
         if tls.exists() {
             if before.exists() {
@@ -115,7 +117,30 @@ impl Place {
             fs::rename(&tls, &before).map_err(at(&tls))?;
         }
         let coming = self.coming();
-        fs::rename(&coming, &tls).map_err(at(&coming))
+        fs::rename(&coming, &tls).map_err(at(&coming))?;
+        let (coming, settings) = (
+            self.data.join(COMING_SETTINGS_FILE),
+            self.data.join(SETTINGS_FILE),
+        );
+        fs::rename(&coming, &settings).map_err(at(&coming))?;
+        Ok(settings)
+    }
+
+    /// A change that was cut off between the identity and its settings comes to its end.
+    fn finish(&self) -> Result<(), JoinError> {
+        let (coming, settings) = (
+            self.data.join(COMING_SETTINGS_FILE),
+            self.data.join(SETTINGS_FILE),
+        );
+        let (Ok(text), Ok(present)) = (fs::read_to_string(&coming), Identity::load(&self.tls()))
+        else {
+            return Ok(());
+        };
+        let own = format!("FLOWAI_ID={}", present.peer().id());
+        match text.lines().next() == Some(&own) {
+            true => fs::rename(&coming, &settings).map_err(at(&coming)),
+            false => Ok(()),
+        }
     }
 
     fn check_lapsed(&self, tls: &Path) -> Result<(), JoinError> {
@@ -129,16 +154,16 @@ impl Place {
         Ok(())
     }
 
-    fn write_settings(&self, node: &NodeId, coordinators: &[String]) -> Result<PathBuf, JoinError> {
-        let path = self.data.join(SETTINGS_FILE);
+    /// Beside those of the present identity, which count until [`Self::change`].
+    fn write_settings(&self, node: &NodeId, coordinators: &[String]) -> Result<(), JoinError> {
+        let path = self.data.join(COMING_SETTINGS_FILE);
         let text = format!(
             "FLOWAI_ID={node}\nFLOWAI_COORDINATORS={}\nFLOWAI_TLS_DIR=\"{}\"\nFLOWAI_DATA_DIR=\"{}\"\n",
             coordinators.join(","),
             self.tls().display(),
             self.data.display(),
         );
-        fs::write(&path, text).map_err(at(&path))?;
-        Ok(path)
+        fs::write(&path, text).map_err(at(&path))
     }
 }
 
@@ -156,6 +181,7 @@ pub async fn join(
         return Err(JoinError::Readable(farm.clone()));
     }
     let parsed: JoinToken = token.reveal().parse()?;
+    place.finish()?;
     place.check(again)?;
     let coming = place.coming();
     private_folder(&coming)?;
@@ -179,9 +205,9 @@ pub async fn join(
     identity.save(&coming)?;
     // Reads it back as the node will; the kept key is the identity's own from here on.
     let identity = Identity::load(&coming)?;
-    place.change()?;
+    place.write_settings(&answer.node, &answer.coordinators)?;
     Ok(Joined {
-        settings: place.write_settings(&answer.node, &answer.coordinators)?,
+        settings: place.change()?,
         node: answer.node,
         labels: answer.labels,
         expires_at_s: identity.validity_s()?.1,
@@ -219,12 +245,8 @@ fn check_data(data: &Path) -> Result<(), JoinError> {
 /// with `_`, or an address in brackets, with the number of a zone behind `%`.
 fn check_coordinators(addresses: &[String]) -> Result<(), JoinError> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".:[]-_%".contains(&byte);
-    let is_address = |address: &str| {
-        let parts = address.rsplit_once(':');
-        address.bytes().all(is_plain)
-            && parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
-    };
-    match addresses.iter().find(|address| !is_address(address)) {
+    let is_fine = |address: &str| address.bytes().all(is_plain) && is_address(address);
+    match addresses.iter().find(|address| !is_fine(address)) {
         Some(address) => Err(JoinError::Coordinator(address.clone())),
         None => Ok(()),
     }
@@ -232,11 +254,9 @@ fn check_coordinators(addresses: &[String]) -> Result<(), JoinError> {
 
 /// Whether nobody on the way can read what is said there.
 fn is_private(farm: &Url) -> bool {
-    match (farm.scheme(), farm.host()) {
-        ("https", _) => true,
-        ("http", Some(Host::Domain(name))) => name == "localhost",
-        ("http", Some(Host::Ipv4(address))) => address.is_loopback(),
-        ("http", Some(Host::Ipv6(address))) => address.is_loopback(),
+    match farm.scheme() {
+        "https" => true,
+        "http" => is_this_machine(farm),
         _ => false,
     }
 }
@@ -351,10 +371,30 @@ mod tests {
         for name in ["first", "second"] {
             private_folder(&place.coming()).unwrap();
             fs::write(place.coming().join("cert.pem"), name).unwrap();
-            place.change().unwrap();
+            place.write_settings(&name.parse().unwrap(), &[]).unwrap();
+            let settings = fs::read_to_string(place.change().unwrap()).unwrap();
+            assert!(settings.contains(name), "{settings}");
             assert_eq!(read(place.tls()), name);
         }
         assert_eq!(read(folder.path().join(BEFORE)), "first");
+    }
+
+    #[test]
+    fn an_identity_that_came_without_its_settings_gets_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Place::of(folder.path()).unwrap();
+        let ca = Ca::create(&folder.path().join("ca")).unwrap();
+        let issued = ca.issue(&"n2.node".parse().unwrap()).unwrap();
+        issued.save(&place.tls()).unwrap();
+        let settings = || fs::read_to_string(folder.path().join(SETTINGS_FILE)).ok();
+        // What another identity left is not this one's.
+        for (node, expected) in [("n1", None), ("n2", Some("FLOWAI_ID=n2"))] {
+            place.write_settings(&node.parse().unwrap(), &[]).unwrap();
+            place.finish().unwrap();
+            let settings = settings();
+            let first = settings.as_ref().and_then(|text| text.lines().next());
+            assert_eq!(first, expected);
+        }
     }
 
     /// Nobody listens at the farm's address.

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use flowai_store::accounts::make_admin;
+use flowai_actors::state::Tier;
+use flowai_store::accounts::{make_admin, set_tier};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -48,6 +49,10 @@ pub(crate) async fn of(farm: &Farm, url: &Url) -> Result<Account, CommandError> 
         log_out_of(&login).await;
         let owner_url = &farm.parts().database().owner;
         make_admin(owner_url, &kept.email)
+            .await
+            .map_err(FarmError::from)?;
+        // On a farm of one's own nobody else has to be left room.
+        set_tier(owner_url, &kept.email, Tier::Studio)
             .await
             .map_err(FarmError::from)?;
         return sign_in(url, &path, kept).await;

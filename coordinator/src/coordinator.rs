@@ -19,6 +19,7 @@ use crate::autoscaler::Autoscale;
 use crate::leader::{ADMISSIONS_AT_ONCE, Ahead, Ear, HeldRows, Leader, Over, Tools};
 use crate::lease::{self, Candidate};
 use crate::members::Members;
+use crate::metrics::record_standing;
 
 /// For the tasks of a term that has ended: none of them has anything to finish.
 const TERM_GRACE: Duration = Duration::from_secs(1);
@@ -125,6 +126,7 @@ impl Coordinator {
             let won = lease::win(&self.database, &candidate, |view| {
                 let leader = view.address.clone().filter(|_| view.is_held);
                 (self.stand)(Standing::Standby { leader });
+                record_standing(false);
             });
             let Some(term) = end.run_until_cancelled(won).await else {
                 return Ok(());
@@ -182,7 +184,7 @@ impl Coordinator {
         };
         let ended = tokio::select! {
             ended = term => ended,
-            lost = lease::hold(&self.database, won) => {
+            lost = lease::hold(&self.database, won, &self.holder) => {
                 tracing::warn!(%epoch, ?lost, "the lease is lost");
                 Ok(())
             }
@@ -191,7 +193,7 @@ impl Coordinator {
         set(present, None);
         (self.stand)(Standing::Standby { leader: None });
         tasks.shutdown(TERM_GRACE).await;
-        lease::give_up(&self.database, epoch).await;
+        lease::give_up(&self.database, epoch, &self.holder).await;
         tracing::info!(%epoch, "this coordinator leads no more");
         ended
     }

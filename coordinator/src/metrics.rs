@@ -3,10 +3,12 @@
 //! Only a leader has queue figures; a coordinator that leads no more takes its own away, so that no dead leader's numbers stand
 //! beside the living one's.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use flowai_actors::ids::Epoch;
+use flowai_actors::link::RactorLink;
 use flowai_actors::state::Tier;
 use metrics::{counter, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
@@ -21,6 +23,7 @@ const DECISION_SECONDS: [f64; 8] = [
 ];
 /// Numbers of a leader that no longer says any vanish after so long.
 const STALE: Duration = Duration::from_secs(30);
+const LINK_LOOK: Duration = Duration::from_secs(5);
 
 /// Collects, and serves `GET /metrics` on this address. Once a process.
 ///
@@ -33,6 +36,16 @@ pub fn serve(address: SocketAddr) -> Result<(), BuildError> {
         .idle_timeout(MetricKindMask::GAUGE, Some(STALE))
         .with_http_listener(address)
         .install()
+}
+
+/// Takes down what the link has let through, refused and dropped, for as long as it is polled.
+pub async fn follow_link(link: &RactorLink) -> Infallible {
+    loop {
+        for (event, count) in link.stats().named() {
+            counter!("flowai_coordinator_link_total", "event" => event).absolute(count);
+        }
+        tokio::time::sleep(LINK_LOOK).await;
+    }
 }
 
 /// One event of the leader was taken in.
@@ -85,9 +98,14 @@ pub(crate) struct Counted {
     preemptions: u64,
 }
 
+/// Whether this coordinator leads. Its other numbers of the farm vanish some time after its term: of each, those of who leads count.
+pub(crate) fn record_standing(leads: bool) {
+    gauge!("flowai_coordinator_leader").set(f64::from(u8::from(leads)));
+}
+
 /// Takes down how the farm stands. `counted` is of this term.
 pub(crate) fn record(epoch: Epoch, figures: &Figures, counted: &mut Counted) {
-    gauge!("flowai_coordinator_leader").set(1);
+    record_standing(true);
     gauge!("flowai_coordinator_epoch").set(epoch.get());
     for tier in Tier::ALL {
         for reason in WaitsFor::CODES {

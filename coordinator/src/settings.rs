@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use flowai_actors::limits::{NODE_CERTIFICATE_S, NODE_CERTIFICATE_S_MIN};
+use flowai_actors::program::is_address;
 
 use crate::autoscaler::AutoscaleSettings;
 
@@ -75,14 +76,8 @@ impl Settings {
     /// [`SettingsError`].
     pub fn advertised(&self, bound: SocketAddr) -> Result<String, SettingsError> {
         match &self.advertise {
-            Some(address) => {
-                let parts = address.rsplit_once(':');
-                let is_address = parts
-                    .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
-                is_address
-                    .then(|| address.clone())
-                    .ok_or_else(|| SettingsError::Advertise(address.clone()))
-            }
+            Some(address) if is_address(address) => Ok(address.clone()),
+            Some(address) => Err(SettingsError::Advertise(address.clone())),
             None if bound.ip().is_unspecified() => Err(SettingsError::Unreachable(bound)),
             None => Ok(bound.to_string()),
         }

@@ -7,7 +7,6 @@
 packages=(
     build-essential pkg-config        # torch-sys and other crates that build C and C++
     clang libclang-dev                # bindgen, for ffmpeg's headers
-    protobuf-compiler                 # ractor_cluster's wire format
     ffmpeg libavcodec-dev libavdevice-dev libavfilter-dev libavformat-dev libavutil-dev libswresample-dev libswscale-dev
     postgresql redis-server           # the embedded parts run these programs
     python3 python3-venv              # unpacks libtorch; makes the oracle's environment

@@ -1,15 +1,13 @@
 //! The program's settings: flags, environment variables of the same name, or files that such a variable names.
 
 use std::ffi::OsString;
-use std::fmt::Display;
-use std::fs;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser};
 use flowai_actors::ids::NodeId;
 use flowai_actors::limits::{ADAPTER_BYTES_MAX, STEPS_MAX};
+use flowai_actors::program::{SettingError, Source, Value};
 use flowai_svd::{DeviceName, Dtype};
 
 /// How long a step of the stand-in engine takes, in ms. For fault tests only, so there is no flag.
@@ -77,20 +75,8 @@ pub enum EngineKind {
 /// A setting that cannot be used. The program ends with status 2.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
-    #[error("{0} is missing: set it, or {0}_FILE to a file that holds it")]
-    Missing(&'static str),
-    #[error("{name} must be {expected} (got {got:?})")]
-    Invalid {
-        name: &'static str,
-        expected: String,
-        got: String,
-    },
-    #[error("{name}_FILE: {}: {source}", path.display())]
-    File {
-        name: &'static str,
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Setting(#[from] SettingError),
     /// What clap says: help, version, an unknown flag.
     #[error(transparent)]
     Usage(#[from] clap::Error),
@@ -152,8 +138,8 @@ struct Flags {
 }
 
 impl Settings {
-    /// Reads the command line (with the program's name first) and the environment; a flag wins over a variable, a variable
-    /// over the file that `NAME_FILE` names.
+    /// Reads the command line (with the program's name first) and the environment; a flag wins over both a variable and
+    /// the file that `NAME_FILE` names, of which there may be one.
     ///
     /// # Errors
     /// The first setting that is missing or cannot be used, by name.
@@ -178,7 +164,7 @@ impl Settings {
             preview_steps,
             ready_file,
         } = Cli::from_arg_matches(&matches)?.flags;
-        let source = Source { env };
+        let source = Source::new(env);
         let bytes = |flag, name, default: u64| {
             source
                 .or(flag, name, &default.to_string())?
@@ -189,7 +175,9 @@ impl Settings {
             id: source.required(id, "FLOWAI_ID")?.parsed("a DNS label")?,
             data_dir: source.required(data_dir, "FLOWAI_DATA_DIR")?.into(),
             tls_dir: source.required(tls_dir, "FLOWAI_TLS_DIR")?.into(),
-            coordinators: addresses(source.required(coordinators, "FLOWAI_COORDINATORS")?)?,
+            coordinators: source
+                .required(coordinators, "FLOWAI_COORDINATORS")?
+                .addresses()?,
             models_dir: source.required(models_dir, "FLOWAI_MODELS_DIR")?.into(),
             engine: engine_kind(&source, engine)?,
             device: source
@@ -226,108 +214,12 @@ impl Settings {
     }
 }
 
-/// A setting's text and the name under which it is known.
-struct Value {
-    name: &'static str,
-    text: String,
-}
-
-impl Value {
-    fn invalid(&self, expected: impl Display) -> SettingsError {
-        SettingsError::Invalid {
-            name: self.name,
-            expected: expected.to_string(),
-            got: self.text.clone(),
-        }
-    }
-
-    fn parsed<T: FromStr>(self, expected: &str) -> Result<T, SettingsError> {
-        self.text.parse().map_err(|_| self.invalid(expected))
-    }
-
-    fn number<T>(self, range: std::ops::RangeInclusive<T>) -> Result<T, SettingsError>
-    where
-        T: FromStr + PartialOrd + Display,
-    {
-        let number = self.text.parse().ok().filter(|n| range.contains(n));
-        let expected = || format!("a number in {}..={}", range.start(), range.end());
-        number.ok_or_else(|| self.invalid(expected()))
-    }
-}
-
-impl From<Value> for PathBuf {
-    fn from(value: Value) -> Self {
-        value.text.into()
-    }
-}
-
-struct Source<E> {
-    env: E,
-}
-
-impl<E: Fn(&str) -> Option<String>> Source<E> {
-    fn required(&self, flag: Option<String>, name: &'static str) -> Result<Value, SettingsError> {
-        self.optional(flag, name)?
-            .ok_or(SettingsError::Missing(name))
-    }
-
-    fn or(
-        &self,
-        flag: Option<String>,
-        name: &'static str,
-        default: &str,
-    ) -> Result<Value, SettingsError> {
-        let default = || Value {
-            name,
-            text: default.to_owned(),
-        };
-        Ok(self.optional(flag, name)?.unwrap_or_else(default))
-    }
-
-    /// An empty text is no setting, as in the environments that compose files make.
-    fn optional(
-        &self,
-        flag: Option<String>,
-        name: &'static str,
-    ) -> Result<Option<Value>, SettingsError> {
-        let given = flag.or_else(|| (self.env)(name));
-        let text = match (given, (self.env)(&format!("{name}_FILE"))) {
-            (Some(text), _) => text,
-            (None, Some(path)) if !path.is_empty() => {
-                let path = PathBuf::from(path);
-                let read = fs::read_to_string(&path);
-                let text = read.map_err(|source| SettingsError::File { name, path, source })?;
-                text.trim_end_matches(['\r', '\n']).to_owned()
-            }
-            (None, _) => return Ok(None),
-        };
-        Ok((!text.is_empty()).then_some(Value { name, text }))
-    }
-}
-
-fn addresses(value: Value) -> Result<Vec<String>, SettingsError> {
-    let is_address = |address: &str| {
-        let parts = address.rsplit_once(':');
-        parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
-    };
-    let addresses: Vec<String> = value
-        .text
-        .split(',')
-        .map(|address| address.trim().to_owned())
-        .collect();
-    if addresses.iter().all(|address| is_address(address)) {
-        Ok(addresses)
-    } else {
-        Err(value.invalid("host:port, several separated by commas"))
-    }
-}
-
 fn dtype(value: Value) -> Result<Dtype, SettingsError> {
-    match value.text.as_str() {
+    match value.text() {
         "float32" => Ok(Dtype::Fp32),
         "bfloat16" => Ok(Dtype::Bf16),
         "float16" => Ok(Dtype::Fp16),
-        _ => Err(value.invalid("float32, bfloat16 or float16")),
+        _ => Err(value.invalid("float32, bfloat16 or float16").into()),
     }
 }
 
@@ -336,7 +228,7 @@ fn engine_kind<E: Fn(&str) -> Option<String>>(
     flag: Option<String>,
 ) -> Result<EngineKind, SettingsError> {
     let value = source.or(flag, "FLOWAI_ENGINE", "svd")?;
-    match value.text.as_str() {
+    match value.text() {
         "svd" => Ok(EngineKind::Svd),
         "stand-in" => {
             let default = STAND_IN_STEP_MS_DEFAULT.to_string();
@@ -348,7 +240,7 @@ fn engine_kind<E: Fn(&str) -> Option<String>>(
                 obeys_poison: obeys_poison.parsed("true or false")?,
             })
         }
-        _ => Err(value.invalid("svd or stand-in")),
+        _ => Err(value.invalid("svd or stand-in").into()),
     }
 }
 
@@ -356,6 +248,7 @@ fn engine_kind<E: Fn(&str) -> Option<String>>(
 mod tests {
     use super::*;
     use std::collections::HashMap;
+    use std::fs;
 
     const NEEDED: [(&str, &str); 5] = [
         ("FLOWAI_ID", "n1"),
@@ -394,14 +287,16 @@ mod tests {
     }
 
     #[test]
-    fn a_flag_wins_over_a_variable_and_a_variable_over_a_file() {
+    fn a_flag_wins_over_a_variable_or_a_file_of_which_there_is_one() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("threads");
         fs::write(&file, "3\n").unwrap();
         let file = ("FLOWAI_THREADS_FILE", file.to_str().unwrap());
         let variable = ("FLOWAI_THREADS", "2");
         assert_eq!(read(&[], &[file]).unwrap().threads, 3);
-        assert_eq!(read(&[], &[file, variable]).unwrap().threads, 2);
+        assert_eq!(read(&[], &[variable]).unwrap().threads, 2);
+        let both = read(&[], &[file, variable]).unwrap_err().to_string();
+        assert!(both.contains("FLOWAI_THREADS is given both"), "{both}");
         let flagged = read(&["--threads", "1"], &[file, variable]);
         assert_eq!(flagged.unwrap().threads, 1);
         let bytes = ("FLOWAI_ADAPTER_HOST_BYTES", "7");

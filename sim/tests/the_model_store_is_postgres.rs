@@ -135,7 +135,7 @@ impl Both {
 
     async fn next_term(&mut self) {
         let epoch = Epoch::new(self.model.leader.epoch);
-        leader::give_up(&self.leader, epoch).await.unwrap();
+        leader::give_up(&self.leader, epoch, "c").await.unwrap();
         self.model.give_up(0, epoch);
         let taken = leader::take_over(&self.leader, "c", "127.0.0.1:1")
             .await

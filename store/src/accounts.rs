@@ -6,8 +6,9 @@ use chrono::{DateTime, Utc};
 use flowai_actors::credits::Millicredits;
 use flowai_actors::ids::{SignInId, UserId};
 use flowai_actors::state::Tier;
-use sqlx::postgres::PgConnectOptions;
-use sqlx::{Connection, PgConnection};
+use sqlx::postgres::{PgArguments, PgConnectOptions};
+use sqlx::query::QueryScalar;
+use sqlx::{Connection, PgConnection, Postgres};
 
 use crate::database::{Database, DatabaseError, not_of, violates};
 use crate::number::bigint;
@@ -244,14 +245,26 @@ pub async fn own(connection: &mut PgConnection) -> Result<Option<Account>, Datab
 /// Makes an account an administrator: the owner of the database alone can, so that no hole in a program does. `false`
 /// when no account has this email.
 pub async fn make_admin(owner_url: &str, email: &str) -> Result<bool, DatabaseError> {
+    let query = sqlx::query_scalar("select auth_make_admin($1)");
+    as_owner(owner_url, query.bind(email.to_lowercase())).await
+}
+
+/// Gives an account a tier, from the next job on that it submits; as [`make_admin`].
+pub async fn set_tier(owner_url: &str, email: &str, tier: Tier) -> Result<bool, DatabaseError> {
+    let query = sqlx::query_scalar("select auth_set_tier($1, $2)");
+    let query = query.bind(email.to_lowercase()).bind(tier.as_str());
+    as_owner(owner_url, query).await
+}
+
+async fn as_owner(
+    owner_url: &str,
+    query: QueryScalar<'_, Postgres, bool, PgArguments>,
+) -> Result<bool, DatabaseError> {
     let options = PgConnectOptions::from_str(owner_url).map_err(DatabaseError::Address)?;
     let mut owner = PgConnection::connect_with(&options)
         .await
         .map_err(DatabaseError::Unreachable)?;
-    let was_found = sqlx::query_scalar("select auth_make_admin($1)")
-        .bind(email.to_lowercase())
-        .fetch_one(&mut owner)
-        .await?;
+    let was_found = query.fetch_one(&mut owner).await?;
     owner.close().await?;
     Ok(was_found)
 }

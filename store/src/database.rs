@@ -2,15 +2,17 @@
 
 use std::future::Future;
 use std::io;
+use std::pin::pin;
 use std::str::FromStr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use flowai_actors::ids::UserId;
 use flowai_actors::limits::INTAKE_LANES;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{
-    AssertSqlSafe, ConnectOptions, Connection, PgConnection, Postgres, SqlSafeStr as _, Transaction,
+    AssertSqlSafe, ConnectOptions, Connection, Executor as _, PgConnection, Postgres,
+    SqlSafeStr as _, Transaction,
 };
 use tokio::time::timeout;
 
@@ -178,10 +180,11 @@ pub async fn commit(transaction: UserTransaction) -> Result<(), DatabaseError> {
 ///
 /// # Errors
 /// Those of the question, and an outage when the answer is late; it may be carried out all the same.
-pub async fn in_time<T>(
-    answer: impl Future<Output = Result<T, DatabaseError>>,
-) -> Result<T, DatabaseError> {
-    within(ANSWERED_WITHIN, answer).await
+pub async fn in_time<T, E: From<DatabaseError>>(
+    answer: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    let late = |_| Err(DatabaseError::from(sqlx::Error::Io(io::ErrorKind::TimedOut.into())).into());
+    timeout(ANSWERED_WITHIN, answer).await.unwrap_or_else(late)
 }
 
 /// Waits so long for an answer of the server.
@@ -201,7 +204,7 @@ pub(crate) async fn ping(connection: &mut PgConnection) -> Result<(), sqlx::Erro
 
 /// A pool whose connections are asked whether they stand where they may not, so that one whose peer has gone keeps no place in it: when it
 /// was unused for a while, and when somebody is done with it, perhaps in the middle of a question.
-pub(crate) fn pool(connections_max: u32) -> PgPoolOptions {
+pub(crate) fn pool(connections_max: u32, given_up: GivenUp) -> PgPoolOptions {
     PgPoolOptions::new()
         .max_connections(connections_max)
         .acquire_timeout(ACQUIRE_TIMEOUT)
@@ -214,15 +217,39 @@ pub(crate) fn pool(connections_max: u32) -> PgPoolOptions {
                 Ok(true)
             })
         })
-        .after_release(|connection, _| {
-            Box::pin(async move { ping(connection).await.map(|()| true) })
+        .after_release(move |connection, _| {
+            let is_doubtful = given_up.is_recent();
+            Box::pin(async move {
+                ping(connection).await?;
+                if is_doubtful {
+                    within(PING_WITHIN, connection.execute("rollback")).await?;
+                }
+                Ok(true)
+            })
         })
+}
+
+/// When a transaction's begin was given up last. Its connection comes back within one if the server was only late, and nobody knows which
+/// of those that come back then it is: each is rolled back.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct GivenUp(Arc<Mutex<Option<Instant>>>);
+
+impl GivenUp {
+    fn now(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    fn is_recent(&self) -> bool {
+        let at = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        at.is_some_and(|at| at.elapsed() < STATEMENT_TIMEOUT)
+    }
 }
 
 /// Connections of one role.
 #[derive(Debug, Clone)]
 pub struct Database {
     pool: PgPool,
+    given_up: GivenUp,
     lease: LastUsed,
     journal: LastUsed,
     frequent: LastUsed,
@@ -250,8 +277,10 @@ impl Database {
                 ("max_parallel_workers_per_gather", "0".to_owned()),
             ]);
         // Whoever needs one of these stands in no line with everybody else.
-        let apart = self::pool(2 + INTAKE_LANES as u32).connect_lazy_with(options.clone());
-        let pool = pool(connections_max)
+        let given_up = GivenUp::default();
+        let apart = self::pool(2 + INTAKE_LANES as u32, given_up.clone())
+            .connect_lazy_with(options.clone());
+        let pool = pool(connections_max, given_up.clone())
             .connect_with(options)
             .await
             .map_err(DatabaseError::Unreachable)?;
@@ -268,6 +297,7 @@ impl Database {
             journal: LastUsed::new(apart.clone(), 1),
             frequent: LastUsed::new(apart, INTAKE_LANES),
             pool,
+            given_up,
         })
     }
 
@@ -284,13 +314,23 @@ impl Database {
         self.begin_by("begin".to_owned()).await
     }
 
-    /// The answer is waited for also when the caller is dropped, as one is whose client has gone. sqlx 0.9 knows of a transaction
+    /// The answer is waited for also when the caller is dropped, as one is whose client has gone, and for [`STATEMENT_TIMEOUT`] at most. sqlx 0.9 knows of a transaction
     /// from the answer on: without it the connection would go back to the pool within one, and what came next there would be
     /// said to be durable and be rolled back.
     async fn begin_by(&self, statement: String) -> Result<UserTransaction, sqlx::Error> {
         let connection = self.pool.acquire().await?;
         let statement = AssertSqlSafe(statement).into_sql_str();
-        let begun = tokio::spawn(Transaction::begin(connection, Some(statement)));
+        let given_up = self.given_up.clone();
+        let begun = tokio::spawn(async move {
+            let begun = Transaction::begin(connection, Some(statement));
+            let mut begun = pin!(begun);
+            let late = |_| {
+                given_up.now();
+                Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into()))
+            };
+            let answer = timeout(STATEMENT_TIMEOUT, &mut begun).await;
+            answer.unwrap_or_else(late)
+        });
         begun.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
     }
 

@@ -125,7 +125,7 @@ mod tests {
     use tokio::sync::watch;
 
     use super::*;
-    use crate::database::{PING_WITHIN, pool};
+    use crate::database::{GivenUp, PING_WITHIN, pool};
 
     const MOST: usize = 2;
     const SHORT: Duration = Duration::from_secs(1);
@@ -134,7 +134,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let server = Server::start(folder.path(), Listen::Socket).await.unwrap();
         let options = server.urls().owner.parse().unwrap();
-        let pool = pool(4).connect_with(options).await.unwrap();
+        let pool = pool(4, GivenUp::default())
+            .connect_with(options)
+            .await
+            .unwrap();
         let last_used = LastUsed::answering_within(answered_within, pool, MOST);
         (folder, server, last_used)
     }
@@ -242,7 +245,10 @@ mod tests {
             .username(options.get_username())
             .password(&server.passwords().owner)
             .database(options.get_database().unwrap());
-        let pool = pool(4).connect_with(options).await.unwrap();
+        let pool = pool(4, GivenUp::default())
+            .connect_with(options)
+            .await
+            .unwrap();
         let last_used = LastUsed::new(pool.clone(), MOST);
         let before = process(&last_used, 0.0).await.unwrap();
         // And one more that waits in the pool.

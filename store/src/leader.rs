@@ -58,24 +58,33 @@ pub async fn take_over(
     Ok(taken.first().map(|(epoch,)| epoch_from(*epoch)))
 }
 
-/// Holds the lease for another [`LEADER_TERM_MS`]. `false` when a later term has begun: this one is over for good. A lease
-/// that ran out and that nobody took can still be renewed.
-pub async fn renew(database: &Database, epoch: Epoch) -> Result<bool, DatabaseError> {
+/// Holds the lease for another [`LEADER_TERM_MS`]. `false` when a later term has begun, or another holder's of this number, as on a
+/// replica that was promoted without the newest term: this one is over for good. A lease that ran out and that nobody took can still be
+/// renewed.
+pub async fn renew(database: &Database, epoch: Epoch, holder: &str) -> Result<bool, DatabaseError> {
     let query = sqlx::query_as(
-        "update leader set expires_at = now() + $2 * interval '1 millisecond' where epoch = $1 returning epoch",
+        "update leader set expires_at = now() + $3 * interval '1 millisecond'
+          where epoch = $1 and holder = $2 returning epoch",
     )
     .bind(int(epoch.get()))
+    .bind(holder)
     .bind(millis(LEADER_TERM_MS));
     let renewed: Vec<(i32,)> = database.lease().fetch_all(query).await?;
     Ok(!renewed.is_empty())
 }
 
 /// Ends the own term at once, so that a standby need not wait for its end. `false` when it had ended.
-pub async fn give_up(database: &Database, epoch: Epoch) -> Result<bool, DatabaseError> {
+pub async fn give_up(
+    database: &Database,
+    epoch: Epoch,
+    holder: &str,
+) -> Result<bool, DatabaseError> {
     let query = sqlx::query_as(
-        "update leader set expires_at = now() where epoch = $1 and expires_at > now() returning epoch",
+        "update leader set expires_at = now()
+          where epoch = $1 and holder = $2 and expires_at > now() returning epoch",
     )
-    .bind(int(epoch.get()));
+    .bind(int(epoch.get()))
+    .bind(holder);
     let given: Vec<(i32,)> = database.lease().fetch_all(query).await?;
     Ok(!given.is_empty())
 }

@@ -12,6 +12,7 @@ pub mod journal;
 mod last_used;
 pub mod leader;
 pub mod ledger;
+pub mod leftovers;
 pub mod members;
 pub mod models;
 pub mod nodes;

@@ -17,7 +17,7 @@ use aws_sdk_s3::types::{Delete, ObjectIdentifier};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
-use flowai_actors::limits::{DOWNLOAD_URL_MS, UPLOAD_URL_MS};
+use flowai_actors::limits::{ADAPTER_BYTES_MAX, DOWNLOAD_URL_MS, UPLOAD_URL_MS};
 use tokio::io::AsyncBufRead;
 
 /// The longest key in bytes. S3 allows 1024; the embedded server names files after keys, and this is what fits.
@@ -28,6 +28,10 @@ pub const PRESIGNED_PUT_TTL_MAX: Duration = Duration::from_millis(UPLOAD_URL_MS)
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// From a request to the first byte of its answer, the upload included.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
+/// The largest file that is stored may take longer by what it takes at 2 MiB a second. One deadline for all files: the client keeps
+/// connections for each deadline that it was told.
+const FILE_DEADLINE: Duration =
+    ANSWER_DEADLINE.saturating_add(Duration::from_secs(ADAPTER_BYTES_MAX / (2 << 20)));
 /// As many as S3 lists and deletes at once.
 pub const PAGE_KEYS_MAX: i32 = 1_000;
 
@@ -230,7 +234,8 @@ impl Objects {
         bytes: Bytes,
         content_type: &str,
     ) -> Result<(), ObjectsError> {
-        self.put_stream(key, ByteStream::from(bytes), content_type)
+        let body = ByteStream::from(bytes);
+        self.put_stream(key, body, content_type, ANSWER_DEADLINE)
             .await
     }
 
@@ -241,13 +246,13 @@ impl Objects {
         path: &Path,
         content_type: &str,
     ) -> Result<(), ObjectsError> {
-        let body = ByteStream::from_path(path)
+        let body = ByteStream::from_path(path).await;
+        let body = body.map_err(|error| ObjectsError::File {
+            path: path.display().to_string(),
+            reason: DisplayErrorContext(error).to_string(),
+        })?;
+        self.put_stream(key, body, content_type, FILE_DEADLINE)
             .await
-            .map_err(|error| ObjectsError::File {
-                path: path.display().to_string(),
-                reason: DisplayErrorContext(error).to_string(),
-            })?;
-        self.put_stream(key, body, content_type).await
     }
 
     async fn put_stream(
@@ -255,14 +260,19 @@ impl Objects {
         key: &str,
         body: ByteStream,
         content_type: &str,
+        deadline: Duration,
     ) -> Result<(), ObjectsError> {
+        let timeouts = TimeoutConfig::builder().read_timeout(deadline).build();
+        let patient = aws_sdk_s3::config::Builder::new().timeout_config(timeouts);
         let request = self
             .client
             .put_object()
             .bucket(&self.bucket)
             .key(key)
             .content_type(content_type)
-            .body(body);
+            .body(body)
+            .customize()
+            .config_override(patient);
         request.send().await.map(drop).map_err(failed("write", key))
     }
 

@@ -6,11 +6,17 @@
 use std::time::{Duration, SystemTime};
 
 use ::redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use ::redis::io::tcp::TcpSettings;
+use ::redis::{IntoConnectionInfo as _, RedisResult};
 use sha2::{Digest, Sha256};
+use tokio::time::timeout;
 
 /// A request that waited longer than this for Redis answers without it.
 const RESPONSE_DEADLINE: Duration = Duration::from_millis(500);
 const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
+/// What is sent and not acknowledged for so long was sent to nobody: the connection is made anew. A late answer alone is no reason for the
+/// client to do so.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(2);
 
 /// Why Redis could not be asked.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +66,12 @@ impl std::fmt::Debug for Redis {
 impl Redis {
     /// Connects to `redis://`, `rediss://` or `unix://`, credentials in the URL.
     pub async fn connect(url: &str) -> Result<Self, RedisError> {
-        let client = ::redis::Client::open(url).map_err(RedisError::Url)?;
+        let address = url.into_connection_info().map_err(RedisError::Url)?;
+        let tcp = TcpSettings::default()
+            .set_nodelay(true)
+            .set_user_timeout(UNACKNOWLEDGED_MAX);
+        let address = address.set_tcp_settings(tcp);
+        let client = ::redis::Client::open(address).map_err(RedisError::Url)?;
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(CONNECT_DEADLINE))
             .set_response_timeout(Some(RESPONSE_DEADLINE))
@@ -76,10 +87,7 @@ impl Redis {
     /// Whether Redis answers.
     pub async fn ping(&self) -> Result<(), RedisError> {
         let mut connection = self.connection.clone();
-        ::redis::cmd("PING")
-            .query_async(&mut connection)
-            .await
-            .map_err(RedisError::Unavailable)
+        in_time(::redis::cmd("PING").query_async(&mut connection)).await
     }
 
     /// Counts one request of `subject` (a user id, an address) against `limit`.
@@ -97,7 +105,8 @@ impl Redis {
         let (current_key, previous_key) = (key(number), key(number.saturating_sub(1)));
 
         let mut connection = self.connection.clone();
-        let (current, previous): (i64, Option<i64>) = ::redis::pipe()
+        let mut counting = ::redis::pipe();
+        counting
             .atomic()
             .incr(&current_key, 1)
             .cmd("PEXPIRE")
@@ -105,10 +114,9 @@ impl Redis {
             .arg(window_ms.saturating_mul(2))
             .arg("NX")
             .ignore()
-            .get(&previous_key)
-            .query_async(&mut connection)
-            .await
-            .map_err(RedisError::Unavailable)?;
+            .get(&previous_key);
+        let counts = in_time(counting.query_async(&mut connection)).await?;
+        let (current, previous): (i64, Option<i64>) = counts;
 
         let rate = decide(
             Counts {
@@ -121,7 +129,8 @@ impl Redis {
         );
         if matches!(rate, Rate::Limited { .. }) {
             // A key that went in between comes back with this, and must go again.
-            let taken_back: Result<(), _> = ::redis::pipe()
+            let mut taking_back = ::redis::pipe();
+            taking_back
                 .atomic()
                 .decr(&current_key, 1)
                 .ignore()
@@ -129,9 +138,8 @@ impl Redis {
                 .arg(&current_key)
                 .arg(window_ms.saturating_mul(2))
                 .arg("NX")
-                .ignore()
-                .query_async(&mut connection)
-                .await;
+                .ignore();
+            let taken_back: Result<(), _> = in_time(taking_back.query_async(&mut connection)).await;
             if let Err(error) = taken_back {
                 // The subject waits a little longer than it had to.
                 tracing::debug!(%error, limit = limit.name, "a refused request stays counted");
@@ -151,15 +159,10 @@ impl Redis {
         let ticket = hex::encode(rand::random::<[u8; 32]>());
         let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1);
         let mut connection = self.connection.clone();
-        let () = ::redis::cmd("SET")
-            .arg(ticket_key(purpose, &ticket))
-            .arg(value)
-            .arg("NX")
-            .arg("PX")
-            .arg(ttl_ms)
-            .query_async(&mut connection)
-            .await
-            .map_err(RedisError::Unavailable)?;
+        let mut set = ::redis::cmd("SET");
+        set.arg(ticket_key(purpose, &ticket)).arg(value);
+        set.arg("NX").arg("PX").arg(ttl_ms);
+        let () = in_time(set.query_async(&mut connection)).await?;
         Ok(ticket)
     }
 
@@ -170,12 +173,17 @@ impl Redis {
         ticket: &str,
     ) -> Result<Option<String>, RedisError> {
         let mut connection = self.connection.clone();
-        ::redis::cmd("GETDEL")
-            .arg(ticket_key(purpose, ticket))
-            .query_async(&mut connection)
-            .await
-            .map_err(RedisError::Unavailable)
+        let mut get = ::redis::cmd("GETDEL");
+        get.arg(ticket_key(purpose, ticket));
+        in_time(get.query_async(&mut connection)).await
     }
+}
+
+/// The wait for a connection that is being made again included: a client alone would wait for that as long as it takes.
+async fn in_time<T>(answer: impl Future<Output = RedisResult<T>>) -> Result<T, RedisError> {
+    let late = |_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into());
+    let answer = timeout(RESPONSE_DEADLINE, answer).await;
+    answer.unwrap_or_else(late).map_err(RedisError::Unavailable)
 }
 
 fn ticket_key(purpose: &str, ticket: &str) -> String {

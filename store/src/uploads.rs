@@ -15,6 +15,8 @@ pub enum Purpose {
 }
 
 impl Purpose {
+    pub const ALL: [Self; 2] = [Self::Image, Self::Adapter];
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Image => "image",
@@ -144,6 +146,26 @@ pub async fn find(
     .fetch_optional(connection)
     .await?;
     row.map(Row::read).transpose()
+}
+
+/// The caller's own uploads of one purpose or of any, newest first, those older than `before`, at most `limit`.
+pub async fn list(
+    connection: &mut PgConnection,
+    purpose: Option<Purpose>,
+    before: Option<UploadId>,
+    limit: i64,
+) -> Result<Vec<Upload>, DatabaseError> {
+    let rows: Vec<Row> = sqlx::query_as(
+        "select id, purpose, sha256, bytes, content_type, width, height, object_key, created_at from upload
+          where owner_id = (select app_user()) and ($1::text is null or purpose = $1) and ($2::uuid is null or id < $2)
+          order by id desc limit $3",
+    )
+    .bind(purpose.map(Purpose::as_str))
+    .bind(before.map(UploadId::as_uuid))
+    .bind(limit)
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter().map(Row::read).collect()
 }
 
 /// Removes one of the caller's own uploads, unless a job names it, or a clip began with it.

@@ -185,9 +185,7 @@ mod tests {
     async fn an_abandoned_reply_gives_the_answer_back() {
         let (sender, answer) = ractor::concurrency::oneshot();
         let reply = Reply::new(sender);
-        assert!(!reply.is_abandoned());
         drop(answer);
-        assert!(reply.is_abandoned());
         assert_eq!(reply.send(7), Err(7));
     }
 }

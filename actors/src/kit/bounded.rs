@@ -26,12 +26,6 @@ impl<M> Parcel<M> {
         drop(self.place);
         self.message
     }
-
-    /// Gives the message and keeps the place taken until the handler drops it: for actors whose bound should count
-    /// the work in progress too.
-    pub fn open_and_hold(self) -> (M, OwnedSemaphorePermit) {
-        (self.message, self.place)
-    }
 }
 
 /// The address of an actor whose mailbox holds at most a fixed number of messages. Cheap to clone; all clones share
@@ -79,11 +73,6 @@ impl<M: Send + 'static> BoundedRef<M> {
             Err(_) if self.has_ended() => Err(PostError::Gone),
             Err(_) => Err(PostError::Full(message)),
         }
-    }
-
-    /// How many more messages fit at this moment.
-    pub fn free_places(&self) -> usize {
-        self.places.available_permits()
     }
 
     /// The actor itself, to stop, watch or link it. Messages cannot be sent through it.
@@ -191,7 +180,10 @@ mod tests {
         gate.notify_one();
         assert_eq!(items.recv().await, Some(1));
         worker.try_send(Work::Item(3)).unwrap();
-        assert_eq!(worker.free_places(), 0);
+        assert!(matches!(
+            worker.try_send(Work::Item(4)),
+            Err(PostError::Full(_))
+        ));
     }
 
     #[tokio::test]

@@ -3,21 +3,25 @@
 use std::io::IsTerminal;
 
 use tracing::{Level, Metadata};
-use tracing_subscriber::filter::{EnvFilter, FilterFn, LevelFilter, filter_fn};
+pub use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{EnvFilter, FilterFn, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{Layer, fmt};
 
-/// Installs the log subscriber of a program on standard error. `RUST_LOG` sets the levels (default `info`), except for
-/// some crates, which [`never_payloads`] holds at `info`.
+/// Installs the log subscriber of a program on standard error. `RUST_LOG` sets the levels, and `default` is that of what it does not
+/// name, except for some crates, which [`never_payloads`] holds at `info`.
 ///
 /// Errors: a subscriber is installed already.
-pub fn init() -> Result<(), TryInitError> {
+pub fn init(default: LevelFilter) -> Result<(), TryInitError> {
     let levels = EnvFilter::builder()
-        .with_default_directive(LevelFilter::INFO.into())
+        .with_default_directive(default.into())
         .from_env_lossy();
     let text = std::io::stderr().is_terminal();
-    let lines = fmt::layer().with_writer(std::io::stderr);
+    // A line that cannot be written is nobody's end: it would be said on the same standard error, in words that panic.
+    let lines = fmt::layer()
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     let lines = if text {
         lines.boxed()
     } else {

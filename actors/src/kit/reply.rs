@@ -34,11 +34,6 @@ impl<R> Reply<R> {
             None => Err(answer),
         }
     }
-
-    /// Whether the caller's deadline has passed or it went away: the work need not be done.
-    pub fn is_abandoned(&self) -> bool {
-        self.sender.as_ref().is_none_or(|sender| sender.is_closed())
-    }
 }
 
 impl<R> Drop for Reply<R> {

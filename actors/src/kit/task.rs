@@ -131,11 +131,6 @@ impl Tasks {
         }
     }
 
-    /// The token that a shutdown cancels, for work that is not a task of its own.
-    pub fn cancel_token(&self) -> CancellationToken {
-        self.cancel.child_token()
-    }
-
     /// Cancels all tasks, waits at most `grace` for those that finish, drops the rest.
     pub async fn shutdown(&self, grace: Duration) {
         self.cancel.cancel();

@@ -10,6 +10,13 @@ macro_rules! stats {
             $($(#[$doc])* pub $name: u64,)*
         }
 
+        impl LinkStats {
+            /// Each count with its name.
+            pub fn named(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($name), self.$name),)*].into_iter()
+            }
+        }
+
         /// The live counters behind [`LinkStats`].
         #[derive(Debug, Default)]
         pub(super) struct Counters {

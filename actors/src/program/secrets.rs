@@ -10,9 +10,10 @@ pub enum SecretError {
     Missing(&'static str),
     #[error("{0} is given both as it is and as a file; give one")]
     Twice(&'static str),
-    #[error("{name}_FILE cannot be read: {source}")]
+    #[error("{name}_FILE: {path} cannot be read: {source}")]
     File {
         name: &'static str,
+        path: String,
         source: io::Error,
     },
 }
@@ -31,8 +32,10 @@ pub fn optional_secret(
     match (value, path) {
         (Some(_), Some(_)) => Err(SecretError::Twice(name)),
         (None, Some(path)) => {
-            let text = fs::read_to_string(path);
-            let text = text.map_err(|source| SecretError::File { name, source })?;
+            let text = match fs::read_to_string(&path) {
+                Ok(text) => text,
+                Err(source) => return Err(SecretError::File { name, path, source }),
+            };
             let text = text.trim_end_matches(['\r', '\n']).to_owned();
             Ok(Some(text).filter(|text| !text.is_empty()))
         }
@@ -79,6 +82,9 @@ mod tests {
         assert!(matches!(read("", ""), Err(SecretError::Missing("A"))));
         assert!(matches!(read("x", path), Err(SecretError::Twice("A"))));
         let nowhere = read("", "/nowhere/at/all").unwrap_err().to_string();
-        assert!(nowhere.starts_with("A_FILE cannot be read"), "{nowhere}");
+        assert!(
+            nowhere.starts_with("A_FILE: /nowhere/at/all cannot be read"),
+            "{nowhere}"
+        );
     }
 }

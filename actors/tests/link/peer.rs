@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use flowai_actors::ids::{Epoch, Generation};
-use flowai_actors::kit::logging;
+use flowai_actors::kit::logging::{self, LevelFilter};
 use flowai_actors::link::pki::Identity;
 use flowai_actors::link::{
     AskError, Envelope, LinkConfig, LinkEvent, LinkEvents, LinkStats, NodeLink, RactorLink, Role,
@@ -30,7 +30,7 @@ fn may_send(role: Role, kind: u32) -> bool {
 }
 
 pub(crate) fn run(setup: Value) -> ExitCode {
-    logging::init().unwrap();
+    logging::init(LevelFilter::INFO).unwrap();
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -9,6 +9,7 @@ use flowai_actors::limits::ADAPTER_BYTES_MAX;
 use flowai_actors::messages::ModelOffer;
 use flowai_store::adapters::{self, Adapter, Stored};
 use flowai_store::database::commit;
+use flowai_store::leftovers::Leftovers;
 use flowai_store::models;
 use flowai_store::uploads::{self, Purpose, Removal, Upload};
 use serde::{Deserialize, Serialize};
@@ -25,7 +26,6 @@ use crate::auth::{Principal, Scope};
 use crate::error::{ApiError, Problem};
 use crate::http::page::{self, Page};
 use crate::http::{Json, Path, Query};
-use crate::removal::Leftovers;
 use crate::uploads::{Place, require_room};
 
 const NAME_CHARS_MAX: usize = 80;
@@ -163,7 +163,8 @@ async fn make(
     match adapters::insert(&mut transaction, owner, &adapter).await? {
         Stored::New => commit(transaction).await?,
         Stored::AlreadyThere(known) => {
-            app.objects.delete(&adapter.object_key).await?;
+            drop(transaction);
+            app.forget_object(&adapter.object_key).await;
             let detail = format!("adapter {known} has the same bytes; use it, or delete it first");
             return Err(ApiError::StateConflict(detail));
         }
@@ -258,7 +259,7 @@ async fn remove(
     let mut transaction = app.database.begin_as(principal.user).await?;
     match adapters::remove(&mut transaction, id).await? {
         Removal::Removed { object_key } => {
-            app.commit_removal(transaction, Leftovers::key(object_key))
+            app.commit_removal(transaction, principal.user, Leftovers::key(object_key))
                 .await?;
             Ok(StatusCode::NO_CONTENT)
         }

@@ -81,8 +81,10 @@ impl Authenticator {
                 let asked = self.api_keys.asks();
                 let holder = api_keys::by_hash(&self.database, &hash).await?;
                 // Keys that anybody makes up are as many as they like.
-                if holder.is_some() {
-                    self.api_keys.answered(asked, hash, holder.clone());
+                match holder {
+                    Some(_) => self.api_keys.answered(asked, hash, holder.clone()),
+                    // One that was good is from now on a guess like any other.
+                    None => self.api_keys.remove(&hash),
                 }
                 holder
             }

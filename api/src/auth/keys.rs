@@ -168,8 +168,9 @@ fn create_once(path: &Path, bytes: &[u8]) -> Result<(), KeyError> {
         }
     };
     let written = write();
-    fs::remove_file(&unfinished).map_err(at(&unfinished))?;
-    written.map_err(at(path))
+    let removed = fs::remove_file(&unfinished);
+    written.map_err(at(path))?;
+    removed.map_err(at(&unfinished))
 }
 
 fn read_private(path: &Path) -> Result<Vec<u8>, KeyError> {

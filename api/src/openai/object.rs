@@ -144,8 +144,14 @@ fn ended(code: &str, message: &str) -> Option<VideoFailure> {
 fn progress(app: &App, user: UserId, video: &Video) -> u32 {
     match app.live.of(user, video.id).progress {
         Some(LiveState::Progress {
-            phase, step, steps, ..
-        }) if steps > 0 => percent(video.spec.keyframe().is_some(), phase, step, steps),
+            attempt,
+            phase,
+            step,
+            steps,
+            ..
+        }) if steps > 0 && attempt.get() == video.attempt => {
+            percent(video.spec.keyframe().is_some(), phase, step, steps)
+        }
         _ => 0,
     }
 }

@@ -125,7 +125,6 @@ async fn create(
     };
     let (created, named) = read_create(&principal, &headers, request).await?;
     let Created { mut wish, picture } = created;
-    let _place = place.filter(|_| picture.is_some());
     let Some(picture) = picture else {
         let (answer, _) = accept(&app, &principal, wish, named.as_ref()).await?;
         return Ok(answer);
@@ -135,7 +134,9 @@ async fn create(
         return Ok(idempotency::replayed(StatusCode::OK, body));
     }
     require_room(&app, principal.user).await?;
-    let stored = store_picture(&app, principal.user, picture).await?.id;
+    let stored = store_picture(&app, principal.user, picture, place)
+        .await?
+        .id;
     wish.image = Some(stored);
     let accepted = accept(&app, &principal, wish, named.as_ref()).await;
     if !matches!(accepted, Ok((_, true))) {

@@ -1,12 +1,13 @@
 //! `/healthz`, `/readyz`, `/version`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use flowai_actors::ids::UserId;
 use serde::Serialize;
+use tokio::sync::Mutex;
 use tokio::time::timeout;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -16,6 +17,44 @@ use crate::app::App;
 
 /// A part that answers later is as good as away.
 const PART_WITHIN: Duration = Duration::from_secs(2);
+/// Anybody may ask, and as often as they like: what was seen of the parts is believed for so long.
+const BELIEVED: Duration = Duration::from_secs(1);
+
+/// What the last look at the parts saw; held during one, so that those who ask meanwhile wait for it.
+#[derive(Debug, Default)]
+pub(crate) struct PartsSeen(Mutex<Option<(Instant, Answering)>>);
+
+/// Which parts answer.
+#[derive(Debug, Clone, Copy)]
+struct Answering {
+    database: bool,
+    redis: bool,
+    object_store: bool,
+}
+
+impl PartsSeen {
+    async fn look(&self, app: &App) -> Answering {
+        let mut seen = self.0.lock().await;
+        let fresh = seen.filter(|(at, _)| at.elapsed() < BELIEVED);
+        if let Some((_, answering)) = fresh {
+            return answering;
+        }
+        // Nobody in particular: the transaction shows that the database answers.
+        let nobody = UserId::from_uuid(uuid::Uuid::nil());
+        let (database, redis, object_store) = tokio::join!(
+            timeout(PART_WITHIN, app.database.begin_as(nobody)),
+            timeout(PART_WITHIN, app.redis.ping()),
+            timeout(PART_WITHIN, app.objects.check()),
+        );
+        let answering = Answering {
+            database: matches!(database, Ok(Ok(_))),
+            redis: matches!(redis, Ok(Ok(()))),
+            object_store: matches!(object_store, Ok(Ok(()))),
+        };
+        *seen = Some((Instant::now(), answering));
+        answering
+    }
+}
 
 pub(super) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -45,30 +84,20 @@ struct Readiness {
 #[utoipa::path(get, path = "/readyz", tag = "service",
     responses((status = 200, body = Readiness), (status = 503, body = Readiness)))]
 async fn readyz(State(app): State<App>) -> Response {
-    // Nobody in particular: the transaction shows that the database answers.
-    let nobody = UserId::from_uuid(uuid::Uuid::nil());
-    let (database, redis, object_store) = tokio::join!(
-        timeout(PART_WITHIN, app.database.begin_as(nobody)),
-        timeout(PART_WITHIN, app.redis.ping()),
-        timeout(PART_WITHIN, app.objects.check()),
-    );
-    let mut readiness = Readiness {
-        ready: false,
-        draining: app.is_draining(),
-        database: matches!(database, Ok(Ok(_))),
-        redis: matches!(redis, Ok(Ok(()))),
-        object_store: matches!(object_store, Ok(Ok(()))),
-        leader: app.link.is_up(),
-    };
-    let Readiness {
-        ready: _,
+    let Answering {
+        database,
+        redis,
+        object_store,
+    } = app.parts_seen.look(&app).await;
+    let (draining, leader) = (app.is_draining(), app.link.is_up());
+    let readiness = Readiness {
+        ready: !draining && database && redis && object_store && leader,
         draining,
         database,
         redis,
         object_store,
         leader,
-    } = readiness;
-    readiness.ready = !draining && database && redis && object_store && leader;
+    };
     let status = if readiness.ready {
         StatusCode::OK
     } else {

@@ -5,4 +5,5 @@ mod health;
 pub mod metrics;
 mod router;
 
+pub(crate) use health::PartsSeen;
 pub use router::{document, router};

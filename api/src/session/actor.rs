@@ -9,7 +9,7 @@ use flowai_actors::ids::UserId;
 use flowai_actors::kit::{Actor, ActorProcessingErr, ActorRef, Parcel, PostError};
 use flowai_actors::messages::Live;
 use flowai_actors::state::JobState;
-use flowai_store::database::{DatabaseError, UserTransaction};
+use flowai_store::database::{DatabaseError, UserTransaction, in_time};
 use flowai_store::events::{self, Event};
 use flowai_store::videos::{self, Listing, Video};
 use tokio::sync::mpsc;
@@ -115,15 +115,15 @@ impl Actor for UserSession {
                 drop(reply.send(opened));
             }
             SessionMessage::Left { stream } => state.streams.retain(|s| s.number != stream),
-            SessionMessage::Look => self.read_on(&sessions, state).await,
+            SessionMessage::Look => {
+                self.read_on(&sessions, state).await;
+            }
             SessionMessage::Head(head) => {
                 self.close_revoked(&sessions, state).await;
-                if state
-                    .streams
-                    .iter()
-                    .any(|stream| stream.cursor.user_seq < head)
-                {
-                    self.read_on(&sessions, state).await;
+                let is_behind = |stream: &OpenedStream| stream.cursor.user_seq < head;
+                if state.streams.iter().any(is_behind) && self.read_on(&sessions, state).await {
+                    // The last of its events went with a job that was purged before they were read.
+                    state.start_again(is_behind);
                 }
             }
             SessionMessage::Live(live) => self.take_live(&sessions, state, live),
@@ -165,7 +165,7 @@ impl UserSession {
         }
         let session = sessions.open().get(&self.user).cloned();
         let session = session.ok_or(ApiError::Overloaded)?;
-        let (cursor, backlog) = self.begin(sessions, &request).await?;
+        let (cursor, backlog) = in_time(self.begin(sessions, &request)).await?;
         let (items, receiver) = mpsc::channel(RING);
         let stream = OpenedStream {
             number: state.next_number,
@@ -236,17 +236,17 @@ impl UserSession {
         }
     }
 
-    /// Reads what is new and hands it out. A database that is away is asked again at the next look.
-    async fn read_on(&self, sessions: &Arc<Inner>, state: &mut State) {
+    /// Reads what is new and hands it out; whether all of it was read. A database that is away is asked again at the next look.
+    async fn read_on(&self, sessions: &Arc<Inner>, state: &mut State) -> bool {
         loop {
             let Some(from) = state.streams.iter().map(|s| s.cursor.user_seq).min() else {
-                return;
+                return true;
             };
-            let page = match self.page(sessions, from).await {
+            let page = match in_time(self.page(sessions, from)).await {
                 Ok(page) => page,
                 Err(error) => {
                     tracing::warn!(%error, user = %self.user, "events cannot be read; trying again");
-                    return;
+                    return false;
                 }
             };
             let is_last = (page.len() as i64) < PAGE;
@@ -258,7 +258,7 @@ impl UserSession {
                 state.push_event(&Arc::new(event));
             }
             if is_last {
-                return;
+                return true;
             }
         }
     }
@@ -271,11 +271,7 @@ impl UserSession {
     async fn close_revoked(&self, sessions: &Inner, state: &mut State) {
         let mut kept = Vec::with_capacity(state.streams.len());
         for stream in state.streams.drain(..) {
-            match sessions
-                .authenticator
-                .still_counts(&stream.credential)
-                .await
-            {
+            match in_time(sessions.authenticator.still_counts(&stream.credential)).await {
                 Ok(false) => stream.close(CloseReason::Revoked),
                 // Asked again at the next look.
                 Ok(true) | Err(_) => kept.push(stream),
@@ -318,9 +314,22 @@ impl UserSession {
 }
 
 impl State {
+    /// Numbers have no gaps: whoever would not get one in between reads the state anew.
     fn push_event(&mut self, event: &Arc<Event>) {
+        self.start_again(|stream| stream.cursor.user_seq + 1 < event.user_seq);
         self.streams.retain_mut(|stream| {
             !stream.cursor.take(event) || stream.deliver(Item::Event(event.clone()))
+        });
+    }
+
+    /// Closes streams that cannot be told all that happened; their readers come back from where they are, and get a snapshot.
+    fn start_again(&mut self, is_lost: impl Fn(&OpenedStream) -> bool) {
+        self.streams.retain(|stream| {
+            let is_lost = is_lost(stream);
+            if is_lost {
+                stream.close(CloseReason::Resync);
+            }
+            !is_lost
         });
     }
 

@@ -21,7 +21,7 @@ use flowai_actors::kit::{
     Actor, AskError, BoundedRef, OnCancel, OnFailure, TaskError, TaskKind, Tasks, ask,
 };
 use flowai_actors::messages::Live;
-use flowai_store::database::{Database, DatabaseError};
+use flowai_store::database::{Database, DatabaseError, in_time};
 use flowai_store::events;
 use tokio::time::MissedTickBehavior;
 
@@ -206,7 +206,7 @@ impl Inner {
         let is_turn = |user: &UserId| part_of(*user) == turn % LOOK_PARTS;
         if turn < LOOK_PARTS {
             let credentials = self.credentials_of(is_turn);
-            self.authenticator.renew(&credentials).await?;
+            in_time(self.authenticator.renew(&credentials)).await?;
         }
         let sessions: Vec<_> = {
             let open = self.open();
@@ -218,7 +218,7 @@ impl Inner {
             return Ok(());
         }
         let users: Vec<UserId> = sessions.iter().map(|(user, _)| *user).collect();
-        let heads = events::heads(&self.database, &users).await?;
+        let heads = in_time(events::heads(&self.database, &users)).await?;
         for (user, session) in sessions {
             let head = heads.get(&user).copied().unwrap_or(0);
             // A full mailbox has enough to do; the next look is near.

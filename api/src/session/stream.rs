@@ -28,7 +28,7 @@ pub enum Item {
 /// Why a stream ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloseReason {
-    /// The reader was too slow, or the instance goes down: open a new one with the last id.
+    /// The reader was too slow, events were purged before they were read, or the instance goes down: open a new one with the last id.
     Resync,
     /// The sign-in or key has ended.
     Revoked,

@@ -8,25 +8,27 @@ use chrono::{DateTime, Utc};
 use flowai_actors::ids::{Sha256, UploadId, UserId};
 use flowai_actors::limits::{ADAPTER_BYTES_MAX, IMAGE_BYTES_MAX};
 use flowai_model::Sha256Digest;
-use flowai_store::database::{DatabaseError, commit};
+use flowai_store::database::{UserTransaction, commit};
+use flowai_store::leftovers::Leftovers;
 use flowai_store::uploads::{self, Purpose, Removal, Upload};
-use serde::Serialize;
-use utoipa::ToSchema;
+use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::receive::{IncomingFile, UPLOAD_BODY_BYTES_MAX, broken, receive_file, receive_text};
-use super::require_room;
+use super::{Place, require_room};
 use crate::app::App;
 use crate::auth::{Principal, Scope};
 use crate::error::{ApiError, Problem};
-use crate::http::Path;
-use crate::removal::Leftovers;
+use crate::http::page::{self, Page};
+use crate::http::{Path, Query};
 
 pub(crate) fn router() -> OpenApiRouter<App> {
     let upload = OpenApiRouter::new()
-        .routes(routes!(create))
+        .routes(routes!(create, list))
         .layer(DefaultBodyLimit::max(UPLOAD_BODY_BYTES_MAX));
     OpenApiRouter::new()
         .routes(routes!(get, remove))
@@ -96,7 +98,7 @@ async fn create(
         ApiError::MediaTypeRefused("send the file as multipart/form-data".to_owned())
     })?;
     require_room(&app, principal.user).await?;
-    let _place = app.gate.place(principal.user)?;
+    let place = app.gate.place(principal.user)?;
     let (mut purpose, mut file) = (None, None);
     let too_large = broken(ADAPTER_BYTES_MAX);
     while let Some(field) = form.next_field().await.map_err(&too_large)? {
@@ -124,7 +126,9 @@ async fn create(
         Purpose::Image => {
             principal.require(Scope::Videos)?;
             match file {
-                IncomingFile::InMemory(bytes) => store_picture(&app, principal.user, bytes).await?,
+                IncomingFile::InMemory(bytes) => {
+                    store_picture(&app, principal.user, bytes, Some(place)).await?
+                }
                 IncomingFile::OnDisk(_) => {
                     return Err(ApiError::BodyTooLarge {
                         bytes_max: IMAGE_BYTES_MAX,
@@ -134,13 +138,62 @@ async fn create(
         }
         Purpose::Adapter => {
             principal.require(Scope::Adapters)?;
-            store_adapter_file(&app, principal.user, file).await?
+            store_adapter_file(&app, principal.user, file, Some(place)).await?
         }
     };
     let location = format!("/v1/uploads/{}", upload.id);
     let resource = axum::Json(UploadResource::from(upload));
     let headers = [(header::LOCATION, location)];
     Ok((StatusCode::CREATED, headers, resource).into_response())
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+struct ListQuery {
+    /// Only those for this: `image` or `adapter`.
+    purpose: Option<String>,
+    /// 1 to 200; 50 if left out.
+    limit: Option<u32>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
+/// List the own uploads, newest first.
+///
+/// First frames that were made from words are among them. What no video was made from can be removed.
+#[utoipa::path(get, path = "/v1/uploads", tag = "uploads", security(("bearer" = [])), params(ListQuery),
+    responses((status = 200, body = Page<UploadResource>), (status = 400, body = Problem), (status = 401, body = Problem), (status = 422, body = Problem)))]
+async fn list(
+    State(app): State<App>,
+    principal: Principal,
+    Query(query): Query<ListQuery>,
+) -> Result<Response, ApiError> {
+    let purpose = query.purpose.as_deref().map(read_purpose).transpose()?;
+    for shown in Purpose::ALL {
+        if purpose.is_none_or(|purpose| purpose == shown) {
+            require_scope_for(&principal, shown)?;
+        }
+    }
+    let limit = page::limit(query.limit)?;
+    let filter = purpose.map_or(String::new(), |purpose| {
+        format!("&purpose={}", purpose.as_str())
+    });
+    let name = format!("uploads {}{filter}", principal.user);
+    let before = query
+        .cursor
+        .as_deref()
+        .map(|cursor| page::behind(&app.keys, &name, cursor))
+        .transpose()?;
+    let before = before.map(UploadId::from_uuid);
+    let mut transaction = app.database.begin_as(principal.user).await?;
+    let more = i64::from(limit) + 1;
+    let mut found = uploads::list(&mut transaction, purpose, before, more).await?;
+    let has_more = found.len() > limit as usize;
+    found.truncate(limit as usize);
+    let last = found.last().filter(|_| has_more);
+    let next_cursor = last.map(|upload| page::cursor(&app.keys, &name, upload.id.as_uuid()));
+    let data: Vec<UploadResource> = found.into_iter().map(UploadResource::from).collect();
+    Ok(Page { data, next_cursor }.answer(&format!("/v1/uploads?limit={limit}{filter}")))
 }
 
 /// Look at an upload.
@@ -172,7 +225,7 @@ async fn remove(
     require_scope_for(&principal, upload.purpose)?;
     match uploads::remove(&mut transaction, id).await? {
         Removal::Removed { object_key } => {
-            app.commit_removal(transaction, Leftovers::key(object_key))
+            app.commit_removal(transaction, principal.user, Leftovers::key(object_key))
                 .await?;
             Ok(StatusCode::NO_CONTENT)
         }
@@ -192,17 +245,19 @@ fn require_scope_for(principal: &Principal, purpose: Purpose) -> Result<(), ApiE
 }
 
 fn read_purpose(text: &str) -> Result<Purpose, ApiError> {
-    [Purpose::Image, Purpose::Adapter]
+    Purpose::ALL
         .into_iter()
         .find(|purpose| purpose.as_str() == text)
         .ok_or_else(|| ApiError::field("?purpose", "invalid", "must be image or adapter"))
 }
 
-/// Puts a picture through the gate, into the object store and then into the database.
+/// Puts a picture through the gate, into the object store and then into the database. `place`: its owner's, until it is stored; a small
+/// body needs none.
 pub(crate) async fn store_picture(
     app: &App,
     owner: UserId,
     bytes: Bytes,
+    place: Option<Place>,
 ) -> Result<Upload, ApiError> {
     let picture = app.gate.picture(bytes).await?;
     let png = Bytes::from(picture.png);
@@ -217,36 +272,25 @@ pub(crate) async fn store_picture(
         object_key: format!("uploads/{owner}/{id}.png"),
         created_at: Utc::now(),
     };
-    app.objects
-        .put(&upload.object_key, png, &upload.content_type)
-        .await?;
-    fail::fail_point!("after_upload_put");
-    insert(app, owner, upload).await
+    keep(app, owner, upload, Content::Picture(png), place).await
 }
 
 /// Takes back a picture, unless a video names it, also one that is being submitted. One that stays costs space and nothing
 /// else, so a failure is logged and changes no answer.
 pub(crate) async fn remove_picture(app: &App, owner: UserId, id: UploadId) {
-    match remove_unused(app, owner, id).await {
-        Ok(Some(object_key)) => app.forget_object(&object_key).await,
-        Ok(None) => {}
-        Err(error) => tracing::warn!(%error, upload = %id, "a picture that nothing needs stays"),
+    if let Err(error) = remove_unused(app, owner, id).await {
+        tracing::warn!(%error, upload = %id, "a picture that nothing needs stays");
     }
 }
 
-/// The key of its object, if it was removed.
-async fn remove_unused(
-    app: &App,
-    owner: UserId,
-    id: UploadId,
-) -> Result<Option<String>, DatabaseError> {
+async fn remove_unused(app: &App, owner: UserId, id: UploadId) -> Result<(), ApiError> {
     let mut transaction = app.database.begin_as(owner).await?;
     match uploads::remove(&mut transaction, id).await? {
         Removal::Removed { object_key } => {
-            commit(transaction).await?;
-            Ok(Some(object_key))
+            let leftovers = Leftovers::key(object_key);
+            app.commit_removal(transaction, owner, leftovers).await
         }
-        Removal::InUse | Removal::NotFound => Ok(None),
+        Removal::InUse | Removal::NotFound => Ok(()),
     }
 }
 
@@ -254,6 +298,7 @@ async fn store_adapter_file(
     app: &App,
     owner: UserId,
     file: IncomingFile,
+    place: Option<Place>,
 ) -> Result<Upload, ApiError> {
     let file = app.gate.adapter_file(file.into_file()?).await?;
     let io = |error: std::io::Error| {
@@ -274,18 +319,54 @@ async fn store_adapter_file(
         object_key: format!("uploads/{owner}/{id}.safetensors"),
         created_at: Utc::now(),
     };
-    app.objects
-        .put_file(&upload.object_key, file.path(), &upload.content_type)
-        .await?;
-    insert(app, owner, upload).await
+    keep(app, owner, upload, Content::Adapter(file), place).await
 }
 
-/// After the object, so that no row ever names one that is missing. An object without a row costs space and nothing else.
-async fn insert(app: &App, owner: UserId, upload: Upload) -> Result<Upload, ApiError> {
+/// What has passed its gate.
+enum Content {
+    Picture(Bytes),
+    Adapter(NamedTempFile),
+}
+
+/// Stores the object, and after it the row, so that no row ever names one that is missing. By a task of its own: a client that hangs up
+/// leaves no object that counts for nobody.
+async fn keep(
+    app: &App,
+    owner: UserId,
+    upload: Upload,
+    content: Content,
+    place: Option<Place>,
+) -> Result<Upload, ApiError> {
+    let app = app.clone();
+    let kept = tokio::spawn(async move {
+        let _place = place;
+        let (objects, key) = (&app.objects, &upload.object_key);
+        match content {
+            Content::Picture(png) => objects.put(key, png, &upload.content_type).await?,
+            Content::Adapter(file) => {
+                let path = file.path();
+                objects.put_file(key, path, &upload.content_type).await?;
+            }
+        }
+        fail::fail_point!("after_upload_put");
+        match inserted(&app, owner, &upload).await {
+            // Whoever hears nothing of a commit cannot know that nothing was written.
+            Ok(transaction) => commit(transaction).await?,
+            Err(error) => {
+                app.forget_object(key).await;
+                return Err(error);
+            }
+        }
+        Ok(upload)
+    });
+    kept.await.map_err(|_| ApiError::Internal)?
+}
+
+/// Its row, until its transaction is committed.
+async fn inserted(app: &App, owner: UserId, upload: &Upload) -> Result<UserTransaction, ApiError> {
     let mut transaction = app.database.begin_as(owner).await?;
-    uploads::insert(&mut transaction, owner, &upload).await?;
-    commit(transaction).await?;
-    Ok(upload)
+    uploads::insert(&mut transaction, owner, upload).await?;
+    Ok(transaction)
 }
 
 /// The same hash in the farm's words.

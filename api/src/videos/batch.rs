@@ -82,6 +82,8 @@ async fn plan_all(app: &App, user: UserId, request: BatchRequest) -> Result<Vec<
                     ..error
                 }));
             }
+            // Nothing that any of them could change: the others would only wait for it too.
+            Err(error) if error.is_of_the_farm() => return Err(error),
             Err(error) => first = first.or(Some(of_video(place, error))),
         }
     }

@@ -9,6 +9,7 @@ use flowai_actors::state::JobState;
 use flowai_store::checkpoints::checkpoints_prefix;
 use flowai_store::database::commit;
 use flowai_store::journal::clips_prefix;
+use flowai_store::leftovers::Leftovers;
 use flowai_store::videos::{self, Cancelling, Purge, Video};
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -18,7 +19,6 @@ use crate::app::App;
 use crate::auth::{Principal, Scope};
 use crate::error::{ApiError, Problem};
 use crate::http::{Path, Query};
-use crate::removal::Leftovers;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -98,6 +98,6 @@ pub(crate) async fn purge(app: &App, user: UserId, id: JobId) -> Result<(), ApiE
     };
     // Also what attempts left that were lost, cancelled or too late.
     let prefixes = vec![clips_prefix(id), checkpoints_prefix(id)];
-    app.commit_removal(transaction, Leftovers { keys, prefixes })
+    app.commit_removal(transaction, user, Leftovers { keys, prefixes })
         .await
 }

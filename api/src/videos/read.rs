@@ -18,7 +18,7 @@ use crate::auth::{Principal, Scope};
 use crate::error::{ApiError, Problem};
 use crate::http::Path;
 use crate::media::{self, MediaFile, TICKET_TTL_S};
-use crate::session::{Item, OpenStream, Subject};
+use crate::session::{CloseReason, Item, OpenStream, Stream, Subject};
 
 /// Longer waits belong to a stream.
 const WAIT_S_MAX: u64 = 30;
@@ -92,26 +92,35 @@ pub(crate) async fn wait_for_end(
         since: Some(video.seq),
         is_wait: true,
     };
-    let mut stream = match app.sessions.open(request).await {
-        Ok(stream) => stream,
-        Err(ApiError::Overloaded) => {
-            tokio::time::sleep_until(deadline).await;
-            return Ok(());
-        }
-        Err(error) => return Err(error),
-    };
     let ended = async {
         loop {
-            match stream.next().await {
-                Ok(Item::Event(event)) if event.kind.is_end() => return,
-                Ok(Item::Event(_) | Item::Snapshot { .. } | Item::Live { .. }) => {}
-                Err(_) => return,
+            let mut stream = match app.sessions.open(request.clone()).await {
+                Ok(stream) => stream,
+                Err(ApiError::Overloaded) => return std::future::pending().await,
+                Err(error) => return Err(error),
+            };
+            if has_ended(&mut stream).await || app.is_draining() {
+                return Ok(());
             }
         }
     };
     // Whether it ended or the time did: the video is read again.
-    tokio::time::timeout_at(deadline, ended).await.ok();
-    Ok(())
+    let in_time = tokio::time::timeout_at(deadline, ended).await;
+    in_time.unwrap_or(Ok(()))
+}
+
+/// `false` when the stream has to be opened anew to know.
+async fn has_ended(stream: &mut Stream) -> bool {
+    let is_end = |video: &Video| video.state.is_end();
+    loop {
+        match stream.next().await {
+            Ok(Item::Event(event)) if event.kind.is_end() => return true,
+            Ok(Item::Snapshot { videos, .. }) if videos.iter().all(is_end) => return true,
+            Ok(Item::Event(_) | Item::Snapshot { .. } | Item::Live { .. }) => {}
+            Err(CloseReason::Resync) => return false,
+            Err(CloseReason::Revoked) => return true,
+        }
+    }
 }
 
 /// The clip: a redirect to a signed link.

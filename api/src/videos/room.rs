@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use flowai_actors::limits::FARM_QUEUE_LOOK_MS;
+use flowai_store::database::in_time;
 use flowai_store::videos;
 use tokio::sync::Mutex;
 
@@ -47,7 +48,8 @@ impl QueueRoom {
         let seen = match *looked {
             Some((at, seen)) if is_known(at, seen) => seen,
             _ => {
-                let reaches = videos::farm_queue_reaches(&app.database, self.queued_max).await;
+                let reaches = in_time(videos::farm_queue_reaches(&app.database, self.queued_max));
+                let reaches = reaches.await;
                 let seen = match reaches {
                     Ok(false) => Seen::Room,
                     Ok(true) => Seen::Full,

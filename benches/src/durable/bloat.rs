@@ -198,7 +198,7 @@ pub(super) async fn run(options: &Options) -> Result<()> {
         load.turn().await?;
         // The lease is not what is measured.
         ensure!(
-            leader::renew(&load.durable.database, epoch).await?,
+            leader::renew(&load.durable.database, epoch, "bench-1").await?,
             "the lease is lost"
         );
         if next_look <= Instant::now() {

@@ -137,7 +137,7 @@ impl House {
 async fn hold(database: Database, epoch: Epoch) {
     loop {
         tokio::time::sleep(Duration::from_millis(LEADER_RENEW_MS)).await;
-        if let Err(error) = leader::renew(&database, epoch).await {
+        if let Err(error) = leader::renew(&database, epoch, COORDINATOR).await {
             eprintln!("the lease is not renewed: {error}");
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use flowai_actors::program::optional_secret;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
@@ -24,6 +25,12 @@ impl Secret {
 
     pub fn reveal(&self) -> &str {
         &self.0
+    }
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(text)
     }
 }
 
@@ -106,20 +113,7 @@ fn origin(url: &Url) -> String {
 
 /// The value of an environment variable, or the content of the file that `NAME_FILE` names.
 pub fn from_env(name: &'static str) -> Result<Option<String>, ClientError> {
-    let value = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    if let Some(value) = value(name) {
-        return Ok(Some(value));
-    }
-    match value(&format!("{name}_FILE")) {
-        Some(path) => match std::fs::read_to_string(&path) {
-            Ok(text) => Ok(Some(text.trim_end().to_owned())),
-            Err(source) => Err(ClientError::Io {
-                what: format!("reading {path}"),
-                source,
-            }),
-        },
-        None => Ok(None),
-    }
+    Ok(optional_secret(|name| std::env::var(name).ok(), name)?)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use flowai_actors::program::SecretError;
 use serde::Deserialize;
 
 use crate::exit::Exit;
@@ -38,6 +39,9 @@ pub enum ClientError {
         "the clip arrived damaged: its sha256 is {got}, the manifest says {expected}; download it again"
     )]
     Damaged { expected: String, got: String },
+    /// A secret of the environment that cannot be used.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     #[error("{what}: {source}")]
     Io {
         what: String,
@@ -101,7 +105,7 @@ impl ClientError {
             Self::Unreachable { .. } | Self::Unsure { .. } => Exit::Unreachable,
             Self::Refused(problem) => problem.exit(),
             Self::NotSignedIn { .. } => Exit::Denied,
-            Self::Input { .. } => Exit::Usage,
+            Self::Input { .. } | Self::Secret(_) => Exit::Usage,
             Self::Answer { .. } | Self::Damaged { .. } | Self::Io { .. } => Exit::Failure,
         }
     }
@@ -116,6 +120,7 @@ impl ClientError {
             | Self::NotSignedIn { .. }
             | Self::Input { .. }
             | Self::Damaged { .. }
+            | Self::Secret(_)
             | Self::Io { .. } => None,
         }
     }
@@ -128,8 +133,14 @@ impl ClientError {
             Self::NotSignedIn { .. }
             | Self::Input { .. }
             | Self::Damaged { .. }
+            | Self::Secret(_)
             | Self::Io { .. } => true,
         }
+    }
+
+    /// Whether the farm may have carried the call out, although it did not say so.
+    pub(crate) fn may_be_taken(&self) -> bool {
+        matches!(self, Self::Unreachable { is_sent: true, .. })
     }
 
     /// The same call may succeed a little later: after this long, or when the caller likes.
@@ -148,6 +159,7 @@ impl ClientError {
             | Self::NotSignedIn { .. }
             | Self::Input { .. }
             | Self::Damaged { .. }
+            | Self::Secret(_)
             | Self::Io { .. } => None,
         }
     }

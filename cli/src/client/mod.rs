@@ -33,13 +33,14 @@ pub use farm::{
 };
 pub use types::{
     Adapter, AdapterWeight, CLIP_MODELS, CreditGrant, CreditTransaction, Credits, JobError,
-    KEYFRAME_MODELS, Me, Model, ModelLimits, NewKeyframe, NewVideo, Node, NodeAdapters, QueuePlace,
-    RefusedModel, Running, StartsIn, Status, Tier, Upload, Video, VideoSpec,
+    KEYFRAME_MODELS, Me, Model, ModelLimits, MyLimits, NewKeyframe, NewVideo, Node, NodeAdapters,
+    QueuePlace, RefusedModel, Running, StartsIn, Status, Tier, Upload, Video, VideoSpec,
 };
 pub use watch::{Update, Watch};
 
 use events::EventStream;
 use transport::Transport;
+pub(crate) use transport::is_this_machine;
 use types::{Batch, NewApiKey, Page, Tokens};
 
 /// Rows asked for at once.
@@ -139,24 +140,27 @@ impl Client {
         self.transport.get("/v1/me").await
     }
 
-    /// Sends a file to be stored. It may be sent twice without harm: the later one is another upload.
+    /// Sends a file to be stored, again while the farm is sure not to have it: sent twice it is two uploads, and counts as two.
     pub async fn upload(
         &self,
         purpose: Purpose,
         name: &str,
         bytes: bytes::Bytes,
     ) -> Result<Upload, ClientError> {
-        let length = bytes.len() as u64;
-        let part = Part::stream_with_length(reqwest::Body::from(bytes), length);
-        let form = Form::new()
-            .text("purpose", purpose.as_str())
-            .part("file", part.file_name(name.to_owned()));
-        let request = self.transport.file_request("/v1/uploads")?.multipart(form);
-        let answer = self.transport.send(request).await?;
+        let request = || {
+            let length = bytes.len() as u64;
+            let part = Part::stream_with_length(reqwest::Body::from(bytes.clone()), length);
+            let form = Form::new()
+                .text("purpose", purpose.as_str())
+                .part("file", part.file_name(name.to_owned()));
+            Ok(self.transport.file_request("/v1/uploads")?.multipart(form))
+        };
+        let answer = self.transport.send_until_taken(request).await?;
         self.transport.json(answer).await
     }
 
-    /// Makes an adapter of an upload, after it was checked against the model.
+    /// Makes an adapter of an upload, after it was checked against the model. Sent once: whoever hears nothing finds
+    /// it among [`Self::adapters`].
     pub async fn make_adapter(
         &self,
         upload: &Upload,

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use reqwest::header::{ACCEPT, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::header::{ACCEPT, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
+use reqwest::redirect::{Attempt, Policy};
 use reqwest::{ClientBuilder, Method, RequestBuilder, Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use url::Url;
+use url::{Host, Url};
 use uuid::Uuid;
 
 use super::credentials::Secret;
@@ -47,6 +48,11 @@ impl Transport {
             });
         }
         let built = |builder: ClientBuilder| {
+            // What stays on this machine is nobody's business on the way.
+            let builder = match is_this_machine(base) {
+                true => builder.no_proxy(),
+                false => builder,
+            };
             builder.build().map_err(|error| ClientError::Answer {
                 url: base.to_string(),
                 reason: error.to_string(),
@@ -207,17 +213,31 @@ impl Transport {
         self.json(self.send(request).await?).await
     }
 
-    /// Makes an idempotent call until it is answered, a few times.
+    /// Makes an idempotent call until it is answered, a few times. Its body is none that is a stream.
     pub(super) async fn repeat(&self, request: RequestBuilder) -> Result<Response, ClientError> {
+        let again = || request.try_clone().ok_or_else(|| self.not_repeated());
+        self.repeat_while(again, ClientError::passes).await
+    }
+
+    /// Makes a call, anew for each try, until the farm is sure to have got it, a few times.
+    pub(super) async fn send_until_taken(
+        &self,
+        request: impl Fn() -> Result<RequestBuilder, ClientError>,
+    ) -> Result<Response, ClientError> {
+        let untaken = |error: &ClientError| error.passes().filter(|_| !error.may_be_taken());
+        self.repeat_while(request, untaken).await
+    }
+
+    async fn repeat_while(
+        &self,
+        request: impl Fn() -> Result<RequestBuilder, ClientError>,
+        passes: impl Fn(&ClientError) -> Option<Option<Duration>>,
+    ) -> Result<Response, ClientError> {
         let mut wait = RETRY_FIRST;
         for _ in 1..TRIES {
-            // A body that is a stream cannot be sent twice.
-            let Some(again) = request.try_clone() else {
-                break;
-            };
-            match self.send(again).await {
+            match self.send(request()?).await {
                 Ok(response) => return Ok(response),
-                Err(error) => match error.passes() {
+                Err(error) => match passes(&error) {
                     None => return Err(error),
                     Some(after) => {
                         tokio::time::sleep(after.unwrap_or(wait).max(wait).min(RETRY_MOST)).await;
@@ -226,7 +246,14 @@ impl Transport {
             }
             wait *= 2;
         }
-        self.send(request).await
+        self.send(request()?).await
+    }
+
+    fn not_repeated(&self) -> ClientError {
+        ClientError::Answer {
+            url: self.base.to_string(),
+            reason: "the call cannot be made again".to_owned(),
+        }
     }
 
     /// Makes a call once. Any status of 400 and above is an error.
@@ -238,6 +265,14 @@ impl Transport {
         let status = response.status();
         if status.is_client_error() || status.is_server_error() {
             return Err(self.refusal(status, response).await);
+        }
+        if status.is_redirection() {
+            let to = response.headers().get(LOCATION);
+            let to = to.and_then(|to| to.to_str().ok()).unwrap_or("nowhere");
+            return Err(ClientError::Answer {
+                url: self.base.to_string(),
+                reason: format!("it sends calls on to {to}; give the farm's own address"),
+            });
         }
         Ok(response)
     }
@@ -286,7 +321,7 @@ impl Transport {
                 ..problem
             })),
             // A proxy whose farm does not answer.
-            Err(_) if matches!(status.as_u16(), 502 | 504) => ClientError::Unreachable {
+            Err(_) if matches!(status.as_u16(), 502..=504) => ClientError::Unreachable {
                 url: self.base.to_string(),
                 reason: format!("a proxy in front of it answers {status}"),
                 is_sent: true,
@@ -305,7 +340,31 @@ fn builder() -> ClientBuilder {
     reqwest::Client::builder()
         .default_headers(HeaderMap::from_iter([(ACCEPT, accept)]))
         .connect_timeout(CONNECT_TIMEOUT)
+        .redirect(Policy::custom(to_a_file))
         .user_agent(concat!("flowai/", env!("CARGO_PKG_VERSION")))
+}
+
+/// The farm's answer to who asks for a clip is a signed link. Nothing else is followed: a credential would go along, and a call with a
+/// body would become one without.
+fn to_a_file(attempt: Attempt<'_>) -> reqwest::redirect::Action {
+    let is_of_a_file = match attempt.previous() {
+        [asked] => asked.path().ends_with("/content"),
+        _ => false,
+    };
+    match is_of_a_file {
+        true => attempt.follow(),
+        false => attempt.stop(),
+    }
+}
+
+/// Whether the address is one of this machine, which nobody else can listen to.
+pub(crate) fn is_this_machine(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
@@ -354,6 +413,20 @@ mod tests {
         ));
     }
 
+    #[tokio::test]
+    async fn no_call_is_sent_on_to_another_address() {
+        let base = farm(
+            0,
+            &["301 Moved Permanently\r\nlocation: http://127.0.0.1:1/v1/videos"],
+        );
+        let refused = once(&base, Duration::ZERO).await.unwrap_err();
+        assert!(
+            refused.to_string().contains("http://127.0.0.1:1/v1/videos"),
+            "{refused}"
+        );
+        assert!(matches!(refused, ClientError::Answer { .. }), "{refused:?}");
+    }
+
     /// Hangs up on the first calls, after it has read them, and gives these answers to the next.
     fn farm(hang_ups: usize, answers: &'static [&'static str]) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -389,6 +462,13 @@ mod tests {
         let patient = Duration::from_secs(30);
         let base = farm(1, &["502 Bad Gateway", "202 Accepted"]);
         assert_eq!(once(&base, patient).await.unwrap(), serde_json::json!({}));
+
+        // Two kinds of proxies whose farm is away.
+        let base = farm(
+            0,
+            &["503 Service Unavailable", "504 Gateway Timeout", "200 OK"],
+        );
+        assert!(once(&base, patient).await.is_ok());
 
         // The farm is gone for good after the first.
         let base = farm(1, &[]);

@@ -43,6 +43,14 @@ pub struct Me {
     pub email: String,
     pub tier: String,
     pub role: String,
+    pub limits: MyLimits,
+}
+
+/// What an account may have at once.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct MyLimits {
+    /// Videos that wait.
+    pub videos_queued_max: u32,
 }
 
 /// What the caller has, in milli-credits.
@@ -284,8 +292,14 @@ pub struct JobError {
 pub struct Node {
     #[serde(flatten)]
     pub about: AboutNode,
+    /// Grows with every start of the node.
+    pub generation: u32,
     pub version: String,
     pub device: String,
+    /// Equal classes give equal bits; the autoscaler's groups are made of them.
+    pub device_class: String,
+    /// Of the device.
+    pub memory_bytes: u64,
     pub models: Vec<String>,
     pub refused_models: Vec<RefusedModel>,
     pub adapters: NodeAdapters,

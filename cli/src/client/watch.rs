@@ -29,6 +29,8 @@ pub struct Watch<'a> {
     /// The newest durable event that was seen.
     seen: u64,
     stream: Option<EventStream>,
+    /// Streams one after the other that were closed before they said anything.
+    silent: u32,
     has_ended: bool,
     /// Since when nothing has been heard, and the next wait.
     trouble: Option<(Instant, Duration)>,
@@ -41,6 +43,7 @@ impl<'a> Watch<'a> {
             id: id.to_owned(),
             seen: 0,
             stream: None,
+            silent: 0,
             has_ended: false,
             trouble: None,
         }
@@ -56,11 +59,15 @@ impl<'a> Watch<'a> {
             let step = match self.stream.as_mut() {
                 None => self.open().await.map(Some),
                 Some(stream) => match stream.next().await {
-                    Some(Ok(event)) => self.hear(event).await,
+                    Some(Ok(event)) => {
+                        self.silent = 0;
+                        self.hear(event).await
+                    }
                     Some(Err(error)) => Err(error),
-                    // Closed in order, as a draining server does.
+                    // Closed in order, as a draining server does, or by a proxy that lets no streams through.
                     None => {
                         self.stream = None;
+                        self.pause().await;
                         Ok(None)
                     }
                 },
@@ -113,6 +120,16 @@ impl<'a> Watch<'a> {
                 Ok(None)
             }
         }
+    }
+
+    /// After a stream was closed: at once after one that spoke, and longer and longer after those that did not, where reading the job is
+    /// all that is left.
+    async fn pause(&mut self) {
+        let doubled = RECONNECT_FIRST * (1 << self.silent.min(10));
+        if self.silent > 0 {
+            tokio::time::sleep(doubled.min(RECONNECT_MOST)).await;
+        }
+        self.silent += 1;
     }
 
     /// Waits before the next try. `true`: this trouble is new.

@@ -38,12 +38,9 @@ pub(super) async fn sign_up(
     farm: &Url,
     output: Output,
 ) -> Result<(), CommandError> {
-    let password = password()?;
+    let password = new_password()?;
     Client::sign_up(farm, &args.email, &password).await?;
-    let (_, account) = obtain_key(farm, &args.email, &password).await?;
-    remember(farm, account)?;
-    say_signed_in(farm, &args.email, output);
-    Ok(())
+    sign_in(farm, &args.email, &password, output).await
 }
 
 pub(super) async fn log_in(
@@ -51,7 +48,17 @@ pub(super) async fn log_in(
     farm: &Url,
     output: Output,
 ) -> Result<(), CommandError> {
-    let (login, account) = log_in_for_key(farm, &args.email, &password()?).await?;
+    sign_in(farm, &args.email, &password()?, output).await
+}
+
+/// Makes a key and keeps it for later commands.
+async fn sign_in(
+    farm: &Url,
+    email: &str,
+    password: &Secret,
+    output: Output,
+) -> Result<(), CommandError> {
+    let (login, account) = log_in_for_key(farm, email, password).await?;
     // A key that is not kept would be known to nobody: the new one where it cannot be, and else the one before it.
     let key = account.api_key_id.clone();
     let before = match remember(farm, account) {
@@ -70,7 +77,8 @@ pub(super) async fn log_in(
         ));
     }
     log_out_of(&login).await;
-    say_signed_in(farm, &args.email, output);
+    output.object(&json!({ "event": "signed_in", "url": farm.as_str(), "email": email }));
+    output.note(format_args!("signed in at {farm} as {email}"));
     Ok(())
 }
 
@@ -137,11 +145,6 @@ pub(super) fn remember(farm: &Url, account: Account) -> Result<Option<Account>, 
     Ok(before)
 }
 
-fn say_signed_in(farm: &Url, email: &str, output: Output) {
-    output.object(&json!({ "event": "signed_in", "url": farm.as_str(), "email": email }));
-    output.note(format_args!("signed in at {farm} as {email}"));
-}
-
 /// From the environment, else from standard input, unseen when that is a terminal.
 fn password() -> Result<Secret, CommandError> {
     if let Some(password) = from_env("FLOWAI_PASSWORD")? {
@@ -157,6 +160,19 @@ fn password() -> Result<Secret, CommandError> {
             Err(CommandError::Usage("the password is empty".to_owned()))
         }
         password => Ok(Secret::new(password)),
+    }
+}
+
+/// As [`password`], typed twice where nobody sees it: an account whose password was mistyped is lost.
+fn new_password() -> Result<Secret, CommandError> {
+    let first = password()?;
+    if from_env("FLOWAI_PASSWORD")?.is_some() || !std::io::stdin().is_terminal() {
+        return Ok(first);
+    }
+    let again = rpassword::prompt_password("The same password again: ");
+    match again.map_err(CommandError::io("reading the password"))? == first.reveal() {
+        true => Ok(first),
+        false => Err(CommandError::Usage("the two passwords differ".to_owned())),
     }
 }
 

@@ -82,6 +82,13 @@ pub(super) async fn run(args: Args, client: &Client, output: Output) -> Result<(
         different_names(&wanted)?;
         delivery.make_room(&wanted)?;
     }
+    let most = client.me().await?.limits.videos_queued_max as usize;
+    if wanted.len() > most {
+        return Err(CommandError::Usage(format!(
+            "so many of your videos may wait at once: {most} (got {}); submit fewer at a time",
+            wanted.len()
+        )));
+    }
     let video = spec.video(client, output).await?;
     let mut images = HashMap::new();
     for picture in &pictures {
@@ -208,7 +215,7 @@ impl Delivery {
         }
         let end = self
             .timeout
-            .map(|seconds| Instant::now() + Duration::from_secs(seconds));
+            .and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
         let mut without_clip = Vec::new();
         for (place, (job, clip)) in clips().enumerate() {
             output.note(format_args!(
@@ -252,12 +259,13 @@ fn named(job: &Video, clip: &Wanted<'_>) -> String {
 
 /// Whether it says nothing of the other jobs.
 fn is_of_one(why: &CommandError) -> bool {
-    matches!(
-        why,
+    match why {
+        CommandError::NotSaved { why, .. } => is_of_one(why),
         CommandError::JobFailed { .. }
-            | CommandError::JobCancelled { .. }
-            | CommandError::Client(ClientError::Damaged { .. })
-    ) || why.exit() == Exit::NotFound
+        | CommandError::JobCancelled { .. }
+        | CommandError::Client(ClientError::Damaged { .. }) => true,
+        _ => why.exit() == Exit::NotFound,
+    }
 }
 
 #[cfg(test)]

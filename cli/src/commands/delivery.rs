@@ -32,11 +32,11 @@ impl Delivery {
     /// Where the clip goes when nobody says it: `name`.
     ///
     /// # Errors
-    /// A file that is there already: said now and not after the render.
+    /// A path that no clip can be written to: said now and not after the render.
     pub(super) fn out(&self, name: PathBuf) -> Result<PathBuf, CommandError> {
         let out = self.out.clone().unwrap_or(name);
-        if !self.detach && !self.force {
-            not_there(&out)?;
+        if !self.detach {
+            writable(&out, self.force)?;
         }
         Ok(out)
     }
@@ -74,6 +74,26 @@ impl Delivery {
 }
 
 /// # Errors
+/// A path that names no file, or one in no folder; without `force` a clip that is there already.
+pub(super) fn writable(path: &Path, force: bool) -> Result<(), CommandError> {
+    let refused = |why| {
+        let path = path.display();
+        Err(CommandError::Usage(format!("{path} {why}")))
+    };
+    let folder = path.parent().filter(|above| !above.as_os_str().is_empty());
+    if path.is_dir() || path.file_name().is_none() {
+        return refused("is a folder; say with --out how the clip in it is called");
+    }
+    if folder.is_some_and(|folder| !folder.is_dir()) {
+        return refused("is in a folder that is not there; make it first, or give another --out");
+    }
+    match force {
+        true => Ok(()),
+        false => not_there(path),
+    }
+}
+
+/// # Errors
 /// A clip that is there already.
 pub(super) fn not_there(path: &Path) -> Result<(), CommandError> {
     match path.exists() {
@@ -107,12 +127,16 @@ pub(super) async fn save(
 ) -> Result<Manifest, CommandError> {
     let spinner = output.working("downloading the clip");
     let manifest = tokio::select! {
-        manifest = client.download(id, path) => manifest?,
+        manifest = client.download(id, path) => manifest.map_err(CommandError::from),
         interrupted = tokio::signal::ctrl_c() => {
             interrupted.map_err(CommandError::io("waiting for Ctrl-C"))?;
-            return Err(CommandError::Interrupted);
+            Err(CommandError::Interrupted)
         }
     };
+    let manifest = manifest.map_err(|why| CommandError::NotSaved {
+        id: id.to_owned(),
+        why: Box::new(why),
+    })?;
     drop(spinner);
     output.object(&json!({
         "event": "saved",
@@ -128,6 +152,28 @@ pub(super) async fn save(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_no_clip_can_be_written_is_refused_before_the_render() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(at("old.mp4"), "").unwrap();
+        for (name, force, refusal) in [
+            ("new.mp4", false, None),
+            ("old.mp4", true, None),
+            ("old.mp4", false, Some("is there already")),
+            ("", true, Some("is a folder")),
+            ("..", true, Some("is a folder")),
+            ("none/new.mp4", true, Some("is not there")),
+        ] {
+            let refused = writable(&at(name), force).err();
+            let refused = refused.map(|error| error.to_string());
+            assert_eq!(refused.is_some(), refusal.is_some(), "{name}: {refused:?}");
+            let (said, expected) = (refused.unwrap_or_default(), refusal.unwrap_or_default());
+            assert!(said.contains(expected), "{said}");
+        }
+        assert!(writable(Path::new("clip.mp4"), true).is_ok());
+    }
 
     #[test]
     fn a_clip_is_named_after_its_picture() {

@@ -45,6 +45,8 @@ pub enum CommandError {
     },
     #[error("{name}: {why}")]
     OfBatch { name: String, why: Box<Self> },
+    #[error("{why}; flowai watch {id} --out FILE gets the clip")]
+    NotSaved { id: String, why: Box<Self> },
     #[error("interrupted")]
     Interrupted,
     #[error("{what}: {source}")]
@@ -84,7 +86,9 @@ impl CommandError {
                     false => Exit::JobFailed,
                 }
             }
-            Self::BatchLeft { why, .. } | Self::OfBatch { why, .. } => why.exit(),
+            Self::BatchLeft { why, .. }
+            | Self::OfBatch { why, .. }
+            | Self::NotSaved { why, .. } => why.exit(),
             Self::JobCancelled { .. } => Exit::JobCancelled,
             Self::TimedOut { .. } => Exit::TimedOut,
             Self::JobGoesOn { .. } | Self::Interrupted => Exit::Interrupted,

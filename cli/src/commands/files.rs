@@ -1,8 +1,11 @@
 //! What the farm must have before a render is submitted: files become uploads, and adapters are stored once.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
 
 use flowai_actors::ids::Sha256;
+use flowai_actors::limits::{ADAPTER_BYTES_MAX, IMAGE_BYTES_MAX};
 use sha2::Digest;
 use uuid::Uuid;
 
@@ -38,12 +41,12 @@ pub(super) fn parse_adapter(text: &str) -> Result<AdapterArg, String> {
 
 /// Whether [`picture_id`] can use it, as far as is known here.
 pub(super) fn check_picture(picture: &Path) -> Result<(), CommandError> {
-    match std::fs::File::open(picture) {
+    match File::open(picture) {
         Ok(_) if picture.is_dir() => Err(CommandError::Usage(format!(
             "{} is a folder, and no picture",
             picture.display()
         ))),
-        Ok(_) => Ok(()),
+        Ok(file) => check_size(picture, &file, IMAGE_BYTES_MAX),
         Err(_) if stored_id(picture).is_some() => Ok(()),
         Err(error) => Err(CommandError::Usage(format!(
             "{} cannot be read: {error}",
@@ -65,7 +68,7 @@ pub(super) async fn picture_id(
     if let Some(id) = stored_id(picture).filter(|_| !picture.exists()) {
         return Ok(id.to_string());
     }
-    let bytes = read(picture)?;
+    let bytes = read(picture, IMAGE_BYTES_MAX)?;
     let spinner = output.working("uploading the picture");
     let image = client
         .upload(Purpose::Image, &file_name(picture), bytes.into())
@@ -105,7 +108,7 @@ async fn adapter_id(
             ))),
         };
     }
-    let bytes = read(path)?;
+    let bytes = read(path, ADAPTER_BYTES_MAX)?;
     let sha256 = Sha256::from_bytes(sha2::Sha256::digest(&bytes).into());
     let mut stored = client.adapters().await?.into_iter();
     if let Some(adapter) = stored.find(|adapter| adapter.sha256 == sha256) {
@@ -153,9 +156,26 @@ pub(super) async fn store_adapter(
     Ok(client.make_adapter(&upload, model, name).await?)
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, CommandError> {
-    std::fs::read(path)
-        .map_err(|error| CommandError::Usage(format!("{} cannot be read: {error}", path.display())))
+/// A file of at most so many bytes: none larger is taken, and none is held in memory to learn that.
+fn read(path: &Path, most: u64) -> Result<Vec<u8>, CommandError> {
+    let unreadable =
+        |error| CommandError::Usage(format!("{} cannot be read: {error}", path.display()));
+    let mut file = File::open(path).map_err(unreadable)?;
+    check_size(path, &file, most)?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(unreadable)?;
+    Ok(bytes)
+}
+
+fn check_size(path: &Path, file: &File, most: u64) -> Result<(), CommandError> {
+    let length = file.metadata().map_or(0, |about| about.len());
+    match length <= most {
+        true => Ok(()),
+        false => Err(CommandError::Usage(format!(
+            "{} has {length} bytes; the farm takes up to {most}",
+            path.display()
+        ))),
+    }
 }
 
 fn file_name(path: &Path) -> String {

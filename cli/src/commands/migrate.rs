@@ -1,4 +1,5 @@
-use flowai_store::accounts::make_admin;
+use flowai_actors::state::Tier;
+use flowai_store::accounts::{make_admin, set_tier};
 use flowai_store::database::{RolePasswords, migrate};
 use serde_json::json;
 
@@ -19,6 +20,15 @@ pub(super) struct Args {
     /// Also make this account an administrator
     #[arg(long, value_name = "EMAIL")]
     admin: Option<String>,
+    /// Also give this account a tier: free, pro or studio
+    #[arg(long, value_name = "EMAIL=TIER", value_parser = parse_tier)]
+    tier: Option<(String, Tier)>,
+}
+
+fn parse_tier(text: &str) -> Result<(String, Tier), String> {
+    let parts = text.rsplit_once('=');
+    let read = parts.and_then(|(email, tier)| Some((email.to_owned(), Tier::from_name(tier)?)));
+    read.ok_or_else(|| "must be EMAIL=TIER, where TIER is free, pro or studio".to_owned())
 }
 
 pub(super) async fn run(args: Args, output: Output) -> Result<(), CommandError> {
@@ -32,12 +42,18 @@ pub(super) async fn run(args: Args, output: Output) -> Result<(), CommandError> 
         coordinator: &coordinator,
     };
     migrate(&owner_url, passwords).await.map_err(failed)?;
+    let unknown = |email: &str| {
+        CommandError::Usage(format!("no account has the email {email}; sign up first"))
+    };
     if let Some(email) = &args.admin
         && !make_admin(&owner_url, email).await.map_err(failed)?
     {
-        return Err(CommandError::Usage(format!(
-            "no account has the email {email}; sign up first"
-        )));
+        return Err(unknown(email));
+    }
+    if let Some((email, tier)) = &args.tier
+        && !set_tier(&owner_url, email, *tier).await.map_err(failed)?
+    {
+        return Err(unknown(email));
     }
     output.object(&json!({ "event": "migrated" }));
     output.note("the database is up to date");

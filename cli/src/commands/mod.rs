@@ -129,6 +129,11 @@ pub async fn run(cli: Cli) -> Result<(), CommandError> {
 }
 
 impl Cli {
+    /// Whether the command watches over the programs of a farm.
+    pub fn runs_a_farm(&self) -> bool {
+        matches!(self.command, Command::Up(_) | Command::Demo(_))
+    }
+
     /// Whether errors are for programs as well.
     pub fn is_json(&self) -> bool {
         self.common.json

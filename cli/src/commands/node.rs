@@ -29,7 +29,7 @@ struct JoinArgs {
     farm: Url,
     /// What `flowai token create` showed
     #[arg(long, env = "FLOWAI_JOIN_TOKEN", hide_env_values = true)]
-    token: String,
+    token: Secret,
     /// The node's own folder: identity, caches, the count of its starts
     #[arg(long)]
     data: PathBuf,
@@ -64,7 +64,7 @@ async fn join(args: JoinArgs, output: Output) -> Result<(), CommandError> {
         again,
     } = args;
     let place = Place::of(&data)?;
-    let joined = join::join(&farm, &Secret::new(token), &place, again).await?;
+    let joined = join::join(&farm, &token, &place, again).await?;
     output.object(&json!({
         "event": "joined",
         "node": joined.node,
@@ -75,7 +75,7 @@ async fn join(args: JoinArgs, output: Output) -> Result<(), CommandError> {
     output.line(&joined.node);
     output.note(format_args!(
         "this machine is {} now; its settings are in {}. Start it with its models:\n  \
-         set -a; . {}; set +a; FLOWAI_MODELS_DIR=… FLOWAI_DEVICE=… flowai-render-node",
+         set -a; . \"{}\"; set +a; FLOWAI_MODELS_DIR=… FLOWAI_DEVICE=… flowai-render-node",
         joined.node,
         joined.settings.display(),
         joined.settings.display(),

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use super::CommandError;
 use super::delivery::{Delivery, clip_name};
-use super::files::{AdapterArg, parse_adapter, picture_id, stored_adapters};
+use super::files::{AdapterArg, check_picture, parse_adapter, picture_id, stored_adapters};
 use super::spec::SpecArgs;
 use crate::client::{Client, KEYFRAME_MODELS, NewKeyframe, NewVideo};
 use crate::output::Output;
@@ -53,7 +53,11 @@ pub(super) async fn run(args: Args, client: &Client, output: Output) -> Result<(
         Some(picture) => clip_name(picture, None)?,
         None => "clip.mp4".into(),
     };
+    // Whatever can be said before anything is uploaded.
     let out = args.delivery.out(name)?;
+    if let Some(picture) = &args.picture {
+        check_picture(picture)?;
+    }
     let mut video = args.spec.video(client, output).await?;
     args.keyframe.add_to(&mut video, client, output).await?;
     video.prompt = args.prompt;

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use clap::{Arg, Args as _, Command};
 use flowai_actors::credits::Millicredits;
+use flowai_actors::program::with_causes;
 use flowai_embedded::{External, default_data_dir};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use url::Url;
 
 use super::{CommandError, account};
+use crate::exit::Exit;
 use crate::farm::{ApiOptions, Engine, Farm, FarmOptions};
 use crate::output::Output;
 use crate::owner;
@@ -138,15 +140,28 @@ pub(super) async fn run(args: Args, output: Output) -> Result<(), CommandError> 
         result = serve(&farm, has_own_models, output) => result,
         interrupted = interrupted() => interrupted,
     };
-    let spinner = output.working("stopping the farm");
-    farm.stop().await?;
-    drop(spinner);
-    result
+    let stopped = stop(farm, output).await;
+    result.and(stopped)
+}
+
+/// Stops the farm in order; whoever asks meanwhile does not wait for that.
+pub(super) async fn stop(farm: Farm, output: Output) -> Result<(), CommandError> {
+    let _spinner = output.working("stopping the farm in order; Ctrl-C ends it at once");
+    tokio::select! {
+        stopped = farm.stop() => Ok(stopped?),
+        interrupted = interrupted() => {
+            interrupted?;
+            // Its programs end with it. Dropping them would wait for each.
+            std::process::exit(Exit::Interrupted.code().into());
+        }
+    }
 }
 
 /// Names of the farm's settings that are set here and that this command knows nothing of: those of its programs reach none of them.
 fn ignored<'a>(command: &Command, set: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
-    const OF_OTHER_COMMANDS: [&str; 6] = [
+    const OF_OTHER_COMMANDS: [&str; 7] = [
+        // Of the scripts that set a checkout up.
+        "FLOWAI_CACHE",
         "FLOWAI_URL",
         "FLOWAI_API_KEY",
         "FLOWAI_PASSWORD",
@@ -180,7 +195,16 @@ async fn serve(farm: &Farm, has_own_models: bool, output: Output) -> Result<(), 
     };
     let owner = owner::of(farm, &url).await?;
     let email = owner.email.clone();
-    account::remember(&url, owner)?;
+    let signed_in = match account::remember(&url, owner) {
+        Ok(_) => ", signed in on this machine",
+        Err(error) => {
+            output.note(format_args!(
+                "this account is not signed in for later commands ({}): give them FLOWAI_API_KEY",
+                with_causes(&error)
+            ));
+            ""
+        }
+    };
     let logs = farm.folder().logs();
     let owner_file = farm.folder().owner();
     output.object(&json!({
@@ -201,7 +225,7 @@ async fn serve(farm: &Farm, has_own_models: bool, output: Output) -> Result<(), 
     });
     output.line(format_args!(
         "FlowAI listens at {url}\n\
-         \x20 account  {email}, signed in on this machine; password and API key lie in {owner_file}\n\
+         \x20 account  {email}{signed_in}; password and API key lie in {owner_file}\n\
          \x20 submit   {command} render PICTURE --out clip.mp4\n\
          \x20 look     {command} jobs (or nodes, models); the API is described at {url}docs\n\
          {models}\
@@ -237,6 +261,7 @@ mod tests {
             "FLOWAI_LISTEN",
             "FLOWAI_API_KEY_FILE",
             "FLOWAI_JOIN_TOKEN",
+            "FLOWAI_CACHE",
             "FLOWAI_AUTOSCALE",
             "DATABASE_URL",
         ];

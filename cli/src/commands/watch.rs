@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::delivery::{not_there, save};
+use super::delivery::{save, writable};
 use super::{CommandError, follow};
 use crate::client::Client;
 use crate::output::Output;
@@ -23,8 +23,8 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args, client: &Client, output: Output) -> Result<(), CommandError> {
-    if let Some(path) = args.out.as_deref().filter(|_| !args.force) {
-        not_there(path)?;
+    if let Some(path) = args.out.as_deref() {
+        writable(path, args.force)?;
     }
     let timeout = args.timeout.map(Duration::from_secs);
     let video = follow::follow(client, &args.id, timeout, output).await?;

@@ -13,23 +13,25 @@ pub struct DataFolder {
 }
 
 impl DataFolder {
-    /// Makes what is missing. Everything that holds a secret is for its owner alone.
-    pub(crate) fn make(root: &Path) -> Result<Self, FarmError> {
-        let make = |path: &Path| {
-            fs::create_dir_all(path).map_err(FarmError::io(format!("making {}", path.display())))
-        };
+    /// The folder, made where it is missing. It may be somebody else's: nothing in it is touched before it is held.
+    pub(crate) fn at(root: &Path) -> Result<Self, FarmError> {
         make(root)?;
         let root = root
             .canonicalize()
             .map_err(FarmError::io(format!("finding {}", root.display())))?;
+        Ok(Self { root })
+    }
+
+    /// Makes what is missing in it. Everything that holds a secret is for its owner alone.
+    pub(crate) fn furnish(&self) -> Result<(), FarmError> {
         for name in ["ca", "keys", "logs", "models", "ready", "state", "tls"] {
-            let path = root.join(name);
+            let path = self.root.join(name);
             make(&path)?;
             fs::set_permissions(&path, Permissions::from_mode(0o700)).map_err(FarmError::io(
                 format!("closing {} to others", path.display()),
             ))?;
         }
-        Ok(Self { root })
+        Ok(())
     }
 
     pub fn root(&self) -> &Path {
@@ -77,4 +79,8 @@ impl DataFolder {
     pub(crate) fn ready_file(&self, program: &str) -> PathBuf {
         self.root.join("ready").join(format!("{program}.json"))
     }
+}
+
+fn make(path: &Path) -> Result<(), FarmError> {
+    fs::create_dir_all(path).map_err(FarmError::io(format!("making {}", path.display())))
 }

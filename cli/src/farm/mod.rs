@@ -54,8 +54,9 @@ impl Farm {
     pub async fn start(options: FarmOptions) -> Result<Self, FarmError> {
         options.check()?;
         let executables = Executables::find(&options.programs)?;
-        let folder = DataFolder::make(&options.data)?;
+        let folder = DataFolder::at(&options.data)?;
         let parts = Arc::new(Parts::start(folder.root(), options.external.clone()).await?);
+        folder.furnish()?;
         let parts_keeper = tokio::spawn({
             let parts = Arc::clone(&parts);
             async move { parts.keep_running().await }
@@ -92,6 +93,7 @@ impl Farm {
         migrate(&self.parts.database().owner, passwords).await?;
         let models = models_of(options, &self.folder).await?;
         let ca = Ca::load_or_create(&self.folder.ca())?;
+        let inherited = settings::inherited(options.external.database_url.is_some());
         let plan = |role: Role, number: Option<usize>, listen, settings| {
             plan(
                 &self.folder,
@@ -100,7 +102,7 @@ impl Farm {
                 role,
                 number,
                 listen,
-                settings,
+                [inherited.clone(), settings].concat(),
             )
         };
 
@@ -233,7 +235,7 @@ fn plan(
     let common = settings::common(folder, &name);
     Ok(Plan {
         executable: executable.clone(),
-        env: [settings::inherited(), common, settings].concat(),
+        env: [settings, common].concat(),
         listen,
         log: folder.log(&name),
         ready_file: folder.ready_file(&name),

@@ -18,6 +18,11 @@ const SPINS_OF_A_NODE: &str = "10000";
 
 pub(crate) type Env = Vec<(OsString, OsString)>;
 
+/// What a database's URL leaves open is read from these.
+fn is_of_postgres(name: &str) -> bool {
+    name.starts_with("PG")
+}
+
 /// Settings of the farm never reach a program from the caller's environment: each gets its own, and no other secret.
 fn is_setting(name: &str) -> bool {
     let name = name.strip_suffix("_FILE").unwrap_or(name);
@@ -26,10 +31,12 @@ fn is_setting(name: &str) -> bool {
         || matches!(name, "DATABASE_URL" | "REDIS_URL")
 }
 
-/// The caller's environment without settings: search paths, log levels, what drivers and libraries read.
-pub(crate) fn inherited() -> Env {
+/// The caller's environment without settings: search paths, log levels, what drivers and libraries read; how to reach the database, where
+/// that is the caller's own.
+pub(crate) fn inherited(is_database_external: bool) -> Env {
+    let is_kept = |name: &str| !is_setting(name) && (is_database_external || !is_of_postgres(name));
     std::env::vars_os()
-        .filter(|(name, _)| !name.to_str().is_some_and(is_setting))
+        .filter(|(name, _)| name.to_str().is_none_or(is_kept))
         .collect()
 }
 

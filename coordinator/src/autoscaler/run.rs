@@ -44,7 +44,8 @@ where
             changed = looks.changed() => if changed.is_err() { return Ok(()) },
             call = teller.tell() => {
                 if let Some(call) = call {
-                    state.tells(&call);
+                    let now = looks.borrow().at;
+                    state.tells(&call, now);
                 }
                 continue;
             }

@@ -8,9 +8,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use flowai_actors::clock::Monotonic;
-use flowai_actors::ids::NodeId;
+use flowai_actors::ids::{Generation, NodeId};
 use flowai_actors::limits::{
-    AUTOSCALE_LOOKS_ABOVE, AUTOSCALE_NAMED_MAX, AUTOSCALE_REMIND_MS, AUTOSCALE_SETTLE_MS,
+    AUTOSCALE_GONE_MS, AUTOSCALE_LOOKS_ABOVE, AUTOSCALE_NAMED_MAX, AUTOSCALE_REMIND_MS,
+    AUTOSCALE_SETTLE_MS,
 };
 use flowai_actors::state::Tier;
 
@@ -93,6 +94,14 @@ pub enum Effect {
     Call(Call),
 }
 
+/// A node whose machine may go.
+#[derive(Debug, Clone, Copy)]
+struct Released {
+    seen_at: Monotonic,
+    /// `None` before it was seen since. Of its name there may be another machine, which has begun later.
+    generation: Option<Generation>,
+}
+
 /// What one group stands at.
 #[derive(Debug, Clone, Default)]
 struct Standing {
@@ -104,7 +113,7 @@ struct Standing {
     /// Nodes that were drained for this and may still be there, and since when.
     drained: BTreeMap<NodeId, Monotonic>,
     /// Those of them that the provider was told of: their machines may go at any moment, and no job is given to them again.
-    released: BTreeSet<NodeId>,
+    released: BTreeMap<NodeId, Released>,
     told: Option<(Call, Monotonic)>,
 }
 
@@ -192,24 +201,44 @@ impl State {
     /// Drained nodes that have left, and those of which an operator wants something.
     fn forget_gone(&mut self, ix: usize, pool: &Pool, now: Monotonic, effects: &mut Vec<Effect>) {
         let drains = self.drains;
-        let standing = &mut self.standings[ix];
-        standing.drained.retain(|name, since| {
+        let Standing {
+            drained, released, ..
+        } = &mut self.standings[ix];
+        drained.retain(|name, since| {
             let Some(node) = pool.nodes.iter().find(|node| node.node == *name) else {
+                // It may come back before its machine goes.
+                let is_near = |own: &Released| now < own.seen_at.plus_ms(AUTOSCALE_GONE_MS);
+                if released.get(name).is_some_and(is_near) {
+                    return true;
+                }
                 effects.push(Effect::Undrain(name.clone()));
                 return false;
             };
+            if let Some(own) = released.get_mut(name) {
+                own.seen_at = now;
+                if *own.generation.get_or_insert(node.generation) < node.generation {
+                    effects.push(Effect::Undrain(name.clone()));
+                    return false;
+                }
+            }
             let is_seen = node.is_draining || !drains || now < since.plus_ms(DRAIN_SEEN_MS);
             is_seen && !node.is_operators
         });
-        let drained = &standing.drained;
-        standing.released.retain(|name| drained.contains_key(name));
+        released.retain(|name, _| drained.contains_key(name));
     }
 
     /// The provider is being told this now: whatever it answers, machines that it names may go.
-    pub fn tells(&mut self, call: &Call) {
+    pub fn tells(&mut self, call: &Call, now: Monotonic) {
         let groups = self.policy.groups.iter().zip(&mut self.standings);
         for (_, standing) in groups.filter(|(group, _)| group.class == call.class) {
-            standing.released.extend(call.drained.iter().cloned());
+            let named = call.drained.iter().cloned();
+            for name in named {
+                let own = standing.released.entry(name).or_insert(Released {
+                    seen_at: now,
+                    generation: None,
+                });
+                own.seen_at = now;
+            }
         }
     }
 
@@ -391,7 +420,7 @@ impl Standing {
             .nodes
             .iter()
             .filter(|node| self.drained.contains_key(&node.node))
-            .filter(|node| !self.released.contains(&node.node))
+            .filter(|node| !self.released.contains_key(&node.node))
             .collect();
         own.sort_by_key(|node| (std::cmp::Reverse(node.held), &node.node));
         own.into_iter().map(|node| node.node.clone()).collect()

@@ -23,9 +23,9 @@ use flowai_actors::wire;
 use flowai_store::database::in_time;
 use flowai_store::journal::preview_key;
 use flowai_store::members::{self, Standings};
-use flowai_store::{accounts, idempotency, join_tokens};
+use flowai_store::{accounts, idempotency, join_tokens, leftovers};
 use tokio::sync::{oneshot, watch};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::{Instant, MissedTickBehavior, timeout};
 
 use super::Tools;
 use super::audit::keep_auditing;
@@ -37,7 +37,7 @@ use super::messages::Message;
 use super::state::State;
 use super::tasks::LeaderTask;
 use super::weeks::keep_weeks;
-use super::work::{self, recover};
+use super::work::{self, ASSIGNMENT_DEADLINE, recover};
 use super::writing;
 use crate::autoscaler::Autoscale;
 use crate::metrics;
@@ -56,6 +56,8 @@ const ANSWERS_FORGOTTEN_MAX: u32 = 10_000;
 const SIGN_INS_FORGOTTEN_MAX: u32 = 1_000;
 /// The queue's figures are taken down this often: they look at every node.
 const FIGURES_MS: u64 = 5_000;
+/// What is to be removed with its rows is an api's to remove, for so long.
+const LEFTOVER_AGE: Duration = Duration::from_secs(300);
 /// A node's actor answers at once, or is frozen: its next beat tells.
 pub const STOP_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -85,6 +87,8 @@ pub(super) struct Running {
     counted: metrics::Counted,
     /// What the autoscaler is shown, if there is one.
     looks: Option<Looks>,
+    /// Of those that peers know.
+    latest_term: Epoch,
 }
 
 impl Actor for LeaderActor {
@@ -132,6 +136,7 @@ impl Actor for LeaderActor {
             next_figures: Monotonic::default(),
             counted: metrics::Counted::default(),
             looks,
+            latest_term: Epoch::ZERO,
         })
     }
 
@@ -158,9 +163,13 @@ impl Running {
                     self.apply(Event::ApiUp(peer.id));
                 }
             }
-            // Of a node it is a suspicion only: its lease decides.
+            // Whether a node lives, its lease decides.
             LinkEvent::Down { peer, reason } => {
                 tracing::warn!(peer = %peer.id, ?reason, "link is down");
+                if let Some(node) = peer.id.as_node() {
+                    let generation = peer.generation;
+                    self.apply(Event::NodeDown { node, generation });
+                }
                 if peer.id.role() == Role::Api {
                     self.apply(Event::ApiDown(peer.id));
                 }
@@ -182,6 +191,9 @@ impl Running {
 
     fn told(&mut self, delivery: Delivery) {
         let envelope = &delivery.envelope;
+        if self.is_of_a_later_term(&delivery.from, envelope.epoch) {
+            return;
+        }
         let event = match envelope.kind {
             MembersChanged::KIND => wire::open(envelope).map(|MembersChanged {}| {
                 self.tools.members.look_again();
@@ -219,6 +231,9 @@ impl Running {
         } = request;
         if matches!(envelope.kind, Join::KIND | RenewCertificate::KIND) {
             return self.certificate_asked(&from, &envelope, reply);
+        }
+        if self.is_of_a_later_term(&from, envelope.epoch) {
+            return;
         }
         self.last_reply += 1;
         let id = ReplyId(self.last_reply);
@@ -284,6 +299,21 @@ impl Running {
             }
             Err(error) => tracing::warn!(peer = %from.id, %error, "question was not understood"),
         }
+    }
+
+    /// Whoever knows of a later term believes nothing of this one, and whatever it were given it would refuse. There is none where the
+    /// database was put back to an earlier time. A reply that is dropped answers `Rejected`.
+    fn is_of_a_later_term(&mut self, from: &Peer, epoch: Epoch) -> bool {
+        let own = self.state.epoch;
+        if epoch > self.latest_term.max(own) {
+            self.latest_term = epoch;
+            tracing::error!(
+                peer = %from.id, %own, knows = %epoch,
+                "a peer knows a later term than this one, and is not heard; was the database put back to an earlier time? \
+                 (docs/operations.md, \"When the leader dies\")"
+            );
+        }
+        epoch > own
     }
 
     /// Certificates are no business of the state's: no job depends on them.
@@ -365,7 +395,7 @@ impl Running {
                 if let Some(reading) = self.tools.ahead.of(&batch) {
                     let database = database.clone();
                     self.tasks.spawn(LeaderTask::ReadAhead, |_| async move {
-                        Ok(reading.read(&database, &objects).await?)
+                        Ok(in_time(reading.read(&database, &objects)).await?)
                     });
                 }
                 let held_rows = self.tools.held_rows.clone();
@@ -423,7 +453,8 @@ impl Running {
             }),
             Effect::Foretell { node, job, models } => {
                 self.tasks.spawn(LeaderTask::Foretell, |_| async move {
-                    let stages = work::adapters_of(&database, &objects, job, models).await?;
+                    let stages = work::adapters_of(&database, &objects, job, models);
+                    let stages = timeout(ASSIGNMENT_DEADLINE, stages).await??;
                     if !stages.is_empty() {
                         let next = Prefetch { job, stages };
                         // A full or broken link sheds it: the node brings them when the job comes.
@@ -462,8 +493,10 @@ impl Running {
                     Ok(())
                 });
             }
-            Effect::SweepCheckpoints => self.tasks.spawn(LeaderTask::Discard, |_| async move {
+            Effect::SweepObjects => self.tasks.spawn(LeaderTask::Discard, |_| async move {
+                let leftovers = leftovers::sweep(&database, &objects, LEFTOVER_AGE).await;
                 work::sweep_checkpoints(&database, &objects).await?;
+                leftovers?;
                 Ok(())
             }),
             Effect::Hint { to, users } => {

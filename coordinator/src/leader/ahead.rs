@@ -1,7 +1,7 @@
 //! What the jobs of a batch are made from, read in one statement and signed while the batch commits: whoever gives them to their nodes then
 //! need not ask the database again. A mere speed-up: what does not come from here is read when it is needed.
 //!
-//! A reading is never cut off, be the batch ever so quick: a connection that is dropped in the middle of a statement is lost, and
+//! A reading is not cut off for its batch, be that ever so quick: a connection that is dropped in the middle of a statement is lost, and
 //! whoever comes next waits for another one that has planned nothing yet (docs/adr/0022).
 
 use std::collections::HashMap;

@@ -97,6 +97,10 @@ impl State {
                 tracing::warn!(at = ?held.at, node = %held.node, reason, "node did not take the job");
                 self.step(now, Heard::NotTaken { job, attempt }, effects);
             }
+            Err(NotDispatched::NotRead(reason)) => {
+                tracing::warn!(at = ?held.at, reason, "a job was given to nobody");
+                self.step(now, Heard::NotGiven { job, attempt }, effects);
+            }
             Err(NotDispatched::Impossible(detail)) => {
                 let end = AttemptEnd::Impossible {
                     code: "inputs_missing".to_owned(),

@@ -90,6 +90,11 @@ pub enum Event {
         node: NodeId,
         placed: CheckpointPlaced,
     },
+    /// The link of a node's process has gone.
+    NodeDown {
+        node: NodeId,
+        generation: Generation,
+    },
     /// What became of an assignment after its commit.
     Dispatched {
         held: Holding,
@@ -147,6 +152,7 @@ impl Event {
             | Self::MembersRead(_)
             | Self::NotAdmitted(_)
             | Self::Verified { .. }
+            | Self::NodeDown { .. }
             | Self::Dispatched { .. }
             | Self::Committed(_)
             | Self::Fenced
@@ -175,6 +181,8 @@ pub enum NotDelivered {
 /// Why a committed assignment does not run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotDispatched {
+    /// What it is made from could not be read or signed; no node was asked.
+    NotRead(String),
     /// This node did not take it; another may.
     NotTaken(String),
     /// No node can ever run it.
@@ -300,8 +308,8 @@ pub enum Effect {
         job: JobId,
         before: Option<(Attempt, u32)>,
     },
-    /// Look for checkpoints of jobs that have ended.
-    SweepCheckpoints,
+    /// Look for checkpoints of jobs that have ended, and for what removals have left.
+    SweepObjects,
     /// The term is over.
     StepDown,
 }

@@ -56,6 +56,14 @@ impl State {
         self.registry.registered(register, reply, now);
         self.take_back_untold(now, &node, generation, effects);
         self.step(now, Heard::NodeRegistered(offer), effects);
+        if let Some((of, newest)) = self.unlinked.remove(&node)
+            && of == generation
+            && reply <= newest
+        {
+            // Its question was on the link that has gone.
+            let node = node.clone();
+            self.step(now, Heard::NodeUnlinked { node, generation }, effects);
+        }
 
         let verdict = self.verdict(&node, generation, running);
         if let Some(at) = running.filter(|_| verdict == Verdict::GoOn) {

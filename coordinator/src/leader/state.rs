@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use flowai_actors::clock::Monotonic;
 use flowai_actors::credits::StepsDone;
-use flowai_actors::ids::{Attempt, Epoch, JobId, NodeId, Sha256};
+use flowai_actors::ids::{Attempt, Epoch, Generation, JobId, NodeId, Sha256};
 use flowai_actors::limits::{
     CEILINGS_MAX, CHECKPOINT_SWEEP_MS, JOB_NO_PROGRESS_MS, RECOVERY_PAGE_JOBS,
 };
@@ -112,6 +112,8 @@ pub struct State {
     pub(super) is_over: bool,
     /// Of all that nodes have asked.
     pub(super) newest_question: ReplyId,
+    /// Of nodes whose link has gone, by their names: the process, and the newest question by then.
+    pub(super) unlinked: BTreeMap<NodeId, (Generation, ReplyId)>,
     /// What operators want of nodes.
     pub(super) members: Standings,
 }
@@ -139,6 +141,7 @@ impl State {
             sweeps: Sweeps::default(),
             is_over: false,
             newest_question: ReplyId::default(),
+            unlinked: BTreeMap::new(),
             members: Standings::default(),
         }
     }
@@ -206,6 +209,12 @@ impl State {
             }
             Event::CheckpointPlaced { node, placed } => {
                 self.checkpoint_placed(now, &node, placed, &mut effects);
+            }
+            Event::NodeDown { node, generation } => {
+                let newest = self.newest_question;
+                self.unlinked.insert(node.clone(), (generation, newest));
+                let heard = Heard::NodeUnlinked { node, generation };
+                self.step(now, heard, &mut effects);
             }
             Event::Dispatched { held, result } => self.dispatched(now, held, result, &mut effects),
             Event::Committed(outcomes) => self.committed(now, outcomes, &mut effects),
@@ -474,7 +483,7 @@ impl State {
         self.registry.forget_silent(now);
         if self.next_checkpoint_sweep <= now {
             self.next_checkpoint_sweep = now.plus_ms(CHECKPOINT_SWEEP_MS);
-            effects.push(Effect::SweepCheckpoints);
+            effects.push(Effect::SweepObjects);
         }
         #[cfg(feature = "planted-bugs")]
         if planted::is(Bug::DoorbellOnly) {

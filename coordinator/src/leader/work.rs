@@ -36,14 +36,14 @@ use tokio::time::timeout;
 
 use super::Tools;
 use super::event::{Answer, Event, JobModels, ModelFiles, NotDispatched, ReplyId};
-use super::inputs::{self, FirstFrameInputs, NoInputs};
+use super::inputs::{self, FirstFrameInputs, Inputs, NoInputs};
 use super::state::State;
 
 /// Between tries of what the database did not take. No try is the last: the term ends when another begins.
 pub const RETRY_FIRST: Duration = Duration::from_millis(20);
 pub const RETRY_MOST: Duration = Duration::from_secs(1);
 /// What a node is given is put together in this time, or somebody has gone without a word.
-const ASSIGNMENT_DEADLINE: Duration = Duration::from_secs(20);
+pub(super) const ASSIGNMENT_DEADLINE: Duration = Duration::from_secs(20);
 /// A node answers an assignment at once, or is frozen.
 pub const ASSIGN_DEADLINE: Duration = Duration::from_secs(2);
 /// A node that has not heard yet that its last end was written says that it is busy.
@@ -199,7 +199,7 @@ pub(super) async fn dispatch(
         Ok(Err(reason)) => Err(reason),
         Err(_) => {
             let reason = "what it is made from was not read in time";
-            Err(NotDispatched::NotTaken(reason.to_owned()))
+            Err(NotDispatched::NotRead(reason.to_owned()))
         }
     };
     Event::Dispatched { held, result }
@@ -211,21 +211,10 @@ async fn assignment(
     models: JobModels,
     may_resume: bool,
 ) -> Result<Assign, NotDispatched> {
-    let found = match tools.ahead.take(at.job).await {
-        Some(inputs) => Ok(inputs),
-        None => inputs::of_job(&tools.database, &tools.objects, at.job).await,
+    let inputs = match tools.ahead.take(at.job).await {
+        Some(inputs) => inputs,
+        None => inputs_of(tools, at.job).await?,
     };
-    let inputs = found.map_err(|error| match error {
-        NoInputs::Unsigned(_) | NoInputs::Sources(SourcesError::Database(_)) => {
-            NotDispatched::NotTaken(error.to_string())
-        }
-        NoInputs::Sources(
-            SourcesError::NoJob
-            | SourcesError::Spec(_)
-            | SourcesError::Adapter(_)
-            | SourcesError::Image(_),
-        ) => NotDispatched::Impossible(error.to_string()),
-    })?;
     let first_frame = match (inputs.first_frame, models.keyframe) {
         (FirstFrameInputs::Image(image), _) => FirstFrameSource::Image(image),
         (FirstFrameInputs::Keyframe(adapters), Some(model)) => FirstFrameSource::Keyframe {
@@ -234,7 +223,7 @@ async fn assignment(
         },
         (FirstFrameInputs::Keyframe(_), None) => {
             let reason = "its row asks for a keyframe, and was read as one without";
-            return Err(NotDispatched::NotTaken(reason.to_owned()));
+            return Err(NotDispatched::NotRead(reason.to_owned()));
         }
     };
     let resume = match may_resume {
@@ -251,12 +240,38 @@ async fn assignment(
     })
 }
 
+/// Asks until the database answers: that it does not is no node's fault.
+async fn inputs_of(tools: &Tools, job: JobId) -> Result<Inputs, NotDispatched> {
+    let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MOST);
+    loop {
+        match inputs::of_job(&tools.database, &tools.objects, job).await {
+            Ok(inputs) => return Ok(inputs),
+            Err(NoInputs::Sources(SourcesError::Database(error))) => {
+                tracing::warn!(%job, %error, "what a job is made from was not read, asking again");
+            }
+            Err(error @ NoInputs::Unsigned(_)) => {
+                return Err(NotDispatched::NotRead(error.to_string()));
+            }
+            Err(
+                error @ NoInputs::Sources(
+                    SourcesError::NoJob
+                    | SourcesError::Spec(_)
+                    | SourcesError::Adapter(_)
+                    | SourcesError::Image(_),
+                ),
+            ) => return Err(NotDispatched::Impossible(error.to_string())),
+        }
+        pause(&mut backoff).await;
+    }
+}
+
 /// The way to what an earlier attempt left. Whether the node can go on from it is for the node to judge, which says so in the
 /// manifest.
 async fn resume(tools: &Tools, job: JobId) -> Result<Option<Resume>, NotDispatched> {
-    let found = checkpoints::of_job(&tools.database, job).await;
-    let found = found.map_err(|error| NotDispatched::NotTaken(error.to_string()))?;
-    let Some(StoredCheckpoint { attempt, file }) = found else {
+    let found = insist("reading a checkpoint", || {
+        checkpoints::of_job(&tools.database, job)
+    });
+    let Some(StoredCheckpoint { attempt, file }) = found.await else {
         return Ok(None);
     };
     let stored = StoredFile {
@@ -266,7 +281,7 @@ async fn resume(tools: &Tools, job: JobId) -> Result<Option<Resume>, NotDispatch
     };
     let source = inputs::source(&tools.objects, &stored).await;
     Ok(Some(Resume {
-        source: source.map_err(|error| NotDispatched::NotTaken(error.to_string()))?,
+        source: source.map_err(|error| NotDispatched::NotRead(error.to_string()))?,
         attempt,
         file,
     }))

@@ -89,7 +89,7 @@ impl State {
                 self.write(Change::Fail {
                     held: held.clone(),
                     code: "result_refused".to_owned(),
-                    detail: "the node's manifest cannot be stored".to_owned(),
+                    detail: "the database refuses what the render brought: its operator finds why in the coordinator's log".to_owned(),
                 });
             }
             Change::Settle { held, .. }

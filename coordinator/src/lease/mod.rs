@@ -72,9 +72,10 @@ async fn look(
     Ok(epoch.map(|epoch| Term { epoch, asked_at }))
 }
 
-/// Renews the term until it is lost.
-pub(crate) async fn hold(database: &Database, term: Term) -> Lost {
-    hold_by(term.asked_at, || leader::renew(database, term.epoch)).await
+/// Renews the holder's term until it is lost.
+pub(crate) async fn hold(database: &Database, term: Term, holder: &str) -> Lost {
+    let renew = || leader::renew(database, term.epoch, holder);
+    hold_by(term.asked_at, renew).await
 }
 
 async fn hold_by<R>(asked_at: Instant, renew: impl Fn() -> R) -> Lost
@@ -110,8 +111,8 @@ where
 }
 
 /// Lets a standby take over at once. A later term is not touched: the row is compared.
-pub(crate) async fn give_up(database: &Database, epoch: Epoch) {
-    match tokio::time::timeout(ANSWER, leader::give_up(database, epoch)).await {
+pub(crate) async fn give_up(database: &Database, epoch: Epoch, holder: &str) {
+    match tokio::time::timeout(ANSWER, leader::give_up(database, epoch, holder)).await {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => tracing::warn!(%error, "term was not given up; it ends by itself"),
         Err(_) => tracing::warn!("term was not given up in time; it ends by itself"),

@@ -41,12 +41,6 @@ impl Scheduler {
         self.jobs.by_id(job).is_some_and(Job::cancel_asked)
     }
 
-    /// Whether a running job is to stop and to go on later.
-    pub fn is_stop_asked(&self, job: JobId) -> bool {
-        let story = self.jobs.by_id(job).and_then(|job| job.story.as_ref());
-        story.is_some_and(|story| story.stop_asked)
-    }
-
     /// The model of an unfinished job, and that of its keyframe if its first frame is made from words.
     pub fn models_of(&self, job: JobId) -> Option<(&ModelId, Option<&ModelId>)> {
         let needs = self.kinds.get(self.jobs.by_id(job)?.kind)?.needs;

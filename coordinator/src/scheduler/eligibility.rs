@@ -32,6 +32,9 @@ impl Scheduler {
             return false;
         };
         let Some(story) = &job.story else { return true };
+        if job.paused_s(self.now) > 0.0 {
+            return false;
+        }
         // A job goes back to a node where it failed only after a pause, and only while no other could run it.
         let may_go_back = || story.back_at <= self.now && !self.has_untried_node(job);
         if story.failed_on.contains(&node) && !may_go_back() {

@@ -35,6 +35,7 @@ impl Scheduler {
             });
             return;
         };
+        self.took(held.node, ix);
         match end {
             // The clip came before the cancel could stop it: a late cancel destroys nothing.
             AttemptEnd::Rendered { ran } => {
@@ -210,7 +211,9 @@ impl Scheduler {
         if outcome == Unfinished::Failed {
             story.resume = None;
         }
-        let (failures, back_at) = (story.failures, story.back_at);
+        let failures = story.failures;
+        // Each lets other nodes have it.
+        let pauses = [Some(story.back_at), story.given_from];
         let is_used_up = failures >= JOB_ATTEMPTS_MAX || attempt.get() >= JOB_ASSIGNMENTS_MAX;
         #[cfg(feature = "planted-bugs")]
         let is_used_up = is_used_up && !planted::is(Bug::NoQuarantine);
@@ -225,9 +228,9 @@ impl Scheduler {
             self.fail(ix, "attempts_used_up".to_owned(), detail, effects);
         } else {
             self.enqueue(ix);
-            if now < back_at {
-                self.pausing.insert((back_at, ix));
-                self.wake_by(back_at);
+            for until in pauses.into_iter().flatten().filter(|until| now < *until) {
+                self.pausing.insert((until, ix));
+                self.wake_by(until);
             }
             effects.push(Effect::Requeue {
                 job: id,
@@ -279,6 +282,9 @@ impl Scheduler {
         {
             running.came_to(f64::from(step.min(steps)) / f64::from(steps), now);
             self.judge_pace(held.node, steps);
+        }
+        if let Some(ix) = self.jobs.find(id) {
+            self.took(held.node, ix);
         }
     }
 }

@@ -90,7 +90,7 @@ pub struct NodeOffer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readiness {
     Ready,
-    /// It works on something that is not its own any more, or did not do as it was told: no other job before its next beat.
+    /// It works on something that is not its own any more, did not do as it was told, or cannot be told: no other job before its next beat.
     Doubtful,
     /// It ends with what it works on.
     Closing,
@@ -193,6 +193,16 @@ pub enum Event {
     NotTaken {
         job: JobId,
         attempt: Attempt,
+    },
+    /// The leader could not put together what the node was to be given, and asked nobody.
+    NotGiven {
+        job: JobId,
+        attempt: Attempt,
+    },
+    /// Its link has gone: it gets no job before it is heard again.
+    NodeUnlinked {
+        node: NodeId,
+        generation: Generation,
     },
     /// Time has passed.
     Tick,

@@ -175,6 +175,7 @@ impl Scheduler {
         if nodes == 0 {
             return None;
         }
+        let busy_s = busy_s.max(job.paused_s(self.now));
         if has_free {
             let hold_s = job.hold_until.since(self.now).as_secs_f64();
             let told = if hold_s > 0.0 {

@@ -127,6 +127,10 @@ pub(super) struct Story {
     pub(super) died_on: BTreeSet<NodeIx>,
     /// From when it may go back to a node where it failed. A new leader does not know it: taking over is pause enough.
     pub(super) back_at: Monotonic,
+    /// Attempts in a row for which it could not be read. A new leader does not know it.
+    pub(super) not_read: u32,
+    /// From when it is given to a node again, where it could not be read.
+    pub(super) given_from: Option<Monotonic>,
     pub(super) cancel_asked: bool,
     /// Its node was told to stop it and to keep what it has.
     pub(super) stop_asked: bool,
@@ -149,11 +153,17 @@ pub(super) struct Arrival(Monotonic, u64);
 impl Story {
     /// Whether the job may go to any node of its kind, like all others.
     fn is_plain(&self) -> bool {
-        self.failed_on.is_empty() && self.resume.is_none()
+        self.failed_on.is_empty() && self.resume.is_none() && self.given_from.is_none()
     }
 }
 
 impl Job {
+    /// Seconds until it is given to a node again, where it could not be read.
+    pub(super) fn paused_s(&self, now: Monotonic) -> f64 {
+        let from = self.story.as_ref().and_then(|story| story.given_from);
+        from.map_or(0.0, |from| from.since(now).as_secs_f64())
+    }
+
     pub(super) fn holder(&self) -> Option<&Holder> {
         match &self.place {
             Place::Running(holder) => Some(holder),

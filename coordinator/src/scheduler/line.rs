@@ -42,7 +42,7 @@ pub enum WaitsFor {
     BothModels,
     /// A node with more memory registers: those with the model have too little for this size.
     Memory,
-    /// The pause after a failure passes, or another node registers.
+    /// The pause after a failure passes, or another node registers; or the pause after what it is made from could not be read.
     Retry,
     /// The pause of a node that failed such jobs passes, or another node registers.
     PausedNode,
@@ -160,7 +160,8 @@ impl Scheduler {
         let unfit = self.kinds.unfit(job.kind).map(WaitsFor::from);
         let is_pausing = || {
             let back_at = job.story.as_ref().map(|story| story.back_at);
-            back_at.is_some_and(|back_at| back_at > self.now) && !self.has_untried_node(job)
+            let may_not_go_back = back_at.is_some_and(|back_at| back_at > self.now);
+            job.paused_s(self.now) > 0.0 || may_not_go_back && !self.has_untried_node(job)
         };
         let has_free = || {
             let mut groups = self.free.groups();

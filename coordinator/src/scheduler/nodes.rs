@@ -23,6 +23,10 @@ pub(super) struct Node {
     pub(super) running: Option<Running>,
     pub(super) drain: Drain,
     pub(super) readiness: Readiness,
+    /// Jobs in a row that it did not take.
+    pub(super) not_taken: u32,
+    /// Before then it is in doubt, whatever it says.
+    pub(super) doubted_until: Monotonic,
     /// Loaded.
     pub(super) model: Option<ModelIx>,
     pub(super) fused: BTreeSet<AdapterKey>,

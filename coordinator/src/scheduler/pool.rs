@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use flowai_actors::ids::NodeId;
+use flowai_actors::ids::{Generation, NodeId};
 use flowai_actors::state::Tier;
 use flowai_actors::waiting::Ceiling;
 
@@ -33,6 +33,8 @@ pub struct Pool {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolNode {
     pub node: NodeId,
+    /// Of its process.
+    pub generation: Generation,
     /// It gets no other job, whoever wanted that.
     pub is_draining: bool,
     /// An operator wants something of it: no business of anybody else. The scheduler does not know who wanted what.
@@ -114,6 +116,7 @@ impl Scheduler {
         let idle_ms = self.now.since(node.idle_since).as_millis() as u64;
         PoolNode {
             node: name,
+            generation: node.generation,
             is_draining: node.is_draining(),
             is_operators: false,
             is_busy,
@@ -138,6 +141,10 @@ impl Scheduler {
                     let Some(job) = self.jobs.get(*job) else {
                         continue;
                     };
+                    // More nodes would not start it.
+                    if job.paused_s(self.now) > 0.0 {
+                        continue;
+                    }
                     let running = self.shares.get(job.owner).map_or(0, |user| user.running);
                     let cap = job.tier.running_max();
                     let left = left.entry(job.owner).or_insert(cap.saturating_sub(running));

@@ -91,6 +91,10 @@ impl Scheduler {
                 continue;
             };
             let (id, owner) = (job.id, job.owner);
+            // It would hold up the node for what cannot be read now.
+            if job.paused_s(self.now) > 0.0 || job.story.as_ref().is_some_and(|s| s.not_read > 0) {
+                continue;
+            }
             let tag = self.shares.get(owner).map(|user| user.tag);
             // In overload most are those for whom nobody can be stopped: they must not use up the searches.
             let has_victims = has_victims.entry(job.kind).or_insert_with(|| {

@@ -1,7 +1,9 @@
 //! Nodes that come, beat, drain and fall silent.
 
 use flowai_actors::ids::{Attempt, Generation, JobId, NodeId};
-use flowai_actors::limits::NODE_LEASE_MS;
+use flowai_actors::limits::{
+    JOB_NOT_READ_MS, JOB_NOT_READ_MS_MAX, NODE_LEASE_MS, NODE_NOT_TAKEN_MS, NODE_NOT_TAKEN_MS_MAX,
+};
 use flowai_store::journal::Unfinished;
 
 use super::event::{Drain, Effect, Holds, NodeOffer, Readiness};
@@ -45,6 +47,7 @@ impl Scheduler {
         for job in self.held_by(node, is_unheard) {
             if running.is_none_or(|(heard, _)| heard != job) {
                 let reason = "its node does not know of it".to_owned();
+                self.doubt_longer(node);
                 self.requeue(job, Unfinished::Stopped, reason, None, effects);
             }
         }
@@ -89,9 +92,14 @@ impl Scheduler {
         if same.as_ref().is_none_or(|node| node.group != group) {
             self.slow.remove(&ix);
         }
+        let (not_taken, doubted_until) = same
+            .as_ref()
+            .map(|node| (node.not_taken, node.doubted_until))
+            .unwrap_or_default();
         // What is taken from it has to leave its engine first.
         let readiness = match (offer.running, running) {
             (Some(_), None) => Readiness::Doubtful,
+            _ if self.now < doubted_until => Readiness::Doubtful,
             _ => Readiness::Ready,
         };
         let known_run = same.as_ref().and_then(|node| node.running);
@@ -111,6 +119,8 @@ impl Scheduler {
             running,
             drain: drain.unwrap_or(Drain::Off),
             readiness,
+            not_taken,
+            doubted_until,
             model,
             fused,
             near,
@@ -182,6 +192,10 @@ impl Scheduler {
             return;
         };
         known.lease_until = lease_until;
+        let readiness = match readiness {
+            Readiness::Ready if self.now < known.doubted_until => Readiness::Doubtful,
+            said => said,
+        };
         if let Some(holds) = holds {
             self.holds(ix, &holds);
         }
@@ -212,10 +226,69 @@ impl Scheduler {
         let Some(held) = self.holder_of(job, attempt) else {
             return;
         };
-        self.change_node(held.node, |node| node.readiness = Readiness::Doubtful);
+        self.doubt_longer(held.node);
         let reason = format!("{} did not take it", self.nodes.name(held.node));
         if let Some(ix) = self.jobs.find(job) {
             self.requeue(ix, Unfinished::Stopped, reason, None, effects);
+        }
+    }
+
+    /// The node gets no job before its next beat, and after the first time in a row for longer and longer.
+    fn doubt_longer(&mut self, ix: NodeIx) {
+        let now = self.now;
+        self.change_node(ix, |node| {
+            node.readiness = Readiness::Doubtful;
+            node.not_taken += 1;
+            if let Some(doublings) = node.not_taken.checked_sub(2) {
+                let pause_ms = NODE_NOT_TAKEN_MS << doublings.min(16);
+                node.doubted_until = now.plus_ms(pause_ms.min(NODE_NOT_TAKEN_MS_MAX));
+            }
+        });
+    }
+
+    /// The node has a job that it was given: it takes jobs, and what this one is made from can be read.
+    pub(super) fn took(&mut self, node: NodeIx, job: JobIx) {
+        if let Some(node) = self.nodes.get_mut(node) {
+            node.not_taken = 0;
+        }
+        let story = self.jobs.get_mut(job).and_then(|job| job.story.as_mut());
+        if let Some(story) = story {
+            (story.not_read, story.given_from) = (0, None);
+        }
+    }
+
+    /// The job waits again, by nobody's failure: after the first time in a row for longer and longer.
+    pub(super) fn not_given(&mut self, job: JobId, attempt: Attempt, effects: &mut Vec<Effect>) {
+        let now = self.now;
+        if self.holder_of(job, attempt).is_none() {
+            return;
+        }
+        let Some(ix) = self.jobs.find(job) else {
+            return;
+        };
+        if let Some(job) = self.jobs.get_mut(ix) {
+            let story = job.story();
+            story.not_read += 1;
+            story.given_from = story.not_read.checked_sub(2).map(|doublings| {
+                let pause_ms = JOB_NOT_READ_MS << doublings.min(16);
+                now.plus_ms(pause_ms.min(JOB_NOT_READ_MS_MAX))
+            });
+        }
+        let reason = "what it is made from could not be read".to_owned();
+        self.requeue(ix, Unfinished::Stopped, reason, None, effects);
+    }
+
+    /// The node's link has gone. Its lease may go on, and whatever it were given would not reach it.
+    pub(super) fn unlinked(&mut self, node: &NodeId, generation: Generation) {
+        let Some(ix) = self.nodes.find(node) else {
+            return;
+        };
+        let known = self.nodes.get(ix);
+        let is_ready = known.is_some_and(|node| {
+            node.generation == generation && node.readiness == Readiness::Ready
+        });
+        if is_ready {
+            self.change_node(ix, |node| node.readiness = Readiness::Doubtful);
         }
     }
 

@@ -117,6 +117,8 @@ impl Scheduler {
                 self.ended(node, generation, job, attempt, end, &mut effects);
             }
             Event::NotTaken { job, attempt } => self.not_taken(job, attempt, &mut effects),
+            Event::NotGiven { job, attempt } => self.not_given(job, attempt, &mut effects),
+            Event::NodeUnlinked { node, generation } => self.unlinked(&node, generation),
             Event::Tick => {}
         }
         self.expire(&mut effects);

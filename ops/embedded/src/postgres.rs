@@ -47,6 +47,16 @@ pub enum Listen {
     Loopback { port: u16 },
 }
 
+impl Listen {
+    /// Also of the socket's name.
+    const fn port(self) -> u16 {
+        match self {
+            Self::Socket => 5432,
+            Self::Loopback { port } => port,
+        }
+    }
+}
+
 /// How the farm's programs reach the database, one URL for each role.
 #[derive(Clone)]
 pub struct DatabaseUrls {
@@ -132,7 +142,8 @@ impl Postgres {
         let sockets = SocketFolder::make(&folder, &run_as)?;
         let server =
             start_server(&folder, &cluster, &programs, &run_as, listen, &sockets, &[]).await?;
-        let urls = DatabaseUrls::from_owner(&owner_url(&sockets, &passwords)?, &passwords)?;
+        let urls =
+            DatabaseUrls::from_owner(&owner_url(&sockets, listen.port(), &passwords)?, &passwords)?;
         Ok(Self {
             server: RwLock::new(server),
             sockets,
@@ -452,14 +463,14 @@ async fn start_server(
     sockets: &SocketFolder,
     settings: &[(&str, &str)],
 ) -> Result<Process, Error> {
-    let (addresses, port) = match listen {
-        Listen::Socket => ("", 5432),
-        Listen::Loopback { port } => ("127.0.0.1", port),
+    let addresses = match listen {
+        Listen::Socket => "",
+        Listen::Loopback { .. } => "127.0.0.1",
     };
     let mut args = vec!["-D".to_owned(), cluster.display().to_string()];
     for (name, value) in [
         ("listen_addresses", addresses),
-        ("port", &port.to_string()),
+        ("port", &listen.port().to_string()),
         (
             "unix_socket_directories",
             &sockets.path().display().to_string(),
@@ -515,10 +526,15 @@ async fn wait_until_ready(server: &Process, cluster: &Path) -> Result<(), Error>
     }
 }
 
-/// `postgres://owner:…@localhost/flowai?host=<socket folder>`: the host in the query is what sqlx and libpq connect to.
-fn owner_url(sockets: &SocketFolder, passwords: &DatabasePasswords) -> Result<Url, Error> {
+/// `postgres://owner:…@localhost:5432/flowai?sslmode=disable&host=<socket folder>`: the host in the query is what sqlx and libpq connect
+/// to. What is left open is read from `PG…` variables, which are somebody else's.
+fn owner_url(
+    sockets: &SocketFolder,
+    port: u16,
+    passwords: &DatabasePasswords,
+) -> Result<Url, Error> {
     let base = format!(
-        "postgres://{OWNER}:{}@localhost/{DATABASE}",
+        "postgres://{OWNER}:{}@localhost:{port}/{DATABASE}",
         passwords.owner
     );
     let mut url = Url::parse(&base).map_err(|error| Error::Address {
@@ -526,6 +542,7 @@ fn owner_url(sockets: &SocketFolder, passwords: &DatabasePasswords) -> Result<Ur
         reason: error.to_string(),
     })?;
     url.query_pairs_mut()
+        .append_pair("sslmode", "disable")
         .append_pair("host", &sockets.path().display().to_string());
     Ok(url)
 }

@@ -132,8 +132,8 @@ async fn an_ended_term_writes_nothing() {
         );
     }
     assert_eq!((farm.rows(waiting).await, farm.rows(running).await), rows);
-    assert!(!leader::renew(&farm.database, FIRST).await.unwrap());
-    assert!(!leader::give_up(&farm.database, FIRST).await.unwrap());
+    assert!(!leader::renew(&farm.database, FIRST, "c1").await.unwrap());
+    assert!(!leader::give_up(&farm.database, FIRST, "c1").await.unwrap());
     assert!(leader::look(&farm.database).await.unwrap().is_held);
 }
 
@@ -331,8 +331,11 @@ async fn one_of_two_takes_the_lease() {
             .unwrap(),
         None
     );
-    assert!(leader::renew(&farm.database, FIRST).await.unwrap());
-    leader::give_up(&farm.database, FIRST).await.unwrap();
+    assert!(leader::renew(&farm.database, FIRST, "c1").await.unwrap());
+    // A replica that was promoted without the newest term counts it once more, for another.
+    assert!(!leader::renew(&farm.database, FIRST, "c2").await.unwrap());
+    assert!(!leader::give_up(&farm.database, FIRST, "c2").await.unwrap());
+    leader::give_up(&farm.database, FIRST, "c1").await.unwrap();
     let (one, other) = tokio::join!(
         leader::take_over(&farm.database, "c1", "127.0.0.1:1"),
         leader::take_over(&farm.database, "c2", "127.0.0.1:2"),
@@ -399,7 +402,11 @@ async fn a_row_that_somebody_holds_keeps_no_lease_from_being_renewed() {
     };
     let lease = async {
         tokio::time::sleep(Duration::from_millis(100)).await;
-        timeout(Duration::from_secs(3), leader::renew(&farm.database, FIRST)).await
+        timeout(
+            Duration::from_secs(3),
+            leader::renew(&farm.database, FIRST, "c1"),
+        )
+        .await
     };
     let (renewed, lease) = tokio::join!(renewing, lease);
     assert!(renewed.unwrap_err().is_outage(), "to be tried again");

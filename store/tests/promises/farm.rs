@@ -219,7 +219,7 @@ impl Farm {
     }
 
     pub(crate) async fn next_term(&self) {
-        assert!(leader::give_up(&self.database, FIRST).await.unwrap());
+        assert!(leader::give_up(&self.database, FIRST, "c1").await.unwrap());
         let taken = leader::take_over(&self.database, "c2", "127.0.0.1:2").await;
         assert_eq!(taken.unwrap(), Some(SECOND));
     }

@@ -26,4 +26,5 @@ mod submissions_gather;
 mod tenant_sees_only_its_own;
 mod the_lease_waits_for_no_connection;
 mod tokens_admit_as_often_as_they_say;
+mod what_was_removed_goes;
 mod what_was_removed_is_missed_by_its_kind;

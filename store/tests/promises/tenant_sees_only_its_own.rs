@@ -366,12 +366,13 @@ async fn the_catalogue_has_no_hole_where_a_plain_owner_migrates() {
     assert_eq!(holes(&mut owner).await, Vec::<String>::new());
     let may: Vec<bool> = sqlx::query_scalar(
         "select has_function_privilege('flowai_app', f, 'execute')
-           from unnest(array['auth_by_email(text)', 'auth_by_api_key(bytea)', 'auth_make_admin(text)']) f",
+           from unnest(array['auth_by_email(text)', 'auth_by_api_key(bytea)', 'auth_make_admin(text)',
+                             'auth_set_tier(text, text)']) f",
     )
     .fetch_all(&mut owner)
     .await
     .unwrap();
-    assert_eq!(may, [true, true, false]);
+    assert_eq!(may, [true, true, false, false]);
 }
 
 #[tokio::test]

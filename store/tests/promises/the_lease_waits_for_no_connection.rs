@@ -17,7 +17,11 @@ async fn the_lease_waits_for_no_connection() {
         taken.push(connection);
     }
     assert!(!taken.is_empty());
-    let renewed = timeout(Duration::from_secs(2), leader::renew(&farm.database, FIRST)).await;
+    let renewed = timeout(
+        Duration::from_secs(2),
+        leader::renew(&farm.database, FIRST, "c1"),
+    )
+    .await;
     assert!(renewed.expect("it waits for nobody").unwrap());
     let view = timeout(Duration::from_secs(2), leader::look(&farm.database)).await;
     assert!(view.expect("it waits for nobody").unwrap().is_held);

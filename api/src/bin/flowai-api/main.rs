@@ -6,8 +6,8 @@ mod program;
 
 use std::process::ExitCode;
 
-use flowai_actors::kit::logging;
-use flowai_actors::program::arm_crash_points;
+use flowai_actors::kit::logging::{self, LevelFilter};
+use flowai_actors::program::{arm_crash_points, with_causes};
 use flowai_api::settings::{Settings, SettingsError};
 
 const STATUS_FAILED: u8 = 1;
@@ -30,14 +30,14 @@ fn main() -> ExitCode {
     match start(settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("flowai-api: {error:#}");
+            eprintln!("flowai-api: {}", with_causes(error.as_ref()));
             ExitCode::from(STATUS_FAILED)
         }
     }
 }
 
 fn start(settings: Settings) -> anyhow::Result<()> {
-    logging::init()?;
+    logging::init(LevelFilter::INFO)?;
     open_files::allow_all()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -9,7 +9,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use self::model::Motion;
-use super::up::{interrupted, programs_folder};
+use super::up::{interrupted, programs_folder, stop};
 use super::{CommandError, account, files, follow};
 use crate::client::{AdapterWeight, Client, NewVideo, Purpose, Secret};
 use crate::farm::{Farm, FarmOptions};
@@ -54,10 +54,8 @@ pub(super) async fn run(args: Args, output: Output) -> Result<(), CommandError> 
         rendered = make_clip(&farm, &args, output) => rendered,
         interrupted = interrupted() => interrupted.and(Err(CommandError::Interrupted)),
     };
-    let spinner = output.working("stopping the farm");
-    // Both are said: what went wrong with the render counts more.
-    let stopped = farm.stop().await;
-    drop(spinner);
+    // What went wrong with the render counts more.
+    let stopped = stop(farm, output).await;
     let (manifest, render_s) = rendered?;
     stopped?;
     report(&args, &manifest, started.as_secs_f64(), render_s, output);

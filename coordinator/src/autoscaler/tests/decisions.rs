@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use flowai_actors::limits::AUTOSCALE_GONE_MS;
+
 use super::super::Reason;
 use super::*;
 
@@ -198,7 +200,7 @@ fn a_node_that_the_provider_was_told_of_does_not_come_back() {
     }
     let call = calls(&scaler.look(std::slice::from_ref(&pool))).remove(0);
     assert_eq!(call.drained, ["n0", "n1"].map(name));
-    scaler.state.tells(&call);
+    scaler.state.tells(&call, scaler.now);
     let mut crowd = crowded(0, Tier::Studio, 9, 900.0);
     crowd.nodes = pool.nodes.clone();
     crowd.wait_s[Tier::Studio as usize] = Some(900.0);
@@ -207,6 +209,20 @@ fn a_node_that_the_provider_was_told_of_does_not_come_back() {
         assert_eq!(undrained(&effects), []);
     }
     assert_eq!(scaler.decide(&crowd).wanted, 9, "others are asked for");
+    // Nor when its link breaks before its machine goes. One that is away for longer has gone, and another of its name begins anew.
+    let mut away = crowd.clone();
+    away.nodes.drain(..2);
+    assert_eq!(undrained(&scaler.look(std::slice::from_ref(&away))), []);
+    assert_eq!(undrained(&scaler.look(std::slice::from_ref(&crowd))), []);
+    // A machine of its name that has begun since is another one.
+    let mut another = crowd.clone();
+    another.nodes[0].generation = Generation::new(2);
+    let begun = undrained(&scaler.look(std::slice::from_ref(&another)));
+    assert_eq!(begun, [name("n0")]);
+    scaler.look(std::slice::from_ref(&away));
+    scaler.now = scaler.now.plus_ms(AUTOSCALE_GONE_MS);
+    let gone = undrained(&scaler.look(std::slice::from_ref(&away)));
+    assert_eq!(gone, [name("n1")]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ mod program;
 mod whatever_happens;
 
 use flowai_actors::clock::Monotonic;
-use flowai_actors::ids::NodeId;
+use flowai_actors::ids::{Generation, NodeId};
 use flowai_actors::limits::AUTOSCALE_SETTLE_MS;
 use flowai_actors::state::Tier;
 
@@ -34,6 +34,7 @@ fn name(text: &str) -> NodeId {
 
 fn idle(text: &str) -> PoolNode {
     PoolNode {
+        generation: Generation::new(1),
         node: name(text),
         is_draining: false,
         is_operators: false,

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use flowai_actors::kit::logging;
+use flowai_actors::kit::logging::{self, LevelFilter};
 use flowai_actors::link::pki::{Ca, Identity};
 use flowai_actors::link::{LinkConfig, PeerId, RactorLink, Role};
 use flowai_actors::program::{
-    DataDir, EndSignals, SecretError, arm_crash_points, optional_secret, secret, write_ready_file,
+    DataDir, EndSignals, SecretError, arm_crash_points, optional_secret, secret, with_causes,
+    write_ready_file,
 };
 use flowai_actors::wire;
 use flowai_coordinator::autoscaler::Autoscale;
@@ -49,7 +50,7 @@ fn main() -> ExitCode {
     match start(&settings, &secrets, autoscale) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("flowai-coordinator: {error:#}");
+            eprintln!("flowai-coordinator: {}", with_causes(error.as_ref()));
             ExitCode::from(STATUS_FAILED)
         }
     }
@@ -82,7 +83,7 @@ fn start(
     secrets: &Secrets,
     autoscale: Option<Autoscale>,
 ) -> anyhow::Result<()> {
-    logging::init()?;
+    logging::init(LevelFilter::INFO)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
@@ -150,6 +151,7 @@ async fn run(
     tokio::select! {
         ran = &mut run => ran?,
         failed = link.failed() => anyhow::bail!(failed),
+        never = metrics::follow_link(&link) => match never {},
         () = signals.received() => {
             end.cancel();
             run.await?;

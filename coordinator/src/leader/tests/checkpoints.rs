@@ -280,7 +280,7 @@ fn a_new_leader_gives_what_the_rows_say_and_sweeps_the_store() {
     let sweeps = |effects: &[Effect]| {
         effects
             .iter()
-            .any(|effect| matches!(effect, Effect::SweepCheckpoints))
+            .any(|effect| matches!(effect, Effect::SweepObjects))
     };
     assert!(!sweeps(&leader.apply(Event::Tick)));
     leader.now_ms += CHECKPOINT_SWEEP_MS;

@@ -34,7 +34,9 @@ enum Happening {
     End,
     Cancel,
     Drain,
+    /// Also by the leader, which could not read what the job is made from.
     Refusal,
+    Unlinked,
     Doubt,
     Progress,
     Silence,
@@ -42,7 +44,7 @@ enum Happening {
 
 /// How often each comes, and how long a silence lasts.
 struct Pace {
-    of_100: [(Happening, u32); 10],
+    of_100: [(Happening, u32); 11],
     nodes: u32,
     silence_ms_max: u64,
     between_ms_max: u64,
@@ -59,8 +61,9 @@ const BUSY: Pace = Pace {
         (Happening::Cancel, 4),
         (Happening::Drain, 3),
         (Happening::Refusal, 3),
+        (Happening::Unlinked, 2),
         (Happening::Doubt, 2),
-        (Happening::Progress, 14),
+        (Happening::Progress, 12),
         (Happening::Silence, 4),
     ],
     nodes: 5,
@@ -79,9 +82,10 @@ const QUIET: Pace = Pace {
         (Happening::End, 12),
         (Happening::Cancel, 1),
         (Happening::Drain, 2),
-        (Happening::Refusal, 1),
+        (Happening::Refusal, 4),
+        (Happening::Unlinked, 1),
         (Happening::Doubt, 0),
-        (Happening::Progress, 10),
+        (Happening::Progress, 6),
         (Happening::Silence, 26),
     ],
     nodes: 3,
@@ -101,6 +105,7 @@ const STEPPING: Pace = Pace {
         (Happening::Cancel, 1),
         (Happening::Drain, 1),
         (Happening::Refusal, 0),
+        (Happening::Unlinked, 0),
         (Happening::Doubt, 0),
         (Happening::Progress, 24),
         (Happening::Silence, 26),
@@ -277,8 +282,15 @@ impl Chaos {
             Happening::Refusal => {
                 let (job, attempt) = *self.works_on.get(&node)?;
                 self.works_on.remove(&node);
-                Event::NotTaken { job, attempt }
+                match self.random.random_bool(0.5) {
+                    true => Event::NotTaken { job, attempt },
+                    false => Event::NotGiven { job, attempt },
+                }
             }
+            Happening::Unlinked => Event::NodeUnlinked {
+                generation: generation?,
+                node,
+            },
             Happening::Doubt => Event::Doubted(self.of_all(|row| row.state == JobState::Queued)?),
             Happening::Progress => {
                 let (job, attempt) = *self.works_on.get(&node)?;
@@ -523,7 +535,8 @@ fn audit(scheduler: &Scheduler, event: &Event) {
         let mut nodes = nodes
             .map(|(node, _)| scheduler.may_run(lane, ix, node))
             .peekable();
-        if nodes.peek().is_some() && !job.story.as_deref().is_some_and(is_pausing) {
+        let is_paused = job.paused_s(scheduler.now) > 0.0;
+        if nodes.peek().is_some() && !is_paused && !job.story.as_deref().is_some_and(is_pausing) {
             assert!(
                 nodes.any(|may| may),
                 "{job:?} may go nowhere, after {event:?}"

@@ -1,5 +1,7 @@
 //! What a new leader, a drain and a lost message leave behind.
 
+use flowai_actors::limits::JOB_NOT_READ_MS;
+
 use super::*;
 
 #[test]
@@ -266,4 +268,92 @@ fn a_node_that_has_to_leave_something_is_given_nothing_before_its_next_beat() {
     let effects = farm.register("a", FIRST, Some((9, 1)));
     assert!(matches!(effects[..], [Effect::Stale { .. }]), "{effects:?}");
     assert_eq!(farm.pass(NODE_BEAT_MS, &["a"]), [assign(1, 1, "a")]);
+}
+
+#[test]
+fn a_node_that_takes_nothing_uses_up_nobodys_assignments_and_holds_up_no_other() {
+    let mut farm = Farm::new();
+    farm.register("deaf", FIRST, None);
+    let mut effects = farm.arrive(waiting(1, 1, Tier::Free));
+    let mut asked = 0;
+    while farm.now_ms < 300_000 {
+        assert!(
+            !effects
+                .iter()
+                .any(|effect| matches!(effect, Effect::Fail { .. })),
+            "{effects:?}"
+        );
+        let given = effects.iter().find_map(|effect| match effect {
+            Effect::Assign { job, attempt, .. } => Some((*job, *attempt)),
+            _ => None,
+        });
+        effects = match given {
+            Some((job, attempt)) => {
+                asked += 1;
+                farm.step(Event::NotTaken { job, attempt })
+            }
+            None => farm.pass(NODE_BEAT_MS, &["deaf"]),
+        };
+    }
+    assert!((5..15).contains(&asked), "asked {asked} times");
+    // Registering again is no way around it.
+    assert_eq!(farm.register("deaf", FIRST, None), []);
+    let effects = farm.register("good", FIRST, None);
+    assert_eq!(effects, [assign(1, asked + 1, "good")]);
+}
+
+#[test]
+fn a_node_whose_link_has_gone_is_given_nothing_before_it_is_heard() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    let gone = |generation| Event::NodeUnlinked {
+        node: node_id("a"),
+        generation,
+    };
+    farm.step(gone(FIRST));
+    assert_eq!(farm.arrive(waiting(1, 1, Tier::Free)), []);
+    assert_eq!(farm.register("a", FIRST, None), [assign(1, 1, "a")]);
+    // The link of an older process says nothing of this one.
+    farm.ended("a", 1, 1, rendered());
+    farm.step(gone(Generation::ZERO));
+    assert_eq!(farm.arrive(waiting(2, 1, Tier::Free)), [assign(2, 1, "a")]);
+}
+
+#[test]
+fn what_could_not_be_read_for_a_job_is_no_nodes_fault() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    farm.arrive(waiting(1, 1, Tier::Free));
+    let mut not_given = |attempt| {
+        farm.step(Event::NotGiven {
+            job: job_id(1),
+            attempt: Attempt::new(attempt),
+        })
+    };
+    let effects = not_given(1);
+    assert_eq!(effects[1..], [assign(1, 2, "a")]);
+    // The second time it waits a little, and says so; the node works for others meanwhile.
+    assert_eq!(not_given(2).len(), 1);
+    assert_eq!(farm.scheduler.why(job_id(1)), Some(WaitsFor::Retry));
+    assert_eq!(farm.arrive(waiting(2, 2, Tier::Free)), [assign(2, 1, "a")]);
+    farm.ended("a", 2, 1, rendered());
+    assert_eq!(farm.pass(JOB_NOT_READ_MS, &["a"]), [assign(1, 3, "a")]);
+}
+
+/// The pause after a failure is for the node where it failed.
+#[test]
+fn the_pause_of_what_could_not_be_read_ends_before_that_of_a_failure() {
+    let mut farm = Farm::new();
+    farm.register("a", FIRST, None);
+    farm.arrive(waiting(1, 1, Tier::Free));
+    farm.register("b", FIRST, None);
+    let effects = farm.ended("a", 1, 1, failure(true));
+    assert_eq!(effects[1..], [assign(1, 2, "b")]);
+    for attempt in [2, 3] {
+        farm.step(Event::NotGiven {
+            job: job_id(1),
+            attempt: Attempt::new(attempt),
+        });
+    }
+    assert_eq!(farm.pass(JOB_NOT_READ_MS, &["a", "b"]), [assign(1, 4, "b")]);
 }

@@ -5,9 +5,9 @@ mod program;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use flowai_actors::kit::logging;
+use flowai_actors::kit::logging::{self, LevelFilter};
 use flowai_actors::link::Rule;
-use flowai_actors::program::arm_crash_points;
+use flowai_actors::program::{arm_crash_points, with_causes};
 use flowai_render_node::settings::{Settings, SettingsError};
 use program::End;
 
@@ -63,7 +63,7 @@ fn main() -> ExitCode {
             ExitCode::from(end.status())
         }
         Err(error) => {
-            eprintln!("flowai-render-node: {error:#}");
+            eprintln!("flowai-render-node: {}", with_causes(error.as_ref()));
             ExitCode::from(STATUS_FAILED)
         }
     }
@@ -89,7 +89,7 @@ fn exit_in_any_case(status: u8) {
 }
 
 fn start(settings: Settings) -> anyhow::Result<End> {
-    logging::init()?;
+    logging::init(LevelFilter::INFO)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;

@@ -43,7 +43,7 @@ impl World {
             Statement::Recover => self.end_term(index),
             Statement::Sources { held, .. } => {
                 let reason = "the database did not answer".to_owned();
-                self.dispatched(index, held, Err(NotDispatched::NotTaken(reason)));
+                self.dispatched(index, held, Err(NotDispatched::NotRead(reason)));
             }
             _ => {
                 let wait_ms = self.backoff(call.tries);

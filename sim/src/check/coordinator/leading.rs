@@ -131,7 +131,7 @@ impl World {
             Effect::StepDown => self.end_term(index),
             // Hints to users and nodes, and what is thrown away: nothing here depends on them.
             Effect::Forget
-            | Effect::SweepCheckpoints
+            | Effect::SweepObjects
             | Effect::Foretell { .. }
             | Effect::Hint { .. }
             | Effect::Tell { .. }

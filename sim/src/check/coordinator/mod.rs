@@ -70,6 +70,11 @@ pub(super) enum Heard {
         placed: CheckpointPlaced,
     },
     Rang(JobId),
+    /// A node's link has gone.
+    Unlinked {
+        node: NodeId,
+        generation: Generation,
+    },
     Dialled {
         from: usize,
     },
@@ -99,6 +104,7 @@ impl Heard {
             Self::Given { answer, .. } => answer.is_some(),
             Self::Happened { .. }
             | Self::Rang(_)
+            | Self::Unlinked { .. }
             | Self::Dialled { .. }
             | Self::GiveAgain { .. } => true,
         }
@@ -260,7 +266,7 @@ impl World {
     }
 
     /// Something for the present process of a coordinator.
-    fn for_coordinator(&mut self, index: usize, after_ms: u64, heard: Heard) {
+    pub(super) fn for_coordinator(&mut self, index: usize, after_ms: u64, heard: Heard) {
         let process = self.coordinators[index].process;
         self.after(
             after_ms,
@@ -334,6 +340,9 @@ impl World {
                 self.lead(index, Event::CheckpointPlaced { node, placed });
             }
             Heard::Rang(job) => self.lead(index, Event::Rang(job)),
+            Heard::Unlinked { node, generation } => {
+                self.lead(index, Event::NodeDown { node, generation });
+            }
             Heard::Dialled { from } => self.dialled(index, from),
             Heard::Given { ask, answer } => self.given(index, ask, answer),
             Heard::GiveAgain { epoch, giving } => {

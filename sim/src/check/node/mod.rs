@@ -19,6 +19,7 @@ use rand::seq::SliceRandom as _;
 use serde::Serialize;
 
 use super::clock::ProcessClock;
+use super::coordinator::Heard as CoordinatorHeard;
 use super::plan::Nature;
 use super::world::{Occurrence, World};
 
@@ -289,6 +290,13 @@ impl World {
             let links = &mut self.coordinators[coordinator].links;
             if links.get(&slot) == Some(&process) {
                 links.remove(&slot);
+                let own = &self.processes[process];
+                let heard = CoordinatorHeard::Unlinked {
+                    node: own.id.clone(),
+                    generation: own.generation,
+                };
+                let delay = self.delay();
+                self.for_coordinator(coordinator, delay, heard);
             }
         }
     }
