@@ -139,6 +139,18 @@ pub(super) struct Cuts {
     pub(super) held: BTreeMap<UserId, u32>,
 }
 
+impl Cuts {
+    /// Whether nothing is cut, refused or held any more: what began before the world was healed may last beyond that.
+    fn are_over(&self) -> bool {
+        let counts = [&self.up, &self.down]
+            .into_iter()
+            .flat_map(BTreeMap::values);
+        let counts = counts.chain(&self.store).chain(self.held.values());
+        let counts = counts.chain([&self.store_refuses, &self.objects_refuse]);
+        counts.sum::<u32>() == 0
+    }
+}
+
 /// How one world ended.
 #[derive(Debug)]
 pub struct Outcome {
@@ -281,8 +293,10 @@ impl World {
             if self.checks.broken().is_some() {
                 return false;
             }
-            let is_quiet =
-                self.is_healed && self.users.have_all() && self.store.unfinished().len() == 0;
+            let is_quiet = self.is_healed
+                && self.cuts.are_over()
+                && self.users.have_all()
+                && self.store.unfinished().len() == 0;
             quiet_since = if is_quiet {
                 quiet_since.or(Some(self.now))
             } else {
