@@ -314,9 +314,9 @@ impl Database {
         self.begin_by("begin".to_owned()).await
     }
 
-    /// The answer is waited for also when the caller is dropped, as one is whose client has gone, and for [`STATEMENT_TIMEOUT`] at most. sqlx 0.9 knows of a transaction
-    /// from the answer on: without it the connection would go back to the pool within one, and what came next there would be
-    /// said to be durable and be rolled back.
+    /// The answer is waited for also when the caller is dropped, as one is whose client has gone, and for [`STATEMENT_TIMEOUT`] at most.
+    /// sqlx 0.9 knows of a transaction from the answer on: without it the connection would go back to the pool within one, and what came
+    /// next there would be said to be durable and be rolled back.
     async fn begin_by(&self, statement: String) -> Result<UserTransaction, sqlx::Error> {
         let connection = self.pool.acquire().await?;
         let statement = AssertSqlSafe(statement).into_sql_str();

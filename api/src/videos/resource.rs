@@ -121,8 +121,8 @@ pub(crate) struct QueuePlace {
     pub position: Option<u32>,
     /// `capacity`: a node has to become free. `loading`: one that has the model loaded has to, which is sooner than to load it.
     /// `share`: other jobs are ahead. `your_cap`: you run as many as your plan allows.
-    /// `no_node`, `no_memory`: no node that is up offers the model, or has the memory. `retrying`: a pause after a failure.
-    /// `dependency`: it starts after another video.
+    /// `no_node`, `no_memory`: no node that is up offers the model, or has the memory. `retrying`: a pause after a failure, or
+    /// after its files could not be read. `dependency`: it starts after another video.
     #[schema(example = "share")]
     pub code: String,
     /// The same in words.

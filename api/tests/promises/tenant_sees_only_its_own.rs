@@ -124,8 +124,8 @@ async fn somebody_elses_is_as_good_as_not_there() {
             );
         }
         // Bob has a picture of his own.
-        let listed = bob.get("/v1/uploads").await.expect(200);
-        let listed = String::from_utf8_lossy(&listed.body).into_owned();
+        let listed = bob.get("/v1/uploads").await;
+        let listed = listed.expect(200).json().to_string();
         assert!(!listed.contains(&upload.id()), "{listed}");
         // As a place in a list, too.
         let behind = format!("/openai/v1/videos?after={done}");

@@ -11,7 +11,7 @@ const RENEW_AGAIN_MS: u64 = 500;
 /// Why a term is not held any longer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lost {
-    /// A later one has begun.
+    /// A later one has begun, or another holder's of the same number.
     Fenced,
     /// The database did not renew it in time, so that another may begin at any moment.
     Unanswered,

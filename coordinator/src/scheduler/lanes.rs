@@ -1,8 +1,8 @@
 //! Where jobs wait: a lane holds those of one user that can run on the same nodes, first come first served. Only its first
 //! job is a candidate, so that a long queue costs a decision nothing.
 //!
-//! A job that may not go to every node of its kind (it failed on some, or has a checkpoint of one device class) has a lane of
-//! its own, so that it holds up nobody.
+//! A job that may not go to every node of its kind (it failed on some, or has a checkpoint of one device class), or to none for a while,
+//! has a lane of its own, so that it holds up nobody.
 
 use std::collections::{HashMap, VecDeque};
 

@@ -49,7 +49,7 @@ pub struct Scheduler {
     pub(super) drains: BTreeMap<NodeIx, Drain>,
     /// Running jobs of an earlier term, by their nodes, which have not come yet.
     pub(super) unclaimed: BTreeSet<(NodeIx, JobIx)>,
-    /// When jobs that failed may go back to a node where they did.
+    /// When jobs that failed may go back to a node where they did, and others to any.
     pub(super) pausing: BTreeSet<(Monotonic, JobIx)>,
     /// When some node's pause is over.
     pub(super) trust_due: Option<Monotonic>,
