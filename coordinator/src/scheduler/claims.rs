@@ -99,6 +99,15 @@ impl Scheduler {
             kind.fitting > 0 && groups.iter().any(|group| self.kinds.fits(*ix, *group))
         });
         let mut claims = Claims::open(self, kinds.map(|(_, kind)| kind));
-        claims.next().map(|claim| claim.lane)
+        // Nor is one that pauses.
+        let could_start = |claim: &Claim| {
+            let head = self
+                .lanes
+                .get(claim.lane)
+                .and_then(|lane| lane.jobs.front());
+            let head = head.and_then(|head| self.jobs.get(*head));
+            head.is_some_and(|head| head.paused_s(self.now) == 0.0)
+        };
+        claims.find(could_start).map(|claim| claim.lane)
     }
 }

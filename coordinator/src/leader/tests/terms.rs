@@ -508,3 +508,58 @@ fn a_change_whose_row_is_held_is_tried_again_and_the_others_are_done() {
     }
     assert!(is_dispatched(&leader.committed(1)));
 }
+
+/// Writing it down takes a while, in which its link went: what it were given would not reach it.
+#[test]
+fn who_registered_on_a_link_that_has_gone_is_given_nothing() {
+    let mut leader = Leader::new();
+    let question = |leader: &mut Leader| {
+        let reply = leader.reply();
+        let register = Box::new(register("a", None));
+        leader.apply(Event::Registering { reply, register });
+        reply
+    };
+    let admitted = |reply| Event::Admitted {
+        reply,
+        register: Box::new(register("a", None)),
+        result: Ok(()),
+    };
+    let before = question(&mut leader);
+    leader.apply(Event::NodeDown {
+        node: node("a"),
+        generation: FIRST,
+    });
+    leader.apply(admitted(before));
+    let (_, effects) = leader.arrive();
+    assert_eq!(changes(&effects), []);
+    let again = question(&mut leader);
+    let effects = leader.apply(admitted(again));
+    assert!(
+        matches!(changes(&effects)[..], [Change::Assign(_)]),
+        "{effects:?}"
+    );
+}
+
+#[test]
+fn what_could_not_be_read_is_tried_again_and_held_against_no_node() {
+    let mut leader = Leader::new();
+    leader.register("a", None);
+    let (_, effects) = leader.arrive();
+    let [Change::Assign(held)] = &changes(&effects)[..] else {
+        panic!("{effects:?}")
+    };
+    let held = held.clone();
+    leader.committed(1);
+    let effects = leader.apply(Event::Dispatched {
+        held: held.clone(),
+        result: Err(NotDispatched::NotRead("the database is away".to_owned())),
+    });
+    let [Change::Requeue { reason, .. }, ..] = &changes(&effects)[..] else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(reason, "what it is made from could not be read");
+    let later = leader.committed(1);
+    let mut next = [changes(&effects), changes(&later)].concat().into_iter();
+    let same = |change| matches!(change, Change::Assign(next) if (&next.node, next.at.job) == (&held.node, held.at.job));
+    assert!(next.any(same), "{effects:?} {later:?}");
+}

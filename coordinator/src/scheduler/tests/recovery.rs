@@ -336,6 +336,10 @@ fn what_could_not_be_read_for_a_job_is_no_nodes_fault() {
     assert_eq!(not_given(2).len(), 1);
     assert_eq!(farm.scheduler.why(job_id(1)), Some(WaitsFor::Retry));
     assert_eq!(farm.arrive(waiting(2, 2, Tier::Free)), [assign(2, 1, "a")]);
+    farm.arrive(waiting(3, 3, Tier::Free));
+    let nobody_ahead = farm.scheduler.why(job_id(3));
+    assert_eq!(nobody_ahead, Some(WaitsFor::Node));
+    farm.step(Event::CancelAsked(job_id(3)));
     farm.ended("a", 2, 1, rendered());
     assert_eq!(farm.pass(JOB_NOT_READ_MS, &["a"]), [assign(1, 3, "a")]);
 }
