@@ -108,20 +108,24 @@ impl Actor for UserSession {
             myself.stop(None);
             return Ok(());
         };
+        // What waits for the database is boxed: an actor's task is as large as the largest that it may come to wait for, and thousands of them
+        // wait for nothing.
         match parcel.open() {
             SessionMessage::Open { request, reply } => {
-                let opened = self.open(&sessions, request, state).await;
+                let opened = Box::pin(self.open(&sessions, request, state)).await;
                 // A caller that has left drops the stream, whose end says so.
                 drop(reply.send(opened));
             }
             SessionMessage::Left { stream } => state.streams.retain(|s| s.number != stream),
             SessionMessage::Look => {
-                self.read_on(&sessions, state).await;
+                Box::pin(self.read_on(&sessions, state)).await;
             }
             SessionMessage::Head(head) => {
-                self.close_revoked(&sessions, state).await;
+                Box::pin(self.close_revoked(&sessions, state)).await;
                 let is_behind = |stream: &OpenedStream| stream.cursor.user_seq < head;
-                if state.streams.iter().any(is_behind) && self.read_on(&sessions, state).await {
+                if state.streams.iter().any(is_behind)
+                    && Box::pin(self.read_on(&sessions, state)).await
+                {
                     // The last of its events went with a job that was purged before they were read.
                     state.start_again(is_behind);
                 }
