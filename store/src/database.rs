@@ -183,8 +183,8 @@ pub async fn commit(transaction: UserTransaction) -> Result<(), DatabaseError> {
 pub async fn in_time<T, E: From<DatabaseError>>(
     answer: impl Future<Output = Result<T, E>>,
 ) -> Result<T, E> {
-    let late = |_| Err(DatabaseError::from(sqlx::Error::Io(io::ErrorKind::TimedOut.into())).into());
-    timeout(ANSWERED_WITHIN, answer).await.unwrap_or_else(late)
+    let answer = timeout(ANSWERED_WITHIN, answer).await;
+    answer.unwrap_or_else(|_| Err(DatabaseError::from(late()).into()))
 }
 
 /// Waits so long for an answer of the server.
@@ -192,8 +192,12 @@ pub(crate) async fn within<T, E: From<sqlx::Error>>(
     time: Duration,
     answer: impl Future<Output = Result<T, E>>,
 ) -> Result<T, E> {
-    let late = |_| Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into()).into());
-    timeout(time, answer).await.unwrap_or_else(late)
+    let answer = timeout(time, answer).await;
+    answer.unwrap_or_else(|_| Err(late().into()))
+}
+
+fn late() -> sqlx::Error {
+    sqlx::Error::Io(io::ErrorKind::TimedOut.into())
 }
 
 /// # Errors
@@ -324,12 +328,11 @@ impl Database {
         let begun = tokio::spawn(async move {
             let begun = Transaction::begin(connection, Some(statement));
             let mut begun = pin!(begun);
-            let late = |_| {
-                given_up.now();
-                Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into()))
-            };
             let answer = timeout(STATEMENT_TIMEOUT, &mut begun).await;
-            answer.unwrap_or_else(late)
+            answer.unwrap_or_else(|_| {
+                given_up.now();
+                Err(late())
+            })
         });
         begun.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
     }

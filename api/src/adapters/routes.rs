@@ -224,10 +224,8 @@ async fn list(
     let mut transaction = app.database.begin_as(principal.user).await?;
     let before = before.map(AdapterId::from_uuid);
     let mut found = adapters::list(&mut transaction, before, i64::from(limit) + 1).await?;
-    let has_more = found.len() > limit as usize;
-    found.truncate(limit as usize);
-    let last = found.last().filter(|_| has_more);
-    let next_cursor = last.map(|adapter| page::cursor(&app.keys, &name, adapter.id.as_uuid()));
+    let id = |adapter: &Adapter| adapter.id.as_uuid();
+    let next_cursor = page::cut(&mut found, limit, &app.keys, &name, id);
     let data: Vec<AdapterResource> = found.into_iter().map(AdapterResource::from).collect();
     Ok(Page { data, next_cursor }.answer(&format!("/v1/adapters?limit={limit}")))
 }

@@ -54,10 +54,24 @@ pub(crate) fn limit(asked: Option<u32>) -> Result<u32, ApiError> {
 }
 
 /// A place in a list: behind the row of this id. `list` names the list with its filters and its owner.
-pub(crate) fn cursor(keys: &Keys, list: &str, behind: Uuid) -> String {
+fn cursor(keys: &Keys, list: &str, behind: Uuid) -> String {
     let mut bytes = behind.as_bytes().to_vec();
     bytes.extend_from_slice(&tag(keys, list, behind)[..TAG_BYTES]);
     BASE64URL.encode(bytes)
+}
+
+/// Cuts rows, of which one more was read than the page holds, to the page. Gives the place behind it, if there are more.
+pub(crate) fn cut<T>(
+    rows: &mut Vec<T>,
+    limit: u32,
+    keys: &Keys,
+    list: &str,
+    id: impl Fn(&T) -> Uuid,
+) -> Option<String> {
+    let has_more = rows.len() > limit as usize;
+    rows.truncate(limit as usize);
+    let last = rows.last().filter(|_| has_more);
+    last.map(|row| cursor(keys, list, id(row)))
 }
 
 /// Reads what [`cursor`] made for the same list.

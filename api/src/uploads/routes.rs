@@ -188,10 +188,8 @@ async fn list(
     let mut transaction = app.database.begin_as(principal.user).await?;
     let more = i64::from(limit) + 1;
     let mut found = uploads::list(&mut transaction, purpose, before, more).await?;
-    let has_more = found.len() > limit as usize;
-    found.truncate(limit as usize);
-    let last = found.last().filter(|_| has_more);
-    let next_cursor = last.map(|upload| page::cursor(&app.keys, &name, upload.id.as_uuid()));
+    let id = |upload: &Upload| upload.id.as_uuid();
+    let next_cursor = page::cut(&mut found, limit, &app.keys, &name, id);
     let data: Vec<UploadResource> = found.into_iter().map(UploadResource::from).collect();
     Ok(Page { data, next_cursor }.answer(&format!("/v1/uploads?limit={limit}{filter}")))
 }

@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::response::Response;
 use flowai_actors::ids::{JobId, ModelId};
 use flowai_actors::state::JobState;
-use flowai_store::videos::{self, Listing};
+use flowai_store::videos::{self, Listing, Video};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -65,10 +65,8 @@ pub(super) async fn list(
     };
     let mut transaction = app.database.begin_as(principal.user).await?;
     let mut videos = videos::list(&mut transaction, &listing).await?;
-    let has_more = videos.len() > limit as usize;
-    videos.truncate(limit as usize);
-    let last = videos.last().filter(|_| has_more);
-    let next_cursor = last.map(|video| page::cursor(&app.keys, &name, video.id.as_uuid()));
+    let id = |video: &Video| video.id.as_uuid();
+    let next_cursor = page::cut(&mut videos, limit, &app.keys, &name, id);
     let data: Vec<VideoResource> = videos
         .iter()
         .map(|video| present(&app, principal.user, video))

@@ -8,6 +8,7 @@ use flowai_embedded::{External, Parts};
 use flowai_model::safetensors::Dtype;
 use flowai_model::{Preset, synthetic};
 use serde_json::Value;
+use sqlx::{Connection as _, PgConnection};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
@@ -144,6 +145,20 @@ async fn a_farm_is_put_together_by_hand() {
     farm.typed(&["signup", operator], &signed_in).await;
     farm.typed(&["migrate", "--admin", operator], &database)
         .await;
+    let tier = format!("{operator}=pro");
+    farm.typed(&["migrate", "--tier", &tier], &database).await;
+    let mut unknown = Flowai::command(farm.folder.path());
+    unknown.args(["migrate", "--tier", "nobody@example.org=pro"]);
+    unknown.envs(database);
+    let refused = Flowai::finish(unknown).await;
+    refused.assert_refused(2, &["nobody@example.org"]);
+    let mut owner = PgConnection::connect(&urls.owner).await.unwrap();
+    let told: String = sqlx::query_scalar("select tier from account where email = $1")
+        .bind(operator)
+        .fetch_one(&mut owner)
+        .await
+        .unwrap();
+    assert_eq!(told, "pro");
     farm.typed(&["login", operator], &signed_in).await;
     let made = farm.typed(&["token", "create", "--json"], &signed_in).await;
     let token = made.objects()[0]["token"].as_str().unwrap().to_owned();
